@@ -1,0 +1,1 @@
+"""The systems, one folder each: network, checkpoints, training, data and model card."""

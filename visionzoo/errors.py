@@ -1,0 +1,66 @@
+"""Errors that a command shows as a single line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+from collections.abc import Iterator
+from os import PathLike
+from types import ModuleType
+
+
+class VisionZooError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+    exit_code = 2
+
+
+class InputError(VisionZooError, ValueError):
+    """A file or value given by the user cannot be used."""
+
+
+class MissingDependencyError(VisionZooError, ImportError):
+    """An optional package is not installed."""
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say which extra installs it.
+
+    Args:
+        module: import name, e.g. "faiss".
+        extra: the extra of visionzoo that brings it, e.g. "retrieval".
+        purpose: what needs it, as the subject of the message, e.g. "the faiss index".
+
+    Raises:
+        MissingDependencyError: the package is not installed, or fails to import.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = error.name == module.split(".")[0] if error.name else False
+        problem = f"the package {module!r}, which is not installed" if missing else f"{module!r}, which fails to import ({error})"
+        raise MissingDependencyError(
+            f"{purpose} needs {problem}; install it with: pip install 'visionzoo[{extra}]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
+    """Turn the failures of writing `path` (full disk, no permission, …) into a line that names the mend.
+
+    Args:
+        path: what is being written.
+        keeps: what is safe already and how to go on, e.g. "12 photos are indexed; run the command again to go on".
+    """
+    tail = f" ({keeps})" if keeps else ""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VisionZooError(f"{path}: the disk is full; free some space and run the command again{tail}") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise VisionZooError(f"{path}: no permission to write here; choose another place with -o{tail}") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise VisionZooError(f"{path}: cannot be written here ({error.strerror}); choose another name{tail}") from error
+        raise

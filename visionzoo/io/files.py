@@ -1,0 +1,72 @@
+"""Output files that land whole or not at all, and sidecars that say how a result was made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, writing
+
+
+def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
+    """`path`, if it may be written: a new name, or an existing file with `overwrite`.
+
+    Raises:
+        InputError: the file exists and `overwrite` is off, it is a folder, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; choose another name or add --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed onto it when the block ends well and deleted when it does not."""
+    path = Path(path)
+    with writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix or ".part", dir=path.absolute().parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is an ordinary file
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` in one step (UTF-8)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write `data` as JSON to `path` in one step."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def record(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sidecar `OUT.json` holds beside the result: command line, options, time, versions, device."""
+    from ..devices import environment
+
+    return {
+        "command": sys.argv,
+        "options": dict(options),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment(),
+    }

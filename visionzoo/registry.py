@@ -1,0 +1,168 @@
+"""Names of models and pipelines, and what builds them.
+
+A system registers its variants in `models/<system>/__init__.py` and a task in `pipelines/__init__.py`, both as text
+("module:attribute"), so that listing names imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from .cards import ModelCard
+from .errors import InputError
+from .lazy import resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A registered model: `builder(name, **config_overrides)` returns the network with seeded-free default weights."""
+
+    card: ModelCard
+    builder: str
+
+
+@dataclass(frozen=True)
+class PipelineEntry:
+    """A registered task: the class at `factory` has a classmethod `create(model, device, dtype, checkpoint)`."""
+
+    task: str
+    factory: str
+    summary: str
+
+
+_models: dict[str, ModelEntry] = {}
+_pipelines: dict[str, PipelineEntry] = {}
+
+
+def register_model(card: ModelCard, *, builder: str) -> None:
+    """Make `card.name` known to `create_model`. `builder` is "module:function"."""
+    if card.name in _models and _models[card.name].builder != builder:
+        raise ValueError(f"two models are registered as {card.name!r}")
+    _models[card.name] = ModelEntry(card, builder)
+
+
+def register_pipeline(task: str, *, factory: str, summary: str) -> None:
+    """Make `task` known to `pipeline`. `factory` is "module:class"."""
+    _pipelines[task] = PipelineEntry(task, factory, summary)
+
+
+@cache
+def _discover() -> None:
+    """Import every system's `__init__` (light by rule) and the task table, so that they register."""
+    systems = importlib.import_module("visionzoo.models")
+    for module in pkgutil.iter_modules(systems.__path__):
+        importlib.import_module(f"visionzoo.models.{module.name}")
+    importlib.import_module("visionzoo.pipelines")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not registered: near misses first, else all names."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return InputError(f"there is no {kind} {name!r}; {hint}")
+
+
+def model_entry(name: str) -> ModelEntry:
+    """The registration of `name`; raises `InputError` with near misses."""
+    _discover()
+    if name not in _models:
+        raise unknown("model", name, _models)
+    return _models[name]
+
+
+def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
+    """Names of registered models, sorted.
+
+    Args:
+        pattern: shell-style wildcard, e.g. "superglobal*".
+        task: keep only models of this task, e.g. "retrieve".
+        pretrained: keep only models with published or bundled weights.
+    """
+    _discover()
+    return sorted(
+        name
+        for name, entry in _models.items()
+        if fnmatch.fnmatchcase(name, pattern)
+        and (task is None or entry.card.task == task)
+        and (not pretrained or entry.card.weights)
+    )
+
+
+def model_card(name: str) -> ModelCard:
+    """The card of a model: data, and readable when printed."""
+    return model_entry(name).card
+
+
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    checkpoint: str | PathLike[str] | None = None,
+    **config_overrides: Any,
+) -> nn.Module:
+    """Build a model by name, in eval mode on the CPU; `model.config` is its configuration dataclass.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: load the model's default weights: from the cache, an installed package, or a download.
+        checkpoint: load this file instead (published or own key names, `.safetensors`, `.pth`, `.pt`, `.ckpt`).
+        **config_overrides: fields of the configuration dataclass.
+
+    Raises:
+        InputError: an unknown name or field (the message lists the known ones), or a checkpoint that does not fit.
+        VisionZooError: `pretrained` without network and without a cached file; the message says which file to put where.
+    """
+    from . import weights
+
+    entry = model_entry(name)
+    if pretrained and checkpoint is not None:
+        raise InputError("give either pretrained=True or checkpoint=…, not both")
+    if pretrained:
+        if not entry.card.weights:
+            raise InputError(f"{name} has no published weights; give checkpoint=… or train it with `visionzoo fit`")
+        checkpoint = weights.fetch(entry.card.weights[0])
+    model: nn.Module = resolve(entry.builder)(name, **config_overrides)
+    if checkpoint is not None:
+        weights.load_checkpoint(model, checkpoint)
+    return model.eval()
+
+
+def list_pipelines() -> dict[str, str]:
+    """Task -> one line on what it does."""
+    _discover()
+    return {task: entry.summary for task, entry in sorted(_pipelines.items())}
+
+
+def pipeline(
+    task: str,
+    model: str | nn.Module | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    **options: Any,
+) -> Any:
+    """A pipeline object for `task`: `pipe(input, …)` returns a dataclass, `pipe.run(path_in, path_out)` writes files.
+
+    Args:
+        task: one of `list_pipelines()`.
+        model: a registered name or a network; the task's default otherwise.
+        device: "auto" (CUDA, then MPS, then CPU) or a torch device.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        checkpoint: weights for `model`, instead of its default ones.
+    """
+    _discover()
+    if task not in _pipelines:
+        raise unknown("pipeline", task, _pipelines)
+    factory = resolve(_pipelines[task].factory)
+    return factory.create(model=model, device=device, dtype=dtype, checkpoint=checkpoint, **options)
