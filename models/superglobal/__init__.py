@@ -1,0 +1,30 @@
+"""SuperGlobal: image retrieval and reranking with global features only (arXiv 2308.06954)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visionzoo.lazy import attach
+from visionzoo.registry import register_model
+
+from .cards import CARDS
+
+for _card in CARDS:
+    register_model(_card, builder=f"{__name__}.model:build")
+
+_names = {
+    "SuperGlobal": f"{__name__}.model:SuperGlobal",
+    "SuperGlobalConfig": f"{__name__}.model:SuperGlobalConfig",
+    "SuperGlobalTraining": f"{__name__}.training:SuperGlobalTraining",
+    "Preprocess": f"{__name__}.preprocess:Preprocess",
+    "from_timm": f"{__name__}.model:from_timm",
+    "rerank": f"{__name__}.rerank:rerank",
+    "RerankResult": f"{__name__}.rerank:RerankResult",
+}
+__getattr__, __dir__ = attach(__name__, _names)
+
+if TYPE_CHECKING:
+    from .model import SuperGlobal as SuperGlobal, SuperGlobalConfig as SuperGlobalConfig, from_timm as from_timm
+    from .preprocess import Preprocess as Preprocess
+    from .rerank import RerankResult as RerankResult, rerank as rerank
+    from .training import SuperGlobalTraining as SuperGlobalTraining

@@ -1,0 +1,107 @@
+"""Published checkpoints to our key names and back.
+
+CVNet's files (the ones SuperGlobal uses) name the pycls way: `encoder_q.s1.b1.f.a.weight`. EfficientNet-Lite's names come from
+the TensorFlow port. Pure functions on state dicts; files are `visionzoo.weights`' business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+PREFIXES = ("encoder_q.", "globalmodel.", "module.encoder_q.", "module.globalmodel.")
+"""Under which the published files keep the global network."""
+
+UNUSED = re.compile(r"^(conv2ds|cv_learner|encoder_k|seb1|seb2|sefc)\b|^(queue|classifier)")
+"""Parts of the published modules that the global descriptor never reads: the local reranker, training state, leftovers."""
+
+_RULES = [
+    (re.compile(r"^stem\.conv\."), "backbone.conv1."),
+    (re.compile(r"^stem\.bn\."), "backbone.bn1."),
+    (re.compile(r"^head\.pool\."), "pool."),
+    (re.compile(r"^head\.fc\."), "fc."),
+]
+_BLOCK = re.compile(r"^s(\d)\.b(\d+)\.(.+)$")
+_IN_BLOCK = {"proj": "downsample.0", "bn": "downsample.1"} | {
+    f"f.{letter}{norm}": f"{'bn' if norm else 'conv'}{i}" for i, letter in enumerate("abc", 1) for norm in ("", "_bn")
+}
+_FROM_BLOCK = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
+
+
+def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A published state dict in our key names; keys that are not recognised stay as they are (and are reported as unexpected).
+
+    Recognised: CVNet and SuperGlobal modules (any of `PREFIXES`, or none), and EfficientNet-Lite files.
+    """
+    if any(key.startswith("_blocks.") for key in state):
+        return efficientnet_to_ours(state, model)
+    for prefix in PREFIXES:
+        if any(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            break
+    ours = {_to_our_key(key): value for key, value in state.items() if not UNUSED.match(key)}
+    return _with_counters(ours, model)
+
+
+def to_official(state: Mapping[str, Tensor], prefix: str = "encoder_q.") -> dict[str, Tensor]:
+    """Our state dict of a ResNet variant in the names of the published files."""
+    return {prefix + _to_official_key(key): value for key, value in state.items()}
+
+
+def _to_our_key(key: str) -> str:
+    block = _BLOCK.match(key)
+    if block:
+        stage, index, rest = block.groups()
+        part, _, leaf = rest.rpartition(".")
+        return f"backbone.layer{stage}.{int(index) - 1}.{_IN_BLOCK.get(part, part)}.{leaf}"
+    for pattern, replacement in _RULES:
+        if pattern.match(key):
+            return pattern.sub(replacement, key)
+    return key
+
+
+def _to_official_key(key: str) -> str:
+    block = re.match(r"^backbone\.layer(\d)\.(\d+)\.(.+)\.(\w+)$", key)
+    if block:
+        stage, index, part, leaf = block.groups()
+        return f"s{stage}.b{int(index) + 1}.{_FROM_BLOCK[part]}.{leaf}"
+    for ours, theirs in (("backbone.conv1.", "stem.conv."), ("backbone.bn1.", "stem.bn."), ("pool.", "head.pool."), ("fc.", "head.fc.")):
+        if key.startswith(ours):
+            return theirs + key.removeprefix(ours)
+    return key
+
+
+def _with_counters(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Batch norm's step counters, which old files lack and inference never reads."""
+    for key in model.state_dict():
+        if key.endswith("num_batches_tracked") and key not in state and key.replace("num_batches_tracked", "running_var") in state:
+            state[key] = torch.tensor(0)
+    return state
+
+
+def efficientnet_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """EfficientNet-Lite as the TensorFlow port names it (`_blocks.0._depthwise_conv.weight`) to timm's names under `backbone.net.`.
+
+    The classifier is dropped: a descriptor has none. The pooling exponent, which such a file does not hold, keeps its value.
+    """
+    own = model.state_dict()
+    blocks = sorted({tuple(map(int, m.groups())) for key in own if (m := re.match(r"backbone\.net\.blocks\.(\d+)\.(\d+)\.", key))})
+    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+    expanded = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    ours = {key: value for key, value in own.items() if key.startswith("pool.")}
+    for key, value in state.items():
+        part, _, leaf = key.rpartition(".")
+        block = re.match(r"^_blocks\.(\d+)\.(\w+)$", part)
+        if block and int(block[1]) < len(blocks):
+            names = expanded if f"_blocks.{block[1]}._expand_conv.weight" in state else plain
+            stage, index = blocks[int(block[1])]
+            ours[f"backbone.net.blocks.{stage}.{index}.{names.get(block[2], block[2])}.{leaf}"] = value
+        elif part in stem:
+            ours[f"backbone.net.{stem[part]}.{leaf}"] = value
+        elif part != "_fc":
+            ours[key] = value
+    return ours

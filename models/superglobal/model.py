@@ -1,0 +1,268 @@
+"""The SuperGlobal network: a backbone, the training-free pooling, a whitening layer, several scales; one unit vector per image.
+
+Shapes: B images, C channels of the backbone's last map, D length of the descriptor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet
+
+from visionzoo.config import configure
+from visionzoo.errors import InputError, require
+from visionzoo.folding import fold_batchnorm
+
+from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, relup, scale_pool, smallest_side
+
+SCALES = {1: (1.0,), 3: (0.7071, 1.0, 1.4142), 5: (0.5, 0.7071, 1.0, 1.4142, 2.0)}
+"""The published sets of scales."""
+
+
+@dataclass(frozen=True)
+class SuperGlobalConfig:
+    """What a SuperGlobal network is made of; the defaults are the published setting for ResNet-50.
+
+    Attributes:
+        backbone: "resnet50", "resnet101", or "timm:NAME" for any timm network with a (B, C, H, W) feature map.
+        dim: D, outputs of the whitening layer; None for no whitening layer (D = C).
+        relup: ReLUP on the block outputs of stages 1 to 3 of the ResNets.
+        relup_inner: ReLUP on the inner activations of stage 1; None follows `relup`. The published code leaves it on when
+            ReLUP is switched off: relup=False, relup_inner=True is that.
+        relup_value: the floor of ReLUP.
+        gemp, gemp_p: GeM+ with this exponent; off, the learned exponent of the checkpoint is used.
+        rgem, rgem_p, rgem_size: regional GeM, its exponent and window.
+        norm_before_fc: L2 normalisation before the whitening layer (SuperGlobal's; CVNet has none).
+        scales: factors on the image's sides.
+        scale_pooling, scale_p: how the scales' descriptors become one (see `pooling.scale_pool`).
+        antialias: antialiased resize to the scales. Off gives the published numbers.
+        mean, std: of the input's normalisation, in the order of `channel_order`.
+        channel_order: "bgr" (the published checkpoints) or "rgb".
+    """
+
+    backbone: str = "resnet50"
+    dim: int | None = 2048
+    relup: bool = True
+    relup_inner: bool | None = None
+    relup_value: float = 0.014
+    gemp: bool = True
+    gemp_p: float = 4.6
+    rgem: bool = True
+    rgem_p: float = 2.5
+    rgem_size: int = 5
+    norm_before_fc: bool = True
+    scales: tuple[float, ...] = SCALES[3]
+    scale_pooling: ScalePooling = "max"
+    scale_p: float = 10.0
+    antialias: bool = False
+    mean: tuple[float, ...] = (0.406, 0.456, 0.485)
+    std: tuple[float, ...] = (0.225, 0.224, 0.229)
+    channel_order: str = "bgr"
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise InputError(f"scales are positive factors, got {self.scales}")
+        if self.channel_order not in ("bgr", "rgb"):
+            raise InputError(f"channel_order is 'bgr' or 'rgb', got {self.channel_order!r}")
+        if self.rgem_size % 2 == 0 or self.rgem_size < 1:
+            raise InputError(f"rgem_size is an odd number, got {self.rgem_size}")
+        if self.scale_pooling not in ("max", "power", "mean", "mean_of_normalized"):
+            raise InputError(f"scale_pooling is max, power, mean or mean_of_normalized, got {self.scale_pooling!r}")
+
+
+class Bottleneck(resnet.Bottleneck):
+    """torchvision's bottleneck (stride on the 3x3), with a floor for its inner and for its output activations."""
+
+    inner_floor = 0.0
+    output_floor = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = relup(self.bn1(self.conv1(x)), self.inner_floor)
+        out = relup(self.bn2(self.conv2(out)), self.inner_floor)
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return relup(out.add_(shortcut) if not torch.is_grad_enabled() else out + shortcut, self.output_floor)
+
+
+class ResNetBackbone(resnet.ResNet):
+    """ResNet-50 or -101 up to its last map: (B, 3, H, W) -> (B, 2048, ceil(H/32), ceil(W/32))."""
+
+    num_features = 2048
+    stride = 32
+
+    def __init__(self, depth: int, *, inner_floor: float, output_floor: float):
+        super().__init__(Bottleneck, {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth])
+        del self.fc, self.avgpool
+        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+            for block in layer:
+                block.inner_floor = inner_floor if stage == 1 else 0.0
+                block.output_floor = output_floor if stage < 4 else 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class TimmBackbone(nn.Module):
+    """Any timm network up to its last (B, C, h, w) map. Negative values are cut off, as generalised means need none."""
+
+    def __init__(self, name: str, pretrained: bool = False):
+        super().__init__()
+        timm = require("timm", extra="retrieval", purpose=f"the backbone {name}")
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            raise InputError(f"timm has no network {name!r}; near: {', '.join(near) or 'see timm.list_models()'}")
+        self.net = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+        probe = self._probe()
+        self.num_features: int = probe.shape[1]
+        self.stride: int = round(128 / probe.shape[-1])
+
+    @torch.no_grad()
+    def _probe(self) -> Tensor:
+        """The map of a 128 x 128 picture: what the network's shapes are, and whether it has a map at all."""
+        training = self.net.training
+        try:
+            features = self.net.eval().forward_features(torch.zeros(1, 3, 128, 128))
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(f"this timm network takes images of one size only ({error}); choose a convolutional one") from error
+        self.net.train(training)
+        if features.ndim != 4 or features.shape[-1] != features.shape[-2]:
+            raise InputError(f"this timm network's features have shape {tuple(features.shape)}, expected (B, C, h, w); choose a convolutional one")
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.forward_features(x).clamp(min=0)
+
+
+class SuperGlobal(nn.Module):
+    """Global image descriptor: `model(images)` gives unit vectors, to be compared by their dot product.
+
+    `images`: (B, 3, H, W) float, normalised as `config` says (see `preprocess.Preprocess`); all sides at least
+    `model.min_side`. Returns (B, D) float32. Section 3 of arXiv 2308.06954; the numbers are the published code's.
+
+    Args:
+        config: the parts.
+        backbone: a module of your own instead of `config.backbone`: (B, 3, H, W) -> (B, C, h, w) with no negative
+            values, and attributes `num_features` (C) and `stride`.
+    """
+
+    def __init__(self, config: SuperGlobalConfig, backbone: nn.Module | None = None):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone or build_backbone(config)
+        channels = int(self.backbone.num_features)  # pyright: ignore[reportArgumentType]
+        self.pool = LearnedGeM()
+        self.fc = nn.Linear(channels, config.dim) if config.dim else nn.Identity()
+        self.dim: int = config.dim or channels
+
+    @property
+    def min_side(self) -> int:
+        """Shortest image side in pixels that every scale can take (92 for the published setting)."""
+        window = self.config.rgem_size if self.config.rgem else 1
+        return smallest_side(self.config.scales, int(self.backbone.stride), window)  # pyright: ignore[reportArgumentType]
+
+    def pool_map(self, x: Tensor) -> Tensor:
+        """A feature map (B, C, h, w) to a pooled vector (B, C), before whitening."""
+        c = self.config
+        if c.rgem:
+            x = regional_gem(x, c.rgem_p, c.rgem_size)
+        x = gem(x, c.gemp_p) if c.gemp else self.pool(x)
+        return F.normalize(x, dim=-1) if c.norm_before_fc else x
+
+    def forward_single_scale(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D), not normalised."""
+        dtype = next(self.backbone.parameters()).dtype
+        return self.fc(self.pool_map(self.backbone(x.to(dtype))))
+
+    def forward_scales(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D): all scales pooled into one descriptor, not normalised again."""
+        descriptors = [self.forward_single_scale(self._resize(x, scale)) for scale in self.config.scales]
+        return scale_pool(torch.stack(descriptors), self.config.scale_pooling, self.config.scale_p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.forward_scales(x), dim=-1)
+
+    def _resize(self, x: Tensor, scale: float) -> Tensor:
+        if scale == 1:
+            return x
+        size = [int(x.shape[-2] * scale), int(x.shape[-1] * scale)]
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=self.config.antialias)
+
+    def for_inference(self, dtype: torch.dtype = torch.float32, channels_last: bool = True) -> SuperGlobal:
+        """Make this network fast, for inference only, and return it: batch norms folded into their convolutions,
+        channels-last weights, and the backbone in `dtype` (pooling and whitening stay in float32)."""
+        self.eval().requires_grad_(False)
+        fold_batchnorm(self.backbone, torch.rand(1, 3, 96, 96, device=next(self.backbone.parameters()).device))
+        self.backbone.to(dtype=dtype)
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self
+
+
+def build_backbone(config: SuperGlobalConfig) -> nn.Module:
+    """The network that `config.backbone` names, with random weights."""
+    name = config.backbone
+    if name.startswith("timm:"):
+        return TimmBackbone(name.removeprefix("timm:"))
+    if name not in ("resnet50", "resnet101"):
+        raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101 or timm:NAME")
+    inner = config.relup if config.relup_inner is None else config.relup_inner
+    return ResNetBackbone(
+        int(name.removeprefix("resnet")),
+        inner_floor=config.relup_value if inner else 0.0,
+        output_floor=config.relup_value if config.relup else 0.0,
+    )
+
+
+CVNET = {"relup": False, "gemp": False, "rgem": False, "norm_before_fc": False, "scales": SCALES[1], "scale_pooling": "mean_of_normalized"}
+"""CVNet-Global, the network that SuperGlobal's pooling is put on: learned GeM, plain ReLU, no normalisation before whitening."""
+
+VARIANTS = {
+    "superglobal_r50": SuperGlobalConfig(),
+    "superglobal_r101": SuperGlobalConfig(backbone="resnet101"),
+    "cvnet_global_r50": replace(SuperGlobalConfig(), **CVNET),
+    "cvnet_global_r101": replace(SuperGlobalConfig(backbone="resnet101"), **CVNET),
+    "superglobal_lite0": SuperGlobalConfig(
+        backbone="timm:tf_efficientnet_lite0", dim=None, mean=(0.5,) * 3, std=(0.5,) * 3, channel_order="rgb"
+    ),
+}
+
+
+def build(name: str, **overrides: Any) -> SuperGlobal:
+    """The registered variant `name`, with random weights."""
+    return SuperGlobal(configure(VARIANTS[name], overrides))
+
+
+def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlobal:
+    """SuperGlobal's pooling on a timm network, e.g. `from_timm("resnet18.a1_in1k")`.
+
+    Args:
+        name: a timm network with a (B, C, h, w) feature map.
+        pretrained: load timm's weights (from its hub or its cache).
+        **overrides: fields of `SuperGlobalConfig`; there is no whitening layer unless `dim` is given.
+
+    Raises:
+        InputError: timm has no such network, or it has no feature map.
+        VisionZooError: the weights cannot be had.
+    """
+    timm = require("timm", extra="retrieval", purpose=f"the backbone {name}")
+    base = SuperGlobalConfig(backbone=f"timm:{name}", dim=None, channel_order="rgb")
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None:
+        base = replace(base, mean=tuple(cfg.mean), std=tuple(cfg.std))
+    config = configure(base, overrides)
+    if not pretrained:
+        return SuperGlobal(config).eval()
+    try:
+        backbone = TimmBackbone(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"timm's weights of {name} cannot be had ({str(error).splitlines()[0]}); connect once, or give --checkpoint FILE"
+        ) from error
+    return SuperGlobal(config, backbone).eval()
