@@ -4,21 +4,24 @@ The folders beside `visionzoo/` are installed under it: `models/` becomes `visio
 Everything else about the build is in pyproject.toml.
 """
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 FOLDERS = ("models", "pipelines", "configs", "demos")
+CACHES = ["__pycache__", "*.__pycache__"]
 
-packages = find_packages(include=["visionzoo", "visionzoo.*"])
+packages = find_namespace_packages(include=["visionzoo", "visionzoo.*"], exclude=CACHES)
 package_dir = {"visionzoo": "visionzoo"}
 for folder in FOLDERS:
     package_dir[f"visionzoo.{folder}"] = folder
-    packages += [f"visionzoo.{folder}"] + [f"visionzoo.{folder}.{name}" for name in find_namespace_packages(folder)]
+    inside = find_namespace_packages(folder, exclude=CACHES)
+    packages += [f"visionzoo.{folder}"] + [f"visionzoo.{folder}.{name}" for name in inside]
 
 setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "visionzoo": ["py.typed", "assets/**/*"],
+        "visionzoo": ["py.typed"],
+        "visionzoo.assets": ["**/*"],
         "visionzoo.configs": ["**/*.yaml"],
         "visionzoo.models": ["**/README.md"],
     },

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A registered model: `builder(name, **config_overrides)` returns the network with seeded-free default weights."""
+    """A registered model: `builder(name, **config_overrides)` returns the network with random weights."""
 
     card: ModelCard
     builder: str
@@ -34,11 +34,15 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class PipelineEntry:
-    """A registered task: the class at `factory` has a classmethod `create(model, device, dtype, checkpoint)`."""
+    """A registered task.
+
+    The class at `factory` has a classmethod `create(model, device, dtype, checkpoint)`; `command` is its cyclopts app.
+    """
 
     task: str
     factory: str
     summary: str
+    command: str | None = None
 
 
 _models: dict[str, ModelEntry] = {}
@@ -52,9 +56,9 @@ def register_model(card: ModelCard, *, builder: str) -> None:
     _models[card.name] = ModelEntry(card, builder)
 
 
-def register_pipeline(task: str, *, factory: str, summary: str) -> None:
-    """Make `task` known to `pipeline`. `factory` is "module:class"."""
-    _pipelines[task] = PipelineEntry(task, factory, summary)
+def register_pipeline(task: str, *, factory: str, summary: str, command: str | None = None) -> None:
+    """Make `task` known to `pipeline` and the command line. `factory` is "module:class", `command` "module:app"."""
+    _pipelines[task] = PipelineEntry(task, factory, summary, command)
 
 
 @cache
@@ -63,7 +67,6 @@ def _discover() -> None:
     systems = importlib.import_module("visionzoo.models")
     for module in pkgutil.iter_modules(systems.__path__):
         importlib.import_module(f"visionzoo.models.{module.name}")
-    importlib.import_module("visionzoo.pipelines")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
@@ -138,10 +141,15 @@ def create_model(
     return model.eval()
 
 
+def pipeline_entries() -> list[PipelineEntry]:
+    """Every registered task, by name."""
+    importlib.import_module("visionzoo.pipelines")
+    return [_pipelines[task] for task in sorted(_pipelines)]
+
+
 def list_pipelines() -> dict[str, str]:
     """Task -> one line on what it does."""
-    _discover()
-    return {task: entry.summary for task, entry in sorted(_pipelines.items())}
+    return {entry.task: entry.summary for entry in pipeline_entries()}
 
 
 def pipeline(
@@ -161,7 +169,7 @@ def pipeline(
         dtype: "auto", "float32", "bfloat16" or "float16".
         checkpoint: weights for `model`, instead of its default ones.
     """
-    _discover()
+    pipeline_entries()
     if task not in _pipelines:
         raise unknown("pipeline", task, _pipelines)
     factory = resolve(_pipelines[task].factory)

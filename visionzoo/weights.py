@@ -301,6 +301,14 @@ def load_checkpoint(
     return model
 
 
+def to_official(model: nn.Module) -> StateDict:
+    """A model's state dict in the published key names. Raises `InputError` where its system has no such converter."""
+    convert = getattr(_checkpoint_module(model), "to_official", None)
+    if convert is None:
+        raise InputError(f"{type(model).__name__} has no converter to published key names")
+    return convert(model.state_dict())
+
+
 def _fits(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> bool:
     return own.keys() == state.keys() and all(own[key].shape == state[key].shape for key in own)
 
@@ -393,6 +401,7 @@ __all__ = [
     "read_checkpoint",
     "require_source",
     "save_safetensors",
+    "to_official",
     "verify",
     "weights_dir",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,9 @@ EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .heic .heif .ico .tga".split()
 )
 """Endings by which `list_images` takes a file for a picture."""
+
+
+_pillow_limit = threading.Lock()
 
 
 class ImageError(InputError):
@@ -120,9 +124,13 @@ def _load_file(path: Path, max_side: int | None) -> np.ndarray:
 
 
 def _opened(source: Any, name: str) -> Image.Image:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit below, with our own words
     try:
-        return Image.open(source)
+        with _pillow_limit:  # our own limit is checked by the caller, with our own words
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(source)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image that can be read (wrong type, or damaged at its start)") from None
     except FileNotFoundError:
@@ -131,8 +139,6 @@ def _opened(source: Any, name: str) -> Image.Image:
         raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
     except (SyntaxError, ValueError, MemoryError, OverflowError) as error:
         raise ImageError(f"{name}: damaged image ({error})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _decode(source: Any, name: str, max_side: int | None) -> np.ndarray:
@@ -146,10 +152,8 @@ def _decode(source: Any, name: str, max_side: int | None) -> np.ndarray:
                 "shrink it, or raise VISIONZOO_MAX_PIXELS if the file is trusted"
             )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image.load()
-                return _to_array(_shrink(_to_rgb(image), max_side))
+            image.load()
+            return _to_array(_shrink(_to_rgb(image), max_side))
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
         except MemoryError:

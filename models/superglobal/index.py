@@ -1,0 +1,307 @@
+"""An index of photos on disk: a catalogue of files (SQLite) beside a store of their descriptors.
+
+    photos.index/
+      manifest.json     which model made it, with which settings
+      catalog.sqlite    id, path, size and time of every file that was read, with the error where one could not be
+      store/            the descriptors (visionzoo.memory)
+
+Descriptors are written before the catalogue names them, in chunks, so that an interrupted run loses at most the chunk at hand and
+never points at a descriptor that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visionzoo.errors import InputError, VisionZooError, writing
+from visionzoo.io.files import write_json
+from visionzoo.memory import VectorStore, open_store
+
+FORMAT = 1
+MANIFEST, CATALOG, STORE = "manifest.json", "catalog.sqlite", "store"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made an index; searching it with anything else is an error.
+
+    Attributes:
+        model: registered name or "timm:NAME".
+        fingerprint: of the weights (`visionzoo.weights.fingerprint`).
+        dim: D, length of a descriptor.
+        max_side: longest side in pixels to which photos are shrunk; None for native size.
+        config: the model's configuration.
+        checkpoint: the weights file that was given, if one was.
+        store: options of the store ("backend", "url", …).
+        format: version of this layout.
+    """
+
+    model: str
+    fingerprint: str
+    dim: int
+    max_side: int | None
+    config: dict[str, Any]
+    checkpoint: str | None = None
+    store: dict[str, Any] = field(default_factory=lambda: {"backend": "matrix"})
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A row of the catalogue. `error` says why the photo has no descriptor."""
+
+    id: int
+    path: Path
+    size: int
+    mtime_ns: int
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+
+class PhotoIndex:
+    """Photos and their descriptors. Use `create` or `open`, and as a context manager.
+
+    One process writes at a time; any number read.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, catalog: sqlite3.Connection, store: VectorStore):
+        self.path = path
+        self.manifest = manifest
+        self.store = store
+        self._catalog = catalog
+
+    @classmethod
+    def create(cls, path: str | Path, manifest: Manifest) -> PhotoIndex:
+        """A new, empty index at `path`, a folder that does not exist yet or is empty."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is not an index of photos; choose another name for -o")
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            store = open_store(path / STORE, dim=manifest.dim, **manifest.store)
+            catalog = _connect(path / CATALOG)
+            catalog.execute(
+                "CREATE TABLE photos (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL, size INTEGER NOT NULL,"
+                " mtime_ns INTEGER NOT NULL, width INTEGER, height INTEGER, error TEXT)"
+            )
+            # the manifest last: a folder without one is not an index yet
+            write_json(path / MANIFEST, asdict(manifest))
+        return cls(path, manifest, catalog, store)
+
+    @classmethod
+    def open(cls, path: str | Path, *, readonly: bool = True) -> PhotoIndex:
+        """The index at `path`.
+
+        Raises:
+            InputError: no index there, one of another version, or a damaged one; the message says how to mend it.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        if not (path / CATALOG).is_file():
+            raise InputError(f"{path}: damaged index ({CATALOG} is missing); make it again with --rebuild")
+        try:
+            catalog = _connect(path / CATALOG, readonly=readonly)
+            catalog.execute("SELECT id, path, error FROM photos LIMIT 1").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _explain(path, error) from error
+        try:
+            store = open_store(path / STORE, dim=manifest.dim, readonly=readonly, **manifest.store)
+        except InputError as error:
+            raise InputError(f"{error}; to make the index again, run `visionzoo retrieve index` with --rebuild") from error
+        return cls(path, manifest, catalog, store)
+
+    def __enter__(self) -> PhotoIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+        self._catalog.close()
+
+    def __len__(self) -> int:
+        """Number of photos that can be found."""
+        return self._catalog.execute("SELECT count(*) FROM photos WHERE error IS NULL").fetchone()[0]
+
+    # Reading
+
+    def photos(self, *, failed: bool | None = None) -> Iterator[Photo]:
+        """All photos, or only those without (`failed=False`) or with an error (`failed=True`), by id."""
+        where = {None: "", True: "WHERE error IS NOT NULL", False: "WHERE error IS NULL"}[failed]
+        with self._reading():
+            for row in self._catalog.execute(f"SELECT id, path, size, mtime_ns, width, height, error FROM photos {where} ORDER BY id"):
+                yield _photo(row)
+
+    def photo(self, id_: int) -> Photo | None:
+        """The photo with this id, if there is one."""
+        with self._reading():
+            row = self._catalog.execute(
+                "SELECT id, path, size, mtime_ns, width, height, error FROM photos WHERE id = ?", (int(id_),)
+            ).fetchone()
+        return None if row is None else _photo(row)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise _explain(self.path, error) from error
+
+    def check(self) -> list[str]:
+        """What is wrong with the index, a line each: descriptors that are missing, orphaned, not finite or not of unit length."""
+        problems = []
+        with self._reading():
+            listed = np.array([row[0] for row in self._catalog.execute("SELECT id FROM photos WHERE error IS NULL ORDER BY id")], dtype=np.int64)
+            state = self._catalog.execute("PRAGMA integrity_check").fetchone()[0]
+        if state != "ok":
+            problems.append(f"{CATALOG}: {state}")
+        stored = self.store.ids()
+        if len(missing := np.setdiff1d(listed, stored)):
+            problems.append(f"{len(missing)} photos have no descriptor, e.g. {self._path_of(missing[0])}")
+        present = np.intersect1d(listed, stored)
+        for start in range(0, len(present), 4096):
+            block = present[start : start + 4096]
+            norms = np.linalg.norm(self.store.fetch(block), axis=1)
+            bad = block[~(np.abs(norms - 1) < 1e-2)]
+            problems += [f"the descriptor of {self._path_of(i)} is not a unit vector" for i in bad.tolist()]
+        return problems
+
+    def _path_of(self, id_: int) -> Path | None:
+        photo = self.photo(id_)
+        return photo and photo.path
+
+    # Writing
+
+    def plan(self, files: Sequence[Path]) -> tuple[list[tuple[Path, os.stat_result]], int]:
+        """Which of `files` have to be read (new, changed, or listed without a descriptor), and how many are up to date."""
+        with self._reading():
+            known = {row[0]: row[1:] for row in self._catalog.execute("SELECT path, size, mtime_ns, id, error FROM photos")}
+        stored = set(self.store.ids().tolist())
+        todo, fresh = [], 0
+        for file in files:
+            try:
+                stat = file.stat()
+            except OSError:
+                continue  # vanished since the folder was listed
+            size, mtime_ns, id_, error = known.get(_encode(file), (None, None, None, None))
+            if (size, mtime_ns) == (stat.st_size, stat.st_mtime_ns) and (error is not None or id_ in stored):
+                fresh += 1
+            else:
+                todo.append((file, stat))
+        return todo, fresh
+
+    def put(self, entries: Iterable[tuple[Path, os.stat_result, np.ndarray | None, tuple[int, int] | None, str | None]]) -> None:
+        """Add or replace photos in one step: (path, its stat, descriptor (D,) or None, (width, height), error)."""
+        entries = list(entries)
+        with writing(self.path, f"{len(self)} photos are safe in the index"), self._reading():
+            cursor = self._catalog.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                ids, vectors, stale = [], [], []
+                for path, stat, vector, size, error in entries:
+                    width, height = size or (None, None)
+                    row = cursor.execute(
+                        "INSERT INTO photos (path, size, mtime_ns, width, height, error) VALUES (?, ?, ?, ?, ?, ?)"
+                        " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,"
+                        " width = excluded.width, height = excluded.height, error = excluded.error RETURNING id",
+                        (_encode(path), stat.st_size, stat.st_mtime_ns, width, height, error),
+                    ).fetchone()
+                    if vector is None:
+                        stale.append(row[0])
+                    else:
+                        ids.append(row[0])
+                        vectors.append(vector)
+                if ids:
+                    self.store.add(np.array(ids, dtype=np.int64), np.stack(vectors))
+                if stale:
+                    self.store.remove(np.array(stale, dtype=np.int64))
+                self.store.flush()  # descriptors are on disk before the catalogue names them
+                self._catalog.commit()
+            except BaseException:
+                self._catalog.rollback()
+                raise
+
+    def vanished(self, folders: Sequence[Path]) -> list[Photo]:
+        """Photos listed under `folders` whose file no longer exists."""
+        roots = [folder.absolute() for folder in folders]
+        return [p for p in self.photos() if any(p.path.is_relative_to(root) for root in roots) and not p.path.exists()]
+
+    def remove(self, photos: Sequence[Photo]) -> None:
+        """Take photos out of the index (their files are not touched)."""
+        ids = np.array([photo.id for photo in photos], dtype=np.int64)
+        with writing(self.path), self._reading():
+            # the catalogue first: an orphaned descriptor is passed over, a photo without one would be a damage
+            self._catalog.execute("BEGIN IMMEDIATE")
+            self._catalog.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
+            self._catalog.commit()
+            self.store.remove(ids)
+            self.store.flush()
+
+    def drop_orphans(self) -> int:
+        """Remove descriptors that no photo owns (left by a run that was killed between two writes)."""
+        with self._reading():
+            listed = [row[0] for row in self._catalog.execute("SELECT id FROM photos WHERE error IS NULL")]
+        orphans = np.setdiff1d(self.store.ids(), np.array(listed, dtype=np.int64))
+        if len(orphans):
+            self.store.remove(orphans)
+            self.store.flush()
+        return len(orphans)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the index at `path`. Raises `InputError` if there is none, or one that cannot be read."""
+    if not path.exists():
+        raise InputError(f"{path}: no such index; make it with: visionzoo retrieve index PHOTOS -o {path}")
+    file = path / MANIFEST
+    if not path.is_dir() or not file.exists():
+        raise InputError(f"{path}: is not an index of photos; make one with: visionzoo retrieve index PHOTOS -o NAME.index")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data.get("format") != FORMAT:
+            raise InputError(f"{path}: index format {data.get('format')!r}, this version reads {FORMAT}; make it again with --rebuild")
+        return Manifest(**data)
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, VisionZooError):
+            raise
+        raise InputError(f"{path}: damaged index ({MANIFEST}: {error}); make it again with --rebuild") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _explain(path: Path, error: sqlite3.DatabaseError) -> VisionZooError:
+    """SQLite's words for a full disk, a lock or a missing permission are not damage."""
+    text = str(error)
+    if "full" in text:
+        return VisionZooError(f"{path}: the disk is full; free some space and run the command again (what was indexed is safe)")
+    if "locked" in text:
+        return VisionZooError(f"{path}: another process is writing this index; wait for it to end")
+    if "readonly" in text or "unable to open" in text:
+        return VisionZooError(f"{path}: no permission to write this index")
+    return InputError(f"{path}: damaged index ({CATALOG}: {error}); make it again with --rebuild")
+
+
+def _connect(path: Path, readonly: bool = False) -> sqlite3.Connection:
+    mode = "?mode=ro" if readonly else ""
+    if readonly and not os.access(path.parent, os.W_OK):
+        mode += "&immutable=1"  # SQLite wants to put a journal beside the file, which a read-only folder forbids
+    # the pages of a demo read from several threads; Python's module serialises the calls
+    return sqlite3.connect(f"{path.absolute().as_uri()}{mode}", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _encode(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _photo(row: tuple) -> Photo:
+    return Photo(row[0], Path(os.fsdecode(row[1])), *row[2:])

@@ -1,0 +1,216 @@
+"""`visionzoo retrieve`: index photos, search them by example."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from visionzoo.console import emit, note
+from visionzoo.errors import InputError
+
+app = App(
+    name="retrieve",
+    help="""Find the photos of a folder that show the same thing as an example photo.
+
+    Index once, then search:
+
+        visionzoo retrieve index PHOTOS -o photos.index
+        visionzoo retrieve search photos.index QUERY.jpg --top 10 -o result.html
+    """,
+)
+
+Device = Annotated[str, Parameter(help="auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(help="What the network computes in.")]
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bar and no notes.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on standard output.")]
+
+
+@app.command
+def index(
+    photos: Annotated[list[Path], Parameter(help="Folders (searched through), files or glob patterns.")],
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The index, a folder; extended if it exists.")],
+    model: Annotated[str | None, Parameter(help="A registered model (`visionzoo models --task retrieve`) or timm:NAME.")] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="Weights for the model, instead of its default ones.")] = None,
+    max_side: Annotated[int | None, Parameter(help="Shrink photos to this longest side in pixels; 0: native size.")] = None,
+    store: Annotated[Literal["matrix", "faiss", "qdrant"], Parameter(help="Where a new index keeps its descriptors.")] = "matrix",
+    storage: Annotated[Literal["float32", "float16"], Parameter(help="Precision of kept descriptors (matrix and faiss).")] = "float32",
+    qdrant_url: Annotated[str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")] = None,
+    prune: Annotated[bool, Parameter(negative="", help="Take photos out of the index whose file is gone.")] = False,
+    rebuild: Annotated[bool, Parameter(negative="", help="Make the index anew.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Make an index of photos, or bring one up to date: only new and changed files are read.
+
+    Files that cannot be read are reported and passed over. Interrupted, it goes on where it stopped.
+
+    Example: visionzoo retrieve index ~/Pictures -o pictures.index
+    """
+    from ..retrieve import RetrievePipeline
+
+    for source in photos:
+        if not source.exists() and not any(mark in str(source) for mark in "*?["):
+            raise InputError(f"{source}: no such file or folder")
+    settings: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "max_side": max_side}
+    if (output / "manifest.json").exists() and not rebuild:
+        pipe = RetrievePipeline.for_index(output, device, dtype, **settings)
+    else:
+        pipe = RetrievePipeline.create(device=device, dtype=dtype, **settings)
+    try:
+        report = pipe.index(photos, output, store=_store(store, storage, qdrant_url), prune=prune, rebuild=rebuild, progress=not quiet)
+    except KeyboardInterrupt:
+        raise InterruptedIndexing(f"interrupted; what was read is safe in {output}: run the same command again to go on") from None
+    if json:
+        emit(report.to_dict())
+        return
+    for path, reason in report.failed:
+        note(reason if str(path) in reason else f"{path}: {reason}", quiet=quiet)
+    if report.vanished and not quiet:
+        done = "taken out" if report.pruned else "still listed; --prune takes them out"
+        note(f"{len(report.vanished)} indexed photos no longer exist ({done})")
+    skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
+    print(f"{output}: {report.photos} photos ({report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped})")
+
+
+@app.command
+def search(
+    index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
+    query: Annotated[list[Path], Parameter(help="Pictures to search by: files, a folder or glob patterns.")],
+    *,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="Contact sheet (.html, .jpg, .png, .webp; results as .json beside it), or .json alone.")
+    ] = None,
+    top: Annotated[int, Parameter(help="Photos to show per query.")] = 10,
+    rerank: Annotated[bool, Parameter(help="Reorder the best candidates with each other's help.")] = False,
+    box: Annotated[str | None, Parameter(help="Search for this part of the query: x0,y0,x1,y1 in pixels.")] = None,
+    candidates: Annotated[int, Parameter(help="M of the reranking: how many candidates are reordered.")] = 400,
+    neighbours: Annotated[int, Parameter(help="K of the reranking: how many neighbours refine a candidate.")] = 9,
+    beta: Annotated[float, Parameter(help="Weight of a neighbour in the reranking.")] = 0.15,
+    model: Annotated[str | None, Parameter(help="Must be the model that made the index, which is the default.")] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="Its weights, if they have moved since.")] = None,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace existing output files.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Search an index by example: prints the best photos, and writes a contact sheet with -o.
+
+    Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
+    """
+    from ..retrieve import RetrievePipeline
+
+    corners = None if box is None else _parse_box(box)
+    pipe = RetrievePipeline.for_index(index, device, dtype, model=model, checkpoint=checkpoint)
+    results = pipe.run(
+        query, output, progress=not quiet, index=index, overwrite=overwrite, box=corners, top=top, rerank=rerank,
+        candidates=candidates, neighbours=neighbours, beta=beta,
+    )  # fmt: skip
+    if json:
+        emit([result.to_dict() for result in results])
+        return
+    for result in results:
+        if len(results) > 1:
+            print(result.query)
+        for match in result.matches:
+            print(f"{match.rank:>4}  {match.score:.4f}  {os.fsencode(match.path).decode('utf-8', 'replace')}")
+    if output is not None and not quiet:
+        note(f"written: {output}" + ("" if output.suffix == ".json" else f" and {output.with_suffix('.json')}"))
+
+
+@app.command
+def info(
+    index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
+    *,
+    verify: Annotated[bool, Parameter(negative="", help="Also check every descriptor and the catalogue.")] = False,
+    json: AsJson = False,
+) -> None:
+    """What an index holds and which model made it.
+
+    Example: visionzoo retrieve info pictures.index --verify
+    """
+    from visionzoo.models.superglobal.index import PhotoIndex
+
+    with PhotoIndex.open(index) as opened:
+        manifest = opened.manifest
+        facts: dict[str, Any] = {
+            "index": str(index),
+            "photos": len(opened),
+            "model": manifest.model,
+            "weights": manifest.fingerprint,
+            "dim": manifest.dim,
+            "max_side": manifest.max_side,
+            "store": manifest.store,
+            "unreadable": [photo.error for photo in opened.photos(failed=True)],
+        }
+        problems = opened.check() if verify else []
+    if verify:
+        facts["problems"] = problems
+    if json:
+        emit(facts)
+    else:
+        for key, value in facts.items():
+            if isinstance(value, list):
+                print(f"{key:<11}{len(value)}")
+                for item in value:
+                    print(f"{'':<11}{item}")
+            else:
+                print(f"{key:<11}{value}")
+    if problems:
+        raise InputError(f"{index}: damaged index ({len(problems)} problems, listed above); run `visionzoo retrieve index` with --rebuild")
+
+
+@app.command
+def samples(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder to put them in; made if it does not exist.")],
+    json: AsJson = False,
+) -> None:
+    """Write the bundled sample collection: 65 photos and 13 queries, free licences (see its README.md).
+
+    Example: visionzoo retrieve samples -o samples
+    """
+    import shutil
+    from importlib import resources
+
+    from visionzoo.errors import writing
+
+    with writing(output), resources.as_file(resources.files("visionzoo") / "assets") as assets:
+        if output.exists() and not output.is_dir():
+            raise InputError(f"{output}: is a file, expected a folder")
+        shutil.copytree(assets, output, dirs_exist_ok=True)
+    count = {part: len(list((output / part).glob("*.jpg"))) for part in ("photos", "queries")}
+    if json:
+        emit({"folder": str(output), **count})
+    else:
+        print(f"{output}: {count['photos']} photos in photos/, {count['queries']} in queries/, licences in README.md")
+
+
+class InterruptedIndexing(KeyboardInterrupt):
+    """Ctrl-C with a message on how to go on."""
+
+
+def _parse_box(text: str) -> tuple[float, ...]:
+    try:
+        corners = tuple(float(part) for part in text.replace(" ", "").split(","))
+    except ValueError:
+        corners = ()
+    if len(corners) != 4:
+        raise InputError(f"--box is x0,y0,x1,y1 in pixels, e.g. --box 40,60,300,420; got {text!r}")
+    return corners
+
+
+def _store(backend: str, storage: str, qdrant_url: str | None) -> dict[str, Any]:
+    if qdrant_url and backend != "qdrant":
+        raise InputError("--qdrant-url goes with --store qdrant")
+    if backend == "qdrant":
+        if storage != "float32":
+            raise InputError("--storage goes with --store matrix or faiss; Qdrant keeps its own")
+        return {"backend": backend, "url": qdrant_url} if qdrant_url else {"backend": backend}
+    return {"backend": backend} | ({"storage": storage} if storage != "float32" else {})

@@ -1,0 +1,513 @@
+"""Find the photos of a collection that show the same thing as a query: index a folder once, then search it by example.
+
+    pipe = visionzoo.pipeline("retrieve")
+    pipe.index("photos/", "photos.index")
+    result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from visionzoo.config import as_dict
+from visionzoo.devices import pick_device, pick_dtype
+from visionzoo.errors import InputError
+from visionzoo.io.contact_sheet import Row, Tile, save_sheet
+from visionzoo.io.files import check_output, record, write_json
+from visionzoo.io.image import list_images
+from visionzoo.registry import create_model, model_card, model_entry
+from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
+
+from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm, rerank as rerank_candidates
+from ..models.superglobal.extraction import Described, describe
+from ..models.superglobal.index import Manifest, PhotoIndex, read_manifest
+
+DEFAULT_MODEL = "superglobal_lite0"
+MAX_SIDE = {"superglobal_lite0": 448}
+"""Longest side in pixels for models that do not work at the photos' native size; others: `DEFAULT_MAX_SIDE`."""
+DEFAULT_MAX_SIDE = 1024  # as the photos of the benchmarks that the published numbers are for
+
+Picture = str | Path | np.ndarray | Image.Image
+SHEETS = (".html", ".htm", ".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A photo that was found.
+
+    Attributes:
+        path: the file.
+        score: similarity to the query: the dot product of unit vectors, or the score after reranking.
+        rank: place in the result, from 1.
+        first_rank: place before reranking.
+    """
+
+    path: Path
+    score: float
+    rank: int
+    first_rank: int
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What was found for one query, best first. `first_stage` is the ranking before reranking (the same without it)."""
+
+    query: str
+    matches: tuple[Match, ...]
+    first_stage: tuple[Match, ...]
+    reranked: bool
+    box: tuple[float, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [{**asdict(match), "path": str(match.path)} for match in self.matches]
+        return {"query": self.query, "box": self.box, "reranked": self.reranked, "matches": rows}
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one run of `index` did.
+
+    Attributes:
+        photos: number that can now be found.
+        added: read in this run.
+        unchanged: up to date already, not read again.
+        failed: (path, reason) of files that cannot be read as pictures.
+        vanished: files of the indexed folders that are gone.
+        pruned: whether the vanished ones were taken out.
+        seconds: time that reading took.
+    """
+
+    photos: int
+    added: int
+    unchanged: int
+    failed: tuple[tuple[Path, str], ...]
+    vanished: tuple[Path, ...]
+    pruned: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "failed": [{"path": str(path), "reason": reason} for path, reason in self.failed],
+            "vanished": [str(path) for path in self.vanished],
+        }
+
+
+class RetrievePipeline:
+    """Image retrieval by example with global descriptors (SuperGlobal, arXiv 2308.06954).
+
+    Args:
+        model: a network that gives unit vectors.
+        name: what the model is called in an index: a registered name or "timm:NAME".
+        device, dtype: where and in what the network runs.
+        max_side: longest side in pixels to which photos are shrunk; 0 keeps their native size; None is the model's default.
+        checkpoint: the weights file that was loaded, recorded in indexes.
+    """
+
+    def __init__(
+        self,
+        model: SuperGlobal,
+        name: str,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str = "auto",
+        max_side: int | None = None,
+        checkpoint: str | Path | None = None,
+    ):
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(dtype, self.device)
+        self.name = name
+        self.checkpoint = None if checkpoint is None else str(Path(checkpoint).absolute())
+        self.max_side = (MAX_SIDE.get(name, DEFAULT_MAX_SIDE) if max_side is None else max_side) or None
+        self.config = model.config
+        self.fingerprint = fingerprint(model)
+        self.preprocess = Preprocess.of(model, self.max_side)
+        self._weights = {key: value.cpu().clone() for key, value in model.state_dict().items()}
+        self.model = model.for_inference(self.dtype).to(self.device)
+
+    @classmethod
+    def create(
+        cls,
+        model: str | nn.Module | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        checkpoint: str | Path | None = None,
+        max_side: int | None = None,
+        **config_overrides: Any,
+    ) -> RetrievePipeline:
+        """A pipeline for `model`: a registered name, "timm:NAME", or a `SuperGlobal` network; the embedded default if None."""
+        if isinstance(model, SuperGlobal):
+            return cls(model, "custom", device, dtype, max_side, checkpoint)
+        if isinstance(model, nn.Module):
+            raise InputError(f"expected a SuperGlobal network or a name, got {type(model).__name__}; SuperGlobal(config, backbone=…) takes any backbone")
+        name = model or DEFAULT_MODEL
+        if name.startswith("timm:"):
+            network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **config_overrides)
+            if checkpoint is not None:
+                load_checkpoint(network, checkpoint)
+        else:
+            if model_entry(name).card.task != "retrieve":
+                raise InputError(f"{name} is a model for {model_card(name).task!r}, not for retrieval; see `visionzoo models`")
+            network = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
+        assert isinstance(network, SuperGlobal)
+        return cls(network, name, device, dtype, max_side, checkpoint)
+
+    @classmethod
+    def for_index(cls, index: str | Path, device: str = "auto", dtype: str = "auto", **overrides: Any) -> RetrievePipeline:
+        """The pipeline that made `index`, so that queries are described as its photos were."""
+        manifest = read_manifest(Path(index))
+        if manifest.model == "custom":
+            raise InputError(f"{index}: was made with a network of your own; search it with that pipeline object")
+        if manifest.checkpoint and not Path(manifest.checkpoint).exists() and not overrides.get("checkpoint"):
+            raise InputError(f"{index}: was made with the weights {manifest.checkpoint}, which are gone; give --checkpoint FILE")
+        settings = {"model": manifest.model, "checkpoint": manifest.checkpoint, "max_side": manifest.max_side or 0}
+        given = {key: value for key, value in overrides.items() if value is not None}
+        config = {key: value for key, value in manifest.config.items() if key != "backbone"}
+        if given.get("model", manifest.model) != manifest.model:
+            config, settings["checkpoint"] = {}, None
+        pipe = cls.create(device=device, dtype=dtype, **{**settings, **config, **given})
+        pipe.check_index(Path(index), manifest)
+        return pipe
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, device: str = "auto", dtype: str = "auto") -> RetrievePipeline:
+        """The pipeline that `save_pretrained` wrote to `directory`, or the one of a registered model's name."""
+        folder = Path(directory)
+        if not folder.is_dir():
+            return cls.create(str(directory), device, dtype)
+        try:
+            saved = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
+            model = SuperGlobal(SuperGlobalConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder}: holds no saved retrieval pipeline (pipeline.json: {error})") from error
+        load_checkpoint(model, folder / "model.safetensors")
+        return cls(model.eval(), saved["model"], device, dtype, saved["max_side"] or 0)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the model's weights (unfolded, float32) and the settings to a folder."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_safetensors(self._weights, folder / "model.safetensors")
+        write_json(folder / "pipeline.json", {"model": self.name, "config": as_dict(self.config), "max_side": self.max_side})
+
+    def to(self, device: str | torch.device) -> RetrievePipeline:
+        """Move the network; returns the pipeline."""
+        self.device = pick_device(device)
+        self.model.to(self.device)
+        return self
+
+    # Describing
+
+    def describe(self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None) -> np.ndarray:
+        """Unit vectors of pictures: (N, D) float32, in order.
+
+        Args:
+            pictures: paths, PIL images or (H, W, 3) uint8 arrays.
+            boxes: per picture (x0, y0, x1, y1) in pixels, or None for all of it.
+
+        Raises:
+            InputError: a picture cannot be read.
+        """
+        boxes = boxes or [None] * len(pictures)
+        vectors = np.empty((len(pictures), self.model.dim), np.float32)
+        for done in self._describe((i, p, b) for i, (p, b) in enumerate(zip(pictures, boxes, strict=True))):
+            if done.vector is None:
+                raise InputError(done.error)
+            vectors[done.key] = done.vector
+        return vectors
+
+    def _describe(self, pictures: Any) -> Iterator[Described[Any]]:
+        arrays = ((key, np.asarray(p.convert("RGB")) if isinstance(p, Image.Image) else p, box) for key, p, box in pictures)
+        return describe(self.model, arrays, self.preprocess)
+
+    # Indexing
+
+    def index(
+        self,
+        photos: str | Path | Sequence[str | Path],
+        path: str | Path,
+        *,
+        store: dict[str, Any] | None = None,
+        prune: bool = False,
+        rebuild: bool = False,
+        chunk: int = 64,
+        progress: bool = True,
+    ) -> IndexReport:
+        """Make the index at `path`, or bring it up to date: only new and changed photos are read.
+
+        Args:
+            photos: folders, files or glob patterns.
+            path: the index, a folder; made if it does not exist.
+            store: options of the vector store of a new index, e.g. {"backend": "qdrant", "url": …}.
+            prune: take photos out whose file is gone.
+            rebuild: throw an existing index away first (once the new photos have been found).
+            chunk: photos per step; an interrupted run loses at most this many.
+            progress: show a progress bar.
+
+        Raises:
+            InputError: no photos found, none readable, or an index that was made with another model.
+            VisionZooError: it cannot be written.
+        """
+        sources = [photos] if isinstance(photos, (str, Path)) else list(photos)
+        path = Path(path)
+        files = [file.absolute() for file in list_images(sources)]
+        files = [file for file in files if path.absolute() not in file.parents]
+        if rebuild and path.exists():
+            _discard(path)
+        started = time.monotonic()
+        with self._open_for_writing(path, store) as index:
+            index.drop_orphans()
+            todo, unchanged = index.plan(files)
+            added = self._read_into(index, todo, chunk, progress)
+            gone = index.vanished([Path(source) for source in sources if Path(source).is_dir()])
+            if prune and gone:
+                index.remove(gone)
+            wanted = set(files)
+            failed = tuple((p.path, p.error or "") for p in index.photos(failed=True) if p.path in wanted)
+            report = IndexReport(
+                photos=len(index), added=added, unchanged=unchanged, failed=failed, vanished=tuple(p.path for p in gone),
+                pruned=prune, seconds=time.monotonic() - started,
+            )  # fmt: skip
+        if report.photos == 0:
+            raise InputError(f"none of the {len(files)} files can be read as a picture, e.g. {failed[0][1] if failed else files[0]}")
+        return report
+
+    def _open_for_writing(self, path: Path, store: dict[str, Any] | None) -> PhotoIndex:
+        if path.is_dir() and any(path.iterdir()):
+            self.check_index(path, read_manifest(path))
+            return PhotoIndex.open(path, readonly=False)
+        manifest = Manifest(
+            model=self.name, fingerprint=self.fingerprint, dim=self.model.dim, max_side=self.max_side, config=as_dict(self.config),
+            checkpoint=self.checkpoint, store=store or {"backend": "matrix"},
+        )  # fmt: skip
+        return PhotoIndex.create(path, manifest)
+
+    def _read_into(self, index: PhotoIndex, todo: list[tuple[Path, Any]], chunk: int, progress: bool) -> int:
+        stats = dict(todo)
+        ready: list[Described[Path]] = []
+        added = 0
+
+        def store() -> None:
+            index.put((d.key, stats[d.key], d.vector, d.size, d.error) for d in ready)
+            ready.clear()
+
+        try:
+            with tqdm(total=len(todo), desc="indexing", unit="photo", disable=None if progress else True) as bar:
+                for done in self._describe((file, file, None) for file, _ in todo):
+                    ready.append(done)
+                    added += done.error is None
+                    bar.update()
+                    if len(ready) >= chunk:
+                        store()
+        except KeyboardInterrupt:
+            store()
+            raise
+        store()
+        return added
+
+    def check_index(self, path: Path, manifest: Manifest) -> None:
+        """Raise `InputError` unless `manifest` was made with this pipeline's model, weights and settings."""
+        mend = "search or extend it with that model, or make it again with --rebuild"
+        if manifest.model != self.name:
+            raise InputError(f"{path}: was made with the model {manifest.model}, this is {self.name}; {mend}")
+        if manifest.fingerprint != self.fingerprint or manifest.dim != self.model.dim:
+            raise InputError(f"{path}: was made with other weights of {manifest.model} ({manifest.fingerprint}, these are {self.fingerprint}); {mend}")
+        ours = as_dict(self.config)
+        changed = [key for key, value in manifest.config.items() if ours.get(key) != value]
+        if changed or manifest.max_side != self.max_side:
+            what = ", ".join(changed) or f"max_side {manifest.max_side}, this is {self.max_side}"
+            raise InputError(f"{path}: was made with other settings ({what}); {mend}")
+
+    # Searching
+
+    def __call__(
+        self,
+        query: Picture,
+        *,
+        index: str | Path | PhotoIndex,
+        top: int = 10,
+        rerank: bool = False,
+        box: Sequence[float] | None = None,
+        candidates: int = 400,
+        neighbours: int = 9,
+        beta: float = 0.15,
+    ) -> RetrievalResult:
+        """The photos of `index` most like `query`.
+
+        Args:
+            query: a path, a PIL image or an (H, W, 3) uint8 array; it need not be in the index.
+            index: an index, or its path.
+            top: how many to return.
+            rerank: reorder the best `candidates` with each other's help (section 3.3 of the paper).
+            box: (x0, y0, x1, y1) in pixels: search for this part of the query.
+            candidates, neighbours, beta: M, K and beta of the reranking.
+
+        Raises:
+            InputError: the query cannot be read, or the index is missing, damaged, empty or another model's.
+        """
+        return next(iter(self.search([query], index=index, top=top, rerank=rerank, boxes=[box], candidates=candidates, neighbours=neighbours, beta=beta)))
+
+    def search(
+        self,
+        queries: Sequence[Picture],
+        *,
+        index: str | Path | PhotoIndex,
+        top: int = 10,
+        rerank: bool = False,
+        boxes: Sequence[Sequence[float] | None] | None = None,
+        candidates: int = 400,
+        neighbours: int = 9,
+        beta: float = 0.15,
+    ) -> list[RetrievalResult]:
+        """`__call__` for several queries at once, which is faster."""
+        if top < 1:
+            raise InputError(f"top is the number of photos to return, at least 1; got {top}")
+        if not queries:
+            return []
+        boxes = boxes or [None] * len(queries)
+        vectors = self.describe(queries, boxes)
+        with self._opened(index) as opened:
+            if len(opened) == 0:
+                raise InputError(f"{opened.path}: the index holds no photos")
+            first = opened.store.search(vectors, max(top, candidates) if rerank else top)
+            order, scores = np.tile(np.arange(first.ids.shape[1]), (len(vectors), 1)), first.scores.copy()
+            if rerank:
+                _rerank_in_place(opened, vectors, first.ids, order, scores, candidates, neighbours, beta)
+            return [
+                RetrievalResult(
+                    query=str(query) if isinstance(query, (str, Path)) else "the picture",
+                    matches=_matches(opened, first.ids[q], scores[q], order[q], top),
+                    first_stage=_matches(opened, first.ids[q], first.scores[q], np.arange(first.ids.shape[1]), top),
+                    reranked=rerank,
+                    box=None if box is None else tuple(box),
+                )
+                for q, (query, box) in enumerate(zip(queries, boxes, strict=True))
+            ]
+
+    @contextmanager
+    def _opened(self, index: str | Path | PhotoIndex) -> Iterator[PhotoIndex]:
+        if isinstance(index, PhotoIndex):
+            self.check_index(index.path, index.manifest)
+            yield index
+            return
+        self.check_index(Path(index), read_manifest(Path(index)))
+        with PhotoIndex.open(index) as opened:
+            yield opened
+
+    def run(
+        self,
+        path_in: str | Path | Sequence[str | Path],
+        path_out: str | Path | None,
+        progress: bool = True,
+        *,
+        index: str | Path,
+        overwrite: bool = False,
+        box: Sequence[float] | None = None,
+        **options: Any,
+    ) -> list[RetrievalResult]:
+        """Search for a picture, or for every picture of a folder, and write what was found.
+
+        Args:
+            path_in: a file, a folder, a glob pattern, or several of them.
+            path_out: a contact sheet (`.html`, `.jpg`, `.png`, `.webp`) with the results as JSON beside it, `.json` for the
+                results alone, or None to write nothing.
+            progress: show a progress bar.
+            index, box, **options: as for `__call__`.
+        """
+        out = None if path_out is None else _check_sheet(path_out, overwrite)
+        sources = [path_in] if isinstance(path_in, (str, Path)) else list(path_in)
+        queries = list_images(sources)
+        results: list[RetrievalResult] = []
+        failed: list[InputError] = []
+        with PhotoIndex.open(index) as opened:
+            for query in tqdm(queries, desc="searching", unit="query", disable=None if progress and len(queries) > 1 else True):
+                try:
+                    results.append(self(query, index=opened, box=box, **options))
+                except InputError as error:
+                    if len(queries) == 1 or opened.path.name in str(error):
+                        raise
+                    failed.append(error)
+                    warnings.warn(f"{error}; passed over", stacklevel=2)
+        if not results:
+            raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
+        if out is not None:
+            write_results(out, results, {"index": str(index), "box": box, "model": self.name, **options})
+        return results
+
+
+def _rerank_in_place(
+    index: PhotoIndex, vectors: np.ndarray, ids: np.ndarray, order: np.ndarray, scores: np.ndarray, m: int, k: int, beta: float
+) -> None:
+    """Rerank the first `m` places of each query's candidates `ids` (Q, N); their vectors are fetched a query at a time."""
+    for q, (vector, row) in enumerate(zip(vectors, ids[:, :m], strict=True)):
+        candidates = torch.from_numpy(index.store.fetch(row))[None]
+        result = rerank_candidates(torch.from_numpy(vector)[None], candidates, k=k, beta=beta, nonnegative=True)
+        order[q, : len(row)] = result.order[0].numpy()
+        scores[q, : len(row)] = result.scores[0].numpy()
+
+
+def _matches(index: PhotoIndex, ids: np.ndarray, scores: np.ndarray, order: np.ndarray, top: int) -> tuple[Match, ...]:
+    """The first `top` photos in `order`; descriptors that belong to no photo (a run was killed) are passed over."""
+    found: list[Match] = []
+    for place in order.tolist():
+        photo = index.photo(int(ids[place]))
+        if photo is not None:
+            found.append(Match(photo.path, round(float(scores[place]), 6), len(found) + 1, place + 1))
+        if len(found) == top:
+            break
+    return tuple(found)
+
+
+def _discard(path: Path) -> None:
+    """Delete an index, and nothing else: a folder that is not one is refused."""
+    import shutil
+
+    from ..models.superglobal.index import CATALOG, MANIFEST, STORE
+
+    ours = {MANIFEST, CATALOG, STORE, f"{CATALOG}-journal", f"{CATALOG}-wal", f"{CATALOG}-shm"}
+    if not path.is_dir() or not (path / MANIFEST).exists() or {item.name for item in path.iterdir()} - ours:
+        raise InputError(f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o")
+    shutil.rmtree(path)
+
+
+def _check_sheet(path: str | Path, overwrite: bool) -> Path:
+    path = Path(path)
+    if path.suffix.lower() not in (*SHEETS, ".json"):
+        raise InputError(f"{path}: results are written as {', '.join(SHEETS)} or .json; give -o such a name")
+    check_output(path.with_suffix(".json"), overwrite=overwrite)
+    return check_output(path, overwrite=overwrite)
+
+
+def write_results(path: Path, results: Sequence[RetrievalResult], options: dict[str, Any]) -> None:
+    """The contact sheet at `path`, and the results with everything that made them as JSON beside it."""
+    if path.suffix.lower() != ".json":
+        count = sum(len(result.matches) for result in results)
+        how = "reranked" if results[0].reranked else "first stage"
+        subtitle = f"{count} matches for {len(results)} {'query' if len(results) == 1 else 'queries'} in {options['index']} · {options['model']} · {how}"
+        save_sheet(path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle)
+    write_json(path.with_suffix(".json"), {"results": [result.to_dict() for result in results], **record(options)})
+
+
+def sheet_row(result: RetrievalResult) -> Row:
+    """A result as a row of a contact sheet; a place won or lost by reranking stands beside the score."""
+    tiles = []
+    for match in result.matches:
+        moved = match.first_rank - match.rank
+        mark = "" if not result.reranked or moved == 0 else f"{'+' if moved > 0 else '−'}{abs(moved)}"
+        tiles.append(Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name, mark))
+    return Row(Tile(result.query, "query", Path(result.query).name, box=result.box), tiles)
+
+
+__all__ = ["IndexReport", "Match", "RetrievalResult", "RetrievePipeline", "write_results"]

@@ -1,0 +1,150 @@
+"""One golden case: a JSON file with a configuration, seeded inputs and weights, and the published network's outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import seeded
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case file. `data` is the JSON as it stands; expected values in it are for `compare` alone."""
+
+    path: Path
+    data: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Case:
+        path = Path(path)
+        return cls(path, json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def system(self) -> str:
+        return self.path.absolute().parent.name
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.data.get("config", {})
+
+    @property
+    def seed(self) -> int:
+        return self.data.get("seed") or 0
+
+    @property
+    def notes(self) -> str:
+        return self.data.get("notes", "")
+
+    @property
+    def outputs(self) -> Any:
+        """The structure to fill: names, and settings such as flags that stand beside the values."""
+        return self.data.get("outputs", {})
+
+    def input(self, name: str) -> Tensor:
+        """The seeded tensor of the input called `name`, uniform or normal; further treatment is the system's business."""
+        spec = next(spec for spec in self.data["inputs"] if spec["name"] == name)
+        kind = "normal" if spec["kind"].startswith("normal") else "uniform"
+        return seeded.tensor(name, spec["shape"], self.seed, kind)
+
+    def state_shapes(self) -> dict[str, list[int]]:
+        """Published key names and shapes: in the file itself, or in the keys file that it names."""
+        inside = self.data.get("state_dict")
+        if isinstance(inside, dict) and inside:
+            return inside
+        text = self.data.get("state_dict_file") or inside or ""
+        file = re.search(r"[\w.-]+\.json", str(text))
+        if not file:
+            raise ValueError(f"{self.path}: names no state dict")
+        for folder in (self.path.parent, HERE / self.system):
+            if (folder / file[0]).is_file():
+                return json.loads((folder / file[0]).read_text(encoding="utf-8"))["state_dict"]
+        raise FileNotFoundError(f"{file[0]}: neither beside {self.path} nor in {HERE / self.system}")
+
+    def state(self) -> dict[str, Tensor]:
+        """The published state dict with seeded values; counters (no shape, or named so) are integers."""
+        shapes = self.state_shapes()
+        like = {
+            key: torch.zeros(shape, dtype=torch.int64 if key.endswith("num_batches_tracked") else torch.float32)
+            for key, shape in shapes.items()
+        }
+        return seeded.fill(like, self.seed)
+
+
+def as_json(value: Any) -> Any:
+    """Computed outputs in the form of a case file: tensors as summaries, numbers and lists as they are, NaN as null."""
+    if isinstance(value, Tensor):
+        return seeded.summary(value)
+    if isinstance(value, dict):
+        return {key: as_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(inner) for inner in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def compare(got: Any, want: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """(name, relative error) per output. A shape, a key or a null that differs counts as an infinite error."""
+    if isinstance(want, dict) and "samples" in want and "shape" in want:
+        yield name, _tensor_error(got, want)
+    elif isinstance(want, dict):
+        for key, inner in want.items():
+            if not isinstance(got, dict) or key not in got:
+                yield f"{name}.{key}".lstrip("."), float("inf")
+            else:
+                yield from compare(got[key], inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(want, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in want):
+        yield name, _ids_error(got, want)
+    elif isinstance(want, list) and all(item is None or isinstance(item, (int, float)) for item in want):
+        yield name, _numbers_error(got, want)
+    elif isinstance(want, list):
+        if not isinstance(got, list) or len(got) != len(want):
+            yield name, float("inf")
+        else:
+            for index, (g, w) in enumerate(zip(got, want, strict=True)):
+                yield from compare(g, w, f"{name}[{index}]")
+    elif isinstance(want, (int, float)) and not isinstance(want, bool):
+        yield name, _numbers_error([got], [want])
+    else:
+        yield name, 0.0 if got == want else float("inf")
+
+
+def _tensor_error(got: Any, want: dict[str, Any]) -> float:
+    if not isinstance(got, dict) or got.get("shape") != want["shape"] or len(got["samples"]) != len(want["samples"]):
+        return float("inf")
+    g, w = (torch.tensor(side["samples"], dtype=torch.float64) for side in (got, want))
+    samples = float((g - w).norm() / w.norm().clamp_min(1e-12))
+    norm = abs(got["norm"] - want["norm"]) / max(abs(want["norm"]), 1e-12)
+    return max(samples, norm) if samples == samples else float("inf")
+
+
+def _numbers_error(got: Any, want: list[float | None]) -> float:
+    if not isinstance(got, list) or len(got) != len(want) or any((g is None) != (w is None) for g, w in zip(got, want, strict=True)):
+        return float("inf")
+    pairs = [(float(g), float(w)) for g, w in zip(got, want, strict=True) if g is not None and w is not None]
+    scale = max((w * w for _, w in pairs), default=0) ** 0.5
+    error = max((abs(g - w) for g, w in pairs), default=0.0)
+    return error / max(scale, 1e-12) if error else 0.0
+
+
+def _ids_error(got: Any, want: list[int]) -> float:
+    """The share of places where a ranking differs by more than a swap of neighbours (scores may be 1e-8 apart)."""
+    if not isinstance(got, list) or len(got) != len(want):
+        return float("inf")
+    wrong = [i for i, (g, w) in enumerate(zip(got, want, strict=True)) if g != w]
+    misplaced = [i for i in wrong if got[i] not in (want[max(i - 1, 0) : i] + want[i + 1 : i + 2])]
+    return len(misplaced) / max(len(want), 1)

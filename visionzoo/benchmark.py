@@ -1,0 +1,156 @@
+"""Side-by-side measurements: ours and a peer alternate in one process, the median counts, one table format."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module, util
+from typing import Any
+
+from .errors import InputError
+from .registry import unknown
+
+BENCHMARKS = {
+    "superglobal-rerank": ("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400 beside the published form"),
+    "superglobal-extract": ("benchmarks.superglobal_extract:benchmark", "descriptors beside a plain loop over pictures"),
+}
+"""Name -> (place, summary). The scripts are in `benchmarks/` of a source checkout, and are not installed."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way of doing the work: `run()` does it once and returns something to compare, `unit` counts for throughput."""
+
+    name: str
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Median over the rounds, in seconds per run; `peak_mb` is what a run held at most beyond what was there before."""
+
+    name: str
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    ratio: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measurements of one subject, the peer first."""
+
+    title: str
+    rows: Sequence[Measurement]
+    environment: dict[str, Any]
+    command: str
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        lines = [f"### {self.title}", "", "| | seconds | CPU seconds | times as fast | peak extra memory | |", "|---|---|---|---|---|---|"]
+        for row in self.rows:
+            lines.append(
+                f"| {row.name} | {row.seconds:.4g} | {row.cpu_seconds:.4g} | {row.ratio:.2f} | {row.peak_mb:.1f} MB | {row.note} |"
+            )
+        e = self.environment
+        versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
+        where = e["gpus"][0] if e["gpus"] else f"{e['processor']}, {e['threads']} thread(s)"
+        lines += ["", f"`{self.command}` on {where}; Python {e['python']}, {versions}."]
+        return "\n".join([*lines, *self.notes])
+
+
+def compare(
+    title: str,
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int = 5,
+    command: str,
+    judge: Callable[[Sequence[Any]], Sequence[str]] | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
+    """Run the contestants in turns and tabulate the medians; the first one is the peer that ratios refer to.
+
+    Args:
+        judge: is given every contestant's first output and returns a note for each, e.g. how far it is from the peer's.
+    """
+    from .devices import environment
+
+    if rounds < 1:
+        raise InputError(f"rounds is at least 1, got {rounds}")
+    outputs = [contestant.run() for contestant in contestants]  # a warm-up that also shows they agree
+    remarks = judge(outputs) if judge else [""] * len(contestants)
+    del outputs
+    peaks = [_peak_mb(contestant.run) for contestant in contestants]
+    wall: list[list[float]] = [[] for _ in contestants]
+    cpu: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds):
+        for place, contestant in enumerate(contestants):
+            gc.collect()
+            started, used = time.perf_counter(), time.process_time()
+            contestant.run()
+            _synchronise()
+            wall[place].append(time.perf_counter() - started)
+            cpu[place].append(time.process_time() - used)
+    base = statistics.median(wall[0])
+    rows = [
+        Measurement(c.name, statistics.median(w), statistics.median(p), peak, base / statistics.median(w), remark)
+        for c, w, p, peak, remark in zip(contestants, wall, cpu, peaks, remarks, strict=True)
+    ]
+    return Table(title, rows, environment(), command, notes)
+
+
+def _synchronise() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_mb(run: Callable[[], Any]) -> float:
+    """Most memory that one run holds beyond what was there: CUDA's own count, else torch's CPU allocations."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():  # pyright: ignore[reportOptionalMemberAccess]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
+
+
+def list_benchmarks() -> dict[str, str]:
+    """Name -> what is measured."""
+    return {name: summary for name, (_, summary) in BENCHMARKS.items()}
+
+
+def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table:
+    """Run a benchmark by name.
+
+    Raises:
+        InputError: an unknown name or peer, or the scripts are not there (they are part of the source checkout).
+    """
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS)
+    place = f"visionzoo.{BENCHMARKS[name][0]}"
+    module, _, function = place.partition(":")
+    if util.find_spec("visionzoo.benchmarks") is None:
+        raise InputError(f"the benchmark {name} is part of the source checkout; clone the repository and run it there")
+    return getattr(import_module(module), function)(vs=vs, rounds=rounds, command=f"visionzoo bench {name}")
+
+
+__all__ = ["BENCHMARKS", "Contestant", "Measurement", "Table", "compare", "list_benchmarks", "run_benchmark"]

@@ -1,0 +1,307 @@
+"""The command `visionzoo`: one verb a line, errors in one line, exit code 2 for what the user can mend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from . import __version__, registry
+from .console import emit, fail, note, show_warnings_as_lines
+from .errors import InputError, VisionZooError
+
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print as JSON on standard output.")]
+Words = Annotated[str, Parameter(allow_leading_hyphen=True, help="Settings that override the files: key=value.")]
+Config = Annotated[list[str], Parameter(name=["--config", "-c"], help="YAML files, later ones win; a path or a packaged name.")]
+
+TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=2), Group("Tools", sort_key=3)
+
+
+def build_app() -> App:
+    """The command line: task commands come from the pipelines that are registered, and load when they are called."""
+    app = App(
+        name="visionzoo",
+        version=__version__,
+        help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
+    )
+    app["--help"].group = app["--version"].group = TOOLS
+    import_module("visionzoo.pipelines")
+    for entry in registry.pipeline_entries():
+        if entry.command:
+            app.command(entry.command, name=entry.task, help=entry.summary[0].upper() + entry.summary[1:] + ".", group=TASKS)
+    for function in (fit, validate, test, predict):
+        app.command(function, group=TRAINING)
+    for function in (models, info, demo, bench, doctor):
+        app.command(function, group=TOOLS)
+    app.command(weights_app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 a defect of ours, 2 something the user can mend, 130 interrupted."""
+    show_warnings_as_lines()
+    try:
+        build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        fail(str(error))
+        sys.exit(2)
+    except VisionZooError as error:
+        fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is no error
+        sys.exit(0)
+    sys.exit(0)
+
+
+# Tools
+
+
+def models(
+    pattern: Annotated[str, Parameter(help="Wildcard on the name.")] = "*",
+    *,
+    task: Annotated[str | None, Parameter(help="Only models of this task.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the models: task, parameters, where their weights come from, and whether these are here.
+
+    Example: visionzoo models "superglobal*"
+    """
+    from . import weights
+
+    rows = []
+    for name in registry.list_models(pattern, task=task):
+        card = registry.model_card(name)
+        source = card.weights[0] if card.weights else None
+        rows.append(
+            {
+                "name": name,
+                "task": card.task,
+                "params": card.params,
+                "weights": source.origin if source else None,
+                "here": bool(source and weights.locate(source)),
+            }
+        )
+    if json:
+        emit(rows)
+        return
+    if not rows:
+        raise registry.unknown("model", pattern, registry.list_models())
+    print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")
+    for row in rows:
+        print(
+            f"{row['name']:<22}{row['task']:<10}{row['params'] / 1e6:>7.1f} M  {'yes' if row['here'] else 'no':<5}{row['weights'] or 'none published'}"
+        )
+
+
+def info(name: Annotated[str, Parameter(help="A registered model.")], *, json: AsJson = False) -> None:
+    """Show a model's card: what for, inputs and outputs, weights and licences, published numbers.
+
+    Example: visionzoo info superglobal_r50
+    """
+    card = registry.model_card(name)
+    if json:
+        emit(card.to_dict())
+    else:
+        print(card)
+
+
+def doctor(*, json: AsJson = False) -> None:
+    """Show versions, devices, optional packages and what each is for, and where weights are kept.
+
+    Example: visionzoo doctor
+    """
+    from .doctor import examine
+
+    report = examine()
+    if json:
+        emit(report)
+        return
+    for section, facts in report.items():
+        print(section)
+        width = max(map(len, facts)) + 2
+        for key, value in facts.items():
+            print(f"  {key:<{width}}{value}")
+
+
+def bench(
+    name: Annotated[str | None, Parameter(help="A benchmark; without one, the list.")] = None,
+    *,
+    vs: Annotated[str | None, Parameter(help="Only beside this peer.")] = None,
+    rounds: Annotated[int, Parameter(help="Times each is measured, alternating; the median counts.")] = 5,
+    json: AsJson = False,
+) -> None:
+    """Measure time and memory beside the peer that one would pick, in the same process run.
+
+    Example: visionzoo bench superglobal-rerank
+    """
+    from .benchmark import list_benchmarks, run_benchmark
+
+    if name is None:
+        for known, summary in list_benchmarks().items():
+            print(f"{known:<24}{summary}")
+        return
+    table = run_benchmark(name, vs=vs, rounds=rounds)
+    if json:
+        emit(table.to_dict())
+    else:
+        print(table.to_markdown())
+
+
+def demo(
+    task: Annotated[str | None, Parameter(help="Only this task's page.")] = None,
+    *,
+    port: Annotated[int, Parameter(help="Port on this machine.")] = 7860,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    index: Annotated[Path | None, Parameter(help="retrieve: the index to search; the sample photos otherwise.")] = None,
+) -> None:
+    """Open the demo pages in a browser (needs the extra `demo`).
+
+    Example: visionzoo demo retrieve --port 7860
+    """
+    launch = import_module("visionzoo.demos.app").launch
+    launch(task, port=port, host=host, index=index)
+
+
+# Training
+
+
+def fit(*overrides: Words, config: Config, json: AsJson = False) -> None:
+    """Train, as YAML files say.
+
+    Example: visionzoo fit --config superglobal/tiny trainer.max_epochs=2
+    """
+    _train("fit", config, overrides, json)
+
+
+def validate(*overrides: Words, config: Config, json: AsJson = False) -> None:
+    """Run the validation of a configuration.
+
+    Example: visionzoo validate --config superglobal/tiny ckpt_path=last
+    """
+    _train("validate", config, overrides, json)
+
+
+def test(*overrides: Words, config: Config, json: AsJson = False) -> None:
+    """Run the evaluation of a configuration, with the published numbers beside it.
+
+    Example: visionzoo test --config superglobal/roxford data.root=DATASETS model.checkpoint=CVPR2022_CVNet_R50.pyth
+    """
+    _train("test", config, overrides, json)
+
+
+def predict(*overrides: Words, config: Config, json: AsJson = False) -> None:
+    """Run the prediction of a configuration and write what it gives.
+
+    Example: visionzoo predict --config superglobal/roxford_1m data.root=DATASETS
+    """
+    _train("predict", config, overrides, json)
+
+
+def _train(subcommand: str, config: list[str], overrides: Sequence[str], json: bool) -> None:
+    from .training.run import run
+
+    run(subcommand, config, list(overrides), json=json)
+
+
+# Weights
+
+weights_app = App(name="weights", help="List, fetch, verify and convert checkpoints.", group=TOOLS)
+
+
+@weights_app.command(name="list")
+def weights_list(*, json: AsJson = False) -> None:
+    """List the published checkpoints: origin, licence, and where the file is.
+
+    Example: visionzoo weights list
+    """
+    from . import weights
+
+    rows = []
+    for source in weights.all_sources():
+        found = weights.locate(source)
+        rows.append({"name": source.name, "origin": source.origin, "license": source.license, "file": str(found) if found else None})
+    if json:
+        emit(rows)
+        return
+    for row in rows:
+        print(f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not here'}")
+    print(f"folder: {weights.weights_dir()}")
+
+
+@weights_app.command
+def fetch(
+    names: Annotated[list[str], Parameter(help="Checkpoints or models.")],
+    *,
+    force: Annotated[bool, Parameter(negative="", help="Download again.")] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bar.")] = False,
+) -> None:
+    """Download checkpoints into the cache (or say how to get them by hand).
+
+    Example: visionzoo weights fetch superglobal_lite0
+    """
+    from . import weights
+
+    for name in names:
+        print(weights.fetch(weights.require_source(name), force=force, progress=not quiet))
+
+
+@weights_app.command
+def verify(files: Annotated[list[str], Parameter(help="Checkpoint names; or files, whose checksum is printed.")]) -> None:
+    """Check files against their known checksums.
+
+    Example: visionzoo weights verify superglobal_lite0
+    """
+    from . import weights
+
+    for name in files:
+        if Path(name).is_file():
+            print(f"{weights.file_sha256(name)}  {name}")
+            continue
+        source = weights.require_source(name)
+        path = weights.locate(source)
+        if path is None:
+            raise InputError(f"{source.name}: is not here; fetch it with `visionzoo weights fetch {source.name}`")
+        weights.verify(path, source.sha256)
+        print(f"{path}: {'checksum is right' if source.sha256 else 'here; no checksum is published'}")
+
+
+@weights_app.command
+def convert(
+    source: Annotated[Path, Parameter(help="A published or own checkpoint file.")],
+    output: Annotated[Path, Parameter(help="The file to write, .safetensors.")],
+    *,
+    model: Annotated[str | None, Parameter(help="The model it belongs to: its keys are then converted and checked.")] = None,
+    to: Annotated[Literal["ours", "official"], Parameter(help="Key names to write.")] = "ours",
+    unsafe: Annotated[bool, Parameter(negative="", help="Run the code in the file. Only for authors you trust.")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing output.")] = False,
+) -> None:
+    """Convert a checkpoint to safetensors, in our key names or the published ones.
+
+    Example: visionzoo weights convert CVPR2022_CVNet_R50.pyth r50.safetensors --model superglobal_r50
+    """
+    from . import weights
+    from .io.files import check_output
+
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: is written as safetensors; give it a name that ends in .safetensors")
+    check_output(output, overwrite=overwrite)
+    loaded = weights.read_checkpoint(source, unsafe=unsafe)
+    state: Any = weights.find_state_dict(loaded, str(source))
+    if model is not None:
+        network = weights.load_checkpoint(registry.create_model(model), state)
+        state = network.state_dict()
+        if to == "official":
+            state = weights.to_official(network)
+    elif to == "official":
+        raise InputError("--to official needs --model NAME, which tells the key names")
+    weights.save_safetensors(state, output)
+    note(f"{output}: {len(state)} tensors")

