@@ -23,7 +23,7 @@ def compute(case: Case) -> dict:
         raise SystemExit(f"{case.path}: the folder {case.system!r} is no system with golden cases; known: {', '.join(systems())}")
     system = importlib.import_module(f"{__package__}.{case.system}")
     with torch.inference_mode():
-        return as_json(system.compute(case))
+        return as_json(system.compute(case), case.outputs)
 
 
 def check(case: Case) -> list[tuple[str, float, float]]:

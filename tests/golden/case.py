@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,17 +85,25 @@ class Case:
         return seeded.fill(like, self.seed)
 
 
-def as_json(value: Any) -> Any:
-    """Computed outputs in the form of a case file: tensors as summaries, numbers and lists as they are, NaN as null."""
+def as_json(value: Any, like: Any = None) -> Any:
+    """Computed outputs in the form of a case file: tensors as summaries, numbers and lists as they are, NaN as null.
+
+    Args:
+        like: the case's own structure at this place; a summary there tells how many samples to keep.
+    """
     if isinstance(value, Tensor):
-        return seeded.summary(value)
+        kept = like.get("samples") if isinstance(like, dict) else None
+        return seeded.summary(value, len(kept) if kept else 512)
     if isinstance(value, dict):
-        return {key: as_json(inner) for key, inner in value.items()}
+        return {key: as_json(inner, like.get(key) if isinstance(like, dict) else None) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [as_json(inner) for inner in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value.item() if hasattr(value, "item") else value
+        places = like if isinstance(like, list) and len(like) == len(value) else [None] * len(value)
+        return [as_json(inner, place) for inner, place in zip(value, places, strict=True)]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value
 
 
 def compare(got: Any, want: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -219,7 +219,13 @@ def mean_average_precision(case: Case) -> dict[str, Any]:
         for kind, bonus in bonuses.items():
             of_query[np.asarray(answer[kind], dtype=np.int64)] += np.float32(bonus)
         rankings.append(np.argsort(-of_query, kind="stable"))
-    return evaluate(rankings, truth, tuple(case.config["kappas"]))
+    kappas = tuple(case.config["kappas"])
+    measures = evaluate(rankings, truth, kappas)
+    published_name = "mean_precision_at_" + "_".join(map(str, kappas))
+    return {
+        difficulty: {(published_name if key == "mean_precision_at" else key): value for key, value in values.items()}
+        for difficulty, values in measures.items()
+    }
 
 
 def average_precisions(case: Case) -> list[dict[str, Any]]:

@@ -1,0 +1,72 @@
+"""Every golden case in the repository passes, and the program says so; a wrong value is noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .__main__ import check, main
+from .case import HERE, Case
+
+CASES = sorted(HERE.glob("*/*.json"))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_case(path: Path) -> None:
+    rows = check(Case.read(path))
+    assert not [row for row in rows if not row[1] <= row[2]]
+
+
+def small_case(tmp_path: Path, change) -> Path:
+    data = json.loads((HERE / "superglobal" / "rerank_small_m_seed0.json").read_text())
+    change(data)
+    path = tmp_path / "superglobal" / "rerank_changed.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["outputs"]["s1"]["samples"].__setitem__(3, 0.1),
+        lambda data: data["outputs"]["s1"].__setitem__("norm", 1.0),
+        lambda data: data["outputs"]["s1"].__setitem__("shape", [6, 51]),
+        lambda data: data["outputs"]["reranked_top"][0].reverse(),
+        lambda data: data["outputs"].__setitem__("another", 1.0),
+    ],
+    ids=["value", "norm", "shape", "ranking", "missing output"],
+)
+def test_wrong_values_fail(tmp_path: Path, change, capsys) -> None:
+    assert main([str(small_case(tmp_path, change))]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_emit_depends_on_no_expected_value(tmp_path: Path) -> None:
+    def strip(data) -> None:
+        for value in data["outputs"].values():
+            if isinstance(value, dict):
+                value.update(samples=[0.0] * len(value["samples"]), mean=0.0, std=0.0, norm=0.0)
+        data["outputs"]["reranked_top"] = []
+
+    path = small_case(tmp_path, strip)
+    assert main(["--emit", str(tmp_path / "out.json"), str(path)]) == 0
+    emitted = json.loads((tmp_path / "out.json").read_text())["outputs"]
+    wanted = json.loads((HERE / "superglobal" / "rerank_small_m_seed0.json").read_text())["outputs"]
+    assert emitted["reranked_top"] == wanted["reranked_top"]
+    assert emitted["final_scores"]["norm"] == pytest.approx(wanted["final_scores"]["norm"], rel=1e-6)
+
+
+def test_keys_file_is_found_elsewhere(tmp_path: Path) -> None:
+    """A case outside the repository may name a keys file that only the repository has."""
+    source = HERE / "superglobal" / "cvnet_global_r50_128x160.json"
+    data = json.loads(source.read_text())
+    data["inputs"][0]["shape"] = [1, 3, 64, 96]
+    data["outputs"] = {}
+    path = tmp_path / "superglobal" / "cvnet_global_small.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(data))
+    assert main(["--emit", str(tmp_path / "out.json"), str(path)]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["outputs"]["descriptor"]["shape"] == [1, 2048]
