@@ -1,0 +1,1 @@
+"""Demo pages, one a task (`visionzoo demo`)."""

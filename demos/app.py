@@ -1,0 +1,126 @@
+"""The demo pages of all tasks as one web application: `visionzoo demo`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from visionzoo.console import note
+from visionzoo.errors import InputError, require
+from visionzoo.registry import unknown
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+PAGES = {"retrieve": "visionzoo.demos.retrieve"}
+"""Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
+
+MAX_UPLOAD = "20mb"
+
+
+def demo_home() -> Path:
+    """The folder in which the demo keeps its sample index and uploads; nothing is written anywhere else."""
+    home = os.environ.get("VISIONZOO_HOME")
+    return (Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("visionzoo"))) / "demo"
+
+
+def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
+    """The page of `task`, or those of all tasks as tabs.
+
+    Args:
+        task: one of `PAGES`; None for all of them.
+        index: retrieve: the index to search; the sample photos are indexed otherwise.
+
+    Raises:
+        InputError: an unknown task, or an index that cannot be searched.
+        MissingDependencyError: gradio is not installed.
+    """
+    if task is not None and task not in PAGES:
+        raise unknown("demo", task, PAGES)
+    home = demo_home().absolute()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    os.environ["GRADIO_TEMP_DIR"] = str(home / "uploads")
+    gr = require("gradio", extra="demo", purpose="visionzoo demo")
+    tasks = [task] if task else list(PAGES)
+    modules = [import_module(PAGES[name]) for name in tasks]
+    # uploads older than an hour are deleted
+    with gr.Blocks(title="visionzoo", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
+        if len(modules) == 1:
+            modules[0].page(home=home, index=index)
+        else:
+            for module in modules:
+                with gr.Tab(module.TITLE):
+                    module.page(home=home, index=index)
+    return blocks
+
+
+def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
+    """Serve `blocks` from a thread; returns the address. `blocks.close()` ends it.
+
+    Raises:
+        InputError: the port is in use, or the host is none of this machine's addresses.
+    """
+    from .style import CSS, theme
+
+    check_address(host, port)
+    try:
+        _, address, _ = blocks.queue(max_size=32).launch(
+            prevent_thread_lock=True,
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            ssr_mode=False,
+            enable_monitoring=False,
+            footer_links=["api", "settings"],
+            max_file_size=MAX_UPLOAD,
+            theme=theme(),
+            css=CSS,
+        )
+    except OSError as error:  # taken between the check and the start
+        raise InputError(f"port {port} on {host} cannot be used ({error}); choose another with --port") from error
+    return address
+
+
+def launch(task: str | None, *, port: int, host: str, index: Path | None) -> None:
+    """Serve the demo until Ctrl-C."""
+    check_address(host, port)  # before the photos are described, which takes a while
+    blocks = build(task, index=index)
+    address = start(blocks, port=port, host=host)
+    note(f"the demo is at {address} (Ctrl-C ends it)")
+    blocks.block_thread()
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise `InputError` unless a server can listen at `host`, `port`."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port is a number from 1 to 65535, got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # elsewhere this would let two servers share a port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise InputError(f"--host {host}: no such address ({error.strerror})") from error
+    except PermissionError as error:
+        raise InputError(f"port {port} needs administrator rights; choose one above 1023 with --port") from error
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(
+                f"--host {host}: is not an address of this machine; 127.0.0.1 and 0.0.0.0 always are"
+            ) from error
+        raise InputError(
+            f"port {port} on {host} is in use; choose another with --port, e.g. --port {port % 65535 + 1}"
+        ) from error
+
+
+__all__ = ["PAGES", "build", "launch", "start"]
