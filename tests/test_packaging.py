@@ -1,0 +1,134 @@
+"""What a user installs: light imports, no second copies, nothing imports upwards, and a wheel that works elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("visionzoo", "models", "pipelines", "demos")
+HEAVY = {"torch", "torchvision", "timm", "lightning", "gradio", "faiss", "qdrant_client", "transformers", "diffusers", "scipy", "pandas"}
+
+
+def run_python(code: str, cwd: Path = ROOT, **env: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imports_of(file: Path) -> Iterator[tuple[str, int]]:
+    """(module, level) of every import statement, wherever it stands in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level
+
+
+def layer(file: Path, module: str, level: int) -> str | None:
+    """Which of the four folders an import reaches, if any."""
+    if level:
+        base = file.relative_to(ROOT).parent.parts
+        parts = base[: len(base) - (level - 1)] + tuple(module.split("."))
+    else:
+        parts = tuple(module.split("."))
+        if parts[0] == "visionzoo" and len(parts) > 1 and parts[1] in FOLDERS[1:]:
+            parts = parts[1:]
+    return parts[0] if parts and parts[0] in FOLDERS else None
+
+
+def sources() -> list[Path]:
+    return [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_follow_the_layers(file: Path) -> None:
+    """visionzoo <- models <- pipelines <- demos: nothing imports upwards."""
+    own = FOLDERS.index(file.relative_to(ROOT).parts[0])
+    for module, level in imports_of(file):
+        reached = layer(file, module, level)
+        assert reached is None or FOLDERS.index(reached) <= own, f"{file} imports {module or '.'}, which is above it"
+        assert level or module.split(".")[0] not in FOLDERS[1:], f"{file} imports the bare name {module}: a second copy in a checkout"
+
+
+def test_one_system_reaches_another_only_by_its_public_names() -> None:
+    systems = {folder.name for folder in (ROOT / "models").iterdir() if (folder / "__init__.py").is_file()}
+    for file in sorted((ROOT / "models").rglob("*.py")):
+        own = file.relative_to(ROOT / "models").parts[0]
+        for module, level in imports_of(file):
+            parts = module.split(".")
+            if level == 2 and parts[0] in systems - {own}:
+                assert len(parts) == 1, f"{file} reaches into {module}; import from its __init__"
+
+
+def test_no_bare_names_in_tests_and_benchmarks() -> None:
+    for folder in ("tests", "benchmarks"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for module, level in imports_of(file):
+                assert level or module.split(".")[0] not in FOLDERS[1:], f"{file} imports the bare name {module}"
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = run_python("import sys, visionzoo; print(*sorted({name.split('.')[0] for name in sys.modules}))").split()
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["models"], ["info", "superglobal_r50"], ["retrieve", "search", "--help"], ["fit", "--help"]])
+def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom visionzoo.cli import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
+        "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    loaded = run_python(code).rsplit("LOADED", 1)[1].split()
+    assert not HEAVY & set(loaded)
+
+
+def test_every_public_name_resolves() -> None:
+    run_python("import visionzoo\nfor name in visionzoo.__all__: getattr(visionzoo, name)\nassert 'create_model' in dir(visionzoo)")
+
+
+@pytest.mark.slow
+def test_wheel_is_complete_and_works_from_another_directory(tmp_path: Path) -> None:
+    """The wheel holds every module, config and asset, puts only `visionzoo` into site-packages, and runs without the checkout."""
+    source = tmp_path / "source"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "would be ignored" not in done.stdout + done.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert {name.split("/")[0] for name in names} == {"visionzoo", wheel.name.split("-py3")[0] + ".dist-info"}
+    expected = {name for name in tracked if name.startswith("visionzoo/") and not name.endswith("__pycache__")}
+    expected |= {f"visionzoo/{name}" for name in tracked if name.startswith(FOLDERS[1:]) and name.endswith((".py", ".yaml", "README.md"))}
+    expected |= {f"visionzoo/{name}" for name in tracked if name.startswith("configs/") and name.endswith(".yaml")}
+    assert not {name for name in expected if (ROOT / name).exists() or (ROOT / name.removeprefix("visionzoo/")).exists()} - names
+    code = (
+        "import visionzoo, visionzoo.models.superglobal, visionzoo.pipelines\n"
+        "from importlib import resources\n"
+        f"assert visionzoo.__file__.startswith({str(tmp_path)!r}), visionzoo.__file__\n"
+        "assert 'superglobal_r50' in visionzoo.list_models()\n"
+        "assert resources.files('visionzoo.configs').joinpath('superglobal').is_dir()\n"
+        "assert visionzoo.create_model('superglobal_r50').dim == 2048\n"
+    )
+    run_python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
