@@ -168,7 +168,7 @@ def show(found: Found) -> str:
     )
     picture = _image(thumbnail(Tile(found.query, "", box=box), 260), "the query")
     return (
-        f'<div class="vz-summary">{picture}<div><strong>Query, {size}{part}</strong><span class="vz-timing">{timing}</span></div></div>'
+        f'<div class="vz-summary">{picture}<div><strong>Query, {size}{part}</strong><span>{timing}</span></div></div>'
         '<div class="vz-stages">'
         + _stage(
             "first",
@@ -194,7 +194,8 @@ def show_problem(reason: str) -> str:
 
 def _stage(kind: str, heading: str, about: str, matches: Sequence[Match], *, moves: bool) -> str:
     tiles = "".join(_tile(match, moves) for match in matches)
-    return f'<section class="vz-stage vz-{kind}"><h2>{heading}</h2><p>{about}</p><ol class="vz-grid">{tiles}</ol></section>'
+    head = f"<h2>{heading}</h2><p>{about}</p>"
+    return f'<section class="vz-stage vz-{kind}">{head}<ol class="vz-grid">{tiles}</ol></section>'
 
 
 def _tile(match: Match, moves: bool) -> str:
@@ -241,33 +242,37 @@ def _about(pipe: RetrievePipeline, *, sampled: bool) -> str:
     lines = []
     if pipe.name in list_models(task="retrieve"):
         card = model_card(pipe.name)
-        lines.append(f"<strong>{card.name}</strong>, {card.params / 1e6:.1f} M parameters. {_text(card.summary)}")
-        lines.append(f"<strong>Limits.</strong> {_text(card.limits)}")
+        lines.append(f"<strong>{card.name}</strong>, {card.params / 1e6:.1f} M parameters. {_prose(card.summary)}")
+        lines.append(f"<strong>Limits.</strong> {_prose(card.limits)}")
         lines += [
-            f"<strong>Weights.</strong> {_text(source.note)}. Licence: {_text(source.license)}."
+            f"<strong>Weights.</strong> {_prose(source.note)}. Licence: {_prose(source.license)}."
             for source in card.weights[:1]
         ]
     else:
         lines.append(
-            f"<strong>{_text(pipe.name)}</strong> with SuperGlobal's pooling; its publisher states its licence."
+            f"<strong>{_text(pipe.name)}</strong> with SuperGlobal's pooling; see its publisher for the licence."
         )
     lines.append(
-        "<strong>Scores</strong> rank the photos of one search. They are no probabilities, and something is always ranked "
-        f'first, even if nothing matches. Method: <a href="{PAPER_LINK}" rel="noreferrer" target="_blank">Global Features '
-        "are All You Need for Image Retrieval and Reranking</a>, ICCV 2023."
+        "<strong>Scores</strong> rank the photos of one search. They are no probabilities, and something always comes "
+        f'first, even if nothing matches. Method: <a href="{PAPER_LINK}" rel="noreferrer" target="_blank">Global '
+        "Features are All You Need for Image Retrieval and Reranking</a>, ICCV 2023."
     )
     if sampled:
         lines.append(
-            "<strong>Sample photos.</strong> Public domain and CC0, except temple (danielbuechele) and flower (vultilion), "
-            "CC BY 2.0, altered: all are views made from one photo a subject, which makes them easy to find."
+            "<strong>Sample photos.</strong> Public domain and CC0, except temple (danielbuechele) and flower "
+            "(vultilion), CC BY 2.0, altered: views made from one photo a subject, so they are easy to find."
         )
     return "".join(f"<p>{line}</p>" for line in lines)
 
 
 def _text(value: str) -> str:
-    """As HTML; `code` as code. File names may hold bytes that are no text."""
-    escaped = html.escape(value.encode("utf-8", "replace").decode("utf-8"))
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    """As HTML. File names may hold bytes that are no text."""
+    return html.escape(value.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _prose(value: str) -> str:
+    """As HTML, with what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(value))
 
 
 # The page
@@ -344,7 +349,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
             count = gr.Slider(1, MAX_RESULTS, value=9, step=1, label="Results", elem_id="vz-count")
             region = gr.Textbox(
                 label="Region",
-                info="To search for a part of the photo, click two opposite corners in it, or type x0, y0, x1, y1 in pixels.",
+                info="For a part of the photo: click two opposite corners in it, or type x0, y0, x1, y1 in pixels.",
                 placeholder="all of the photo",
                 max_lines=1,
                 elem_id="vz-region",

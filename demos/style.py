@@ -35,7 +35,7 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1400px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1400px !important; margin: 0 auto !important; padding: 0 !important; }
 .gradio-container main { padding: 1.75rem clamp(1rem, 3vw, 2.5rem) 1rem !important; }
 .gradio-container .form { background: none; border: 0; box-shadow: none; gap: 1.1rem; overflow: visible; }
 .gradio-container .form > .block { background: none; }
@@ -48,14 +48,16 @@ CSS = """
            column-gap: 2.5rem; font-size: var(--text-sm); line-height: 1.5; color: var(--body-text-color-subdued); }
 .vz-note p { margin: 0 0 .7rem; break-inside: avoid; }
 .vz-note strong { color: var(--body-text-color); font-weight: 600; }
+.vz-note a { display: inline; padding: 0; margin: 0; }
 .vz-problem { border-left: 3px solid var(--color-accent); padding: .15rem 0 .15rem .8rem; margin-bottom: 1rem;
               overflow-wrap: anywhere; }
 
 #vz-picture { border: 1px solid var(--border-color-primary); }
 #vz-region input, #vz-region textarea { font-variant-numeric: tabular-nums; }
 #vz-samples .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(46px, 1fr)); gap: 5px; }
-#vz-samples .gallery-item { border: 0; border-radius: 2px; width: auto; }
-#vz-samples .gallery-item .container { width: 100%; height: auto; max-height: none; aspect-ratio: 1; border: 0; }
+#vz-samples .gallery-item { position: relative; aspect-ratio: 1; width: auto; border: 0; border-radius: 2px; }
+#vz-samples .gallery-item .container { position: absolute; inset: 0; width: 100%; height: 100%; max-height: none;
+                                       border: 0; }
 #vz-samples .gallery-item img { width: 100%; height: 100%; max-width: none; object-fit: cover; }
 #vz-samples .gallery-item:is(:hover, :focus-visible) { outline: 2px solid var(--color-accent); outline-offset: 1px; }
 
@@ -67,11 +69,12 @@ CSS = """
                   outline-offset: 2px; }
 .vz-summary strong { display: block; font-size: 1.05rem; font-weight: 600; }
 .vz-summary span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.vz-stages { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.9rem 2.25rem; }
+.vz-stages { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+             gap: 1.9rem 2.25rem; }
 .vz-stage { min-width: 0; border-top: 2px solid var(--body-text-color); padding-top: .6rem; }
 .vz-stage h2 { font-size: 1rem; font-weight: 650; margin: 0; }
 .vz-stage h2 + p { margin: .1rem 0 .9rem; color: var(--body-text-color-subdued); font-size: var(--text-sm); }
-.vz-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 1rem .8rem;
+.vz-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(98px, 1fr)); gap: 1rem .7rem;
            margin: 0; padding: 0; list-style: none; }
 .vz-grid li { margin: 0; min-width: 0; }
 .vz-frame { display: flex; align-items: center; justify-content: center; aspect-ratio: 4 / 3; overflow: hidden;
