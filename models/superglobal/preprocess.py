@@ -64,7 +64,7 @@ class Preprocess:
         """(width, height) after the size limits; the proportions are kept unless the picture is a very thin strip."""
         scale = min(1.0, self.max_side / max(width, height)) if self.max_side else 1.0
         scale = max(scale, self.min_side / min(width, height))
-        longest = max(self.max_side or 0, max(width, height), self.min_side)  # a strip is not blown up without bound
+        longest = max(self.max_side or max(width, height), self.min_side)  # a strip is not blown up without bound
         return tuple(  # pyright: ignore[reportReturnType]
             min(max(round(side * scale), self.min_side), longest) for side in (width, height)
         )
@@ -85,7 +85,7 @@ class Preprocess:
         """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
         if self.channel_order == "bgr":
             image = image[..., ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
         return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 
     def __call__(self, image: np.ndarray, name: str = "a picture") -> Tensor:

@@ -136,7 +136,9 @@ def _opened(source: Any, name: str) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+        if error.errno is None:  # Pillow's own, about the file's content
+            raise ImageError(f"{name}: damaged or truncated image ({error})") from error
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
     except (SyntaxError, ValueError, MemoryError, OverflowError) as error:
         raise ImageError(f"{name}: damaged image ({error})") from error
 
@@ -185,7 +187,7 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             if converted is not None:
                 return converted
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             warnings.warn("an ICC profile is damaged; colours are converted without it", stacklevel=2)
     return image.convert("RGB")
 

@@ -1,0 +1,55 @@
+"""Contact sheets are whole pages: pictures inside, names escaped, missing files shown as such."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visionzoo.io.contact_sheet import Row, Tile, html_sheet, picture_sheet, save_sheet, thumbnail
+
+
+def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
+    path = photo("<b>&.jpg", size=(900, 300))
+    page = html_sheet([Row(Tile(path, "query"), [Tile(path, "1", path.name, "+2"), Tile(tmp_path / "gone.jpg", "2")])], heading="<x>")
+    assert "<b>&.jpg" not in page
+    assert "&lt;b&gt;&amp;.jpg" in page
+    assert "the file is gone" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in re.findall(r"base64,([^\"]+)", page)]
+    assert sizes == [(360, 120), (360, 120)]
+
+
+def test_box_is_drawn_where_it_is(photo) -> None:
+    path = photo("a.jpg", size=(1000, 500))
+    picture = thumbnail(Tile(path, "query", box=(500, 100, 900, 400)), side=200)
+    assert picture is not None
+    plain = thumbnail(Tile(path, "query"), side=200)
+    assert plain is not None
+    changed = np.argwhere(np.abs(np.asarray(picture, int) - np.asarray(plain, int)).max(-1) > 60)
+    assert changed[:, 1].min() >= 98
+    assert changed[:, 1].max() <= 182
+    assert changed[:, 0].min() >= 18
+    assert changed[:, 0].max() <= 82
+
+
+def test_picture_sheet_holds_all_rows(photo) -> None:
+    tiles = [Tile(photo(f"{i}.jpg", seed=i), str(i), f"a rather long file name number {i} that must be cut.jpg") for i in range(7)]
+    one = picture_sheet([Row(tiles[0], tiles[:5])])
+    two = picture_sheet([Row(tiles[0], tiles), Row(tiles[1], [])])
+    assert one.width == two.width
+    assert two.height > 2.5 * one.height
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.jpg", "a.png", "a.webp"])
+def test_save(photo, tmp_path: Path, name: str) -> None:
+    path = photo("q.jpg")
+    save_sheet(tmp_path / name, [Row(Tile(path, "query"), [])], heading="x")
+    assert (tmp_path / name).stat().st_size > 500
+    with pytest.raises(ValueError, match="sheet is written as"):
+        save_sheet(tmp_path / "a.pdf", [], heading="x")
