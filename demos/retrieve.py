@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -79,7 +79,7 @@ class Searcher:
     """
 
     def __init__(self, index: Path):
-        self.pipe = ClockedPipeline.for_index(index)
+        self.pipe = cast(ClockedPipeline, ClockedPipeline.for_index(index))
         self.index = PhotoIndex.open(index)
         if len(self.index) == 0:
             raise InputError(f"{index}: the index holds no photos")
@@ -379,8 +379,8 @@ def page(*, home: Path, index: Path | None = None) -> None:
 
 def _read(upload: dict[str, Any]) -> bytes:
     try:
-        return Path(upload.get("path")).read_bytes()
-    except (OSError, TypeError) as error:
+        return Path(upload["path"]).read_bytes()
+    except (OSError, KeyError, TypeError) as error:
         raise ImageError("the uploaded photo is gone; upload it again") from error
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gradio as gr
+from gradio import themes
 
 _SANS = ("system-ui", "Segoe UI", "Helvetica Neue", "sans-serif")
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Warm greys, a brick red accent, square corners, the system's own fonts (nothing is loaded from elsewhere)."""
     shades = "#fbf1ee #f6ddd6 #ebb8ab #dd8c79 #cb5f47 #b3391f #9c2f18 #7f2613 #631e10 #4a170d #300e07"
-    brick = gr.themes.Color(*shades.split(), name="brick")
+    brick = themes.Color(*shades.split(), name="brick")
     fonts = {"font": _SANS, "font_mono": ("ui-monospace", "monospace")}
-    return gr.themes.Base(
-        primary_hue=brick, secondary_hue=brick, neutral_hue=gr.themes.colors.stone, radius_size="sm", **fonts
+    return themes.Base(
+        primary_hue=brick, secondary_hue=brick, neutral_hue=themes.colors.stone, radius_size="sm", **fonts
     ).set(
         body_background_fill="#f7f7f5",
         body_background_fill_dark="#191917",
@@ -23,8 +23,11 @@ def theme() -> gr.themes.Base:
         block_background_fill_dark="transparent",
         block_border_width="0px",
         block_padding="0px",
-        block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent",
+        block_label_background_fill="*body_background_fill",
+        block_label_background_fill_dark="*body_background_fill",
+        input_background_fill="white",
+        input_border_width="1px",
+        input_border_color="*neutral_200",
         block_title_text_weight="600",
         button_primary_background_fill="*primary_500",
         button_primary_background_fill_hover="*primary_600",
@@ -39,6 +42,8 @@ CSS = """
 .gradio-container main { padding: 1.75rem clamp(1rem, 3vw, 2.5rem) 1rem !important; }
 .gradio-container .form { background: none; border: 0; box-shadow: none; gap: 1.1rem; overflow: visible; }
 .gradio-container .form > .block { background: none; }
+.gradio-container footer .divider { display: none; }
+.gradio-container footer { gap: 1.5rem; }
 
 .vz-head h1 { font-size: 1.55rem; line-height: 1.2; font-weight: 650; letter-spacing: -.012em; margin: 0; }
 .vz-head p { margin: .35rem 0 .6rem; color: var(--body-text-color-subdued); }
