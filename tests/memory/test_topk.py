@@ -80,7 +80,9 @@ def test_a_float32_product_alone_would_fail_here() -> None:
     matrix = base * (1 + 3e-7 * rng.standard_normal((300, 1)).astype(np.float32))
     queries = rng.standard_normal((4, 33)).astype(np.float32)
     wanted = reference(queries, matrix, 300)
-    np.testing.assert_array_equal(top_k(queries, matrix, 300)[0], wanted)
+    for k in (1, 3, 40, 150, 299, 300):  # the choice of candidates must not trust the product either
+        for block in (20, 300):
+            np.testing.assert_array_equal(top_k(queries, matrix, k, block_rows=block)[0], wanted[:, :k])
     assert (np.argsort(-(queries @ matrix.T), axis=1, kind="stable") != wanted).any()
 
 

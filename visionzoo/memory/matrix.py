@@ -68,7 +68,7 @@ class MatrixStore(VectorStore):
         self.readonly = readonly
         self._closed = False
         new = self.path is None or not (self.path / META).exists()
-        if new:
+        if self.path is None or new:
             if readonly:
                 raise (
                     no_store(path)
@@ -79,7 +79,7 @@ class MatrixStore(VectorStore):
                 raise InputError(f"dim is {dim}; a new store needs the length of its vectors, e.g. dim=2048")
             meta = {**self._options(), "dim": dim, "storage": storage or "float32", "rows": 0, "norm_bound": 1.01}
         else:
-            meta = self._checked(read_meta(self.path), dim, storage)
+            meta = self._checked(self.path, dim, storage)
         self.dim, self.storage = int(meta["dim"]), str(meta["storage"])
         self._rows: RowArray | RowFile
         if self.path is None:
@@ -100,8 +100,9 @@ class MatrixStore(VectorStore):
         """What a backend's META says besides the rows."""
         return {"backend": self.backend}
 
-    def _checked(self, meta: dict[str, Any], dim: int | None, storage: str | None) -> dict[str, Any]:
-        file = Path(self.path or "") / META
+    def _checked(self, folder: Path, dim: int | None, storage: str | None) -> dict[str, Any]:
+        """META, if its values make sense and are those asked for."""
+        meta, file = read_meta(folder), folder / META
         mend = "restore it from a copy, or delete the folder and index again"
         if meta["backend"] not in ("matrix", "faiss"):  # both keep their originals in these files
             raise InputError(f"{file}: is a {meta['backend']} store; open it with visionzoo.memory.open_store")

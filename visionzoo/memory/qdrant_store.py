@@ -291,6 +291,10 @@ class QdrantStore(VectorStore):
             )
         check_dim(dim, meta["dim"], file)
         local = None if meta.get("url") else Path(path) / meta["path"]  # an absolute path stays what it is
+        for key, value in (("url", meta.get("url")), ("path", local), ("collection", meta["collection"])):
+            given = options.pop(key, None)  # may be repeated, as in the settings that made the store
+            if given is not None and str(given) != str(value):
+                raise InputError(f"{file}: has the {key} {str(value)!r}, not {str(given)!r}; leave it out")
         return cls(meta.get("url"), local, meta["collection"], api_key, dim=meta["dim"], readonly=readonly, **options)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import os
 from io import FileIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,9 @@ class IdTable:
             found[hit] = self._rows[place[hit]]
         if self._recent:
             for position, key in enumerate(ids.tolist()):
-                found[position] = self._recent.get(key, found[position])
+                row = self._recent.get(key)
+                if row is not None:
+                    found[position] = row
         return found
 
     def put(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
@@ -218,7 +220,7 @@ def write_at(file: FileIO, offset: int, data: bytes) -> None:
 
 
 def _open(path: Path, mode: str) -> FileIO:
-    return open(path, mode, buffering=0)
+    return cast(FileIO, open(path, mode, buffering=0))
 
 
 def _lock(file: FileIO, folder: Path) -> None:

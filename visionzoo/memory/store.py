@@ -151,11 +151,13 @@ class VectorStore(ABC):
             raise InputError(f"queries of shape {tuple(queries.shape)} do not fit; expected (Q, {self.dim})")
         values = np.ascontiguousarray(_numpy(queries, "queries"), np.float32)
         _check_finite(values, "queries", None)
-        on_device = isinstance(queries, torch.Tensor) and queries.device.type != "cpu"
+        on_device = None
+        if isinstance(queries, torch.Tensor) and queries.device.type != "cpu":
+            on_device = queries.detach().float()
         k = min(k, len(self))
         if k == 0 or len(values) == 0:
             return SearchResult(np.empty((len(values), k), np.int64), np.empty((len(values), k), np.float32))
-        return self._search(queries.detach().float() if on_device else values, k)
+        return self._search(on_device if on_device is not None else values, k)
 
     def fetch(self, ids: Ids) -> NDArray[np.float32]:
         """The vectors of (n,) ids in the order asked, (n, dim) float32; an id may be asked for more than once.

@@ -23,6 +23,8 @@ Matrix = np.ndarray | torch.Tensor
 _QUERIES = 512  # queries that share one pass over the matrix
 _SCORES = 1 << 24  # entries of a score block: 64 MB
 _VALUES = 1 << 23  # entries of a row block: 32 MB in float32
+_CACHE = 1 << 18  # values converted to float32 at once: 1 MB
+_SERIAL = (1 << 15) - 1  # values that torch copies in one thread
 _EXACT = 1 << 21  # products that are summed exactly in one go: 16 MB
 
 
@@ -211,30 +213,41 @@ class _HostProduct:
 
     def __init__(self, queries: NDArray[np.float32]) -> None:
         self.queries = queries
-        self._wide = np.empty((0, 0), np.float32)
+        self._wide = np.empty((max(1, _CACHE // queries.shape[1]), queries.shape[1]), np.float32)
         self._scores = np.empty((0, 0), np.float32)
 
-    def blocks(self, matrix: Matrix, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self, matrix: Matrix, rows: int) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, len(matrix), rows):
             block = matrix[start : start + rows]
-            if isinstance(block, torch.Tensor):
-                block = block.cpu().numpy()
-            if block.dtype != np.float32:
-                if self._wide.shape[0] < len(block):
-                    self._wide = np.empty((rows if start else len(block), block.shape[1]), np.float32)
-                wide = self._wide[: len(block)]
-                # torch converts float16 ten times as fast as NumPy.
-                torch.from_numpy(wide).copy_(as_tensor(block))
-                block = wide
-            yield start, block
+            yield start, block.cpu().numpy() if isinstance(block, torch.Tensor) else block
 
-    def longest(self, block: NDArray[np.float32]) -> float:
-        return float(np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64).max()))
+    def _widened(self, block: np.ndarray) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The block in float32: as it is, or converted in pieces that stay in the processor's cache."""
+        if block.dtype == np.float32:
+            yield 0, block
+            return
+        step, serial = len(self._wide), max(1, _SERIAL // block.shape[1])
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            wide = self._wide[: len(part)]
+            source, target = as_tensor(part), torch.from_numpy(wide)
+            # torch converts ten times as fast as NumPy. In pieces that it does not share among threads: its threads and
+            # those of NumPy's BLAS, taking turns, would keep each other from the processor.
+            for low in range(0, len(part), serial):
+                target[low : low + serial].copy_(source[low : low + serial])
+            yield start, wide
 
-    def scores(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    def longest(self, block: np.ndarray) -> float:
+        squares = [np.einsum("nd,nd->n", part, part, dtype=np.float64).max() for _, part in self._widened(block)]
+        return float(np.sqrt(max(squares)))
+
+    def scores(self, block: np.ndarray) -> NDArray[np.float32]:
         if self._scores.shape[1] < len(block):
             self._scores = np.empty((len(self.queries), len(block)), np.float32)
-        return np.matmul(self.queries, block.T, out=self._scores[:, : len(block)])
+        scores = self._scores[:, : len(block)]
+        for start, part in self._widened(block):
+            np.matmul(self.queries, part.T, out=scores[:, start : start + len(part)])
+        return scores
 
     def count_above(self, scores: NDArray[np.float32], floor: NDArray[np.float64]) -> int:
         return int(np.count_nonzero(scores >= _rounded_down(floor)[:, None]))
