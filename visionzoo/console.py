@@ -16,12 +16,12 @@ def emit(data: Any) -> None:
 def note(text: str, *, quiet: bool = False) -> None:
     """Print a line on standard error."""
     if not quiet:
-        print(_printable(text), file=sys.stderr)
+        print(printable(text), file=sys.stderr)
 
 
 def fail(text: str) -> None:
     """Print an error as one line on standard error."""
-    print(f"visionzoo: error: {_printable(' '.join(text.split()))}", file=sys.stderr)
+    print(f"visionzoo: error: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def show_warnings_as_lines() -> None:
@@ -29,13 +29,13 @@ def show_warnings_as_lines() -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object) -> None:
         if issubclass(category, UserWarning):
-            print(f"visionzoo: warning: {_printable(str(message).splitlines()[0])}", file=sys.stderr)
+            print(f"visionzoo: warning: {printable(str(message).splitlines()[0])}", file=sys.stderr)
 
     warnings.showwarning = show
     warnings.simplefilter("ignore")
     warnings.filterwarnings("always", category=UserWarning, module=r"visionzoo(\.|$)")
 
 
-def _printable(text: str) -> str:
-    # file names may hold bytes that are no text
+def printable(text: str) -> str:
+    """`text` with bytes of file names that are no text shown as question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")

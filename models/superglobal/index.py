@@ -18,10 +18,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.files import write_json
 from visionzoo.memory import VectorStore, open_store
@@ -123,12 +125,20 @@ class PhotoIndex:
     def __enter__(self) -> PhotoIndex:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except (OSError, VisionZooError):
+            if error is None:
+                raise  # else the first error, which led here, is the one to show
 
     def close(self) -> None:
-        self.store.close()
-        self._catalog.close()
+        """Let go of the files."""
+        try:
+            with writing(self.path):
+                self.store.close()
+        finally:
+            self._catalog.close()
 
     def __len__(self) -> int:
         """Number of photos that can be found."""
@@ -215,7 +225,7 @@ class PhotoIndex:
                         "INSERT INTO photos (path, size, mtime_ns, width, height, error) VALUES (?, ?, ?, ?, ?, ?)"
                         " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,"
                         " width = excluded.width, height = excluded.height, error = excluded.error RETURNING id",
-                        (_encode(path), stat.st_size, stat.st_mtime_ns, width, height, error),
+                        (_encode(path), stat.st_size, stat.st_mtime_ns, width, height, error and printable(error)),
                     ).fetchone()
                     if vector is None:
                         stale.append(row[0])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from visionzoo.console import emit, note
+from visionzoo.console import emit, note, printable
 from visionzoo.errors import InputError
 
 app = App(
@@ -117,9 +116,9 @@ def search(
         return
     for result in results:
         if len(results) > 1:
-            print(result.query)
+            print(printable(result.query))
         for match in result.matches:
-            print(f"{match.rank:>4}  {match.score:.4f}  {os.fsencode(match.path).decode('utf-8', 'replace')}")
+            print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}")
     if output is not None and not quiet:
         note(f"written: {output}" + ("" if output.suffix == ".json" else f" and {output.with_suffix('.json')}"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..console import printable
 from .files import atomic_path, write_text
 from .image import ImageError, load_image
 
@@ -124,8 +125,7 @@ def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "") -> str:
 
 
 def _text(value: str) -> str:
-    # file names may hold bytes that are no text; they are shown as replacement characters
-    return html.escape(value.encode("utf-8", "replace").decode("utf-8"))
+    return html.escape(printable(value))
 
 
 def _figure(tile: Tile) -> str:
@@ -184,7 +184,7 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = printable(text)
     while text and draw.textlength(text, font) > width:
         text = text[:-2] + "…"
         if len(text) < 3:
