@@ -138,8 +138,8 @@ def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         store = MatrixStore(path=folder)
         monkeypatch.setattr(rows_module, "write_at", limited)
         try:
-            store.add([2, 9, 10], vectors[8:11])  # fills the free row, replaces 2, appends
-            store.remove([5])
+            store.add([2, 9, 11, 10], vectors[8:12])  # fills the free row, replaces 2, appends
+            store.remove([5, 11])  # one on the disk, one that never gets there
             store.flush()
             return entries(store)
         finally:
@@ -167,8 +167,8 @@ def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 everything = store.search(np.ones((1, DIM), np.float32), 50).ids[0].tolist()
                 assert sorted(everything) == sorted(now)
         with MatrixStore(path=folder) as store:  # and it goes on from there
-            store.add([2, 9, 10], vectors[8:11])
-            store.remove([5])
+            store.add([2, 9, 11, 10], vectors[8:12])
+            store.remove([5, 11])
         with MatrixStore(path=folder, readonly=True) as store:
             assert entries(store) == after
     assert interrupted >= 4
@@ -240,7 +240,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
         store.add(range(5), vectors[:5])
         store.flush()
         wanted = entries(store)
-        store.add([5], vectors[5:])  # not flushed: a tail that may vanish
+        store.add([5, 6, 7], vectors[:3])  # not flushed: a tail that may vanish
         shutil.copytree(tmp_path / "s", tmp_path / "crashed")
     lost = kept = tried = 0
     for name in ("vectors.f32", "ids.i64", META):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -180,8 +181,6 @@ class TestContract:
 
     def test_same_ranking_for_unit_vectors_as_correctly_rounded_sums(self, make: Callable[..., VectorStore]) -> None:
         """Real descriptors: float scores a rounding apart. Half precision is compared with its own stored values."""
-        import math
-
         store = make(dim=24)
         rng = np.random.default_rng(0)
         vectors = rng.standard_normal((120, 24)).astype(np.float32)
@@ -193,6 +192,19 @@ class TestContract:
         for line, query in zip(store.search(queries, 120).ids, queries, strict=True):
             sums = [np.float32(math.fsum(float(a) * float(b) for a, b in zip(query, v, strict=True))) for v in kept]
             assert line.tolist() == sorted(range(120), key=lambda i: (-sums[i], i))
+
+    def test_long_vectors_that_nearly_tie(self, make: Callable[..., VectorStore]) -> None:
+        """Scores a rounding apart at every boundary, and far from length 1."""
+        store = make(dim=33)
+        rng = np.random.default_rng(0)
+        base = 1000 * rng.standard_normal((1, 33)).astype(np.float32)
+        store.add(range(300), base * (1 + 3e-7 * rng.standard_normal((300, 1)).astype(np.float32)))
+        kept, queries = store.fetch(range(300)), rng.standard_normal((3, 33)).astype(np.float32)
+        for query in queries:
+            sums = [np.float32(math.fsum(float(a) * float(b) for a, b in zip(query, v, strict=True))) for v in kept]
+            wanted = sorted(range(300), key=lambda i: (-sums[i], i))
+            for k in (1, 3, 40, 150, 300):
+                assert store.search(query[None], k).ids[0].tolist() == wanted[:k]
 
     def test_save_and_load(self, make: Callable[..., VectorStore], tmp_path: Path) -> None:
         store = make()
