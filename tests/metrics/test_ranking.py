@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import (
@@ -104,7 +106,7 @@ def test_ranks_from_pieces_equal_those_of_a_stable_sort(case):
     truths = [GroundTruth(*(np.flatnonzero(row == label) for label in range(3))) for row in labels]
 
     def chunks():
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             yield torch.from_numpy(values[start:stop])
 
     got = rank_chunks(torch.from_numpy(queries), chunks, [truth.named for truth in truths], top)
