@@ -175,7 +175,7 @@ def read_pickle(path: str | Path) -> Any:
         return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load())
     except _RefusedError as error:
         raise InputError(
-            f"{path}: asks for {error}, which ground truth does not need; nothing was run: get the file from its authors"
+            f"{path}: asks for {error}, which ground truth never needs; nothing was run: get the file from its authors"
         ) from None
     except Exception as error:  # a damaged pickle fails in any way at all
         raise InputError(f"{path}: not a pickle, or damaged ({type(error).__name__}: {error})") from error
@@ -404,7 +404,8 @@ class DescriptorShards:
             differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
             if differing:
                 raise InputError(
-                    f"{folder}: holds descriptors made with other {', '.join(differing)}; choose another folder or delete it"
+                    f"{folder}: holds descriptors made with other {', '.join(differing)}; "
+                    "choose another folder or delete it"
                 )
             return old
         folder.mkdir(parents=True, exist_ok=True)
