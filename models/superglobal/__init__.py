@@ -16,6 +16,12 @@ _names = {
     "SuperGlobal": f"{__name__}.model:SuperGlobal",
     "SuperGlobalConfig": f"{__name__}.model:SuperGlobalConfig",
     "SuperGlobalTraining": f"{__name__}.training:SuperGlobalTraining",
+    "SuperGlobalData": f"{__name__}.data:SuperGlobalData",
+    "RevisitedData": f"{__name__}.data:RevisitedData",
+    "Evaluation": f"{__name__}.evaluation:Evaluation",
+    "evaluate_descriptors": f"{__name__}.evaluation:evaluate_descriptors",
+    "read_benchmark": f"{__name__}.revisited:read_benchmark",
+    "convert_ground_truth": f"{__name__}.revisited:convert_ground_truth",
     "Preprocess": f"{__name__}.preprocess:Preprocess",
     "from_timm": f"{__name__}.model:from_timm",
     "rerank": f"{__name__}.rerank:rerank",
@@ -24,7 +30,10 @@ _names = {
 __getattr__, __dir__ = attach(__name__, _names)
 
 if TYPE_CHECKING:
+    from .data import RevisitedData as RevisitedData, SuperGlobalData as SuperGlobalData
+    from .evaluation import Evaluation as Evaluation, evaluate_descriptors as evaluate_descriptors
     from .model import SuperGlobal as SuperGlobal, SuperGlobalConfig as SuperGlobalConfig, from_timm as from_timm
     from .preprocess import Preprocess as Preprocess
     from .rerank import RerankResult as RerankResult, rerank as rerank
+    from .revisited import convert_ground_truth as convert_ground_truth, read_benchmark as read_benchmark
     from .training import SuperGlobalTraining as SuperGlobalTraining

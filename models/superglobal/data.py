@@ -1,0 +1,482 @@
+"""Data for training and for evaluation, as LightningDataModules.
+
+`SuperGlobalData`: pictures with classes (one folder a class, Google Landmarks v2, or made up). `RevisitedData`:
+revisited Oxford and Paris, and the list of distractors. Both normalise as the network of the running trainer wants it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torchvision.transforms import v2
+
+from visionzoo.errors import InputError, writing
+from visionzoo.io.image import EXTENSIONS, image_size, load_image
+
+from .model import SuperGlobalConfig
+from .preprocess import Preprocess, crop_box
+from .revisited import Benchmark, Descriptors, DescriptorShards, read_benchmark, read_descriptors, read_image_list
+from .synthetic import MILD, STRONG, draw_landmark, make_benchmark, make_distractors, view
+
+Layout = Literal["folders", "gldv2", "synthetic"]
+
+
+# Pictures with classes
+
+
+class Labelled(Dataset):
+    """Pictures with their classes. An item is asked for by (epoch, index), and augmented by a stream of its own.
+
+    What a picture looks like then depends on nothing but seed, epoch and index: not on the number of workers, nor on
+    whether the run was resumed.
+
+    Args:
+        load: index -> (H, W, 3) uint8 RGB.
+        labels: class number per picture.
+        transform: PIL image -> PIL image of one size; may draw from torch's generator.
+        normalise: (H, W, 3) uint8 -> (3, H, W) float32.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], np.ndarray],
+        labels: Sequence[int],
+        transform: Callable[[Any], Any],
+        normalise: Callable[[np.ndarray], Tensor],
+        seed: int,
+    ):
+        self.load, self.labels, self.transform, self.normalise, self.seed = load, labels, transform, normalise, seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
+        epoch, index = key
+        image = Image.fromarray(self.load(index))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_stream(self.seed, epoch, index))
+            pixels = np.asarray(self.transform(image))
+        return self.normalise(pixels), self.labels[index], index
+
+
+class EpochSampler(DistributedSampler):
+    """This process's share of the pictures as (epoch, index); shuffled anew every epoch if asked."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+class Lighting:
+    """Colours shifted along the principal components of ImageNet's (Krizhevsky et al., NeurIPS 2012); PIL to PIL, RGB.
+
+    Args:
+        std: of the amount per component; 0.1 in the usual recipe.
+    """
+
+    VALUES = torch.tensor([0.2175, 0.0188, 0.0045])
+    VECTORS = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+    def __init__(self, std: float):
+        self.std = std
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        shift = 255 * (self.VECTORS @ (self.VALUES * torch.randn(3) * self.std))
+        return Image.fromarray((np.asarray(image) + shift.numpy()).round().clip(0, 255).astype(np.uint8))
+
+
+class SuperGlobalData(LightningDataModule):
+    """Pictures with classes, for training and validation.
+
+    Layouts:
+        "folders": <root>/<class>/<picture>.
+        "gldv2": the cleaned list <root>/train_clean.csv (columns landmark_id, images) and the pictures as
+            <root>/train/a/b/c/<id>.jpg or <root>/a/b/c/<id>.jpg, where a, b, c begin the id.
+        "synthetic": made-up landmarks, no files.
+
+    Args:
+        root: folder of the data set.
+        image_size: side of the square crops, pixels.
+        batch_size: per device.
+        val_fraction: share of each class that is kept for validation, where a class has enough for two.
+        val_classes: only so many classes give pictures to validation; None for all.
+        min_area: smallest share of a picture that a random crop covers.
+        color_jitter: strength of random brightness, contrast and saturation.
+        lighting: strength of the random colour shift along ImageNet's principal components.
+        seed: of the split, the order and the augmentation.
+        classes, images_per_class: of the made-up set.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        layout: Layout = "folders",
+        image_size: int = 224,
+        batch_size: int = 64,
+        num_workers: int = 4,
+        val_fraction: float = 0.1,
+        val_classes: int | None = None,
+        min_area: float = 0.08,
+        color_jitter: float = 0.0,
+        lighting: float = 0.0,
+        seed: int = 0,
+        classes: int = 8,
+        images_per_class: int = 16,
+    ):
+        super().__init__()
+        if layout != "synthetic" and not root:
+            raise InputError(f"the layout {layout!r} needs data.root, the folder of the data set")
+        if image_size < 1 or batch_size < 1:
+            raise InputError(f"image_size and batch_size are positive, got {image_size} and {batch_size}")
+        if not 0 <= val_fraction < 1:
+            raise InputError(f"val_fraction is a share from 0 to below 1, got {val_fraction}")
+        self.root, self.layout = root, layout
+        self.image_size, self.batch_size, self.num_workers = image_size, batch_size, num_workers
+        self.val_fraction, self.val_classes = val_fraction, val_classes
+        self.min_area, self.color_jitter, self.lighting = min_area, color_jitter, lighting
+        self.seed, self.classes, self.images_per_class = seed, classes, images_per_class
+        self.num_classes = 0
+
+    def setup(self, stage: str = "fit") -> None:
+        if self.num_classes:
+            return
+        load, labels = self._read()
+        self.num_classes = max(labels) + 1
+        train, val = split_by_class(labels, self.val_fraction, self.val_classes, self.seed)
+        preprocess = preprocess_of(self.trainer)
+        self.train_set = Labelled(
+            _Subset(load, train), [labels[i] for i in train], self._augmentation(), preprocess.normalise, self.seed
+        )
+        self.val_set = Labelled(
+            _Subset(load, val), [labels[i] for i in val], self._centre_crop(), preprocess.normalise, self.seed
+        )
+
+    def _read(self) -> tuple[Callable[[int], np.ndarray], list[int]]:
+        if self.layout == "synthetic":
+            return SyntheticPictures(self.images_per_class, self.image_size, self.seed), [
+                number for number in range(self.classes) for _ in range(self.images_per_class)
+            ]
+        assert self.root is not None
+        paths, labels = (read_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
+        return _Files(paths), labels
+
+    def _augmentation(self) -> v2.Compose:
+        steps: list[Any] = [
+            v2.RandomResizedCrop(self.image_size, scale=(self.min_area, 1.0), ratio=(3 / 4, 4 / 3)),
+            v2.RandomHorizontalFlip(),
+        ]
+        if self.color_jitter:
+            steps.append(v2.ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter))
+        if self.lighting:
+            steps.append(Lighting(self.lighting))
+        return v2.Compose(steps)
+
+    def _centre_crop(self) -> v2.Compose:
+        return v2.Compose([v2.Resize(round(self.image_size * 8 / 7)), v2.CenterCrop(self.image_size)])
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train_set, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._loader(self.val_set, shuffle=False) if len(self.val_set) else []
+
+    def _loader(self, data: Labelled, shuffle: bool) -> DataLoader:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return DataLoader(
+            data,
+            self.batch_size,
+            sampler=EpochSampler(data, world, rank, shuffle=shuffle, seed=self.seed),
+            num_workers=self.num_workers,
+            drop_last=shuffle and len(data) // world >= self.batch_size,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class SyntheticPictures:
+    """Views of made-up landmarks: index -> (side, side, 3) uint8."""
+
+    def __init__(self, per_class: int, side: int, seed: int):
+        self.per_class, self.side, self.seed = per_class, side, seed
+
+    def __call__(self, index: int) -> np.ndarray:
+        random = np.random.default_rng([self.seed, index])
+        landmark = draw_landmark(index // self.per_class + 1000 * self.seed, self.side)
+        strength = random.uniform(MILD, STRONG)
+        return np.array(view(landmark, random, strength, (self.side, self.side)))
+
+
+class _Files:
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __call__(self, index: int) -> np.ndarray:
+        return load_image(self.paths[index])
+
+
+class _Subset:
+    def __init__(self, load: Callable[[int], np.ndarray], indices: Sequence[int]):
+        self.load, self.indices = load, indices
+
+    def __call__(self, index: int) -> np.ndarray:
+        return self.load(self.indices[index])
+
+
+def read_folders(root: Path) -> tuple[list[Path], list[int]]:
+    """Pictures and class numbers of <root>/<class>/<picture>; classes in the order of their names.
+
+    Raises:
+        InputError: no such folder, or fewer than two classes with pictures.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected {root}/<class>/<picture>")
+    groups: dict[str, list[Path]] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if pictures:
+            groups[folder.name] = pictures
+    if len(groups) < 2:
+        raise InputError(f"{root}: has {len(groups)} folders with pictures, expected two classes or more")
+    pairs = [(path, number) for number, pictures in enumerate(groups.values()) for path in pictures]
+    return [path for path, _ in pairs], [number for _, number in pairs]
+
+
+def read_gldv2(root: Path) -> tuple[list[Path], list[int]]:
+    """Pictures and class numbers of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
+
+    Raises:
+        InputError: no train_clean.csv, or a line that is not of its form.
+    """
+    listing = root / "train_clean.csv"
+    base = root / "train" if (root / "train").is_dir() else root
+    landmarks: dict[int, list[str]] = {}
+    try:
+        with listing.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), 2):
+                try:
+                    landmark, ids = int(row["landmark_id"]), row["images"].split()
+                except (KeyError, ValueError, AttributeError, TypeError) as error:
+                    raise InputError(f"{listing}, line {number}: expected landmark_id,images ({error})") from error
+                if not all(name.isalnum() and len(name) >= 3 for name in ids):
+                    raise InputError(f"{listing}, line {number}: an image id is not made of letters and digits")
+                landmarks.setdefault(landmark, []).extend(ids)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{listing}: cannot be read ({error}); it comes with Google Landmarks v2 (train set)"
+        ) from error
+    if len(landmarks) < 2:
+        raise InputError(f"{listing}: has {len(landmarks)} landmarks, expected two or more")
+    pairs = [
+        (base / name[0] / name[1] / name[2] / f"{name}.jpg", number)
+        for number, landmark in enumerate(sorted(landmarks))
+        for name in landmarks[landmark]
+    ]
+    return [path for path, _ in pairs], [number for _, number in pairs]
+
+
+def split_by_class(
+    labels: Sequence[int], fraction: float, classes: int | None, seed: int
+) -> tuple[list[int], list[int]]:
+    """Indices for training and for validation: `fraction` of each class, where that is two or more and leaves one."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    random = np.random.default_rng(seed)
+    chosen = sorted(members)
+    if classes is not None and classes < len(chosen):
+        chosen = sorted(random.choice(chosen, classes, replace=False).tolist())
+    held: set[int] = set()
+    for label in chosen:
+        count = round(len(members[label]) * fraction)
+        if 2 <= count < len(members[label]):
+            held.update(random.permutation(members[label])[:count].tolist())
+    return [i for i in range(len(labels)) if i not in held], sorted(held)
+
+
+def preprocess_of(trainer: Any, max_side: int | None = None) -> Preprocess:
+    """What the network of a running trainer wants; the published normalisation without one."""
+    module = getattr(trainer, "lightning_module", None)
+    if module is not None and hasattr(module, "preprocess"):
+        return module.preprocess(max_side)
+    return Preprocess.from_config(SuperGlobalConfig(), max_side=max_side)
+
+
+def _stream(*numbers: int) -> int:
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+# Revisited Oxford and Paris
+
+Group = tuple[Tensor, Tensor]
+"""Numbers (b,) int64 and pictures (b, 3, H, W) of one size."""
+
+
+class Pictures(Dataset):
+    """Pictures by number, each normalised at its own size; a box cuts out a part first."""
+
+    def __init__(self, paths: Sequence[Path], boxes: Sequence[Sequence[float]] | None, preprocess: Preprocess):
+        self.paths, self.boxes, self.preprocess = paths, boxes, preprocess
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        path = self.paths[index]
+        image = load_image(path)
+        if self.boxes is not None:
+            try:
+                image = crop_box(image, self.boxes[index])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+        return index, self.preprocess(image, str(path))
+
+
+def group_by_size(items: list[tuple[int, Tensor]]) -> list[Group]:
+    """A batch of pictures of any sizes as groups of one size each: the numbers are those of one picture at a time."""
+    groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
+    for index, image in items:
+        groups[tuple(image.shape)].append((index, image))
+    return [
+        (torch.tensor([index for index, _ in group]), torch.stack([image for _, image in group]))
+        for group in groups.values()
+    ]
+
+
+class EqualSizeBatches(Sampler[list[int]]):
+    """Batches of pictures whose files have one size, the most frequent size first.
+
+    Args:
+        sizes: per picture, as its file says.
+        batch_size: most pictures in a batch.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
+        members: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, size in enumerate(sizes):
+            members[size].append(index)
+        ordered = [members[size] for size, _ in Counter(sizes).most_common()]
+        self.batches = [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class RevisitedData(LightningDataModule):
+    """Revisited Oxford or Paris for `test`, and distractors for `predict`.
+
+    Args:
+        root: folder with <name>/jpg and <name>/gnd_<name>.pkl (see `revisited`).
+        name: "roxford5k", "rparis6k", or a set in the same layout.
+        distractors: descriptors that `test` adds to the database: a .npy file, or a folder that `predict` filled.
+        distractor_images, distractor_list: folder of the distractor pictures, and the file that names them.
+        batch_size: pictures of one size at a time.
+        shard_size: distractors in a file.
+        half: distractors are kept in float16: half the space, descriptors rounded to 3 digits.
+        max_side: shrink pictures to this many pixels; None is the published setting.
+        synthetic: write a small made-up set, with 40 distractors, where there is none yet.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        name: str = "roxford5k",
+        distractors: str | None = None,
+        distractor_images: str | None = None,
+        distractor_list: str | None = None,
+        batch_size: int = 4,
+        num_workers: int = 4,
+        shard_size: int = 8192,
+        half: bool = False,
+        max_side: int | None = None,
+        synthetic: bool = False,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size is positive, got {batch_size}")
+        self.root, self.name, self.distractors = root, name, distractors
+        self.distractor_images, self.distractor_list = distractor_images, distractor_list
+        self.batch_size, self.num_workers, self.shard_size, self.half = batch_size, num_workers, shard_size, half
+        self.max_side, self.synthetic = max_side, synthetic
+        self.benchmark: Benchmark | None = None
+        self.shards: DescriptorShards | None = None
+
+    def prepare_data(self) -> None:
+        if self.synthetic and not (Path(self.root) / self.name).exists():
+            with writing(self.root):
+                make_benchmark(self.root, self.name)
+                make_distractors(Path(self.root) / "revisitop1m", 40)
+
+    def setup(self, stage: str) -> None:
+        if stage == "predict":
+            self._setup_distractors()
+        elif self.benchmark is None:
+            benchmark = read_benchmark(self.root, self.name)
+            benchmark.check_files()
+            self.distractor_descriptors()  # missing shards are told before the hours that the images take
+            self.benchmark = benchmark
+
+    def distractor_descriptors(self) -> Descriptors | None:
+        """The descriptors that `test` adds, memory-mapped; None without distractors."""
+        return read_descriptors(self.distractors) if self.distractors else None
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Database pictures and query pictures."""
+        assert self.benchmark is not None
+        preprocess = preprocess_of(self.trainer, self.max_side)
+        database = [self.benchmark.path(name) for name in self.benchmark.images]
+        queries = [self.benchmark.path(name) for name in self.benchmark.queries]
+        by_size = EqualSizeBatches([image_size(path) for path in database], self.batch_size)
+        return [
+            self._loader(Pictures(database, None, preprocess), batch_sampler=by_size),
+            self._loader(Pictures(queries, self.benchmark.boxes, preprocess), batch_size=1),
+        ]
+
+    def _setup_distractors(self) -> None:
+        if not (self.distractors and self.distractor_images and self.distractor_list):
+            raise InputError(
+                "predict describes distractors: give data.distractor_images, data.distractor_list and data.distractors"
+            )
+        folder = Path(self.distractor_images)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected the distractor pictures there")
+        names = read_image_list(self.distractor_list)
+        self.distractor_paths = [folder / name for name in names]
+        about = {
+            "list": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
+            "dtype": "float16" if self.half else "float32",
+            "max_side": self.max_side,
+            **self.trainer.lightning_module.identity(),  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
+        }
+        self.shards = DescriptorShards.create(Path(self.distractors), len(names), self.shard_size, about)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The pictures of the shards that are missing, in order; several processes take turns shard by shard."""
+        assert self.shards is not None
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        pictures = Pictures(self.distractor_paths, None, preprocess_of(self.trainer, self.max_side))
+        spans = [self.shards.span(shard) for shard in self.shards.missing()[rank::world]]
+        batches = [list(span[i : i + self.batch_size]) for span in spans for i in range(0, len(span), self.batch_size)]
+        return self._loader(pictures, batch_sampler=batches)
+
+    def _loader(self, pictures: Pictures, **options: Any) -> DataLoader:
+        return DataLoader(
+            pictures,
+            num_workers=self.num_workers,
+            collate_fn=group_by_size,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
