@@ -322,57 +322,74 @@ Group = tuple[Tensor, Tensor]
 """Numbers (b,) int64 and pictures (b, 3, H, W) of one size."""
 
 
-class Pictures(Dataset):
-    """Pictures by number, each normalised at its own size; a box cuts out a part first."""
-
-    def __init__(self, paths: Sequence[Path], boxes: Sequence[Sequence[float]] | None, preprocess: Preprocess):
-        self.paths, self.boxes, self.preprocess = paths, boxes, preprocess
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        path = self.paths[index]
-        image = load_image(path)
-        if self.boxes is not None:
-            try:
-                image = crop_box(image, self.boxes[index])
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
-        return index, self.preprocess(image, str(path))
-
-
-def group_by_size(items: list[tuple[int, Tensor]]) -> list[Group]:
-    """A batch of pictures of any sizes as groups of one size each: the numbers are those of one picture at a time."""
-    groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
-    for index, image in items:
-        groups[tuple(image.shape)].append((index, image))
-    return [
-        (torch.tensor([index for index, _ in group]), torch.stack([image for _, image in group]))
-        for group in groups.values()
-    ]
-
-
-class EqualSizeBatches(Sampler[list[int]]):
-    """Batches of pictures whose files have one size, the most frequent size first.
+class PictureBatches(Dataset):
+    """Batches of pictures, each picture normalised at its own size; item i is batch i as groups of one size each.
 
     Args:
-        sizes: per picture, as its file says.
-        batch_size: most pictures in a batch.
+        paths: the files.
+        boxes: per file, the part (x0, y0, x1, y1) that is cut out first; None for whole pictures.
+        batches: numbers of the pictures that go together.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
-        members: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, size in enumerate(sizes):
-            members[size].append(index)
-        ordered = [members[size] for size, _ in Counter(sizes).most_common()]
-        self.batches = [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        boxes: Sequence[Sequence[float]] | None,
+        preprocess: Preprocess,
+        batches: Sequence[Sequence[int]],
+    ):
+        self.paths, self.boxes, self.preprocess, self.batches = paths, boxes, preprocess, batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+    def __getitem__(self, index: int) -> list[Group]:
+        return group_by_size([(number, self.read(number)) for number in self.batches[index]])
+
+    def read(self, number: int) -> Tensor:
+        """(3, H, W) float32."""
+        path = self.paths[number]
+        image = load_image(path)
+        if self.boxes is not None:
+            try:
+                image = crop_box(image, self.boxes[number])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+        return self.preprocess(image, str(path))
+
+
+def group_by_size(pictures: Sequence[tuple[int, Tensor]]) -> list[Group]:
+    """Pictures of any sizes as groups of one size each, so that every picture is described as if it were alone."""
+    groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
+    for number, image in pictures:
+        groups[tuple(image.shape)].append((number, image))
+    return [
+        (torch.tensor([number for number, _ in group]), torch.stack([image for _, image in group]))
+        for group in groups.values()
+    ]
+
+
+def equal_size_batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Numbers of pictures in batches whose files have one size, the most frequent size first."""
+    members: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, size in enumerate(sizes):
+        members[size].append(number)
+    ordered = [members[size] for size, _ in Counter(sizes).most_common()]
+    return [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]
+
+
+class Turns(DistributedSampler):
+    """The batches of the shards that are this process's turn; `owners` names the turn of each batch."""
+
+    def __init__(self, data: PictureBatches, owners: Sequence[int], world: int, rank: int):
+        super().__init__(data, world, rank, shuffle=False)
+        self.own = [number for number, owner in enumerate(owners) if owner == rank]
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.own)
 
 
 class RevisitedData(LightningDataModule):
@@ -426,12 +443,22 @@ class RevisitedData(LightningDataModule):
         elif self.benchmark is None:
             benchmark = read_benchmark(self.root, self.name)
             benchmark.check_files()
-            self.distractor_descriptors()  # missing shards are told before the hours that the images take
+            self._check_distractors()  # before the hours that the images take
             self.benchmark = benchmark
 
     def distractor_descriptors(self) -> Descriptors | None:
         """The descriptors that `test` adds, memory-mapped; None without distractors."""
         return read_descriptors(self.distractors) if self.distractors else None
+
+    def _check_distractors(self) -> None:
+        if self.distractors and Path(self.distractors).is_dir():
+            DescriptorShards.open(Path(self.distractors)).check(self._origin())
+        self.distractor_descriptors()
+
+    def _origin(self) -> dict[str, Any]:
+        """What descriptors depend on besides the pictures."""
+        module: Any = getattr(self.trainer, "lightning_module", None)
+        return {"max_side": self.max_side, **(module.identity() if hasattr(module, "identity") else {})}
 
     def test_dataloader(self) -> list[DataLoader]:
         """Database pictures and query pictures."""
@@ -439,10 +466,11 @@ class RevisitedData(LightningDataModule):
         preprocess = preprocess_of(self.trainer, self.max_side)
         database = [self.benchmark.path(name) for name in self.benchmark.images]
         queries = [self.benchmark.path(name) for name in self.benchmark.queries]
-        by_size = EqualSizeBatches([image_size(path) for path in database], self.batch_size)
+        by_size = equal_size_batches([image_size(path) for path in database], self.batch_size)
+        one_by_one = [[number] for number in range(len(queries))]
         return [
-            self._loader(Pictures(database, None, preprocess), batch_sampler=by_size),
-            self._loader(Pictures(queries, self.benchmark.boxes, preprocess), batch_size=1),
+            self._loader(PictureBatches(database, None, preprocess, by_size)),
+            self._loader(PictureBatches(queries, self.benchmark.boxes, preprocess, one_by_one)),
         ]
 
     def _setup_distractors(self) -> None:
@@ -458,8 +486,7 @@ class RevisitedData(LightningDataModule):
         about = {
             "list": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
             "dtype": "float16" if self.half else "float32",
-            "max_side": self.max_side,
-            **self.trainer.lightning_module.identity(),  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
+            **self._origin(),
         }
         self.shards = DescriptorShards.create(Path(self.distractors), len(names), self.shard_size, about)
 
@@ -467,16 +494,27 @@ class RevisitedData(LightningDataModule):
         """The pictures of the shards that are missing, in order; several processes take turns shard by shard."""
         assert self.shards is not None
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        pictures = Pictures(self.distractor_paths, None, preprocess_of(self.trainer, self.max_side))
-        spans = [self.shards.span(shard) for shard in self.shards.missing()[rank::world]]
-        batches = [list(span[i : i + self.batch_size]) for span in spans for i in range(0, len(span), self.batch_size)]
-        return self._loader(pictures, batch_sampler=batches)
+        batches: list[Sequence[int]] = []
+        owners: list[int] = []
+        for turn, shard in enumerate(self.shards.missing()):
+            span = self.shards.span(shard)
+            for start in range(0, len(span), self.batch_size):
+                batches.append(span[start : start + self.batch_size])
+                owners.append(turn % world)
+        preprocess = preprocess_of(self.trainer, self.max_side)
+        data = PictureBatches(self.distractor_paths, None, preprocess, batches)
+        return self._loader(data, Turns(data, owners, world, rank))
 
-    def _loader(self, pictures: Pictures, **options: Any) -> DataLoader:
+    def _loader(self, data: PictureBatches, sampler: Sampler | None = None) -> DataLoader:
         return DataLoader(
-            pictures,
+            data,
+            batch_size=None,
+            sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=group_by_size,
+            collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
-            **options,
         )
+
+
+def _as_it_is(batch: list[Group]) -> list[Group]:
+    return batch

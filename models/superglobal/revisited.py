@@ -400,20 +400,21 @@ class DescriptorShards:
         shards = cls(folder, images, size, about)
         if (folder / "index.json").exists():
             old = cls.open(folder)
-            before, now = old._signature(), shards._signature()
-            differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-            if differing:
-                raise InputError(
-                    f"{folder}: holds descriptors made with other {', '.join(differing)}; "
-                    "choose another folder or delete it"
-                )
+            old.check({"images": images, "shard_size": size, **about})
             return old
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "index.json", {"images": images, "shard_size": size, "about": dict(about)})
         return shards
 
-    def _signature(self) -> dict[str, Any]:
-        return {"images": self.images, "shard_size": self.size, **self.about}
+    def check(self, expected: Mapping[str, Any]) -> None:
+        """Raise `InputError` if the descriptors were made with other values of `expected`'s keys."""
+        own = {"images": self.images, "shard_size": self.size, **self.about}
+        differing = [key for key in sorted(expected) if own.get(key) != expected[key]]
+        if differing:
+            raise InputError(
+                f"{self.folder}: holds descriptors made with other {', '.join(differing)}; "
+                "choose another folder, or delete it and make it again"
+            )
 
     def __len__(self) -> int:
         return -(-self.images // self.size)

@@ -138,7 +138,7 @@ class SuperGlobalTraining(LightningModule):
     # Training
 
     def setup(self, stage: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             if self.head is None:
                 raise InputError("training needs model.num_classes, the number of classes of the data")
@@ -151,6 +151,14 @@ class SuperGlobalTraining(LightningModule):
                 raise InputError("test takes data of class visionzoo.models.superglobal.RevisitedData")
             if self.trainer.world_size > 1:
                 raise InputError("test runs in one process; set trainer.devices=1")
+
+        if stage in ("test", "predict") and not getattr(data, "synthetic", False):
+            h = self.hparams
+            if not (h["pretrained"] or h["checkpoint"] or self.trainer.ckpt_path):
+                raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or model.pretrained=true")
+        shards = getattr(data, "shards", None)
+        if stage == "predict" and shards is not None:
+            self.report = {"folder": str(shards.folder), "images": shards.images, "shards": len(shards)}
 
     def configure_optimizers(self) -> Any:
         h = self.hparams
@@ -235,9 +243,6 @@ class SuperGlobalTraining(LightningModule):
 
     def on_predict_start(self) -> None:
         self.tested.to(self.device)
-        shards = getattr(getattr(self.trainer, "datamodule", None), "shards", None)
-        if shards is not None:
-            self.report = {"folder": str(shards.folder), "images": shards.images, "shards": len(shards)}
 
     def predict_step(self, batch: list[Group], batch_idx: int, dataloader_idx: int = 0) -> list[Group]:
         """Numbers of the pictures and their descriptors (b, D)."""

@@ -279,11 +279,15 @@ def _run(subcommand: str, config: dict[str, Any]) -> Any:
         )
     except VisionZooError:
         raise
-    except (ArgumentError, MisconfigurationException) as error:
-        inner = _cause(error, VisionZooError)
-        if inner is not None:
-            raise inner from error
+    except ArgumentError as error:
+        raise InputError(_explain(error)) from error
+    except MisconfigurationException as error:
         raise InputError(_one_line(error)) from error
+    except ValueError as error:
+        mistake = _cause(error, VisionZooError)  # jsonargparse wraps what a constructor raises
+        if mistake is None:
+            raise
+        raise mistake from error
     except (KeyboardInterrupt, SystemExit) as error:
         raise VisionZooError(f"interrupted; go on with: visionzoo {subcommand} … ckpt_path=last") from error
     report = getattr(instantiated.model, "report", None)
@@ -302,6 +306,24 @@ def _cause(error: BaseException | None, kind: type) -> Any:
     return error
 
 
+def _explain(error: BaseException) -> str:
+    """The parser's message in one line: which setting, its value, what was expected."""
+    text = str(error)
+    keys = ".".join(dict.fromkeys(re.findall(r'[Kk]ey "([\w.]+)"', text)))
+    inner = re.search(r'[Kk]ey "[\w.]+":\s+Expected an? (.+?)\. Got value: (.*)', text)
+    problems = re.findall(r"^\s+- (.*)", text, re.MULTILINE)
+    if inner:
+        expected, value = [inner[1]], inner[2]
+    else:
+        expected = [found[1] for problem in problems if (found := re.fullmatch(r"Expected an? (.+)", problem))]
+        value = (re.findall(r"Given value: (.*)", text) or [""])[0]
+        if not value or len(expected) < len(problems):
+            return f"{keys}: {problems[0]}" if keys and problems else _one_line(error)
+    names = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind).replace("typing.", "") for kind in expected]
+    kinds = " or ".join("nothing" if name == "NoneType" else name for name in names)
+    return f"{keys} is {value[:80]}, expected {kinds}"
+
+
 def _metrics(trainer: Any) -> dict[str, float | None]:
     values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -311,11 +333,13 @@ def _text(report: Any) -> str:
     if not isinstance(report, dict):
         return str(report)
     width = max(map(len, report), default=0)
-    lines = [
-        f"{name:<{width}}  {value:.6g}" if value is not None else f"{name:<{width}}  -"
-        for name, value in report.items()
-    ]
-    return "\n".join(lines) or "done"
+    return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in report.items()) or "done"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _one_line(error: BaseException) -> str:
