@@ -29,8 +29,16 @@ SOURCES = {
     "hubble": ("skimage", "data/hubble_deep_field.jpg", "public domain, NASA"),
     "retina": ("skimage", "data/retina.jpg", "CC0 1.0, Häggström (Wikimedia Commons)"),
     "rocket": ("skimage", "data/rocket.jpg", "public domain, SpaceX"),
-    "temple": ("sklearn", "datasets/images/china.jpg", "CC BY 2.0, danielbuechele (flickr.com/photos/danielbuechele/6061409035), altered: views made from it"),
-    "flower": ("sklearn", "datasets/images/flower.jpg", "CC BY 2.0, vultilion (flickr.com/photos/vultilion/6056698931), altered: views made from it"),
+    "temple": (
+        "sklearn",
+        "datasets/images/china.jpg",
+        "CC BY 2.0, danielbuechele (flickr.com/photos/danielbuechele/6061409035), altered: views made from it",
+    ),
+    "flower": (
+        "sklearn",
+        "datasets/images/flower.jpg",
+        "CC BY 2.0, vultilion (flickr.com/photos/vultilion/6056698931), altered: views made from it",
+    ),
 }
 VIEWS = 4
 
@@ -52,7 +60,12 @@ def main() -> None:
     for place in (photos, queries):
         place.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
-    rows = ["# Sample photos\n", "Small copies of free photos, and views made from them (`benchmarks/sample_photos.py`).\n", "| files | licence and author |", "|---|---|"]
+    rows = [
+        "# Sample photos\n",
+        "Small copies of free photos, and views made from them (`benchmarks/sample_photos.py`).\n",
+        "| files | licence and author |",
+        "|---|---|",
+    ]
     for name, (_, _, licence) in SOURCES.items():
         photo = source_photo(name)
         small = photo.copy()

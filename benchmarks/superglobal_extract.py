@@ -1,11 +1,12 @@
 """Descriptors of a folder of photos beside a plain loop over them (one picture at a time, as published).
 
-    visionzoo bench superglobal-extract
+visionzoo bench superglobal-extract
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -52,7 +53,12 @@ def judge(outputs: Sequence[Tensor]) -> list[str]:
 
 
 def benchmark(
-    vs: str | None = None, rounds: int = 3, command: str = "", name: str = "superglobal_r50", count: int = 8, size: tuple[int, int] = (512, 384)
+    vs: str | None = None,
+    rounds: int = 3,
+    command: str = "",
+    name: str = "superglobal_r50",
+    count: int = 8,
+    size: tuple[int, int] = (512, 384),
 ) -> Table:
     """The table: float32 and bfloat16, with batch norms folded, channels-last, batches of equal size."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +70,7 @@ def benchmark(
     contestants = [Contestant("plain loop, float32", lambda: plain_loop(plain, pictures, prepare))]
     for dtype in (torch.float32, torch.bfloat16):
         fast = seeded_network(name).for_inference(dtype).to(device)
-        run: Callable[[], Tensor] = lambda fast=fast: pipelined(fast, pictures, prepare)
-        contestants.append(Contestant(f"visionzoo, {str(dtype).removeprefix('torch.')}", run))
+        name_of_dtype = str(dtype).removeprefix("torch.")
+        contestants.append(Contestant(f"visionzoo, {name_of_dtype}", partial(pipelined, fast, pictures, prepare)))
     title = f"{name}: {count} pictures of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
     return compare(title, contestants, rounds=rounds, command=command, judge=judge)

@@ -33,7 +33,17 @@ from visionzoo.models.superglobal.model import SCALES
 from .sample_photos import SOURCES, source_photo
 from .views import random_view
 
-OTHERS = ["page.png", "text.png", "ihc.png", "cell.png", "moon.png", "horse.png", "motorcycle_left.png", "color.png", "clock_motion.png"]
+OTHERS = [
+    "page.png",
+    "text.png",
+    "ihc.png",
+    "cell.png",
+    "moon.png",
+    "horse.png",
+    "motorcycle_left.png",
+    "color.png",
+    "clock_motion.png",
+]
 
 SETTINGS: dict[str, dict] = {
     "average pooling, 1 scale": {"gemp_p": 1.0, "rgem": False, "scales": SCALES[1]},
@@ -113,7 +123,10 @@ def descriptors(model: SuperGlobal, pictures: list[np.ndarray], max_side: int) -
 
 def scores(rankings: np.ndarray, asked: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
     """(mAP, share of queries whose first result is right)."""
-    aps = [average_precision(np.flatnonzero(kept[row] == s), int((kept == s).sum())) for row, s in zip(rankings, asked, strict=True)]
+    aps = [
+        average_precision(np.flatnonzero(kept[row] == s), int((kept == s).sum()))
+        for row, s in zip(rankings, asked, strict=True)
+    ]
     return float(np.mean(aps)), float(np.mean(kept[rankings[:, 0]] == asked))
 
 
@@ -132,9 +145,10 @@ def main() -> None:
         for name, overrides in SETTINGS.items():
             if options.only and options.only not in name:
                 continue
-            model = create_model("superglobal_lite0", pretrained=True, **overrides)
-            assert isinstance(model, SuperGlobal)
-            model.for_inference()
+            created = create_model("superglobal_lite0", pretrained=True, **overrides)
+            assert isinstance(created, SuperGlobal)
+            model: SuperGlobal = created
+            model = model.for_inference()
             started = time.perf_counter()
             q, x = descriptors(model, asked, options.max_side), descriptors(model, kept, options.max_side)
             per_picture = (time.perf_counter() - started) / (len(asked) + len(kept))
@@ -147,15 +161,25 @@ def main() -> None:
                 candidates = torch.from_numpy(store.fetch(first[:, :m].ravel()).reshape(len(q), m, -1))
                 order = rerank(torch.from_numpy(q), candidates, k=k, nonnegative=True).order.numpy()
                 again = np.concatenate([np.take_along_axis(first[:, :m], order, 1), first[:, m:]], 1)
-                results.setdefault(f"{name} + reranking (K = {k})", []).append(scores(again, asked_subject, kept_subject))
-            print(json.dumps({"seed": seed, "setting": name, "s_per_picture": round(per_picture, 4), "map": results[name][-1]}), flush=True)
+                results.setdefault(f"{name} + reranking (K = {k})", []).append(
+                    scores(again, asked_subject, kept_subject)
+                )
+            print(
+                json.dumps(
+                    {"seed": seed, "setting": name, "s_per_picture": round(per_picture, 4), "map": results[name][-1]}
+                ),
+                flush=True,
+            )
     print("\n| setting | mAP | first result right |\n|---|---|---|")
     for name, values in sorted(results.items(), key=lambda item: "reranking" in item[0]):
         table = np.array(values)
         spread = f" ± {table[:, 0].std():.3f}" if len(table) > 1 else ""
         print(f"| {name} | {table[:, 0].mean():.3f}{spread} | {table[:, 1].mean():.3f} |")
     count = len(SOURCES)
-    print(f"\n{count} subjects, {count * options.queries} queries, {count * options.views} + {options.distractors} photos, {options.seeds} seeds.")
+    print(
+        f"\n{count} subjects, {count * options.queries} queries, {count * options.views} + {options.distractors} photos, "
+        f"{options.seeds} seed(s)."
+    )
     print(json.dumps(environment()))
 
 

@@ -45,7 +45,9 @@ def top_candidates(queries: int, rows: int, dim: int, device: str) -> tuple[Tens
     """Queries and their M nearest of `rows` clustered unit vectors."""
     draw = torch.Generator().manual_seed(0)
     centers = torch.randn(rows // 30, dim, generator=draw)
-    database = F.normalize(centers[torch.arange(rows) % len(centers)] + 1.2 * torch.randn(rows, dim, generator=draw), dim=-1)
+    database = F.normalize(
+        centers[torch.arange(rows) % len(centers)] + 1.2 * torch.randn(rows, dim, generator=draw), dim=-1
+    )
     asked = F.normalize(centers[torch.arange(queries)] + 1.2 * torch.randn(queries, dim, generator=draw), dim=-1)
     nearest = (asked @ database.T).topk(M).indices
     return asked.to(device), database[nearest].to(device)
@@ -54,7 +56,10 @@ def top_candidates(queries: int, rows: int, dim: int, device: str) -> tuple[Tens
 def judge(outputs: Sequence[tuple[Tensor, Tensor]]) -> list[str]:
     """How many places of the ranking differ from the peer's, and how far the sorted scores are apart."""
     order, scores = outputs[0]
-    return [f"{(o != order).sum().item()} of {order.numel()} places differ, scores by {(s - scores).abs().max():.1e}" for o, s in outputs]
+    return [
+        f"{(o != order).sum().item()} of {order.numel()} places differ, scores by {(s - scores).abs().max():.1e}"
+        for o, s in outputs
+    ]
 
 
 def benchmark(

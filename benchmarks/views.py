@@ -36,7 +36,9 @@ def _quad(photo: Image.Image, rng: np.random.Generator, strength: float, side: i
         extent = rng.uniform(max(0.3, 1 - 0.65 * strength), 0.98, size=2) * (w, h)
         angle = np.deg2rad(rng.uniform(-25, 25) * strength)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]]) * extent  # as Image.transform wants them
+        corners = (
+            np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]]) * extent
+        )  # as Image.transform wants them
         corners += rng.uniform(-0.06, 0.06, size=(4, 2)) * extent * strength  # perspective
         corners = corners @ turn.T
         low, high = corners.min(0), corners.max(0)

@@ -1,8 +1,8 @@
 """Find the photos of a collection that show the same thing as a query: index a folder once, then search it by example.
 
-    pipe = visionzoo.pipeline("retrieve")
-    pipe.index("photos/", "photos.index")
-    result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
+pipe = visionzoo.pipeline("retrieve")
+pipe.index("photos/", "photos.index")
+result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from visionzoo.config import as_dict
+from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
@@ -31,7 +31,8 @@ from visionzoo.io.image import list_images
 from visionzoo.registry import create_model, model_card, model_entry
 from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
 
-from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm, rerank as rerank_candidates
+from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm
+from ..models.superglobal import rerank as rerank_candidates
 from ..models.superglobal.extraction import Described, describe
 from ..models.superglobal.index import Manifest, PhotoIndex, read_manifest
 
@@ -151,7 +152,10 @@ class RetrievePipeline:
         if isinstance(model, SuperGlobal):
             return cls(model, "custom", device, dtype, max_side, checkpoint)
         if isinstance(model, nn.Module):
-            raise InputError(f"expected a SuperGlobal network or a name, got {type(model).__name__}; SuperGlobal(config, backbone=…) takes any backbone")
+            raise InputError(
+                f"expected a SuperGlobal network or a name, got {type(model).__name__}; "
+                "SuperGlobal(config, backbone=…) takes any backbone"
+            )
         name = model or DEFAULT_MODEL
         if name.startswith("timm:"):
             network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **config_overrides)
@@ -159,19 +163,25 @@ class RetrievePipeline:
                 load_checkpoint(network, checkpoint)
         else:
             if model_entry(name).card.task != "retrieve":
-                raise InputError(f"{name} is a model for {model_card(name).task!r}, not for retrieval; see `visionzoo models`")
+                raise InputError(
+                    f"{name} is a model for {model_card(name).task!r}, not for retrieval; see `visionzoo models`"
+                )
             network = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
         assert isinstance(network, SuperGlobal)
         return cls(network, name, device, dtype, max_side, checkpoint)
 
     @classmethod
-    def for_index(cls, index: str | Path, device: str = "auto", dtype: str = "auto", **overrides: Any) -> RetrievePipeline:
+    def for_index(
+        cls, index: str | Path, device: str = "auto", dtype: str = "auto", **overrides: Any
+    ) -> RetrievePipeline:
         """The pipeline that made `index`, so that queries are described as its photos were."""
         manifest = read_manifest(Path(index))
         if manifest.model == "custom":
             raise InputError(f"{index}: was made with a network of your own; search it with that pipeline object")
         if manifest.checkpoint and not Path(manifest.checkpoint).exists() and not overrides.get("checkpoint"):
-            raise InputError(f"{index}: was made with the weights {manifest.checkpoint}, which are gone; give --checkpoint FILE")
+            raise InputError(
+                f"{index}: was made with the weights {manifest.checkpoint}, which are gone; give --checkpoint FILE"
+            )
         settings = {"model": manifest.model, "checkpoint": manifest.checkpoint, "max_side": manifest.max_side or 0}
         given = {key: value for key, value in overrides.items() if value is not None}
         config = {key: value for key, value in manifest.config.items() if key != "backbone"}
@@ -189,7 +199,7 @@ class RetrievePipeline:
             return cls.create(str(directory), device, dtype)
         try:
             saved = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
-            model = SuperGlobal(SuperGlobalConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}))
+            model = SuperGlobal(configure(SuperGlobalConfig(), saved["config"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder}: holds no saved retrieval pipeline (pipeline.json: {error})") from error
         load_checkpoint(model, folder / "model.safetensors")
@@ -200,7 +210,9 @@ class RetrievePipeline:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(self._weights, folder / "model.safetensors")
-        write_json(folder / "pipeline.json", {"model": self.name, "config": as_dict(self.config), "max_side": self.max_side})
+        write_json(
+            folder / "pipeline.json", {"model": self.name, "config": as_dict(self.config), "max_side": self.max_side}
+        )
 
     def to(self, device: str | torch.device) -> RetrievePipeline:
         """Move the network; returns the pipeline."""
@@ -210,7 +222,9 @@ class RetrievePipeline:
 
     # Describing
 
-    def describe(self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None) -> np.ndarray:
+    def describe(
+        self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None
+    ) -> np.ndarray:
         """Unit vectors of pictures: (N, D) float32, in order.
 
         Args:
@@ -229,7 +243,9 @@ class RetrievePipeline:
         return vectors
 
     def _describe(self, pictures: Any) -> Iterator[Described[Any]]:
-        arrays = ((key, np.asarray(p.convert("RGB")) if isinstance(p, Image.Image) else p, box) for key, p, box in pictures)
+        arrays = (
+            (key, np.asarray(p.convert("RGB")) if isinstance(p, Image.Image) else p, box) for key, p, box in pictures
+        )
         return describe(self.model, arrays, self.preprocess)
 
     # Indexing
@@ -281,7 +297,9 @@ class RetrievePipeline:
                 pruned=prune, seconds=time.monotonic() - started,
             )  # fmt: skip
         if report.photos == 0:
-            raise InputError(f"none of the {len(files)} files can be read as a picture, e.g. {failed[0][1] if failed else files[0]}")
+            raise InputError(
+                f"none of the {len(files)} files can be read as a picture, e.g. {failed[0][1] if failed else files[0]}"
+            )
         return report
 
     def _open_for_writing(self, path: Path, store: dict[str, Any] | None) -> PhotoIndex:
@@ -323,7 +341,10 @@ class RetrievePipeline:
         if manifest.model != self.name:
             raise InputError(f"{path}: was made with the model {manifest.model}, this is {self.name}; {mend}")
         if manifest.fingerprint != self.fingerprint or manifest.dim != self.model.dim:
-            raise InputError(f"{path}: was made with other weights of {manifest.model} ({manifest.fingerprint}, these are {self.fingerprint}); {mend}")
+            raise InputError(
+                f"{path}: was made with other weights of {manifest.model} "
+                f"({manifest.fingerprint}, these are {self.fingerprint}); {mend}"
+            )
         ours = as_dict(self.config)
         changed = [key for key, value in manifest.config.items() if ours.get(key) != value]
         if changed or manifest.max_side != self.max_side:
@@ -357,7 +378,20 @@ class RetrievePipeline:
         Raises:
             InputError: the query cannot be read, or the index is missing, damaged, empty or another model's.
         """
-        return next(iter(self.search([query], index=index, top=top, rerank=rerank, boxes=[box], candidates=candidates, neighbours=neighbours, beta=beta)))
+        return next(
+            iter(
+                self.search(
+                    [query],
+                    index=index,
+                    top=top,
+                    rerank=rerank,
+                    boxes=[box],
+                    candidates=candidates,
+                    neighbours=neighbours,
+                    beta=beta,
+                )
+            )
+        )
 
     def search(
         self,
@@ -432,7 +466,9 @@ class RetrievePipeline:
         results: list[RetrievalResult] = []
         failed: list[InputError] = []
         with PhotoIndex.open(index) as opened:
-            for query in tqdm(queries, desc="searching", unit="query", disable=None if progress and len(queries) > 1 else True):
+            for query in tqdm(
+                queries, desc="searching", unit="query", disable=None if progress and len(queries) > 1 else True
+            ):
                 try:
                     results.append(self(query, index=opened, box=box, **options))
                 except InputError as error:
@@ -448,7 +484,14 @@ class RetrievePipeline:
 
 
 def _rerank_in_place(
-    index: PhotoIndex, vectors: np.ndarray, ids: np.ndarray, order: np.ndarray, scores: np.ndarray, m: int, k: int, beta: float
+    index: PhotoIndex,
+    vectors: np.ndarray,
+    ids: np.ndarray,
+    order: np.ndarray,
+    scores: np.ndarray,
+    m: int,
+    k: int,
+    beta: float,
 ) -> None:
     """Rerank the first `m` places of each query's candidates `ids` (Q, N); their vectors are fetched a query at a time."""
     for q, (vector, row) in enumerate(zip(vectors, ids[:, :m], strict=True)):
@@ -478,7 +521,9 @@ def _discard(path: Path) -> None:
 
     ours = {MANIFEST, CATALOG, STORE, f"{CATALOG}-journal", f"{CATALOG}-wal", f"{CATALOG}-shm"}
     if not path.is_dir() or not (path / MANIFEST).exists() or {item.name for item in path.iterdir()} - ours:
-        raise InputError(f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o")
+        raise InputError(
+            f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o"
+        )
     shutil.rmtree(path)
 
 
@@ -495,8 +540,11 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: dict[
     if path.suffix.lower() != ".json":
         count = sum(len(result.matches) for result in results)
         how = "reranked" if results[0].reranked else "first stage"
-        subtitle = f"{count} matches for {len(results)} {'query' if len(results) == 1 else 'queries'} in {options['index']} · {options['model']} · {how}"
-        save_sheet(path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle)
+        queries = "1 query" if len(results) == 1 else f"{len(results)} queries"
+        subtitle = f"{count} matches for {queries} in {options['index']} · {options['model']} · {how}"
+        save_sheet(
+            path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle
+        )
     write_json(path.with_suffix(".json"), {"results": [result.to_dict() for result in results], **record(options)})
 
 

@@ -52,6 +52,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """The number of tests as the last word, in a line that a machine can read."""
     stats = terminalreporter.stats
     count = {name: len(stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
-    terminalreporter.write_line(f"{count['passed']} passed, {count['failed'] + count['error']} failed, {count['skipped']} skipped")
-
-
+    terminalreporter.write_line(
+        f"{count['passed']} passed, {count['failed'] + count['error']} failed, {count['skipped']} skipped"
+    )

@@ -26,8 +26,8 @@ def run(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str, str]:
 
 
 COMMANDS = [
-    [], ["models"], ["info"], ["doctor"], ["bench"], ["demo"], ["fit"], ["validate"], ["test"], ["predict"], ["weights"], ["weights", "list"],
-    ["weights", "fetch"], ["weights", "verify"], ["weights", "convert"], ["retrieve"], ["retrieve", "index"], ["retrieve", "search"],
+    [], ["models"], ["info"], ["doctor"], ["bench"], ["demo"], ["fit"], ["validate"], ["test"], ["predict"], ["weights"],
+    ["weights", "list"], ["weights", "fetch"], ["weights", "verify"], ["weights", "convert"], ["retrieve"], ["retrieve", "index"], ["retrieve", "search"],
     ["retrieve", "info"], ["retrieve", "samples"],
 ]  # fmt: skip
 
@@ -83,7 +83,9 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["fit"], "config"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, words: list[str], says: str) -> None:
+def test_mistakes_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, words: list[str], says: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jpg").write_bytes((ASSETS / "queries" / "cat.jpg").read_bytes())
     code, out, err = run(capsys, *words)
@@ -115,7 +117,18 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
     code, out, _ = run(capsys, "retrieve", "index", "samples/photos", "-o", "p.index", "--json")
     assert json.loads(out)["unchanged"] == 40
     code, out, err = run(
-        capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "--top", 3, "--rerank", "-o", "r.html", "--box", "0,0,300,150"
+        capsys,
+        "retrieve",
+        "search",
+        "p.index",
+        "samples/queries/temple.jpg",
+        "--top",
+        3,
+        "--rerank",
+        "-o",
+        "r.html",
+        "--box",
+        "0,0,300,150",
     )
     assert code == 0
     assert out.splitlines()[0].endswith("jpg")
@@ -125,7 +138,9 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
     assert run(capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "-o", "r.html")[0] == 2
     code, out, _ = run(capsys, "retrieve", "info", "p.index", "--verify", "--json")
     assert json.loads(out)["problems"] == []
-    code, out, err = run(capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "--model", "superglobal_r50")
+    code, out, err = run(
+        capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "--model", "superglobal_r50"
+    )
     assert code == 2
     code, _, err = run(capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "--box", "1,2,3")
     assert "x0,y0,x1,y1" in err
@@ -134,11 +149,32 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
 def test_convert_both_ways(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     model = visionzoo.create_model("superglobal_r50")
     torch.save({"epoch": 1, "model_state": model.state_dict()}, tmp_path / "a.pth")
-    code, _, _ = run(capsys, "weights", "convert", tmp_path / "a.pth", tmp_path / "b.safetensors", "--model", "superglobal_r50", "--to", "official")
+    code, _, _ = run(
+        capsys,
+        "weights",
+        "convert",
+        tmp_path / "a.pth",
+        tmp_path / "b.safetensors",
+        "--model",
+        "superglobal_r50",
+        "--to",
+        "official",
+    )
     assert code == 0
     official = load_file(tmp_path / "b.safetensors")
     assert "encoder_q.s1.b1.f.a.weight" in official
-    assert run(capsys, "weights", "convert", tmp_path / "b.safetensors", tmp_path / "c.safetensors", "--model", "superglobal_r50")[0] == 0
+    assert (
+        run(
+            capsys,
+            "weights",
+            "convert",
+            tmp_path / "b.safetensors",
+            tmp_path / "c.safetensors",
+            "--model",
+            "superglobal_r50",
+        )[0]
+        == 0
+    )
     ours = load_file(tmp_path / "c.safetensors")
     assert all(torch.equal(value, ours[key]) for key, value in model.state_dict().items())
     assert run(capsys, "weights", "verify", tmp_path / "c.safetensors")[0] == 0
@@ -151,11 +187,23 @@ def test_as_a_process(tmp_path: Path) -> None:
     root = Path(visionzoo.__file__).parent.parent
     done = subprocess.run([*base, "info", "nonsense"], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    reader = subprocess.run(f"{sys.executable} -m visionzoo weights list | head -1", shell=True, cwd=root, capture_output=True, text=True, check=False)
+    reader = subprocess.run(
+        f"{sys.executable} -m visionzoo weights list | head -1",
+        shell=True,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "Traceback" not in reader.stderr
     name = os.fsdecode(b"caf\xe9.jpg")
     (tmp_path / name).write_bytes(b"no picture")
-    done = subprocess.run([*base, "retrieve", "index", str(tmp_path), "-o", str(tmp_path / "i")], cwd=root, capture_output=True, check=False)
+    done = subprocess.run(
+        [*base, "retrieve", "index", str(tmp_path), "-o", str(tmp_path / "i")],
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert b"none of the 1 files" in done.stderr
     assert b"Traceback" not in done.stderr

@@ -14,11 +14,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("visionzoo", "models", "pipelines", "demos")
-HEAVY = {"torch", "torchvision", "timm", "lightning", "gradio", "faiss", "qdrant_client", "transformers", "diffusers", "scipy", "pandas"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "gradio",
+    "faiss",
+    "qdrant_client",
+    "transformers",
+    "diffusers",
+    "scipy",
+    "pandas",
+}
 
 
 def run_python(code: str, cwd: Path = ROOT, **env: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -55,7 +69,9 @@ def test_imports_follow_the_layers(file: Path) -> None:
     for module, level in imports_of(file):
         reached = layer(file, module, level)
         assert reached is None or FOLDERS.index(reached) <= own, f"{file} imports {module or '.'}, which is above it"
-        assert level or module.split(".")[0] not in FOLDERS[1:], f"{file} imports the bare name {module}: a second copy in a checkout"
+        assert level or module.split(".")[0] not in FOLDERS[1:], (
+            f"{file} imports the bare name {module}: a second copy in a checkout"
+        )
 
 
 def test_one_system_reaches_another_only_by_its_public_names() -> None:
@@ -80,7 +96,10 @@ def test_import_loads_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["models"], ["info", "superglobal_r50"], ["retrieve", "search", "--help"], ["fit", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["models"], ["info", "superglobal_r50"], ["retrieve", "search", "--help"], ["fit", "--help"]],
+)
 def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom visionzoo.cli import main\n"
@@ -92,7 +111,9 @@ def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
 
 
 def test_every_public_name_resolves() -> None:
-    run_python("import visionzoo\nfor name in visionzoo.__all__: getattr(visionzoo, name)\nassert 'create_model' in dir(visionzoo)")
+    run_python(
+        "import visionzoo\nfor name in visionzoo.__all__: getattr(visionzoo, name)\nassert 'create_model' in dir(visionzoo)"
+    )
 
 
 @pytest.mark.slow
@@ -120,9 +141,16 @@ def test_wheel_is_complete_and_works_from_another_directory(tmp_path: Path) -> N
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0] for name in names} == {"visionzoo", wheel.name.split("-py3")[0] + ".dist-info"}
     expected = {name for name in tracked if name.startswith("visionzoo/") and not name.endswith("__pycache__")}
-    expected |= {f"visionzoo/{name}" for name in tracked if name.startswith(FOLDERS[1:]) and name.endswith((".py", ".yaml", "README.md"))}
+    expected |= {
+        f"visionzoo/{name}"
+        for name in tracked
+        if name.startswith(FOLDERS[1:]) and name.endswith((".py", ".yaml", "README.md"))
+    }
     expected |= {f"visionzoo/{name}" for name in tracked if name.startswith("configs/") and name.endswith(".yaml")}
-    assert not {name for name in expected if (ROOT / name).exists() or (ROOT / name.removeprefix("visionzoo/")).exists()} - names
+    assert (
+        not {name for name in expected if (ROOT / name).exists() or (ROOT / name.removeprefix("visionzoo/")).exists()}
+        - names
+    )
     code = (
         "import visionzoo, visionzoo.models.superglobal, visionzoo.pipelines\n"
         "from importlib import resources\n"

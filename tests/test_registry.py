@@ -42,7 +42,10 @@ def test_unknown_config_field_lists_the_known() -> None:
 
 
 def test_pretrained_without_file_says_where_to_put_it() -> None:
-    with pytest.raises(vz.VisionZooError, match=r"CVPR2022_CVNet_R50.pyth from https://github.com/sungonce/CVNet.*put the file at .*weights"):
+    with pytest.raises(
+        vz.VisionZooError,
+        match=r"CVPR2022_CVNet_R50.pyth from https://github.com/sungonce/CVNet.*put the file at .*weights",
+    ):
         vz.create_model("superglobal_r50", pretrained=True)
     with pytest.raises(InputError, match="not both"):
         vz.create_model("superglobal_r50", pretrained=True, checkpoint="x.pyth")

@@ -9,6 +9,7 @@ import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,13 +22,12 @@ from visionzoo.errors import VisionZooError
 from visionzoo.models.superglobal.checkpoint import to_official
 
 
-
 class Files(http.server.BaseHTTPRequestHandler):
     """Serves `content`, understands Range, and breaks off after `limit` bytes when asked to."""
 
     content = bytes(range(256)) * 4096
     limit: int | None = None
-    ranges: list[str | None] = []
+    ranges: ClassVar[list[str | None]] = []
     honour_ranges = True
 
     def do_GET(self) -> None:
@@ -70,7 +70,9 @@ def test_download_lands_whole(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("honoured", [True, False], ids=["resumes", "server starts over"])
-def test_broken_download_is_taken_up(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honoured: bool) -> None:
+def test_broken_download_is_taken_up(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honoured: bool
+) -> None:
     monkeypatch.setattr(Files, "limit", 300_000)
     with pytest.raises(VisionZooError, match="run again to resume"):
         weights.download(f"{server}/w.pth", tmp_path / "w.pth", sha256=RIGHT)
@@ -155,7 +157,10 @@ def test_training_files_need_the_opt_in(tmp_path: Path) -> None:
 def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    with pytest.raises(VisionZooError, match=says if suffix == ".pth" or says not in ("truncated", "not a checkpoint") else "safetensors"):
+    with pytest.raises(
+        VisionZooError,
+        match=says if suffix == ".pth" or says not in ("truncated", "not a checkpoint") else "safetensors",
+    ):
         weights.read_checkpoint(path)
 
 
@@ -175,7 +180,15 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
             weights.read_checkpoint(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"epoch": 3, "state_dict": s}, lambda s: {"model_state": {f"module.{k}": v for k, v in s.items()}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"model": s},
+        lambda s: {"epoch": 3, "state_dict": s},
+        lambda s: {"model_state": {f"module.{k}": v for k, v in s.items()}},
+    ],
+)
 def test_nested_state_dicts(wrap) -> None:
     state = {"a.weight": torch.ones(1)}
     assert weights.find_state_dict(wrap(state)).keys() == state.keys()
@@ -183,7 +196,12 @@ def test_nested_state_dicts(wrap) -> None:
 
 def test_misfits_are_grouped() -> None:
     model = nn.ModuleDict({"body": nn.Linear(3, 4), "head": nn.Linear(4, 2)})
-    state = {"body.weight": torch.zeros(4, 5), "body.bias": torch.zeros(4), "tail.weight": torch.zeros(1), "tail.bias": torch.zeros(1)}
+    state = {
+        "body.weight": torch.zeros(4, 5),
+        "body.bias": torch.zeros(4),
+        "tail.weight": torch.zeros(1),
+        "tail.bias": torch.zeros(1),
+    }
     with pytest.raises(VisionZooError) as caught:
         load_checkpoint(model, state)
     text = str(caught.value)
@@ -200,12 +218,20 @@ def test_published_names_load_from_every_container(tmp_path: Path) -> None:
     official["conv2ds.0.weight"] = torch.zeros(1)  # parts of the file that the global network does not need
     official["cv_learner.x"] = torch.zeros(1)
     torch.save({"model_state": official}, tmp_path / "a.pyth")
-    renamed = {f"module.globalmodel.{key.removeprefix('encoder_q.')}": value for key, value in official.items() if key.startswith("encoder_q")}
+    renamed = {
+        f"module.globalmodel.{key.removeprefix('encoder_q.')}": value
+        for key, value in official.items()
+        if key.startswith("encoder_q")
+    }
     torch.save(renamed, tmp_path / "b.pyth")
     save_file({key: value for key, value in official.items() if "num_batches" not in key}, tmp_path / "c.safetensors")
     for name in ("a.pyth", "b.pyth", "c.safetensors"):
         loaded = create_model("superglobal_r50", dim=16, checkpoint=tmp_path / name)
-        assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items() if "num_batches" not in key)
+        assert all(
+            torch.equal(value, loaded.state_dict()[key])
+            for key, value in model.state_dict().items()
+            if "num_batches" not in key
+        )
 
 
 def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:

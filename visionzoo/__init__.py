@@ -34,9 +34,17 @@ if TYPE_CHECKING:
     from .errors import VisionZooError as VisionZooError
     from .registry import (
         create_model as create_model,
+    )
+    from .registry import (
         list_models as list_models,
+    )
+    from .registry import (
         list_pipelines as list_pipelines,
+    )
+    from .registry import (
         model_card as model_card,
+    )
+    from .registry import (
         pipeline as pipeline,
     )
     from .weights import load_checkpoint as load_checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,14 @@ from .errors import InputError
 from .registry import unknown
 
 BENCHMARKS = {
-    "superglobal-rerank": ("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400 beside the published form"),
-    "superglobal-extract": ("benchmarks.superglobal_extract:benchmark", "descriptors beside a plain loop over pictures"),
+    "superglobal-rerank": (
+        "benchmarks.superglobal_rerank:benchmark",
+        "reranking of the top 400 beside the published form",
+    ),
+    "superglobal-extract": (
+        "benchmarks.superglobal_extract:benchmark",
+        "descriptors beside a plain loop over pictures",
+    ),
 }
 """Name -> (place, summary). The scripts are in `benchmarks/` of a source checkout, and are not installed."""
 
@@ -54,7 +61,12 @@ class Table:
         return asdict(self)
 
     def to_markdown(self) -> str:
-        lines = [f"### {self.title}", "", "| | seconds | CPU seconds | times as fast | peak extra memory | |", "|---|---|---|---|---|---|"]
+        lines = [
+            f"### {self.title}",
+            "",
+            "| | seconds | CPU seconds | times as fast | peak extra memory | |",
+            "|---|---|---|---|---|---|",
+        ]
         for row in self.rows:
             lines.append(
                 f"| {row.name} | {row.seconds:.4g} | {row.cpu_seconds:.4g} | {row.ratio:.2f} | {row.peak_mb:.1f} MB | {row.note} |"
@@ -123,12 +135,13 @@ def _peak_mb(run: Callable[[], Any]) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else the profiler talks about GPUs that are not there
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = peak = 0
     for event in profile.profiler.kineto_results.events():  # pyright: ignore[reportOptionalMemberAccess]
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
             peak = max(peak, held)
     return peak / 2**20
 

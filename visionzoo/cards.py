@@ -92,7 +92,9 @@ class ModelCard:
         ]
         for source in self.weights:
             size = f", {source.size_mb:g} MB" if source.size_mb else ""
-            rows.append(("weights", f"{source.name}: {source.origin}{size}; licence: {source.license}. {source.note}".strip()))
+            rows.append(
+                ("weights", f"{source.name}: {source.origin}{size}; licence: {source.license}. {source.note}".strip())
+            )
         rows += [("published", f"{metric}: {value}") for metric, value in self.published.items()]
         rows += [("limits", self.limits), ("citation", self.citation)]
         lines = [self.name, "=" * len(self.name)]

@@ -17,7 +17,9 @@ from .errors import InputError, VisionZooError
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print as JSON on standard output.")]
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, help="Settings that override the files: key=value.")]
-Config = Annotated[list[str], Parameter(name=["--config", "-c"], help="YAML files, later ones win; a path or a packaged name.")]
+Config = Annotated[
+    list[str], Parameter(name=["--config", "-c"], help="YAML files, later ones win; a path or a packaged name.")
+]
 
 TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=2), Group("Tools", sort_key=3)
 
@@ -33,7 +35,9 @@ def build_app() -> App:
     import_module("visionzoo.pipelines")
     for entry in registry.pipeline_entries():
         if entry.command:
-            app.command(entry.command, name=entry.task, help=entry.summary[0].upper() + entry.summary[1:] + ".", group=TASKS)
+            app.command(
+                entry.command, name=entry.task, help=entry.summary[0].upper() + entry.summary[1:] + ".", group=TASKS
+            )
     for function in (fit, validate, test, predict):
         app.command(function, group=TRAINING)
     for function in (models, info, demo, bench, doctor):
@@ -98,7 +102,8 @@ def models(
     print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")
     for row in rows:
         print(
-            f"{row['name']:<22}{row['task']:<10}{row['params'] / 1e6:>7.1f} M  {'yes' if row['here'] else 'no':<5}{row['weights'] or 'none published'}"
+            f"{row['name']:<22}{row['task']:<10}{row['params'] / 1e6:>7.1f} M  "
+            f"{'yes' if row['here'] else 'no':<5}{row['weights'] or 'none published'}"
         )
 
 
@@ -228,12 +233,21 @@ def weights_list(*, json: AsJson = False) -> None:
     rows = []
     for source in weights.all_sources():
         found = weights.locate(source)
-        rows.append({"name": source.name, "origin": source.origin, "license": source.license, "file": str(found) if found else None})
+        rows.append(
+            {
+                "name": source.name,
+                "origin": source.origin,
+                "license": source.license,
+                "file": str(found) if found else None,
+            }
+        )
     if json:
         emit(rows)
         return
     for row in rows:
-        print(f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not here'}")
+        print(
+            f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not here'}"
+        )
     print(f"folder: {weights.weights_dir()}")
 
 
@@ -255,7 +269,9 @@ def fetch(
 
 
 @weights_app.command
-def verify(files: Annotated[list[str], Parameter(help="Checkpoint names; or files, whose checksum is printed.")]) -> None:
+def verify(
+    files: Annotated[list[str], Parameter(help="Checkpoint names; or files, whose checksum is printed.")],
+) -> None:
     """Check files against their known checksums.
 
     Example: visionzoo weights verify superglobal_lite0
@@ -279,9 +295,13 @@ def convert(
     source: Annotated[Path, Parameter(help="A published or own checkpoint file.")],
     output: Annotated[Path, Parameter(help="The file to write, .safetensors.")],
     *,
-    model: Annotated[str | None, Parameter(help="The model it belongs to: its keys are then converted and checked.")] = None,
+    model: Annotated[
+        str | None, Parameter(help="The model it belongs to: its keys are then converted and checked.")
+    ] = None,
     to: Annotated[Literal["ours", "official"], Parameter(help="Key names to write.")] = "ours",
-    unsafe: Annotated[bool, Parameter(negative="", help="Run the code in the file. Only for authors you trust.")] = False,
+    unsafe: Annotated[
+        bool, Parameter(negative="", help="Run the code in the file. Only for authors you trust.")
+    ] = False,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing output.")] = False,
 ) -> None:
     """Convert a checkpoint to safetensors, in our key names or the published ones.

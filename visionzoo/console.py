@@ -27,7 +27,9 @@ def fail(text: str) -> None:
 def show_warnings_as_lines() -> None:
     """Show our own warnings as one line each, and hide those of libraries, which a user cannot mend."""
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+    ) -> None:
         if issubclass(category, UserWarning):
             print(f"visionzoo: warning: {printable(str(message).splitlines()[0])}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """"auto" is CUDA, then MPS, then CPU. Raises `InputError` for a device that this machine lacks."""
+    """ "auto" is CUDA, then MPS, then CPU. Raises `InputError` for a device that this machine lacks."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -34,7 +34,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """"auto" is bfloat16 on a CUDA device that computes in it, else float32."""
+    """ "auto" is bfloat16 on a CUDA device that computes in it, else float32."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -47,7 +47,17 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 def environment() -> dict[str, Any]:
     """What a measurement or a result depends on: versions, processor, device names."""
     versions = {}
-    for package in ("visionzoo", "torch", "torchvision", "numpy", "pillow", "timm", "lightning", "diffusers", "faiss-cpu"):
+    for package in (
+        "visionzoo",
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "timm",
+        "lightning",
+        "diffusers",
+        "faiss-cpu",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -29,7 +29,10 @@ def examine() -> dict[str, dict[str, Any]]:
 
     facts = environment()
     device = pick_device("auto")
-    devices: dict[str, Any] = {"auto": f"{device} in {str(pick_dtype('auto', device)).removeprefix('torch.')}", "cpu": facts["processor"]}
+    devices: dict[str, Any] = {
+        "auto": f"{device} in {str(pick_dtype('auto', device)).removeprefix('torch.')}",
+        "cpu": facts["processor"],
+    }
     for number, name in enumerate(facts["gpus"]):
         free, total = torch.cuda.mem_get_info(number)
         devices[f"cuda:{number}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"

@@ -39,7 +39,11 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         missing = error.name == module.split(".")[0] if error.name else False
-        problem = f"the package {module!r}, which is not installed" if missing else f"{module!r}, which fails to import ({error})"
+        problem = (
+            f"the package {module!r}, which is not installed"
+            if missing
+            else f"{module!r}, which fails to import ({error})"
+        )
         raise MissingDependencyError(
             f"{purpose} needs {problem}; install it with: pip install 'visionzoo[{extra}]'"
         ) from error
@@ -58,9 +62,13 @@ def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VisionZooError(f"{path}: the disk is full; free some space and run the command again{tail}") from error
+            raise VisionZooError(
+                f"{path}: the disk is full; free some space and run the command again{tail}"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise VisionZooError(f"{path}: no permission to write here; choose another place with -o{tail}") from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise VisionZooError(f"{path}: cannot be written here ({error.strerror}); choose another name{tail}") from error
+            raise VisionZooError(
+                f"{path}: cannot be written here ({error.strerror}); choose another name{tail}"
+            ) from error
         raise

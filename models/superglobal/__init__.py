@@ -30,10 +30,16 @@ _names = {
 __getattr__, __dir__ = attach(__name__, _names)
 
 if TYPE_CHECKING:
-    from .data import RevisitedData as RevisitedData, SuperGlobalData as SuperGlobalData
-    from .evaluation import Evaluation as Evaluation, evaluate_descriptors as evaluate_descriptors
-    from .model import SuperGlobal as SuperGlobal, SuperGlobalConfig as SuperGlobalConfig, from_timm as from_timm
+    from .data import RevisitedData as RevisitedData
+    from .data import SuperGlobalData as SuperGlobalData
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate_descriptors as evaluate_descriptors
+    from .model import SuperGlobal as SuperGlobal
+    from .model import SuperGlobalConfig as SuperGlobalConfig
+    from .model import from_timm as from_timm
     from .preprocess import Preprocess as Preprocess
-    from .rerank import RerankResult as RerankResult, rerank as rerank
-    from .revisited import convert_ground_truth as convert_ground_truth, read_benchmark as read_benchmark
+    from .rerank import RerankResult as RerankResult
+    from .rerank import rerank as rerank
+    from .revisited import convert_ground_truth as convert_ground_truth
+    from .revisited import read_benchmark as read_benchmark
     from .training import SuperGlobalTraining as SuperGlobalTraining

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from visionzoo.cards import ModelCard, WeightSource
 
-_PAPER = "Global Features are All You Need for Image Retrieval and Reranking, ICCV 2023, https://arxiv.org/abs/2308.06954"
+_PAPER = (
+    "Global Features are All You Need for Image Retrieval and Reranking, ICCV 2023, https://arxiv.org/abs/2308.06954"
+)
 _CODE = "https://github.com/ShihaoShao-GH/SuperGlobal"
 _CITATION = "Shao, Chen, Karpur, Cui, Araujo, Cao. ICCV 2023 (SuperGlobal)"
 _CVNET_CITATION = "Lee, Seong, Lee, Kim. Correlation Verification for Image Retrieval. CVPR 2022 (CVNet)"
@@ -28,7 +30,8 @@ def _superglobal(depth: int, params: int, published: dict[str, str]) -> ModelCar
     return ModelCard(
         name=f"superglobal_r{depth}",
         task="retrieve",
-        summary=f"One vector per image from a ResNet-{depth} (CVNet's weights) with SuperGlobal's training-free pooling, for instance search (landmarks, products).",
+        summary=f"One vector per image from a ResNet-{depth} (CVNet's weights) with SuperGlobal's training-free pooling, "
+        "for instance search (landmarks, products).",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
         params=params,
@@ -37,7 +40,8 @@ def _superglobal(depth: int, params: int, published: dict[str, str]) -> ModelCar
         code_license="MIT",
         weights=(_cvnet(f"superglobal_r{depth}.cvnet", depth),),
         published=published,
-        limits="Trained on landmarks; the published numbers could not be re-measured here, as the weights and data sets must be fetched by hand.",
+        limits="Trained on landmarks; the published numbers have not been measured again, as the weights and data sets must be "
+        "fetched by hand.",
         citation=_CITATION,
     )
 
@@ -54,7 +58,8 @@ def _cvnet_card(depth: int, params: int) -> ModelCard:
         code="https://github.com/sungonce/CVNet",
         code_license="none stated",
         weights=(_cvnet(f"cvnet_global_r{depth}.cvnet", depth),),
-        limits="The local reranker of CVNet is not part of it; its three-scale protocol resizes with OpenCV before normalising, which is not built in.",
+        limits="The local reranker of CVNet is not part of it; its three-scale protocol resizes with OpenCV before normalising, "
+        "which is not built in.",
         citation=_CVNET_CITATION,
     )
 
@@ -81,7 +86,8 @@ CARDS = (
     ModelCard(
         name="superglobal_lite0",
         task="retrieve",
-        summary="SuperGlobal's pooling on an EfficientNet-Lite0 trained on ImageNet: small and fast, general photos, weights from a Python package. The default of `visionzoo retrieve`.",
+        summary="SuperGlobal's pooling on an EfficientNet-Lite0 trained on ImageNet: small and fast, general photos, weights from "
+        "a Python package. The default of `visionzoo retrieve`.",
         inputs="(B, 3, H, W) float32, RGB in [-1, 1], sides >= 92 pixels",
         outputs="(B, 1280) float32 unit vectors; compare by dot product",
         params=3_371_009,

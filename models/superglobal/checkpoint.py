@@ -68,7 +68,12 @@ def _to_official_key(key: str) -> str:
     if block:
         stage, index, part, leaf = block.groups()
         return f"s{stage}.b{int(index) + 1}.{_FROM_BLOCK[part]}.{leaf}"
-    for ours, theirs in (("backbone.conv1.", "stem.conv."), ("backbone.bn1.", "stem.bn."), ("pool.", "head.pool."), ("fc.", "head.fc.")):
+    for ours, theirs in (
+        ("backbone.conv1.", "stem.conv."),
+        ("backbone.bn1.", "stem.bn."),
+        ("pool.", "head.pool."),
+        ("fc.", "head.fc."),
+    ):
         if key.startswith(ours):
             return theirs + key.removeprefix(ours)
     return key
@@ -77,7 +82,11 @@ def _to_official_key(key: str) -> str:
 def _with_counters(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Batch norm's step counters, which old files lack and inference never reads."""
     for key in model.state_dict():
-        if key.endswith("num_batches_tracked") and key not in state and key.replace("num_batches_tracked", "running_var") in state:
+        if (
+            key.endswith("num_batches_tracked")
+            and key not in state
+            and key.replace("num_batches_tracked", "running_var") in state
+        ):
             state[key] = torch.tensor(0)
     return state
 
@@ -88,9 +97,18 @@ def efficientnet_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[
     The classifier is dropped: a descriptor has none. The pooling exponent, which such a file does not hold, keeps its value.
     """
     own = model.state_dict()
-    blocks = sorted({tuple(map(int, m.groups())) for key in own if (m := re.match(r"backbone\.net\.blocks\.(\d+)\.(\d+)\.", key))})
+    blocks = sorted(
+        {tuple(map(int, m.groups())) for key in own if (m := re.match(r"backbone\.net\.blocks\.(\d+)\.(\d+)\.", key))}
+    )
     stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    expanded = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+    expanded = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
     plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     ours = {key: value for key, value in own.items() if key.startswith("pool.")}
     for key, value in state.items():

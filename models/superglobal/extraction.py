@@ -132,7 +132,8 @@ class _BatchRunner:
         return self.model(batch).float().cpu().numpy()
 
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def _ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[tuple[T, R | InputError]]:

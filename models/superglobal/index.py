@@ -119,13 +119,17 @@ class PhotoIndex:
         try:
             store = open_store(path / STORE, dim=manifest.dim, readonly=readonly, **manifest.store)
         except InputError as error:
-            raise InputError(f"{error}; to make the index again, run `visionzoo retrieve index` with --rebuild") from error
+            raise InputError(
+                f"{error}; to make the index again, run `visionzoo retrieve index` with --rebuild"
+            ) from error
         return cls(path, manifest, catalog, store)
 
     def __enter__(self) -> PhotoIndex:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.close()
         except (OSError, VisionZooError):
@@ -150,7 +154,9 @@ class PhotoIndex:
         """All photos, or only those without (`failed=False`) or with an error (`failed=True`), by id."""
         where = {None: "", True: "WHERE error IS NOT NULL", False: "WHERE error IS NULL"}[failed]
         with self._reading():
-            for row in self._catalog.execute(f"SELECT id, path, size, mtime_ns, width, height, error FROM photos {where} ORDER BY id"):
+            for row in self._catalog.execute(
+                f"SELECT id, path, size, mtime_ns, width, height, error FROM photos {where} ORDER BY id"
+            ):
                 yield _photo(row)
 
     def photo(self, id_: int) -> Photo | None:
@@ -172,7 +178,10 @@ class PhotoIndex:
         """What is wrong with the index, a line each: descriptors that are missing, orphaned, not finite or not of unit length."""
         problems = []
         with self._reading():
-            listed = np.array([row[0] for row in self._catalog.execute("SELECT id FROM photos WHERE error IS NULL ORDER BY id")], dtype=np.int64)
+            listed = np.array(
+                [row[0] for row in self._catalog.execute("SELECT id FROM photos WHERE error IS NULL ORDER BY id")],
+                dtype=np.int64,
+            )
             state = self._catalog.execute("PRAGMA integrity_check").fetchone()[0]
         if state != "ok":
             problems.append(f"{CATALOG}: {state}")
@@ -196,7 +205,9 @@ class PhotoIndex:
     def plan(self, files: Sequence[Path]) -> tuple[list[tuple[Path, os.stat_result]], int]:
         """Which of `files` have to be read (new, changed, or listed without a descriptor), and how many are up to date."""
         with self._reading():
-            known = {row[0]: row[1:] for row in self._catalog.execute("SELECT path, size, mtime_ns, id, error FROM photos")}
+            known = {
+                row[0]: row[1:] for row in self._catalog.execute("SELECT path, size, mtime_ns, id, error FROM photos")
+            }
         stored = set(self.store.ids().tolist())
         todo, fresh = [], 0
         for file in files:
@@ -211,7 +222,9 @@ class PhotoIndex:
                 todo.append((file, stat))
         return todo, fresh
 
-    def put(self, entries: Iterable[tuple[Path, os.stat_result, np.ndarray | None, tuple[int, int] | None, str | None]]) -> None:
+    def put(
+        self, entries: Iterable[tuple[Path, os.stat_result, np.ndarray | None, tuple[int, int] | None, str | None]]
+    ) -> None:
         """Add or replace photos in one step: (path, its stat, descriptor (D,) or None, (width, height), error)."""
         entries = list(entries)
         with writing(self.path, f"{len(self)} photos are safe in the index"), self._reading():
@@ -275,11 +288,15 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: no such index; make it with: visionzoo retrieve index PHOTOS -o {path}")
     file = path / MANIFEST
     if not path.is_dir() or not file.exists():
-        raise InputError(f"{path}: is not an index of photos; make one with: visionzoo retrieve index PHOTOS -o NAME.index")
+        raise InputError(
+            f"{path}: is not an index of photos; make one with: visionzoo retrieve index PHOTOS -o NAME.index"
+        )
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data.get("format") != FORMAT:
-            raise InputError(f"{path}: index format {data.get('format')!r}, this version reads {FORMAT}; make it again with --rebuild")
+            raise InputError(
+                f"{path}: index format {data.get('format')!r}, this version reads {FORMAT}; make it again with --rebuild"
+            )
         return Manifest(**data)
     except (ValueError, TypeError, AttributeError) as error:
         if isinstance(error, VisionZooError):
@@ -293,7 +310,9 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> VisionZooError:
     """SQLite's words for a full disk, a lock or a missing permission are not damage."""
     text = str(error)
     if "full" in text:
-        return VisionZooError(f"{path}: the disk is full; free some space and run the command again (what was indexed is safe)")
+        return VisionZooError(
+            f"{path}: the disk is full; free some space and run the command again (what was indexed is safe)"
+        )
     if "locked" in text:
         return VisionZooError(f"{path}: another process is writing this index; wait for it to end")
     if "readonly" in text or "unable to open" in text:

@@ -77,8 +77,8 @@ class SuperGlobalConfig:
 class Bottleneck(resnet.Bottleneck):
     """torchvision's bottleneck (stride on the 3x3), with a floor for its inner and for its output activations."""
 
-    inner_floor = 0.0
-    output_floor = 0.0
+    inner_floor: float = 0.0
+    output_floor: float = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         out = relup(self.bn1(self.conv1(x)), self.inner_floor)
@@ -99,6 +99,7 @@ class ResNetBackbone(resnet.ResNet):
         del self.fc, self.avgpool
         for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
             for block in layer:
+                assert isinstance(block, Bottleneck)
                 block.inner_floor = inner_floor if stage == 1 else 0.0
                 block.output_floor = output_floor if stage < 4 else 0.0
 
@@ -128,10 +129,14 @@ class TimmBackbone(nn.Module):
         try:
             features = self.net.eval().forward_features(torch.zeros(1, 3, 128, 128))
         except (AssertionError, RuntimeError) as error:
-            raise InputError(f"this timm network takes images of one size only ({error}); choose a convolutional one") from error
+            raise InputError(
+                f"this timm network takes images of one size only ({error}); choose a convolutional one"
+            ) from error
         self.net.train(training)
         if features.ndim != 4 or features.shape[-1] != features.shape[-2]:
-            raise InputError(f"this timm network's features have shape {tuple(features.shape)}, expected (B, C, h, w); choose a convolutional one")
+            raise InputError(
+                f"this timm network's features have shape {tuple(features.shape)}, expected (B, C, h, w); choose a convolutional one"
+            )
         return features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,7 +223,14 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     )
 
 
-CVNET = {"relup": False, "gemp": False, "rgem": False, "norm_before_fc": False, "scales": SCALES[1], "scale_pooling": "mean_of_normalized"}
+CVNET = {
+    "relup": False,
+    "gemp": False,
+    "rgem": False,
+    "norm_before_fc": False,
+    "scales": SCALES[1],
+    "scale_pooling": "mean_of_normalized",
+}
 """CVNet-Global, the network that SuperGlobal's pooling is put on: learned GeM, plain ReLU, no normalisation before whitening."""
 
 VARIANTS = {

@@ -77,7 +77,8 @@ class Preprocess:
             return image
         if size[0] > width or size[1] > height:
             warnings.warn(
-                f"{name}: {width} x {height} pixels is below the smallest size; enlarged to {size[0]} x {size[1]}", stacklevel=2
+                f"{name}: {width} x {height} pixels is below the smallest size; enlarged to {size[0]} x {size[1]}",
+                stacklevel=2,
             )
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 

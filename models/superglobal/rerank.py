@@ -81,7 +81,13 @@ def refined(candidates: Tensor, places: Tensor, weights: Tensor, rows: Tensor) -
 
 
 def rerank(
-    queries: Tensor, candidates: Tensor, *, k: int = 9, beta: float = 0.15, nonnegative: bool = False, batch: int | None = None
+    queries: Tensor,
+    candidates: Tensor,
+    *,
+    k: int = 9,
+    beta: float = 0.15,
+    nonnegative: bool = False,
+    batch: int | None = None,
 ) -> RerankResult:
     """Reorder the candidates of each query.
 

@@ -32,12 +32,22 @@ def index(
     photos: Annotated[list[Path], Parameter(help="Folders (searched through), files or glob patterns.")],
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The index, a folder; extended if it exists.")],
-    model: Annotated[str | None, Parameter(help="A registered model (`visionzoo models --task retrieve`) or timm:NAME.")] = None,
+    model: Annotated[
+        str | None, Parameter(help="A registered model (`visionzoo models --task retrieve`) or timm:NAME.")
+    ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="Weights for the model, instead of its default ones.")] = None,
-    max_side: Annotated[int | None, Parameter(help="Shrink photos to this longest side in pixels; 0: native size.")] = None,
-    store: Annotated[Literal["matrix", "faiss", "qdrant"], Parameter(help="Where a new index keeps its descriptors.")] = "matrix",
-    storage: Annotated[Literal["float32", "float16"], Parameter(help="Precision of kept descriptors (matrix and faiss).")] = "float32",
-    qdrant_url: Annotated[str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")] = None,
+    max_side: Annotated[
+        int | None, Parameter(help="Shrink photos to this longest side in pixels; 0: native size.")
+    ] = None,
+    store: Annotated[
+        Literal["matrix", "faiss", "qdrant"], Parameter(help="Where a new index keeps its descriptors.")
+    ] = "matrix",
+    storage: Annotated[
+        Literal["float32", "float16"], Parameter(help="Precision of kept descriptors (matrix and faiss).")
+    ] = "float32",
+    qdrant_url: Annotated[
+        str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")
+    ] = None,
     prune: Annotated[bool, Parameter(negative="", help="Take photos out of the index whose file is gone.")] = False,
     rebuild: Annotated[bool, Parameter(negative="", help="Make the index anew.")] = False,
     device: Device = "auto",
@@ -62,9 +72,13 @@ def index(
     else:
         pipe = RetrievePipeline.create(device=device, dtype=dtype, **settings)
     try:
-        report = pipe.index(photos, output, store=_store(store, storage, qdrant_url), prune=prune, rebuild=rebuild, progress=not quiet)
+        report = pipe.index(
+            photos, output, store=_store(store, storage, qdrant_url), prune=prune, rebuild=rebuild, progress=not quiet
+        )
     except KeyboardInterrupt:
-        raise InterruptedIndexing(f"interrupted; what was read is safe in {output}: run the same command again to go on") from None
+        raise InterruptedIndexing(
+            f"interrupted; what was read is safe in {output}: run the same command again to go on"
+        ) from None
     if json:
         emit(report.to_dict())
         return
@@ -74,7 +88,9 @@ def index(
         done = "taken out" if report.pruned else "still listed; --prune takes them out"
         note(f"{len(report.vanished)} indexed photos no longer exist ({done})")
     skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
-    print(f"{output}: {report.photos} photos ({report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped})")
+    print(
+        f"{output}: {report.photos} photos ({report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped})"
+    )
 
 
 @app.command
@@ -83,7 +99,11 @@ def search(
     query: Annotated[list[Path], Parameter(help="Pictures to search by: files, a folder or glob patterns.")],
     *,
     output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="Contact sheet (.html, .jpg, .png, .webp; results as .json beside it), or .json alone.")
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            help="Contact sheet (.html, .jpg, .png, .webp; results as .json beside it), or .json alone.",
+        ),
     ] = None,
     top: Annotated[int, Parameter(help="Photos to show per query.")] = 10,
     rerank: Annotated[bool, Parameter(help="Reorder the best candidates with each other's help.")] = False,
@@ -134,7 +154,7 @@ def info(
 
     Example: visionzoo retrieve info pictures.index --verify
     """
-    from visionzoo.models.superglobal.index import PhotoIndex
+    from ...models.superglobal.index import PhotoIndex
 
     with PhotoIndex.open(index) as opened:
         manifest = opened.manifest
@@ -162,13 +182,17 @@ def info(
             else:
                 print(f"{key:<11}{value}")
     if problems:
-        raise InputError(f"{index}: damaged index ({len(problems)} problems, listed above); run `visionzoo retrieve index` with --rebuild")
+        raise InputError(
+            f"{index}: damaged index ({len(problems)} problems, listed above); run `visionzoo retrieve index` with --rebuild"
+        )
 
 
 @app.command
 def samples(
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="Folder to put them in; made if it does not exist.")],
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="Folder to put them in; made if it does not exist.")
+    ],
     json: AsJson = False,
 ) -> None:
     """Write the bundled sample collection: 65 photos and 13 queries, free licences (see its README.md).

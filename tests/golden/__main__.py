@@ -20,7 +20,9 @@ def systems() -> list[str]:
 def compute(case: Case) -> dict:
     """The outputs of a case as JSON, by the system that its folder names."""
     if case.system not in systems():
-        raise SystemExit(f"{case.path}: the folder {case.system!r} is no system with golden cases; known: {', '.join(systems())}")
+        raise SystemExit(
+            f"{case.path}: the folder {case.system!r} is no system with golden cases; known: {', '.join(systems())}"
+        )
     system = importlib.import_module(f"{__package__}.{case.system}")
     with torch.inference_mode():
         return as_json(system.compute(case), case.outputs)

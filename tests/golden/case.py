@@ -142,7 +142,11 @@ def _tensor_error(got: Any, want: dict[str, Any]) -> float:
 
 
 def _numbers_error(got: Any, want: list[float | None]) -> float:
-    if not isinstance(got, list) or len(got) != len(want) or any((g is None) != (w is None) for g, w in zip(got, want, strict=True)):
+    if (
+        not isinstance(got, list)
+        or len(got) != len(want)
+        or any((g is None) != (w is None) for g, w in zip(got, want, strict=True))
+    ):
         return float("inf")
     pairs = [(float(g), float(w)) for g, w in zip(got, want, strict=True) if g is not None and w is not None]
     scale = max((w * w for _, w in pairs), default=0) ** 0.5

@@ -16,7 +16,9 @@ from visionzoo.io.contact_sheet import Row, Tile, html_sheet, picture_sheet, sav
 
 def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
     path = photo("<b>&.jpg", size=(900, 300))
-    page = html_sheet([Row(Tile(path, "query"), [Tile(path, "1", path.name, "+2"), Tile(tmp_path / "gone.jpg", "2")])], heading="<x>")
+    page = html_sheet(
+        [Row(Tile(path, "query"), [Tile(path, "1", path.name, "+2"), Tile(tmp_path / "gone.jpg", "2")])], heading="<x>"
+    )
     assert "<b>&.jpg" not in page
     assert "&lt;b&gt;&amp;.jpg" in page
     assert "the file is gone" in page
@@ -39,7 +41,10 @@ def test_box_is_drawn_where_it_is(photo) -> None:
 
 
 def test_picture_sheet_holds_all_rows(photo) -> None:
-    tiles = [Tile(photo(f"{i}.jpg", seed=i), str(i), f"a rather long file name number {i} that must be cut.jpg") for i in range(7)]
+    tiles = [
+        Tile(photo(f"{i}.jpg", seed=i), str(i), f"a rather long file name number {i} that must be cut.jpg")
+        for i in range(7)
+    ]
     one = picture_sheet([Row(tiles[0], tiles[:5])])
     two = picture_sheet([Row(tiles[0], tiles), Row(tiles[1], [])])
     assert one.width == two.width

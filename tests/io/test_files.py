@@ -35,7 +35,8 @@ def test_long_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "says"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.ENOTDIR, "cannot be written")]
+    ("number", "says"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.ENOTDIR, "cannot be written")],
 )
 def test_failures_of_writing(number: int, says: str) -> None:
     with pytest.raises(VisionZooError, match=f"out.bin: .*{says}.*\\(3 are safe\\)"), writing("out.bin", "3 are safe"):
@@ -51,7 +52,11 @@ def test_check_output(tmp_path: Path) -> None:
     (tmp_path / "there.txt").write_text("x")
     assert check_output(tmp_path / "new.txt") == tmp_path / "new.txt"
     assert check_output(tmp_path / "there.txt", overwrite=True)
-    for path, says in ((tmp_path / "there.txt", "--overwrite"), (tmp_path, "is a folder"), (tmp_path / "no" / "x.txt", "does not exist")):
+    for path, says in (
+        (tmp_path / "there.txt", "--overwrite"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x.txt", "does not exist"),
+    ):
         with pytest.raises(VisionZooError, match=says):
             check_output(path)
 

@@ -66,7 +66,9 @@ def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
 
 
 def test_half_transparent() -> None:
-    assert np.abs(load_image(Image.new("RGBA", (2, 2), (255, 0, 0, 128)))[0, 0].astype(int) - (255, 127, 127)).max() <= 1
+    assert (
+        np.abs(load_image(Image.new("RGBA", (2, 2), (255, 0, 0, 128)))[0, 0].astype(int) - (255, 127, 127)).max() <= 1
+    )
     array = np.array([[[255, 0, 0, 128]]], np.uint8)
     assert np.abs(load_image(array)[0, 0].astype(int) - (255, 127, 127)).max() <= 1
 
@@ -92,7 +94,9 @@ def test_float_with_nan(tmp_path: Path) -> None:
 
 
 def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    Image.new("RGB", (6, 6), RED).save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (6, 6), BLUE)])
+    Image.new("RGB", (6, 6), RED).save(
+        tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (6, 6), BLUE)]
+    )
     assert tuple(load_image(tmp_path / "a.gif")[0, 0]) == RED
 
 
@@ -110,7 +114,8 @@ def test_names_that_are_not_ascii(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "empty"), (b"hello", "not an image"), (b"\xff\xd8\xff\xe0 nonsense", "not an image|damaged")]
+    ("content", "says"),
+    [(b"", "empty"), (b"hello", "not an image"), (b"\xff\xd8\xff\xe0 nonsense", "not an image|damaged")],
 )
 def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
@@ -144,13 +149,17 @@ def bomb(path: Path, side: int) -> Path:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
     return path
 
 
 def test_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(ImageError, match=r"60000 x 60000 pixels is over the limit of 250 million.*VISIONZOO_MAX_PIXELS"):
+    with pytest.raises(
+        ImageError, match=r"60000 x 60000 pixels is over the limit of 250 million.*VISIONZOO_MAX_PIXELS"
+    ):
         load_image(bomb(tmp_path / "bomb.png", 60000))
     assert image_size(tmp_path / "bomb.png") == (60000, 60000)
     monkeypatch.setenv("VISIONZOO_MAX_PIXELS", "100")
@@ -174,7 +183,14 @@ def test_arrays_and_tensors() -> None:
     assert np.array_equal(load_image(torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255), array)
     assert load_image(np.zeros((5, 7), bool)).shape == (5, 7, 3)
     assert load_image(np.full((5, 7, 1), 40000, np.uint16))[0, 0, 0] == 40000 // 257
-    for wrong in (np.zeros((5,)), np.zeros((2, 2, 2)), np.zeros((0, 4, 3)), np.full((2, 2), -1), np.full((2, 2), 3.0), np.full((2, 2), np.inf)):
+    for wrong in (
+        np.zeros((5,)),
+        np.zeros((2, 2, 2)),
+        np.zeros((0, 4, 3)),
+        np.full((2, 2), -1),
+        np.full((2, 2), 3.0),
+        np.full((2, 2), np.inf),
+    ):
         with pytest.raises(ImageError):
             load_image(wrong)
 
@@ -187,7 +203,10 @@ def test_list_images(tmp_path: Path) -> None:
     assert names == ["a.PNG", "b.jpg", "sub/c.webp"]
     assert [p.name for p in list_images(tmp_path, recursive=False)] == ["a.PNG", "b.jpg"]
     assert [p.name for p in list_images(str(tmp_path / "*.jpg"))] == ["b.jpg"]
-    assert list_images([tmp_path / "b.jpg", tmp_path / "notes.txt", tmp_path / "b.jpg"]) == [tmp_path / "b.jpg", tmp_path / "notes.txt"]
+    assert list_images([tmp_path / "b.jpg", tmp_path / "notes.txt", tmp_path / "b.jpg"]) == [
+        tmp_path / "b.jpg",
+        tmp_path / "notes.txt",
+    ]
 
 
 def test_nothing_to_list(tmp_path: Path) -> None:

@@ -51,11 +51,15 @@ def test_scale_pool_kinds() -> None:
     d = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(scale_pool(d, "max"), F.normalize(d, dim=-1).max(0).values)
     assert torch.equal(scale_pool(d, "mean"), d.mean(0))
-    assert torch.allclose(scale_pool(d.double(), "power", 200.0), d.double().max(0).values, atol=0.1)  # tends to the maximum
+    assert torch.allclose(
+        scale_pool(d.double(), "power", 200.0), d.double().max(0).values, atol=0.1
+    )  # tends to the maximum
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.floats(0.3, 2.0), min_size=1, max_size=5), st.sampled_from([8, 16, 32]), st.sampled_from([1, 3, 5, 7]))
+@given(
+    st.lists(st.floats(0.3, 2.0), min_size=1, max_size=5), st.sampled_from([8, 16, 32]), st.sampled_from([1, 3, 5, 7])
+)
 def test_smallest_side_is_enough_and_not_one_more(scales: list[float], stride: int, window: int) -> None:
     side = smallest_side(tuple(scales), stride, window)
 
@@ -138,7 +142,9 @@ def test_timm_weights_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
         from_timm("resnet10t.c3_in1k")
 
 
-@pytest.mark.parametrize("field", [{"scales": ()}, {"scales": (0.0,)}, {"channel_order": "gbr"}, {"rgem_size": 4}, {"scale_pooling": "sum"}])
+@pytest.mark.parametrize(
+    "field", [{"scales": ()}, {"scales": (0.0,)}, {"channel_order": "gbr"}, {"rgem_size": 4}, {"scale_pooling": "sum"}]
+)
 def test_settings_that_make_no_sense(field: dict) -> None:
     with pytest.raises(InputError):
         create_model("superglobal_r50", **field)
@@ -166,7 +172,12 @@ def test_crop_box_cuts_fractions_off() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 65, 92, 130]), st.sampled_from([None, 224, 448, 1024]))
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.sampled_from([1, 65, 92, 130]),
+    st.sampled_from([None, 224, 448, 1024]),
+)
 def test_sizes_stay_within_their_limits(width: int, height: int, low: int, high: int | None) -> None:
     w, h = Preprocess((0.0,), (1.0,), "rgb", low, high).fit_size(width, height)
     assert min(w, h) >= low
@@ -201,7 +212,12 @@ def published(queries: torch.Tensor, candidates: torch.Tensor, k: int, beta: flo
     values, places = similarity.sort(dim=-1, descending=True)
     weights = values[..., : k + 1] * beta
     weights[..., 0] = 1
-    refined = torch.stack([(gi[pi[:, : k + 1]] * wi[..., None]).sum(1) / wi.sum(1, keepdim=True) for gi, pi, wi in zip(g, places, weights, strict=True)])
+    refined = torch.stack(
+        [
+            (gi[pi[:, : k + 1]] * wi[..., None]).sum(1) / wi.sum(1, keepdim=True)
+            for gi, pi, wi in zip(g, places, weights, strict=True)
+        ]
+    )
     s1 = torch.einsum("qd,qmd->qm", q, refined)
     best = s1.argsort(dim=-1, descending=True)[:, : k + 1]
     expanded = refined.take_along_dim(best[..., None], 1).amax(1)
@@ -214,7 +230,14 @@ def published(queries: torch.Tensor, candidates: torch.Tensor, k: int, beta: flo
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 4), st.integers(1, 40), st.integers(4, 24), st.integers(0, 12), st.floats(0, 0.3), st.integers(0, 10**6))
+@given(
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.integers(4, 24),
+    st.integers(0, 12),
+    st.floats(0, 0.3),
+    st.integers(0, 10**6),
+)
 def test_rerank_equals_the_formulas(q: int, m: int, d: int, k: int, beta: float, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     shared = torch.randn(1, d, generator=draw) * 2  # positive similarities, as among real candidates
@@ -230,7 +253,10 @@ def test_rerank_equals_the_formulas(q: int, m: int, d: int, k: int, beta: float,
 
 def test_batches_of_queries_change_nothing() -> None:
     draw = torch.Generator().manual_seed(1)
-    queries, candidates = F.normalize(torch.randn(5, 8, generator=draw), dim=-1), F.normalize(torch.randn(5, 30, 8, generator=draw), dim=-1)
+    queries, candidates = (
+        F.normalize(torch.randn(5, 8, generator=draw), dim=-1),
+        F.normalize(torch.randn(5, 30, 8, generator=draw), dim=-1),
+    )
     one, all_ = rerank(queries, candidates, batch=1), rerank(queries, candidates, batch=5)
     assert torch.equal(one.order, all_.order)
     assert torch.allclose(one.scores, all_.scores, atol=1e-6)
@@ -263,6 +289,9 @@ def test_rerank_edges() -> None:
 @pytest.mark.gpu
 def test_cuda_gives_the_same_ranking() -> None:
     draw = torch.Generator().manual_seed(0)
-    queries, candidates = F.normalize(torch.randn(6, 64, generator=draw), dim=-1), F.normalize(torch.randn(6, 400, 64, generator=draw), dim=-1)
+    queries, candidates = (
+        F.normalize(torch.randn(6, 64, generator=draw), dim=-1),
+        F.normalize(torch.randn(6, 400, 64, generator=draw), dim=-1),
+    )
     here, there = rerank(queries, candidates), rerank(queries.cuda(), candidates)
     assert torch.allclose(here.scores, there.scores.cpu(), atol=1e-5)

@@ -75,7 +75,9 @@ def test_more_than_there_are(pipe: RetrievePipeline, index: Path) -> None:
 
 
 def test_stores_give_the_same_ranking(pipe: RetrievePipeline, index: Path, samples: Path, tmp_path: Path) -> None:
-    wanted = [names(r) for r in pipe.search(sorted((ASSETS / "queries").glob("*.jpg")), index=index, top=25, rerank=True)]
+    wanted = [
+        names(r) for r in pipe.search(sorted((ASSETS / "queries").glob("*.jpg")), index=index, top=25, rerank=True)
+    ]
     for backend in ("faiss", "qdrant"):
         pytest.importorskip({"faiss": "faiss", "qdrant": "qdrant_client"}[backend])
         pipe.index(samples, tmp_path / backend, store={"backend": backend}, progress=False)
@@ -92,7 +94,10 @@ def test_run_writes_a_sheet_and_a_sidecar(pipe: RetrievePipeline, index: Path, t
     saved = json.loads((tmp_path / "out.json").read_text())
     assert saved["results"] == json.loads(json.dumps([r.to_dict() for r in results]))
     assert saved["options"]["model"] == "superglobal_lite0"
-    assert saved["environment"]["versions"]["torch"] == torch.__version__.split("+")[0] or saved["environment"]["versions"]["torch"]
+    assert (
+        saved["environment"]["versions"]["torch"] == torch.__version__.split("+")[0]
+        or saved["environment"]["versions"]["torch"]
+    )
     assert (tmp_path / name).exists()
     with pytest.raises(InputError, match="--overwrite"):
         pipe.run(ASSETS / "queries" / "cat.jpg", tmp_path / name, index=index, progress=False)
@@ -146,7 +151,9 @@ def test_updates_equal_a_fresh_index(pipe: RetrievePipeline, index: Path, sample
         pipe.index(chunk, tmp_path / "i", progress=False, chunk=3)
     query = ASSETS / "queries" / "coffee.jpg"
     one, two = pipe(query, index=index, top=25), pipe(query, index=tmp_path / "i", top=25)
-    assert [(m.path, m.score) for m in one.matches] == [(m.path, pytest.approx(m.score, abs=1e-5)) for m in two.matches] or names(one) == names(two)
+    assert [(m.path, m.score) for m in one.matches] == [
+        (m.path, pytest.approx(m.score, abs=1e-5)) for m in two.matches
+    ] or names(one) == names(two)
 
 
 def test_odd_files_in_a_folder(pipe: RetrievePipeline, photo, tmp_path: Path) -> None:
@@ -209,9 +216,13 @@ def test_not_an_index(pipe: RetrievePipeline, tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "mine.txt").read_text() == "precious"
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "catalog.sqlite", "store/vectors.f32", "store/store.json", "store/ids.i64"])
+@pytest.mark.parametrize(
+    "file", ["manifest.json", "catalog.sqlite", "store/vectors.f32", "store/store.json", "store/ids.i64"]
+)
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "delete"])
-def test_damaged_index_is_one_clear_line(pipe: RetrievePipeline, copy: Path, samples: Path, file: str, damage: str) -> None:
+def test_damaged_index_is_one_clear_line(
+    pipe: RetrievePipeline, copy: Path, samples: Path, file: str, damage: str
+) -> None:
     target = copy / file
     if not target.exists():
         pytest.skip(f"this store keeps no {file}")
@@ -241,7 +252,9 @@ def test_another_model_is_refused(pipe: RetrievePipeline, copy: Path, samples: P
     with pytest.raises(InputError, match="other settings .scales"):
         RetrievePipeline.create(max_side=160)(query, index=copy)
     torch.manual_seed(3)
-    untrained = RetrievePipeline(visionzoo.create_model("superglobal_lite0", scales=(1.0,)), "superglobal_lite0", max_side=160)  # pyright: ignore
+    untrained = RetrievePipeline(
+        visionzoo.create_model("superglobal_lite0", scales=(1.0,)), "superglobal_lite0", max_side=160
+    )  # pyright: ignore
     with pytest.raises(InputError, match="other weights"):
         untrained.index(samples, copy, progress=False)
     assert pipe.index(samples, copy, progress=False).unchanged == 25  # nothing was lost
@@ -255,14 +268,18 @@ def test_for_index_needs_no_settings(index: Path, pipe: RetrievePipeline) -> Non
         weights_free.check_index(index, PhotoIndex.open(index).manifest)
 
 
-def test_disk_full_keeps_what_is_there(pipe: RetrievePipeline, copy: Path, photo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_keeps_what_is_there(
+    pipe: RetrievePipeline, copy: Path, photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import visionzoo.models.superglobal.index as module
 
     folder = photo("more/a.jpg", seed=9).parent
     real = module.PhotoIndex.put
 
     def full(self, entries):
-        monkeypatch.setattr(type(self.store), "flush", lambda _self: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            type(self.store), "flush", lambda _self: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         real(self, entries)
 
     monkeypatch.setattr(module.PhotoIndex, "put", full)
@@ -282,7 +299,9 @@ def test_no_permission(pipe: RetrievePipeline, copy: Path, samples: Path, tmp_pa
         pipe.index(samples, tmp_path / "locked" / "i", progress=False)
 
 
-def test_no_permission_simulated(pipe: RetrievePipeline, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_permission_simulated(
+    pipe: RetrievePipeline, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -334,7 +353,9 @@ def test_killed_run_loses_nothing_written(pipe: RetrievePipeline, photo, tmp_pat
         assert opened.check() == []
 
 
-def test_interrupt_keeps_what_was_read(pipe: RetrievePipeline, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_keeps_what_was_read(
+    pipe: RetrievePipeline, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = pipe._describe
 
     def stop_early(pictures):

@@ -58,7 +58,9 @@ def thumbnail(tile: Tile, side: int = THUMBNAIL) -> Image.Image | None:
     picture = Image.fromarray(array)
     scale = min(1.0, side / max(picture.size))
     if scale < 1:
-        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+        )
     if tile.box is not None:
         x0, y0, x1, y1 = (value * scale for value in tile.box)
         frame = [max(x0, 0), max(y0, 0), min(x1, picture.width - 1), min(y1, picture.height - 1)]
@@ -97,7 +99,8 @@ section {{ display: grid; grid-template-columns: minmax(190px, 260px) 1fr; gap: 
           border-top: 1px solid {MISSING}; }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 1.1rem; }}
 figure {{ margin: 0; min-width: 0; }}
-figure .frame {{ display: flex; align-items: center; justify-content: center; aspect-ratio: 4/3; background: #ecece7; overflow: hidden; }}
+figure .frame {{ display: flex; align-items: center; justify-content: center; aspect-ratio: 4/3;
+                 background: #ecece7; overflow: hidden; }}
 .query .frame {{ aspect-ratio: auto; outline: 3px solid {ACCENT}; outline-offset: 3px; }}
 img {{ max-width: 100%; max-height: 100%; display: block; }}
 .gone {{ color: {FAINT}; padding: 2rem .5rem; text-align: center; }}
@@ -139,9 +142,8 @@ def _figure(tile: Tile) -> str:
         frame = f'<img alt="{_text(tile.note or tile.title)}" src="data:image/jpeg;base64,{encoded}">'
     mark = f'<span class="mark">{_text(tile.mark)}</span>' if tile.mark else ""
     note = f'<div class="note">{_text(tile.note)}</div>' if tile.note else ""
-    return (
-        f'<figure><div class="frame">{frame}</div><figcaption><span class="title">{_text(tile.title)}</span>{mark}{note}</figcaption></figure>'
-    )
+    caption = f'<span class="title">{_text(tile.title)}</span>{mark}{note}'
+    return f'<figure><div class="frame">{frame}</div><figcaption>{caption}</figcaption></figure>'
 
 
 # The picture
@@ -164,7 +166,9 @@ def picture_sheet(rows: Sequence[Row], *, cell: int = 220, columns: int = 5) -> 
     return sheet
 
 
-def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[int, int], cell: int, frame: str | None) -> None:
+def _paste(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[int, int], cell: int, frame: str | None
+) -> None:
     x, y = at
     height = cell * 3 // 4
     picture = thumbnail(tile, cell)
@@ -175,15 +179,24 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[
         left, upper = x + (cell - picture.width) // 2, y + (height - picture.height) // 2
         sheet.paste(picture, (left, upper))
         if frame:
-            draw.rectangle([left - 3, upper - 3, left + picture.width + 2, upper + picture.height + 2], outline=frame, width=3)
+            draw.rectangle(
+                [left - 3, upper - 3, left + picture.width + 2, upper + picture.height + 2], outline=frame, width=3
+            )
     bold, small = ImageFont.load_default(15), ImageFont.load_default(12)
     draw.text((x, y + height + 5), tile.title, fill=INK, font=bold)
     if tile.mark:
-        draw.text((x + draw.textlength(tile.title, bold) + 10, y + height + 5), tile.mark.replace("−", "-"), fill=ACCENT, font=bold)
+        draw.text(
+            (x + draw.textlength(tile.title, bold) + 10, y + height + 5),
+            tile.mark.replace("−", "-"),
+            fill=ACCENT,
+            font=bold,
+        )
     draw.text((x, y + height + 23), _fitting(draw, tile.note, small, cell), fill=FAINT, font=small)
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _fitting(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
     text = printable(text)
     while text and draw.textlength(text, font) > width:
         text = text[:-2] + "…"

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed onto it when the block ends well and deleted when it does not."""
     path = Path(path)
     with writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix or ".part", dir=path.absolute().parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:40]}.", suffix=path.suffix or ".part", dir=path.absolute().parent
+        )
         os.close(handle)
         temporary = Path(name)
         try:
@@ -67,6 +69,6 @@ def record(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "options": dict(options),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
     }

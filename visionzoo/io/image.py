@@ -1,6 +1,7 @@
 """Images from files, arrays and PIL to one form: (H, W, 3) uint8 RGB, upright.
 
-What is treated: EXIF rotation, palette, grey, CMYK (with its ICC profile), 16-bit and float grey, alpha (laid on white), animation (first frame).
+What is treated: EXIF rotation, palette, grey, CMYK (with its ICC profile), 16-bit and float grey, alpha (laid on white),
+animation (first frame).
 What is refused, with a line that names the file and the mend: missing, empty, truncated, not an image, absurdly large, NaN.
 """
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     import torch
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .heic .heif .ico .tga".split()
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
+        *("heic", "heif", "ico", "tga"),
+    )
 )
 """Endings by which `list_images` takes a file for a picture."""
 
@@ -41,7 +46,9 @@ def max_pixels() -> int:
     return int(os.environ.get("VISIONZOO_MAX_PIXELS", 250_000_000))
 
 
-def load_image(source: str | Path | bytes | Image.Image | np.ndarray | torch.Tensor, *, max_side: int | None = None) -> np.ndarray:
+def load_image(
+    source: str | Path | bytes | Image.Image | np.ndarray | torch.Tensor, *, max_side: int | None = None
+) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB.
 
     Args:

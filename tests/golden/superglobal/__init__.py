@@ -39,7 +39,14 @@ def compute(case: Case) -> Any:
     for prefix, kind in kinds.items():
         if case.name.startswith(prefix):
             return kind(case)
-    by_config = {"M": reranking, "kappas": mean_average_precision, "mean_bgr": preprocess, "gemp": pooling, "pool": cvnet_global, "depth": backbone}
+    by_config = {
+        "M": reranking,
+        "kappas": mean_average_precision,
+        "mean_bgr": preprocess,
+        "gemp": pooling,
+        "pool": cvnet_global,
+        "depth": backbone,
+    }
     for key, kind in by_config.items():
         if key in case.config:
             return kind(case)
@@ -50,7 +57,13 @@ def network(case: Case, **overrides: Any) -> SuperGlobal:
     """The network of a case with its seeded weights, loaded as a published file would be."""
     c = case.config
     base = "cvnet_global" if "pool" in c else "superglobal"
-    fields = {"relup_value": "relup_value", "gemp_p": "gemp_p", "rgem_p": "rgem_p", "rgem_size": "rgem_size", "reduction_dim": "dim"}
+    fields = {
+        "relup_value": "relup_value",
+        "gemp_p": "gemp_p",
+        "rgem_p": "rgem_p",
+        "rgem_size": "rgem_size",
+        "reduction_dim": "dim",
+    }
     settings = {ours: c[theirs] for theirs, ours in fields.items() if theirs in c}
     model = create_model(f"{base}_r{c['depth']}", **{**settings, **overrides})
     assert isinstance(model, SuperGlobal)
@@ -77,12 +90,31 @@ def keys(case: Case) -> dict[str, Any]:
 def backbone(case: Case) -> dict[str, Any]:
     image = case.input("input")
     wanted = case.outputs or {}
-    default = {"scale": 3, "gemp": True, "rgem": True, "sgem": True, "antialias": False, "relup": case.config.get("relup", True)}
+    default = {
+        "scale": 3,
+        "gemp": True,
+        "rgem": True,
+        "sgem": True,
+        "antialias": False,
+        "relup": case.config.get("relup", True),
+    }
     entries = wanted.get("multi_scale") or [{"flags": default}]
     outputs: dict[str, Any] = {}
     if "single_scale_intermediates" in wanted or not wanted:
-        names = list(wanted.get("single_scale_intermediates", {})) or ["stem", "s1", "s2", "s3", "s4", "rgem", "gemp", "gemp_l2", "fc"]
-        outputs["single_scale_intermediates"] = intermediates(network(case, **switches({"relup": default["relup"]})), image, names)
+        names = list(wanted.get("single_scale_intermediates", {})) or [
+            "stem",
+            "s1",
+            "s2",
+            "s3",
+            "s4",
+            "rgem",
+            "gemp",
+            "gemp_l2",
+            "fc",
+        ]
+        outputs["single_scale_intermediates"] = intermediates(
+            network(case, **switches({"relup": default["relup"]})), image, names
+        )
     outputs["multi_scale"] = []
     for entry in entries:
         flags = {**default, **entry["flags"]}
@@ -112,7 +144,9 @@ def intermediates(model: SuperGlobal, image: Tensor, names: list[str]) -> dict[s
             places[name] = f"backbone.layer{block[1]}" + (f".{int(block[2]) - 1}" if block[2] else "")
     hooks = [
         # activations work in place: what a later block writes must not reach the copy
-        model.get_submodule(place).register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out.clone()))
+        model.get_submodule(place).register_forward_hook(
+            lambda _m, _i, out, name=name: seen.__setitem__(name, out.clone())
+        )
         for name, place in places.items()
     ]
     seen["fc"] = model.forward_single_scale(image)
@@ -139,16 +173,22 @@ def cvnet_global(case: Case) -> dict[str, Any]:
 def pooling(case: Case) -> dict[str, Any]:
     c = case.config
     features = case.input("features").clamp(min=0)
-    scales = torch.stack([case.input(spec["name"]) for spec in case.data["inputs"] if re.fullmatch(r"scale\d+", spec["name"])])
+    scales = torch.stack(
+        [case.input(spec["name"]) for spec in case.data["inputs"] if re.fullmatch(r"scale\d+", spec["name"])]
+    )
     signed = case.input("signed")
-    factor = re.search(r"times ([\d.]+\d)", next(spec["kind"] for spec in case.data["inputs"] if spec["name"] == "signed"))
+    factor = re.search(
+        r"times ([\d.]+\d)", next(spec["kind"] for spec in case.data["inputs"] if spec["name"] == "signed")
+    )
     signed *= float(factor[1]) if factor else 1.0
     names = list(case.outputs) or ["rgem_then_gemp", f"relup_{c['relup']}", "sgem_max", f"sgem_p{c['sgem_p']}"]
     outputs = {}
     for name in names:
         numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", name)]
         if name == "rgem_then_gemp":
-            outputs[name] = gem(regional_gem(features, c["rgem"]["p"], c["rgem"]["size"]), c["gemp"]["p"], c["gemp"]["eps"])[..., None]
+            outputs[name] = gem(
+                regional_gem(features, c["rgem"]["p"], c["rgem"]["size"]), c["gemp"]["p"], c["gemp"]["eps"]
+            )[..., None]
         elif name.startswith("rgem"):
             outputs[name] = regional_gem(features, numbers[0], int(numbers[1]))
         elif name.startswith("gemp"):
@@ -194,7 +234,12 @@ def reranking(case: Case) -> dict[str, Any]:
     return {
         "first_stage_top": top.tolist(),
         "first_stage_scores": torch.from_numpy(first.scores[:, :m].copy()),
-        "refined_database": torch.cat([refined(candidates[q : q + 1], places[q : q + 1], weights[q : q + 1], every[:1]) for q in range(len(queries))]),
+        "refined_database": torch.cat(
+            [
+                refined(candidates[q : q + 1], places[q : q + 1], weights[q : q + 1], every[:1])
+                for q in range(len(queries))
+            ]
+        ),
         "s1": result.s1,
         "expanded_query": result.expanded_query,
         "s2": result.s2,
@@ -208,11 +253,18 @@ def reranking(case: Case) -> dict[str, Any]:
 def mean_average_precision(case: Case) -> dict[str, Any]:
     scores, labels = case.input("scores").numpy(), case.input("labels").numpy()
     truth = case.data.get("ground_truth") or [
-        {"easy": np.flatnonzero(l < 0.02), "hard": np.flatnonzero((l >= 0.02) & (l < 0.05)), "junk": np.flatnonzero((l >= 0.05) & (l < 0.09))}
+        {
+            "easy": np.flatnonzero(l < 0.02),
+            "hard": np.flatnonzero((l >= 0.02) & (l < 0.05)),
+            "junk": np.flatnonzero((l >= 0.05) & (l < 0.09)),
+        }
         for l in labels.T
     ]
     bonuses = {"easy": 1.5, "hard": 0.8, "junk": 1.2}
-    bonuses |= {kind: float(value) for kind, value in re.findall(r"scores\[(\w+)\]\+=([\d.]+\d)", case.data.get("construction", ""))}
+    bonuses |= {
+        kind: float(value)
+        for kind, value in re.findall(r"scores\[(\w+)\]\+=([\d.]+\d)", case.data.get("construction", ""))
+    }
     rankings = []
     for column, answer in enumerate(truth):
         of_query = scores[:, column].copy()
