@@ -160,14 +160,18 @@ class SuperGlobalTraining(LightningModule):
         if stage == "predict" and shards is not None:
             self.report = {"folder": str(shards.folder), "images": shards.images, "shards": len(shards)}
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         h = self.hparams
-        optimizer = torch.optim.SGD(
+        return torch.optim.SGD(
             self.parameters(), h["lr"], h["momentum"], weight_decay=h["weight_decay"], nesterov=h["momentum"] > 0
         )
-        epochs, warmup = self.trainer.max_epochs or 0, h["warmup_epochs"]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(epoch, epochs, warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def on_train_epoch_start(self) -> None:
+        # a function of the epoch, not a state: a run that is resumed with more epochs goes on at their rate
+        factor = rate_factor(self.current_epoch, self.trainer.max_epochs or 0, self.hparams["warmup_epochs"])
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.hparams["lr"] * factor
+        self.log("train/lr", self.hparams["lr"] * factor)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         assert self.head is not None

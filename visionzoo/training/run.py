@@ -362,6 +362,9 @@ def _quiet() -> Iterator[None]:
             r".*Checkpoint directory .* exists and is not empty.*",
             r".*isinstance\(treespec, LeafSpec\).*",
             r".*Starting from v1\.9\.0, `tensorboardX`.*",
+            r".*Couldn't infer the batch indices fetched from your dataloader.*",
+            r".*Total length of `(DataLoader|list)` across ranks is zero.*",
+            r".*was deprecated in v4\.49\.0.*",  # LightningCLI's use of jsonargparse
         ):
             warnings.filterwarnings("ignore", message=message)
         try:

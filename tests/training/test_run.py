@@ -1,0 +1,190 @@
+"""`visionzoo fit|validate|test|predict`: configurations found, merged, checked and run."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from visionzoo.errors import InputError, VisionZooError
+from visionzoo.training.run import load_config, packaged_configs, run, split_overrides
+
+
+def _yaml(path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+# Configuration
+
+
+def test_packaged_configurations_all_load():
+    names = packaged_configs()
+    assert {
+        f"superglobal/{n}" for n in ("roxford", "rparis", "roxford_1m", "gldv2_arcface", "tiny", "tiny_eval")
+    } <= set(names)
+    for name in names:
+        config = load_config([name])
+        assert config["model"]["class_path"].startswith("visionzoo.")
+        assert "vars" not in config
+
+
+def test_a_packaged_name_may_be_written_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["configs/superglobal/tiny.yaml"]) == load_config(["superglobal/tiny"])
+
+
+def test_files_merge_overrides_win_and_interpolations_follow(tmp_path):
+    first = _yaml(
+        tmp_path / "a.yaml",
+        "vars: {width: 3}\nmodel: {class_path: x.Y, init_args: {dim: '${vars.width}', lr: 1}}\nseed_everything: 1\n",
+    )
+    second = _yaml(tmp_path / "b.yaml", "model: {init_args: {lr: 2}}\n")
+    config = load_config([first, second], ["vars.width=5"])
+    assert config == {"model": {"class_path": "x.Y", "init_args": {"dim": 5, "lr": 2}}, "seed_everything": 1}
+    assert type(config["model"]) is dict  # plain values, so that checkpoints hold nothing else
+    assert load_config([first, second], ["model.lr=0.5"])["model"]["init_args"]["lr"] == 0.5
+    assert load_config([first], ["model.init_args.lr=7"])["model"]["init_args"]["lr"] == 7
+
+
+def test_interpolation_follows_an_override_of_its_source():
+    config = load_config(["superglobal/roxford_1m"], ["data.root=/pictures", "model.name=superglobal_r101"])
+    assert config["data"]["init_args"]["distractor_list"] == "/pictures/revisitop1m.txt"
+    assert config["data"]["init_args"]["distractors"].endswith("superglobal_r101")
+
+
+def test_overrides_in_three_spellings():
+    words = ["a.b=1", "--c.d=2", "--e", "3", "--f.g", "-1", "h[0].i=x y"]
+    assert split_overrides(words) == ["a.b=1", "c.d=2", "e=3", "f.g=-1", "h[0].i=x y"]
+    for wrong in (["a"], ["--a"], ["--a", "--b=1"], ["=1"], ["1=2"]):
+        with pytest.raises(InputError, match="write key=value"):
+            split_overrides(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [1\n", r"c\.yaml, line \d: not valid YAML"),
+        ("model: {lr: '${vars.nope}'}\n", "nope"),
+        ("- a\n- b\n", "expected the sections"),
+        ("just text\n", "no setting 'just text'; known: model"),
+        ("modle: {}\n", "no setting 'modle'; did you mean model?"),
+        ("colour: red\n", "no setting 'colour'; known: model, data, trainer"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
+    file = _yaml(tmp_path / "c.yaml", text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config([file])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_name_near_ones():
+    with pytest.raises(
+        InputError, match=r"superglobal/tinny: no such configuration file; did you mean superglobal/tiny"
+    ):
+        load_config(["superglobal/tinny"])
+    with pytest.raises(InputError, match="give --config FILE, or one of the packaged: .*superglobal/tiny"):
+        load_config([])
+
+
+# Settings that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.margn=0.1", r"model \(SuperGlobalTraining\) has no setting 'margn'; did you mean margin"),
+        ("data.batchsize=2", r"data \(SuperGlobalData\) has no setting 'batchsize'; did you mean batch_size"),
+        ("trainer.max_epoch=1", r"trainer has no setting 'max_epoch'; did you mean max_epochs"),
+        ("trainer.max_epochs=abc", r"trainer\.max_epochs is abc, expected int or nothing"),
+        ("model.lr=fast", r"model\.lr is fast, expected float"),
+        ("data.layout=folder", r"data\.layout is folder, expected Literal\['folders'"),
+        ("model.config.bacbone=x", "SuperGlobalConfig has no field 'bacbone'"),
+        ("vars.classes=1", "ArcFace takes two classes or more"),
+        ("data.class_path=os.system", r"class_path 'os\.system' is not of visionzoo, lightning, torch"),
+        ("data.class_path=visionzoo.models.superglobal.Nothing", "there is no class"),
+        ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not of"),
+        ("ckpt_path=nothing.ckpt", r"nothing\.ckpt: no such checkpoint"),
+        ("data.classes=9", r"the data has 9 classes, but model\.num_classes is 8"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, monkeypatch, word, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VisionZooError, match=message) as caught:
+        run("fit", ["superglobal/tiny"], [word])
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_of_another_package_after_a_word_of_trust(tmp_path, monkeypatch):
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('this was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["data.class_path=mine.Data"]
+    with pytest.raises(InputError, match="VISIONZOO_CONFIG_PACKAGES=mine"):
+        run("fit", ["superglobal/tiny"], words)
+    monkeypatch.setenv("VISIONZOO_CONFIG_PACKAGES", "other, mine")
+    with pytest.raises(RuntimeError, match="this was imported"):
+        run("fit", ["superglobal/tiny"], words)
+
+
+def test_unknown_subcommand():
+    with pytest.raises(InputError, match="there is no subcommand 'train'"):
+        run("train", ["superglobal/tiny"])
+
+
+# Runs
+
+
+def test_evaluation_end_to_end_with_distractors(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plain = run("test", ["superglobal/tiny_eval"])
+    table = capsys.readouterr().out
+    assert "rtoy: 5 queries, 55 images; model superglobal_r50" in table
+    assert "reranked" in table
+    assert plain["distractors"] == 0
+    assert 0 < plain["stages"]["single_stage"]["M"]["map"] < 100
+
+    words = ["--data.distractors", "out"]
+    with pytest.raises(InputError, match="out: no descriptors there; make them with: visionzoo predict"):
+        run("test", ["superglobal/tiny_eval"], words)
+    described = run("predict", ["superglobal/tiny_eval"], words)
+    assert described == {"folder": "out", "images": 40, "shards": 3}
+    assert len(list((tmp_path / "out").glob("descriptors-*.npy"))) == 3
+    assert run("predict", ["superglobal/tiny_eval"], words) == described  # nothing left to do
+
+    capsys.readouterr()
+    crowded = run("test", ["superglobal/tiny_eval"], words, json=True)
+    assert json.loads(capsys.readouterr().out) == crowded  # stdout is JSON and nothing else
+    assert crowded["distractors"] == 40
+    for level in "EMH":  # a distractor is never right: it can only push images down
+        without, with_them = (r["stages"]["single_stage"][level]["map"] for r in (plain, crowded))
+        assert with_them <= without
+    assert crowded["stages"]["single_stage"]["H"]["map"] < plain["stages"]["single_stage"]["H"]["map"]
+
+
+def test_a_missing_picture_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [f"data.root={tmp_path}/data", "model.rerank_top=0"]
+    only = run("test", ["superglobal/tiny_eval"], words)
+    assert list(only["stages"]) == ["single_stage"]
+    (tmp_path / "data" / "rtoy" / "jpg" / "rtoy_0003.jpg").unlink()
+    with pytest.raises(InputError, match=r"rtoy_0003\.jpg of 60 images are missing"):
+        run("test", ["superglobal/tiny_eval"], words)
+
+
+@pytest.mark.slow
+def test_fit_then_validate_from_its_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["trainer.max_epochs=1", "data.images_per_class=8", "data.image_size=48"]
+    fitted = run("fit", ["superglobal/tiny"], small)
+    assert {"train/loss_epoch", "val/mAP", "val/recall@1"} <= set(fitted)
+    assert (tmp_path / "outputs/superglobal/tiny/config.yaml").is_file()
+    assert "val/mAP" in capsys.readouterr().out
+    again = run("validate", ["superglobal/tiny"], [*small, "ckpt_path=last"])
+    assert again["val/mAP"] == pytest.approx(fitted["val/mAP"])
+    assert math.isfinite(again["val/recall@1"])
+    with pytest.raises(VisionZooError, match="checkpoint does not fit the configuration: .* have another shape"):
+        run("validate", ["superglobal/tiny"], [*small, "ckpt_path=last", "model.config.dim=32"])
