@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch.nn import functional as F
 
@@ -37,6 +37,15 @@ from visionzoo.training.run import run
 from visionzoo.weights import WeightsError
 
 TINY = {"backbone": "timm:test_resnet", "dim": 16}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The networks are so small that threads cost more than they give, and on a busy machine very much more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # The head
@@ -391,35 +400,15 @@ def test_an_untrained_network_is_not_evaluated_on_a_real_set(tmp_path, module):
 # A run
 
 
-class _Losses(Callback):
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_epoch_end(self, trainer, pl_module) -> None:
-        self.values.append(float(trainer.callback_metrics["train/loss_epoch"]))
-
-
 @pytest.mark.slow
-def test_the_loss_falls_and_retrieval_improves(tmp_path):
-    torch.manual_seed(0)
-    module = SuperGlobalTraining("superglobal_r50", TINY, 6, lr=0.05, warmup_epochs=1)
-    data = SuperGlobalData(
-        layout="synthetic",
-        classes=6,
-        images_per_class=16,
-        image_size=48,
-        batch_size=16,
-        num_workers=0,
-        val_fraction=0.25,
-        min_area=0.5,
-    )
-    losses = _Losses()
-    trainer = _trainer(tmp_path, max_epochs=5, callbacks=[losses], log_every_n_steps=1)
-    before = trainer.validate(module, data, verbose=False)[0]
-    trainer.fit(module, data)
-    assert losses.values[-1] < losses.values[0] / 2
-    assert trainer.callback_metrics["val/mAP"] > before["val/mAP"] + 0.1
-    assert 0 <= trainer.callback_metrics["val/recall@1"] <= 1
+def test_the_loss_falls_and_retrieval_improves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    untrained = run("validate", ["superglobal/tiny"])
+    first = run("fit", ["superglobal/tiny"], ["trainer.max_epochs=1"])
+    last = run("fit", ["superglobal/tiny"])
+    assert last["train/loss_epoch"] < first["train/loss_epoch"] / 2
+    assert last["val/mAP"] > untrained["val/mAP"] + 0.05
+    assert last["train/gem_p"] != pytest.approx(3.0, abs=1e-3)  # the exponent is learned, too
 
 
 def _state(path: Path) -> dict:

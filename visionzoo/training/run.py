@@ -265,6 +265,7 @@ def _run(subcommand: str, config: dict[str, Any]) -> Any:
         config["return_predictions"] = False  # a million descriptors are written, not kept
     if subcommand != "fit":
         config["trainer"].setdefault("logger", False)
+        config["trainer"].setdefault("enable_checkpointing", bool(config["trainer"].get("callbacks")))
     instantiated: CLI | None = None
     try:
         instantiated = CLI(
