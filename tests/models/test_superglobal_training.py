@@ -214,6 +214,7 @@ def test_a_picture_depends_on_seed_epoch_and_number_only():
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[2], again[2])
     assert not torch.equal(first[2], other[2])
+    assert not torch.equal(data.train_set[(4, 0)][0], data.train_set[(5, 0)][0])
     before = torch.get_rng_state()
     _ = data.train_set[(0, 0)]
     assert torch.equal(before, torch.get_rng_state())
