@@ -424,7 +424,7 @@ class RevisitedData(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"batch_size is positive, got {batch_size}")
-        self.root, self.name, self.distractors = root, name, distractors
+        self.root, self.dataset, self.distractors = root, name, distractors
         self.distractor_images, self.distractor_list = distractor_images, distractor_list
         self.batch_size, self.num_workers, self.shard_size, self.half = batch_size, num_workers, shard_size, half
         self.max_side, self.synthetic = max_side, synthetic
@@ -432,16 +432,16 @@ class RevisitedData(LightningDataModule):
         self.shards: DescriptorShards | None = None
 
     def prepare_data(self) -> None:
-        if self.synthetic and not (Path(self.root) / self.name).exists():
+        if self.synthetic and not (Path(self.root) / self.dataset).exists():
             with writing(self.root):
-                make_benchmark(self.root, self.name)
+                make_benchmark(self.root, self.dataset)
                 make_distractors(Path(self.root) / "revisitop1m", 40)
 
     def setup(self, stage: str) -> None:
         if stage == "predict":
             self._setup_distractors()
         elif self.benchmark is None:
-            benchmark = read_benchmark(self.root, self.name)
+            benchmark = read_benchmark(self.root, self.dataset)
             benchmark.check_files()
             self._check_distractors()  # before the hours that the images take
             self.benchmark = benchmark

@@ -182,7 +182,7 @@ class SuperGlobalTraining(LightningModule):
             raise VisionZooError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
             )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(images))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -190,7 +190,7 @@ class SuperGlobalTraining(LightningModule):
 
     def on_fit_end(self) -> None:
         object.__setattr__(self, "_tested", None)
-        if self.hparams["export"] and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.hparams["export"] and self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             folder = Path(self.trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.export_weights(folder / "weights.safetensors")

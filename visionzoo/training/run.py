@@ -54,9 +54,10 @@ def run(
         require(module, extra="train", purpose=f"visionzoo {subcommand}")
     config = load_config(configs, overrides)
     with _quiet(), contextlib.redirect_stdout(sys.stderr):
-        report = _run(subcommand, config)
+        report, speaks = _run(subcommand, config)
     result = report.as_dict() if hasattr(report, "as_dict") else report
-    print(json_format.dumps(result, indent=1) if json else _text(report))
+    if speaks:  # one of several processes
+        print(json_format.dumps(result, indent=1) if json else _text(report))
     return result
 
 
@@ -242,10 +243,11 @@ def _check(config: dict[str, Any]) -> None:
 # Running
 
 
-def _run(subcommand: str, config: dict[str, Any]) -> Any:
+def _run(subcommand: str, config: dict[str, Any]) -> tuple[Any, bool]:
+    """What the run found, and whether this process is the one to print it."""
     from jsonargparse import ArgumentError
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.cli import LightningCLI
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     class CLI(LightningCLI):
         def _parse_ckpt_path(self) -> None:
@@ -292,7 +294,7 @@ def _run(subcommand: str, config: dict[str, Any]) -> Any:
     except (KeyboardInterrupt, SystemExit) as error:
         raise VisionZooError(f"interrupted; go on with: visionzoo {subcommand} … ckpt_path=last") from error
     report = getattr(instantiated.model, "report", None)
-    return report if report is not None else _metrics(instantiated.trainer)
+    return report if report is not None else _metrics(instantiated.trainer), instantiated.trainer.is_global_zero
 
 
 def _save_config_callback() -> Any:
