@@ -99,7 +99,6 @@ def compare(
     outputs = [contestant.run() for contestant in contestants]  # a warm-up that also shows they agree
     remarks = judge(outputs) if judge else [""] * len(contestants)
     del outputs
-    peaks = [_peak_mb(contestant.run) for contestant in contestants]
     wall: list[list[float]] = [[] for _ in contestants]
     cpu: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds):
@@ -110,6 +109,8 @@ def compare(
             _synchronise()
             wall[place].append(time.perf_counter() - started)
             cpu[place].append(time.process_time() - used)
+    # last: the profiler that counts memory slows what runs after it in the same process
+    peaks = [_peak_mb(contestant.run) for contestant in contestants]
     base = statistics.median(wall[0])
     rows = [
         Measurement(c.name, statistics.median(w), statistics.median(p), peak, base / statistics.median(w), remark)

@@ -45,6 +45,9 @@ def index(
     storage: Annotated[
         Literal["float32", "float16"], Parameter(help="Precision of kept descriptors (matrix and faiss).")
     ] = "float32",
+    faiss_kind: Annotated[
+        Literal["flat", "fp16", "ivf"], Parameter(help="With --store faiss: exact, half precision, or approximate.")
+    ] = "flat",
     qdrant_url: Annotated[
         str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")
     ] = None,
@@ -73,7 +76,12 @@ def index(
         pipe = RetrievePipeline.create(device=device, dtype=dtype, **settings)
     try:
         report = pipe.index(
-            photos, output, store=_store(store, storage, qdrant_url), prune=prune, rebuild=rebuild, progress=not quiet
+            photos,
+            output,
+            store=_store(store, storage, faiss_kind, qdrant_url),
+            prune=prune,
+            rebuild=rebuild,
+            progress=not quiet,
         )
     except KeyboardInterrupt:
         raise InterruptedIndexing(
@@ -229,11 +237,19 @@ def _parse_box(text: str) -> tuple[float, ...]:
     return corners
 
 
-def _store(backend: str, storage: str, qdrant_url: str | None) -> dict[str, Any]:
+def _store(backend: str, storage: str, faiss_kind: str, qdrant_url: str | None) -> dict[str, Any]:
+    """Options of a new index's store, for `visionzoo.memory.open_store`."""
     if qdrant_url and backend != "qdrant":
         raise InputError("--qdrant-url goes with --store qdrant")
+    if faiss_kind != "flat" and backend != "faiss":
+        raise InputError("--faiss-kind goes with --store faiss")
     if backend == "qdrant":
         if storage != "float32":
             raise InputError("--storage goes with --store matrix or faiss; Qdrant keeps its own")
         return {"backend": backend, "url": qdrant_url} if qdrant_url else {"backend": backend}
-    return {"backend": backend} | ({"storage": storage} if storage != "float32" else {})
+    options = {"backend": backend}
+    if storage != "float32":
+        options["storage"] = storage
+    if backend == "faiss":
+        options["kind"] = faiss_kind
+    return options
