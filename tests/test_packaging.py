@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -160,3 +162,13 @@ def test_wheel_is_complete_and_works_from_another_directory(tmp_path: Path) -> N
         "assert visionzoo.create_model('superglobal_r50').dim == 2048\n"
     )
     run_python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+
+
+@pytest.mark.parametrize(
+    "package", ["visionzoo", "visionzoo.memory", "visionzoo.metrics", "visionzoo.models.superglobal"]
+)
+def test_no_public_name_is_also_a_module(package: str) -> None:
+    """Importing a submodule sets it as an attribute of its package: a lazy name spelt the same would then give the module."""
+    module = importlib.import_module(package)
+    inside = {entry.name for entry in pkgutil.iter_modules(module.__path__)}
+    assert not inside & set(module._names)

@@ -19,6 +19,7 @@ from torch import nn
 from visionzoo import create_model, load_checkpoint, weights
 from visionzoo.cards import WeightSource
 from visionzoo.errors import VisionZooError
+from visionzoo.models.superglobal import from_timm
 from visionzoo.models.superglobal.checkpoint import to_official
 
 
@@ -232,6 +233,16 @@ def test_published_names_load_from_every_container(tmp_path: Path) -> None:
             for key, value in model.state_dict().items()
             if "num_batches" not in key
         )
+
+
+def test_a_timm_file_loads_into_its_backbone(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", num_classes=5)
+    torch.save(network.state_dict(), tmp_path / "resnet10t.pth")
+    model = load_checkpoint(from_timm("resnet10t", pretrained=False), tmp_path / "resnet10t.pth")
+    assert torch.equal(model.state_dict()["backbone.net.layer1.0.conv1.weight"], network.layer1[0].conv1.weight)
+    with pytest.raises(VisionZooError, match=r"fc\.\* 2"):  # a whitening layer is in no such file
+        load_checkpoint(from_timm("resnet10t", pretrained=False, dim=8), tmp_path / "resnet10t.pth")
 
 
 def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ _names = {
     "convert_ground_truth": f"{__name__}.revisited:convert_ground_truth",
     "Preprocess": f"{__name__}.preprocess:Preprocess",
     "from_timm": f"{__name__}.model:from_timm",
-    "rerank": f"{__name__}.rerank:rerank",
-    "RerankResult": f"{__name__}.rerank:RerankResult",
+    "rerank": f"{__name__}.reranking:rerank",
+    "RerankResult": f"{__name__}.reranking:RerankResult",
 }
 __getattr__, __dir__ = attach(__name__, _names)
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from .model import SuperGlobalConfig as SuperGlobalConfig
     from .model import from_timm as from_timm
     from .preprocess import Preprocess as Preprocess
-    from .rerank import RerankResult as RerankResult
-    from .rerank import rerank as rerank
+    from .reranking import RerankResult as RerankResult
+    from .reranking import rerank as rerank
     from .revisited import convert_ground_truth as convert_ground_truth
     from .revisited import read_benchmark as read_benchmark
     from .training import SuperGlobalTraining as SuperGlobalTraining

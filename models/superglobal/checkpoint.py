@@ -34,10 +34,13 @@ _FROM_BLOCK = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A published state dict in our key names; keys that are not recognised stay as they are (and are reported as unexpected).
 
-    Recognised: CVNet and SuperGlobal modules (any of `PREFIXES`, or none), and EfficientNet-Lite files.
+    Recognised: CVNet and SuperGlobal modules (any of `PREFIXES`, or none), EfficientNet-Lite files, and a timm backbone's own file.
     """
     if any(key.startswith("_blocks.") for key in state):
         return efficientnet_to_ours(state, model)
+    inner = [key for key in model.state_dict() if key.startswith("backbone.net.")]
+    if inner and all(key.removeprefix("backbone.net.") in state for key in inner):
+        return timm_to_ours(state, model)
     for prefix in PREFIXES:
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -89,6 +92,16 @@ def _with_counters(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
         ):
             state[key] = torch.tensor(0)
     return state
+
+
+def timm_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A timm network's own file, for a model with that backbone. Its classifier is dropped; the pooling exponent keeps its value."""
+    prefix = "backbone.net."
+    return {
+        key: state[key.removeprefix(prefix)] if key.startswith(prefix) else value
+        for key, value in model.state_dict().items()
+        if key.startswith((prefix, "pool."))
+    }
 
 
 def efficientnet_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import TopRanking, evaluate_ranks, rank_chunks, reranked_ranks
 
-from .rerank import rerank
+from .reranking import rerank
 from .revisited import Benchmark, Descriptors
 
 KAPPAS = (1, 5, 10)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import evaluate
 from visionzoo.models.superglobal.evaluation import Evaluation, evaluate_descriptors
-from visionzoo.models.superglobal.rerank import rerank
+from visionzoo.models.superglobal.reranking import rerank
 from visionzoo.models.superglobal.revisited import (
     Benchmark,
     Descriptors,

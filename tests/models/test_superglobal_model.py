@@ -18,7 +18,7 @@ from visionzoo.models.superglobal import Preprocess, SuperGlobal, SuperGlobalCon
 from visionzoo.models.superglobal.checkpoint import to_official, to_ours
 from visionzoo.models.superglobal.pooling import gem, regional_gem, relup, scale_pool, smallest_side
 from visionzoo.models.superglobal.preprocess import crop_box
-from visionzoo.models.superglobal.rerank import neighbour_weights
+from visionzoo.models.superglobal.reranking import neighbour_weights
 
 
 @pytest.mark.parametrize("p", [2.5, 3.0, 4.6])

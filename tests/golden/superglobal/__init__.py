@@ -18,7 +18,7 @@ from visionzoo.models.superglobal.checkpoint import to_official, to_ours
 from visionzoo.models.superglobal.model import SCALES
 from visionzoo.models.superglobal.pooling import LearnedGeM, gem, regional_gem, relup, scale_pool
 from visionzoo.models.superglobal.preprocess import crop_box
-from visionzoo.models.superglobal.rerank import neighbour_weights, refined
+from visionzoo.models.superglobal.reranking import neighbour_weights, refined
 from visionzoo.weights import load_checkpoint
 
 from ..case import Case
