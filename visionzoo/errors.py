@@ -67,7 +67,7 @@ def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise VisionZooError(f"{path}: no permission to write here; choose another place with -o{tail}") from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG):
             raise VisionZooError(
                 f"{path}: cannot be written here ({error.strerror}); choose another name{tail}"
             ) from error

@@ -36,7 +36,12 @@ def test_long_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.ENOTDIR, "cannot be written")],
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EACCES, "no permission"),
+        (errno.ENOTDIR, "cannot be written"),
+        (errno.ENOENT, "cannot be written"),
+    ],
 )
 def test_failures_of_writing(number: int, says: str) -> None:
     with pytest.raises(VisionZooError, match=f"out.bin: .*{says}.*\\(3 are safe\\)"), writing("out.bin", "3 are safe"):
