@@ -136,6 +136,14 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
     assert "<img" in (tmp_path / "r.html").read_text()
     assert json.loads((tmp_path / "r.json").read_text())["options"]["box"] == [0, 0, 300, 150]
     assert run(capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "-o", "r.html")[0] == 2
+    code, _, err = run(capsys, "retrieve", "index", "samples/photos", "-o", "p.index", "--scales", 1)
+    assert code == 2
+    assert "other settings (scales)" in err
+    code, out, _ = run(
+        capsys, "retrieve", "index", "samples/queries", "-o", "one.index", "--scales", 1, "--max-side", 128
+    )
+    assert code == 0
+    assert "13 photos" in out
     code, out, _ = run(capsys, "retrieve", "info", "p.index", "--verify", "--json")
     assert json.loads(out)["problems"] == []
     code, out, err = run(

@@ -39,6 +39,10 @@ def index(
     max_side: Annotated[
         int | None, Parameter(help="Shrink photos to this longest side in pixels; 0: native size.")
     ] = None,
+    scales: Annotated[
+        Literal[1, 3, 5] | None,
+        Parameter(help="Sizes at which a photo is described: 1 is fastest; the default is the model's, 3."),
+    ] = None,
     store: Annotated[
         Literal["matrix", "faiss", "qdrant"], Parameter(help="Where a new index keeps its descriptors.")
     ] = "matrix",
@@ -64,12 +68,15 @@ def index(
 
     Example: visionzoo retrieve index ~/Pictures -o pictures.index
     """
+    from ...models.superglobal.model import SCALES
     from ..retrieve import RetrievePipeline
 
     for source in photos:
         if not source.exists() and not any(mark in str(source) for mark in "*?["):
             raise InputError(f"{source}: no such file or folder")
     settings: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "max_side": max_side}
+    if scales is not None:
+        settings["scales"] = SCALES[scales]
     if (output / "manifest.json").exists() and not rebuild:
         pipe = RetrievePipeline.for_index(output, device, dtype, **settings)
     else:
