@@ -53,7 +53,6 @@ def judge(outputs: Sequence[Tensor]) -> list[str]:
 
 
 def benchmark(
-    vs: str | None = None,
     rounds: int = 3,
     command: str = "",
     name: str = "superglobal_r50",
@@ -73,4 +72,4 @@ def benchmark(
         name_of_dtype = str(dtype).removeprefix("torch.")
         contestants.append(Contestant(f"visionzoo, {name_of_dtype}", partial(pipelined, fast, pictures, prepare)))
     title = f"{name}: {count} pictures of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
-    return compare(title, contestants, rounds=rounds, command=command, judge=judge)
+    return compare(title, contestants, rounds=rounds, command=command, items=count, unit="pictures", judge=judge)

@@ -62,9 +62,7 @@ def judge(outputs: Sequence[tuple[Tensor, Tensor]]) -> list[str]:
     ]
 
 
-def benchmark(
-    vs: str | None = None, rounds: int = 5, command: str = "", queries: int = 8, rows: int = 6322, dim: int = 2048
-) -> Table:
+def benchmark(rounds: int = 5, command: str = "", queries: int = 8, rows: int = 6322, dim: int = 2048) -> Table:
     """The table; on the CPU with one thread."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
@@ -76,6 +74,6 @@ def benchmark(
             Contestant("visionzoo", lambda: lean_form(asked, candidates)),
         ]
         title = f"Reranking {queries} queries, top {M} of {rows} descriptors of {dim}"
-        return compare(title, contestants, rounds=rounds, command=command, judge=judge)
+        return compare(title, contestants, rounds=rounds, command=command, items=queries, unit="queries", judge=judge)
     finally:
         torch.set_num_threads(threads)

@@ -14,22 +14,25 @@ from typing import Any
 from .errors import InputError
 from .registry import unknown
 
+
+@dataclass(frozen=True)
+class Entry:
+    """A benchmark: where it is ("module:function", in `benchmarks/` of a source checkout), and the peer it is measured beside."""
+
+    place: str
+    summary: str
+    peer: str
+
+
 BENCHMARKS = {
-    "superglobal-rerank": (
-        "benchmarks.superglobal_rerank:benchmark",
-        "reranking of the top 400 beside the published form",
-    ),
-    "superglobal-extract": (
-        "benchmarks.superglobal_extract:benchmark",
-        "descriptors beside a plain loop over pictures",
-    ),
+    "superglobal-rerank": Entry("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400", "published"),
+    "superglobal-extract": Entry("benchmarks.superglobal_extract:benchmark", "descriptors of pictures", "plain-loop"),
 }
-"""Name -> (place, summary). The scripts are in `benchmarks/` of a source checkout, and are not installed."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way of doing the work: `run()` does it once and returns something to compare, `unit` counts for throughput."""
+    """One way of doing the work: `run()` does it once and returns something to compare."""
 
     name: str
     run: Callable[[], Any]
@@ -42,6 +45,7 @@ class Measurement:
     name: str
     seconds: float
     cpu_seconds: float
+    per_second: float
     peak_mb: float
     ratio: float
     note: str = ""
@@ -55,6 +59,7 @@ class Table:
     rows: Sequence[Measurement]
     environment: dict[str, Any]
     command: str
+    unit: str = "runs"
     notes: Sequence[str] = field(default_factory=tuple)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,12 +69,13 @@ class Table:
         lines = [
             f"### {self.title}",
             "",
-            "| | seconds | CPU seconds | times as fast | peak extra memory | |",
-            "|---|---|---|---|---|---|",
+            f"| | seconds | CPU seconds | {self.unit}/s | times as fast | peak extra memory | |",
+            "|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
             lines.append(
-                f"| {row.name} | {row.seconds:.4g} | {row.cpu_seconds:.4g} | {row.ratio:.2f} | {row.peak_mb:.1f} MB | {row.note} |"
+                f"| {row.name} | {row.seconds:.4g} | {row.cpu_seconds:.4g} | {row.per_second:.4g} | {row.ratio:.2f} "
+                f"| {row.peak_mb:.1f} MB | {row.note} |"
             )
         e = self.environment
         versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
@@ -84,12 +90,15 @@ def compare(
     *,
     rounds: int = 5,
     command: str,
+    items: int = 1,
+    unit: str = "runs",
     judge: Callable[[Sequence[Any]], Sequence[str]] | None = None,
     notes: Sequence[str] = (),
 ) -> Table:
     """Run the contestants in turns and tabulate the medians; the first one is the peer that ratios refer to.
 
     Args:
+        items, unit: what one run gets done, for the throughput: 8, "queries".
         judge: is given every contestant's first output and returns a note for each, e.g. how far it is from the peer's.
     """
     from .devices import environment
@@ -113,10 +122,18 @@ def compare(
     peaks = [_peak_mb(contestant.run) for contestant in contestants]
     base = statistics.median(wall[0])
     rows = [
-        Measurement(c.name, statistics.median(w), statistics.median(p), peak, base / statistics.median(w), remark)
+        Measurement(
+            c.name,
+            statistics.median(w),
+            statistics.median(p),
+            items / statistics.median(w),
+            peak,
+            base / statistics.median(w),
+            remark,
+        )
         for c, w, p, peak, remark in zip(contestants, wall, cpu, peaks, remarks, strict=True)
     ]
-    return Table(title, rows, environment(), command, notes)
+    return Table(title, rows, environment(), command, unit, notes)
 
 
 def _synchronise() -> None:
@@ -136,7 +153,7 @@ def _peak_mb(run: Callable[[], Any]) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else the profiler talks about GPUs that are not there
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler talks about GPUs that are not there
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = peak = 0
@@ -149,7 +166,7 @@ def _peak_mb(run: Callable[[], Any]) -> float:
 
 def list_benchmarks() -> dict[str, str]:
     """Name -> what is measured."""
-    return {name: summary for name, (_, summary) in BENCHMARKS.items()}
+    return {name: f"{entry.summary}, beside: {entry.peer}" for name, entry in BENCHMARKS.items()}
 
 
 def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table:
@@ -160,11 +177,13 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
     """
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
-    place = f"visionzoo.{BENCHMARKS[name][0]}"
-    module, _, function = place.partition(":")
+    entry = BENCHMARKS[name]
+    if vs not in (None, entry.peer):
+        raise InputError(f"{name} is measured beside {entry.peer!r}, not {vs!r}")
+    module, _, function = f"visionzoo.{entry.place}".partition(":")
     if util.find_spec("visionzoo.benchmarks") is None:
         raise InputError(f"the benchmark {name} is part of the source checkout; clone the repository and run it there")
-    return getattr(import_module(module), function)(vs=vs, rounds=rounds, command=f"visionzoo bench {name}")
+    return getattr(import_module(module), function)(rounds=rounds, command=f"visionzoo bench {name}")
 
 
 __all__ = ["BENCHMARKS", "Contestant", "Measurement", "Table", "compare", "list_benchmarks", "run_benchmark"]

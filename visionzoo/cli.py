@@ -140,7 +140,7 @@ def doctor(*, json: AsJson = False) -> None:
 def bench(
     name: Annotated[str | None, Parameter(help="A benchmark; without one, the list.")] = None,
     *,
-    vs: Annotated[str | None, Parameter(help="Only beside this peer.")] = None,
+    vs: Annotated[str | None, Parameter(help="The peer to measure beside; the list names it.")] = None,
     rounds: Annotated[int, Parameter(help="Times each is measured, alternating; the median counts.")] = 5,
     json: AsJson = False,
 ) -> None:
