@@ -8,6 +8,7 @@ result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
 from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm
 from ..models.superglobal import rerank as rerank_candidates
 from ..models.superglobal.extraction import Described, describe
-from ..models.superglobal.index import Manifest, PhotoIndex, read_manifest
+from ..models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
 
 DEFAULT_MODEL = "superglobal_lite0"
 MAX_SIDE = {"superglobal_lite0": 448}
@@ -280,7 +281,7 @@ class RetrievePipeline:
         path = Path(path)
         files = [file.absolute() for file in list_images(sources)]
         files = [file for file in files if path.absolute() not in file.parents]
-        if rebuild and path.exists():
+        if path.exists() and (rebuild or was_never_finished(path)):
             _discard(path)
         started = time.monotonic()
         with self._open_for_writing(path, store) as index:
@@ -515,12 +516,7 @@ def _matches(index: PhotoIndex, ids: np.ndarray, scores: np.ndarray, order: np.n
 
 def _discard(path: Path) -> None:
     """Delete an index, and nothing else: a folder that is not one is refused."""
-    import shutil
-
-    from ..models.superglobal.index import CATALOG, MANIFEST, STORE
-
-    ours = {MANIFEST, CATALOG, STORE, f"{CATALOG}-journal", f"{CATALOG}-wal", f"{CATALOG}-shm"}
-    if not path.is_dir() or not (path / MANIFEST).exists() or {item.name for item in path.iterdir()} - ours:
+    if not is_index_folder(path):
         raise InputError(
             f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o"
         )

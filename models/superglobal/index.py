@@ -11,6 +11,7 @@ never points at a descriptor that is not there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -280,6 +281,28 @@ class PhotoIndex:
             self.store.remove(orphans)
             self.store.flush()
         return len(orphans)
+
+
+def is_index_folder(path: Path) -> bool:
+    """Whether `path` is a folder with the files of an index, whole or damaged, and nothing else in it."""
+    ours = {MANIFEST, CATALOG, STORE, f"{CATALOG}-journal"}
+    names = {item.name for item in path.iterdir()} if path.is_dir() else set()
+    known = (path / MANIFEST).is_file() or (path / CATALOG).is_file() or (path / STORE / "store.json").is_file()
+    return known and not names - ours
+
+
+def was_never_finished(path: Path) -> bool:
+    """Whether `path` holds what a run left that was killed while it made the index, before any photo was in it."""
+    if not is_index_folder(path) or (path / MANIFEST).exists():
+        return False
+    if not (path / CATALOG).exists():
+        return True
+    try:
+        with contextlib.closing(_connect(path / CATALOG, readonly=True)) as catalog:
+            tables = catalog.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            return tables == 0 or catalog.execute("SELECT count(*) FROM photos").fetchone()[0] == 0
+    except sqlite3.DatabaseError:
+        return False
 
 
 def read_manifest(path: Path) -> Manifest:
