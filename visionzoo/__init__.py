@@ -17,6 +17,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "models" / "__init__.py").i
     __path__.append(str(_root))  # a source checkout: visionzoo.models is <root>/models
 
 _names = {
+    "attention": "visionzoo.attention",  # a package that is also the function
     "create_model": "visionzoo.registry:create_model",
     "list_models": "visionzoo.registry:list_models",
     "list_pipelines": "visionzoo.registry:list_pipelines",
@@ -30,6 +31,7 @@ __getattr__, __dir__ = _attach(__name__, _names)
 __all__ = ["__version__", *_names]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from .attention import attention as attention
     from .cards import ModelCard as ModelCard
     from .errors import VisionZooError as VisionZooError
     from .registry import (

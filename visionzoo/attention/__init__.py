@@ -1,0 +1,44 @@
+"""Memory-efficient attention: one call, several backends, partial results that merge.
+
+Layout everywhere: (batch, heads, length, width). The module itself can be called: `visionzoo.attention(q, k, v)` is
+`visionzoo.attention.attention(q, k, v)`. In code that `torch.compile` traces, import the function.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..lazy import attach as _attach
+
+_names = {
+    "Segment": "visionzoo.attention.segments:Segment",
+    "VisionZooAttnProcessor": "visionzoo.attention.diffusion:VisionZooAttnProcessor",
+    "attention": "visionzoo.attention.functional:attention",
+    "attention_backend": "visionzoo.attention.select:attention_backend",
+    "attention_with_lse": "visionzoo.attention.functional:attention_with_lse",
+    "merge_attention": "visionzoo.attention.functional:merge_attention",
+    "segment_attention": "visionzoo.attention.segments:segment_attention",
+}
+__getattr__, __dir__ = _attach(__name__, _names)
+__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from .diffusion import VisionZooAttnProcessor as VisionZooAttnProcessor
+    from .functional import attention as attention
+    from .functional import attention_with_lse as attention_with_lse
+    from .functional import merge_attention as merge_attention
+    from .segments import Segment as Segment
+    from .segments import segment_attention as segment_attention
+    from .select import attention_backend as attention_backend
+
+
+class _CallableModule(ModuleType):
+    """The package `visionzoo.attention` is also the function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.attention(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,1 @@
+"""The backends of attention, each one class with `supports` and `forward`."""

@@ -1,0 +1,41 @@
+"""The reference: scores, softmax and product as they stand in a textbook. Memory is quadratic."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..call import AttentionCall, accumulate_dtype
+from .base import Backend
+
+__all__ = ["MathBackend"]
+
+
+class MathBackend(Backend):
+    """Holds the whole (B, H, L, N) score matrix in float32, or float64 for float64 inputs. For tests and tiny inputs."""
+
+    name: ClassVar[str] = "math"
+    autograd: ClassVar[Literal["none", "output", "both"]] = "both"
+
+    def supports(self, call: AttentionCall) -> str | None:
+        return None
+
+    def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        dtype = accumulate_dtype(call.q.dtype)
+        scores = call.q.to(dtype) @ call.k.to(dtype).transpose(-2, -1) * call.scale
+        if call.mask is not None:
+            if call.mask.dtype == torch.bool:
+                scores = scores.masked_fill(~call.mask, -torch.inf)
+            else:
+                scores = scores + call.mask.to(dtype)
+        highest = scores.detach().amax(-1, keepdim=True)
+        highest = highest.masked_fill(highest == -torch.inf, 0)
+        weights = torch.exp(scores - highest)
+        total = weights.sum(-1, keepdim=True)
+        empty = total == 0
+        total = total.masked_fill(empty, 1)
+        out = ((weights / total) @ call.v.to(dtype)).to(call.q.dtype)
+        lse = (total.log() + highest).masked_fill(empty, -torch.inf).squeeze(-1)
+        return out, lse

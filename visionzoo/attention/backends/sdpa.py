@@ -1,0 +1,127 @@
+"""torch's fused kernels: flash attention on CPU; cuDNN, flash and memory-efficient attention on CUDA."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..call import AttentionCall
+from .base import Backend
+
+__all__ = ["SdpaBackend"]
+
+_FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class SdpaBackend(Backend):
+    """Only the kernels that never hold the score matrix; what would fall back to the quadratic path is refused.
+
+    `F.scaled_dot_product_attention` gives no log-sum-exp, so calls that want one go to the operators below it.
+    """
+
+    name: ClassVar[str] = "sdpa"
+    autograd: ClassVar[Literal["none", "output", "both"]] = "output"
+
+    def supports(self, call: AttentionCall) -> str | None:
+        device, dtype = call.q.device.type, call.q.dtype
+        if device == "cpu":
+            if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+                return f"torch {torch.__version__} has no flash attention for the CPU"
+            if call.mask_needs_grad:
+                return "flash attention on the CPU gives a mask no gradient"
+            return None
+        if device in ("cuda", "meta"):
+            if dtype not in (torch.float32, *_HALF):
+                return f"fused kernels compute in float32, float16 and bfloat16, not {_short(dtype)}"
+            if call.needs_lse and call.mask_needs_grad:
+                return "the kernels that return a log-sum-exp give a mask no gradient"
+            return None
+        return f"torch holds the whole score matrix on {device}"
+
+    def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        if call.q.device.type == "cpu":
+            return _cpu(call)
+        if call.needs_lse:
+            return _cuda_with_lse(call)
+        mask = call.mask
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(call.q.dtype)
+        with sdpa_kernel(_FUSED):
+            out = F.scaled_dot_product_attention(call.q, call.k, call.v, attn_mask=mask, scale=call.scale)
+        if mask is not None:  # a row without keys comes back as NaN from some kernels
+            out = out.masked_fill(_empty_rows(mask).unsqueeze(-1), 0)
+        return out, None
+
+
+def _cpu(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    q, k, v = _one_width(call.q, call.k, call.v)
+    mask = None if call.mask is None else _additive(call.mask, q.dtype)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, False, attn_mask=mask, scale=call.scale
+    )
+    out = out[..., : call.v.shape[3]]
+    if not call.needs_lse:
+        return out, None
+    if call.mask is not None:  # the kernel says 0 for a row without keys
+        lse = lse.masked_fill(_empty_rows(call.mask), -torch.inf)
+    return out, lse
+
+
+def _cuda_with_lse(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    width, queries = call.v.shape[3], call.q.shape[2]
+    if call.mask is None and call.q.dtype in _HALF and max(call.q.shape[3], width) <= 256:
+        q, k, v = _one_width(call.q, call.k, call.v, multiple=8)
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, False, scale=call.scale)[:2]
+        return out[..., :width], lse[..., :queries]
+    bias = None if call.mask is None else _aligned_bias(call)
+    q, k, v = (_widen(t, -(-t.shape[3] // 8) * 8) for t in (call.q, call.k, call.v))
+    out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+        q, k, v, bias, True, 0.0, False, scale=call.scale
+    )[:2]
+    out, lse = out[..., :width], lse[..., :queries]
+    if call.mask is not None:
+        empty = _empty_rows(call.mask)
+        out, lse = out.masked_fill(empty.unsqueeze(-1), 0), lse.masked_fill(empty, -torch.inf)
+    return out, lse
+
+
+def _one_width(q: Tensor, k: Tensor, v: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v padded with zeros to a common width: zeros change neither the scores nor the other columns."""
+    width = -(-max(q.shape[3], v.shape[3]) // multiple) * multiple
+    return _widen(q, width), _widen(k, width), _widen(v, width)
+
+
+def _widen(tensor: Tensor, width: int) -> Tensor:
+    return tensor if tensor.shape[3] == width else F.pad(tensor, (0, width - tensor.shape[3]))
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def _aligned_bias(call: AttentionCall) -> Tensor:
+    """The mask as (B, H, L, N) in the dtype of q, rows starting at multiples of 16 values as the kernel reads them."""
+    assert call.mask is not None
+    mask = _additive(call.mask, call.q.dtype)
+    keys = call.k.shape[2]
+    if mask.shape[3] == 1:
+        mask = mask.expand(-1, -1, -1, keys)
+    if keys % 16 or mask.stride(3) != 1:
+        mask = F.pad(mask, (0, -keys % 16))[..., :keys]
+    return mask.expand(*call.q.shape[:3], keys)
+
+
+def _empty_rows(mask: Tensor) -> Tensor:
+    """Which rows of a mask let no key through; broadcasts to (B, H, L)."""
+    return ~mask.any(-1) if mask.dtype == torch.bool else (mask == -torch.inf).all(-1)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,121 @@
+"""What every backend is given: checked inputs in one layout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["AttentionCall", "accumulate_dtype", "expand_mask", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """Inputs of one attention, checked: `softmax(scale * q k^T + mask) v`.
+
+    Attributes:
+        q: (B, H, L, Dk).
+        k: (B, H, N, Dk); batches or heads that were broadcast have stride 0.
+        v: (B, H, N, Dv).
+        mask: None, or boolean (True takes part) or additive float, four dimensions that broadcast to (B, H, L, N).
+        scale: what scores are multiplied by.
+        needs_lse: the log-sum-exp of the scores is wanted beside the output.
+        needs_grad: some input wants a gradient.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    scale: float
+    needs_lse: bool = False
+    needs_grad: bool = False
+
+    @property
+    def mask_needs_grad(self) -> bool:
+        return self.mask is not None and self.mask.requires_grad and torch.is_grad_enabled()
+
+    def with_tensors(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> AttentionCall:
+        return replace(self, q=q, k=k, v=v, mask=mask)
+
+
+def prepare(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, *, needs_lse: bool
+) -> AttentionCall:
+    """Check shapes, dtypes and devices, and bring all to four dimensions.
+
+    Raises:
+        InputError: with the shapes that do not fit and those that would.
+    """
+    if q.ndim == 3:  # one head, no head axis
+        if k.ndim != 3 or v.ndim != 3:
+            raise InputError(f"q has no head axis, so k and v must have none: got {_shapes(q, k, v)}")
+        q, k, v = q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)
+        if mask is not None and mask.ndim == 3:
+            mask = mask.unsqueeze(1)
+    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
+        raise InputError(
+            f"expected q (batch, heads, length, key width), k (batch, heads, keys, key width) and "
+            f"v (batch, heads, keys, value width), or all three without the head axis; got {_shapes(q, k, v)}"
+        )
+    if k.shape[:3] != v.shape[:3]:
+        raise InputError(f"k and v must agree in batch, heads and number of keys: got {_shapes(q, k, v)}")
+    if q.shape[3] != k.shape[3] or q.shape[3] == 0 or v.shape[3] == 0:
+        raise InputError(f"q and k must have one width of at least 1, v any of at least 1: got {_shapes(q, k, v)}")
+    if not (q.dtype == k.dtype == v.dtype) or not q.is_floating_point():
+        raise InputError(f"q, k and v must share one floating dtype: got {q.dtype}, {k.dtype}, {v.dtype}")
+    if not (q.device == k.device == v.device) or (mask is not None and mask.device != q.device):
+        raise InputError(
+            f"q, k, v and mask must be on one device: got {q.device}, {k.device}, {v.device}"
+            + ("" if mask is None else f", {mask.device}")
+            + "; segment_attention streams keys and values from the host"
+        )
+    batch, heads = q.shape[0], q.shape[1]
+    if k.shape[0] != batch:
+        if k.shape[0] != 1 and batch != 1:
+            raise InputError(f"the batch of k and v must be that of q, or one of them 1: got {_shapes(q, k, v)}")
+        batch = max(batch, k.shape[0]) if min(batch, k.shape[0]) else 0
+        q = q.expand(batch, -1, -1, -1)
+        k, v = k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)
+    if k.shape[1] != heads and (k.shape[1] == 0 or heads % k.shape[1]):
+        raise InputError(f"the heads of q must be a multiple of those of k and v: got {_shapes(q, k, v)}")
+    if mask is not None:
+        mask = _check_mask(mask, (batch, heads, q.shape[2], k.shape[2]))
+    if scale is None:
+        scale = 1.0 / math.sqrt(q.shape[3])
+    elif not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise InputError(f"scale is {scale!r}; give a finite number, or None for 1 / sqrt(key width)")
+    needs_grad = torch.is_grad_enabled() and (
+        q.requires_grad or k.requires_grad or v.requires_grad or (mask is not None and mask.requires_grad)
+    )
+    return AttentionCall(q, k, v, mask, float(scale), needs_lse, needs_grad)
+
+
+def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise InputError(
+            f"mask is {mask.dtype}; give booleans (True takes part in the attention) or floats that are added to the scores"
+        )
+    if mask.ndim > 4 or any(
+        have not in (1, want) for have, want in zip(reversed(mask.shape), reversed(shape), strict=False)
+    ):
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}")
+    return mask[(None,) * (4 - mask.ndim)]
+
+
+def expand_mask(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    """The mask as (B, H, L, N), broadcast dimensions with stride 0."""
+    return mask.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums and the log-sum-exp are kept in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:
+    return f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
