@@ -119,7 +119,7 @@ def compare(
             wall[place].append(time.perf_counter() - started)
             cpu[place].append(time.process_time() - used)
     # last: the profiler that counts memory slows what runs after it in the same process
-    peaks = [_peak_mb(contestant.run) for contestant in contestants]
+    peaks = [peak_memory_mb(contestant.run) for contestant in contestants]
     base = statistics.median(wall[0])
     rows = [
         Measurement(
@@ -143,7 +143,7 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def _peak_mb(run: Callable[[], Any]) -> float:
+def peak_memory_mb(run: Callable[[], Any]) -> float:
     """Most memory that one run holds beyond what was there: CUDA's own count, else torch's CPU allocations."""
     import torch
 
@@ -186,4 +186,4 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
     return getattr(import_module(module), function)(rounds=rounds, command=f"visionzoo bench {name}")
 
 
-__all__ = ["BENCHMARKS", "Contestant", "Measurement", "Table", "compare", "list_benchmarks", "run_benchmark"]
+__all__ = ["BENCHMARKS", "Contestant", "Measurement", "Table", "compare", "list_benchmarks", "peak_memory_mb", "run_benchmark"]

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from .call import AttentionCall, accumulate_dtype, expand_mask
 
-__all__ = ["Gradients", "backward", "forward"]
+__all__ = ["MULTIPLIES_BFLOAT16", "Gradients", "backward", "forward", "merge_into"]
 
-_QUERIES, _KEYS = 1024, 1024
+_QUERIES, _KEYS = 256, 2048
 _SCORES = {"cpu": 1 << 21, "cuda": 1 << 25}  # entries of a block of scores: 8 MB, 128 MB in float32
+# Whether this CPU has instructions for products of bfloat16 (AVX512-BF16, AMX).
+MULTIPLIES_BFLOAT16: bool = any(
+    getattr(torch.cpu, check, bool)() for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+)
+_NO_KEY = -1e37  # a log-sum-exp below this is that of the lowest numbers, which stand for -inf
 # torch multiplies half-precision matrices on CUDA with a float32 result since 2.8
 _WIDE_PRODUCTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 
@@ -31,42 +36,88 @@ class Gradients:
     mask: Tensor | None
 
 
-def forward(call: AttentionCall) -> tuple[Tensor, Tensor]:
-    """Output (B, H, L, Dv) in the dtype of q, log-sum-exp (B, H, L) in float32 (float64 for float64)."""
+def forward(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    """Output (B, H, L, Dv) in the dtype of q, and where asked for the log-sum-exp (B, H, L) in float32 or float64.
+
+    Each block of keys gives a whole softmax (torch's is one fused pass, its exp alone is slower) and its log-sum-exp;
+    blocks merge by these.
+    """
     q, k, v = call.q, call.k, call.v
     dtype = accumulate_dtype(q.dtype)
     out = q.new_empty((*q.shape[:3], v.shape[3]))
-    lse = torch.empty(q.shape[:3], dtype=dtype, device=q.device)
+    lse = torch.empty(q.shape[:3], dtype=dtype, device=q.device) if call.needs_lse else None
     mask = None if call.mask is None else expand_mask(call.mask, q, k)
+    narrow = _fast_bfloat16(q) and (mask is None or mask.dtype == torch.bool)
     for here, keys in _outer_blocks(q, k):
         q_block = q[here]
-        total, shift, result = None, None, None
+        result, total = None, None
         for columns in keys:
-            scores = _scores(q_block, k[here[:2]][:, :, columns], mask, here, columns, call.scale, dtype)
-            highest = scores.amax(-1, keepdim=True)
-            if shift is not None:
-                highest = torch.maximum(highest, shift)
-            anchor = highest.masked_fill(highest == -torch.inf, 0) if mask is not None else highest
-            weights = scores.sub_(anchor).exp_()
-            part_total = weights.sum(-1, keepdim=True)
-            part = _product(weights, v[here[:2]][:, :, columns], dtype)
-            if shift is None or total is None or result is None:
-                total, result = part_total, part
+            k_block, v_block = k[here[:2]][:, :, columns], v[here[:2]][:, :, columns]
+            wants_lse = lse is not None or mask is not None or len(keys) > 1
+            mask_block = None if mask is None else mask[here][..., columns]
+            if narrow:
+                part, part_lse = _narrow_block(q_block, k_block, v_block, mask_block, call.scale, wants_lse)
             else:
-                decay = torch.exp(shift - anchor)
-                total = total.mul_(decay).add_(part_total)
-                result = result.mul_(decay).add_(part)
-            shift = highest
-        assert total is not None and shift is not None and result is not None
+                scores = _scores(q_block, k_block, mask_block, call.scale, dtype)
+                part, part_lse = _wide_block(scores, v_block, wants_lse)
+            if result is None or total is None:
+                result, total = part if len(keys) == 1 else part.to(dtype), part_lse
+            else:
+                assert part_lse is not None
+                total = merge_into(result, total, part, part_lse)
+        assert result is not None
         if mask is not None:
-            empty = total == 0
-            result /= total.masked_fill(empty, 1)
-            lse[here] = torch.where(empty, -torch.inf, total.log() + shift).squeeze(-1)
-        else:
-            result /= total
-            lse[here] = (total.log_() + shift).squeeze(-1)
+            assert total is not None
+            empty = total < _NO_KEY
+            result = result.masked_fill(empty.unsqueeze(-1), 0)
+            total = total.masked_fill(empty, -torch.inf)
         out[here] = result
+        if lse is not None and total is not None:
+            lse[here] = total
     return out, lse
+
+
+def merge_into(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> Tensor:
+    """`merge_attention` of (out, lse) and (part, part_lse): changes `out` in place and returns the new log-sum-exp."""
+    total = torch.logaddexp(lse, part_lse)
+    weight = torch.exp(part_lse - total.masked_fill(total == -torch.inf, 0))
+    out.lerp_(part.to(out.dtype), weight.unsqueeze(-1))
+    return total
+
+
+def _wide_block(scores: Tensor, v: Tensor, wants_lse: bool) -> tuple[Tensor, Tensor | None]:
+    weights = torch.softmax(scores, -1)
+    # the largest weight is exp(largest score - lse)
+    lse = scores.amax(-1) - weights.amax(-1).log() if wants_lse else None
+    return _product(weights, v, scores.dtype), lse
+
+
+def _narrow_block(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, wants_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Both products in bfloat16, which a CPU with instructions for it multiplies five times as fast as float32.
+
+    torch rounds such a product to bfloat16, too coarse for scores far from 0. So a constant near the largest score of
+    each row is subtracted inside the product, by one more column: the scores that matter come out near 0, where
+    bfloat16 is fine. The constant cancels in the softmax and is added to the log-sum-exp.
+    """
+    some = slice(None, None, max(1, min(8, k.shape[2] // 8)))
+    column = -(q @ k[:, :, some].transpose(-2, -1)).amax(-1, keepdim=True)
+    shape = (*q.shape[:3], k.shape[2])
+    q_wide = torch.cat([q, column], -1).flatten(0, 1)
+    k_wide = torch.cat([k, torch.ones_like(k[..., :1])], -1).flatten(0, 1)
+    unused = q.new_empty(()).expand(q_wide.shape[0], *shape[2:])
+    scores = torch.baddbmm(unused, q_wide, k_wide.transpose(-2, -1), beta=0, alpha=scale).view(shape)
+    scores = _masked(scores, mask)
+    if not wants_lse:
+        return torch.softmax(scores, -1) @ v, None
+    weights = torch.softmax(scores, -1, dtype=torch.float32)
+    lse = scores.amax(-1).float() - weights.amax(-1).log() - column.squeeze(-1).float() * scale
+    return weights.to(q.dtype) @ v, lse
+
+
+def _fast_bfloat16(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" and MULTIPLIES_BFLOAT16
 
 
 def backward(
@@ -99,7 +150,7 @@ def backward(
         zeros(v) if wanted[2] else None,
         zeros(call.mask) if wanted[3] and call.mask is not None else None,
     )
-    # a row without any key has lse -inf and weights exp(-inf - -inf); +inf makes them the zeros they are
+    # a row without any key has lse -inf; with +inf its weights come out as the zeros they are
     lse = lse.masked_fill(lse == -torch.inf, torch.inf).unsqueeze(-1)
     delta = delta.unsqueeze(-1)
     for here, keys in _outer_blocks(q, k):
@@ -107,7 +158,8 @@ def backward(
         q_block, grad_block = q[here], out_grad[here]
         for columns in keys:
             k_block, v_block = k[batch_heads][:, :, columns], v[batch_heads][:, :, columns]
-            weights = _scores(q_block, k_block, mask, here, columns, call.scale, dtype).sub_(lse[here]).exp_()
+            mask_block = None if mask is None else mask[here][..., columns]
+            weights = _scores(q_block, k_block, mask_block, call.scale, dtype).sub_(lse[here]).exp_()
             if sums.v is not None:
                 sums.v[batch_heads][:, :, columns] += _product(weights.transpose(-2, -1), grad_block, dtype)
             if sums.q is None and sums.k is None and sums.mask is None:
@@ -123,35 +175,32 @@ def backward(
     return sums
 
 
-def _scores(
-    q: Tensor,
-    k: Tensor,
-    mask: Tensor | None,
-    here: tuple[slice, slice, slice],
-    columns: slice,
-    scale: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    scores = _product(q, k.transpose(-2, -1), dtype).mul_(scale)
-    if mask is not None:
-        part = mask[here][..., columns]
-        if part.dtype == torch.bool:
-            scores.masked_fill_(~part, -torch.inf)
-        else:
-            scores += part
-    return scores
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, dtype: torch.dtype) -> Tensor:
+    return _masked(_product(q, k.transpose(-2, -1), dtype, scale), mask)
 
 
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b, summed and returned in `dtype`; half-precision operands stay so where the device can widen the sums."""
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Applies a mask in place: the lowest finite number, not -inf, where it leaves a key out."""
+    if mask is None:
+        return scores
+    lowest = torch.finfo(scores.dtype).min
+    if mask.dtype == torch.bool:
+        return scores.masked_fill_(~mask, lowest)
+    return scores.add_(mask).clamp_(min=lowest)
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
+    """scale * a @ b, summed and returned in `dtype`; half-precision operands stay so where the device widens the sums."""
     half = b.dtype if b.dtype != dtype else a.dtype
-    if half == dtype:
-        return a @ b
-    if b.device.type == "cuda" and _WIDE_PRODUCTS:
-        shape = (*a.shape[:-1], b.shape[-1])
-        a, b = a.to(half).reshape(-1, *a.shape[-2:]), b.to(half).reshape(-1, *b.shape[-2:])
-        return torch.bmm(a, b, out_dtype=dtype).view(shape)
-    return a.to(dtype) @ b.to(dtype)
+    shape = (*a.shape[:-1], b.shape[-1])
+    if half != dtype and b.device.type == "cuda" and _WIDE_PRODUCTS:
+        product = torch.bmm(a.to(half).flatten(0, 1), b.to(half).flatten(0, 1), out_dtype=dtype)
+        return (product if scale == 1 else product.mul_(scale)).view(shape)
+    a, b = a.to(dtype).flatten(0, 1), b.to(dtype).flatten(0, 1)
+    if scale == 1:
+        return torch.bmm(a, b).view(shape)
+    unused = a.new_empty(()).expand(a.shape[0], *shape[2:])
+    return torch.baddbmm(unused, a, b, beta=0, alpha=scale).view(shape)
 
 
 def _add_to_mask(total: Tensor, grad: Tensor, here: tuple[slice, slice, slice], columns: slice) -> None:

@@ -103,7 +103,9 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     if mask.ndim > 4 or any(
         have not in (1, want) for have, want in zip(reversed(mask.shape), reversed(shape), strict=False)
     ):
-        raise InputError(f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}")
+        raise InputError(
+            f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}"
+        )
     return mask[(None,) * (4 - mask.ndim)]
 
 

@@ -96,7 +96,7 @@ def merge_attention(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def attend(call: AttentionCall, backend: str) -> tuple[Tensor, Tensor | None]:
     """Compute a checked call: settle what no backend should care about, choose one, and see to gradients."""
-    q, k, v, mask = call.q, call.k, call.v, call.mask
+    q, k, v = call.q, call.k, call.v
     if q.shape[1] != k.shape[1]:
         return _grouped(call, backend)
     if 0 in (*q.shape[:3], k.shape[2]):

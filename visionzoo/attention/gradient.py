@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ def differentiable(backend: Backend, call: AttentionCall) -> tuple[Tensor, Tenso
 
     The backward keeps q, k, v, the output and the log-sum-exp, and recomputes the weights block by block.
     """
+    call = replace(call, needs_lse=True)
     return _Attention.apply(backend, call, call.q, call.k, call.v, call.mask)  # type: ignore[no-any-return]
 
 
@@ -44,7 +46,8 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, out_grad: Tensor | None, lse_grad: Tensor | None) -> Any:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        out_grad, lse_grad = grads
         q, k, v, mask, out, lse = ctx.saved_tensors
         if out_grad is None and lse_grad is None:
             return (None,) * 6

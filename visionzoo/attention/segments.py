@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, overload
@@ -91,17 +92,17 @@ def segment_attention(
     Raises:
         InputError: pieces that fit neither `q` nor each other, or no piece at all (the value width is then unknown).
     """
-    pieces = [Segment(*segment) for segment in segments]
+    pieces = [segment if isinstance(segment, Segment) else Segment(*segment) for segment in segments]
     q4, pieces, mask = _check(q, pieces, mask)
-    scale = scale if scale is not None else q.shape[-1] ** -0.5
-    plan = _Plan(tuple(_passes(pieces, q4.device)), scale, backend, len(pieces))
+    factor = 1 / math.sqrt(max(1, q4.shape[3])) if scale is None else scale
+    plan = _Plan(tuple(_passes(pieces)), factor, backend)
     flat = [tensor for piece in pieces for tensor in (piece.k, piece.v)]
     wants_grad = torch.is_grad_enabled() and any(
         t.requires_grad for t in (q4, *flat, *([] if mask is None else [mask]))
     )
     if len(plan.passes) == 1 and all(t.device == q4.device for t in flat):
         k, v, part = next(iter(_stream(plan, q4, mask, pieces)))
-        out, lse = attend(prepare(q4, k, v, part, scale, needs_lse=return_lse), backend)
+        out, lse = attend(prepare(q4, k, v, part, factor, needs_lse=return_lse), backend)
     elif wants_grad:
         out, lse = _Segments.apply(plan, [piece.length for piece in pieces], q4, mask, *flat)
     else:
@@ -128,7 +129,6 @@ class _Plan:
     passes: tuple[_Pass, ...]
     scale: float
     backend: str
-    count: int
 
 
 def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tensor, list[Segment], Tensor | None]:
@@ -172,7 +172,7 @@ def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tenso
     return q, checked, mask
 
 
-def _passes(pieces: Sequence[Segment], device: torch.device) -> Iterator[_Pass]:
+def _passes(pieces: Sequence[Segment]) -> Iterator[_Pass]:
     """Each piece by itself; runs of small ones together, as one pass costs about the same for 1 key as for 500."""
     waiting: list[int] = []
     start = stop = 0
@@ -232,20 +232,12 @@ def _forward(plan: _Plan, q: Tensor, mask: Tensor | None, pieces: Sequence[Segme
         part, part_lse = attend(prepare(q, k, v, part_mask, plan.scale, needs_lse=True), plan.backend)
         assert part_lse is not None
         if out is None or lse is None:
-            out, lse = (part.to(accumulate_dtype(q.dtype)), part_lse.clone()) if several else (part, part_lse)
+            out, lse = part.to(accumulate_dtype(q.dtype), copy=True) if several else part, part_lse
         else:
-            _merge_into(out, lse, part, part_lse)
+            lse = blocks.merge_into(out, lse, part, part_lse)
     assert out is not None
     assert lse is not None
     return out.to(q.dtype), lse
-
-
-def _merge_into(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
-    """`merge_attention` of two, in place."""
-    total = torch.logaddexp(lse, part_lse)
-    weight = torch.exp(part_lse - total.masked_fill(total == -torch.inf, 0))
-    out.lerp_(part.to(out.dtype), weight.unsqueeze(-1))
-    lse.copy_(total)
 
 
 class _Segments(torch.autograd.Function):
@@ -261,7 +253,8 @@ class _Segments(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, out_grad: Tensor | None, lse_grad: Tensor | None) -> Any:
+    def backward(ctx: Any, *out_grads: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        out_grad, lse_grad = out_grads
         q, mask, out, lse, *flat = ctx.saved_tensors
         nothing = (None,) * (4 + len(flat))
         if out_grad is None and lse_grad is None:
@@ -331,9 +324,7 @@ def _backward_pass(
         for own in heads:
             part_mask = mask if mask is None or mask.shape[1] == 1 else mask[:, own]
             parts.append(
-                _backward_pass(
-                    q[:, own], k, v, part_mask, scale, out_grad[:, own], lse[:, own], delta[:, own], wanted
-                )
+                _backward_pass(q[:, own], k, v, part_mask, scale, out_grad[:, own], lse[:, own], delta[:, own], wanted)
             )
         if wanted[0]:
             sums.q = torch.stack([part.q for part in parts if part.q is not None], 2).flatten(1, 2)

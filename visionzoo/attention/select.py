@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..lazy import resolve
 from .backends.base import Backend
+from .backends.chunked import ChunkedBackend
+from .backends.reference import MathBackend
+from .backends.sdpa import SdpaBackend
+from .blocks import MULTIPLIES_BFLOAT16
 from .call import AttentionCall
 
 if TYPE_CHECKING:
@@ -36,22 +40,65 @@ BACKENDS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """On `device`, calls that are `like` this go to the first of `order` that takes them."""
+    """On `device` ("any" is the rest), calls that are `like` this go to the first of `order` that takes them."""
 
     device: str
     like: str
+    fits: Callable[[AttentionCall], bool]
     order: tuple[str, ...]
+    why: str
 
-    def fits(self, call: AttentionCall) -> bool:
-        if self.device not in (call.q.device.type, "any"):
-            return False
-        return self.like != "key and value widths differ" or call.k.shape[3] != call.v.shape[3]
+
+def _scores(call: AttentionCall) -> int:
+    return call.q.shape[0] * call.q.shape[1] * call.q.shape[2] * call.k.shape[2]
+
+
+def _plain(call: AttentionCall) -> bool:
+    return not call.needs_grad and (call.mask is None or call.mask.dtype == torch.bool)
 
 
 # The times behind this table: docs/benchmarks.md, "Attention".
 RULES = (
-    Rule("cpu", "key and value widths differ", ("chunked",)),
-    Rule("any", "all else", ("sdpa", "chunked")),
+    Rule(
+        "cpu",
+        "with gradients",
+        lambda call: call.needs_grad,
+        ("sdpa", "chunked"),
+        "torch's own backward is the fastest; chunked gives a mask its gradient",
+    ),
+    Rule(
+        "cpu",
+        "k and v of different width",
+        lambda call: call.k.shape[3] != call.v.shape[3],
+        ("chunked",),
+        "sdpa would compute with the wider of the two",
+    ),
+    Rule(
+        "cpu",
+        "bfloat16, a CPU that multiplies it, 2^18 scores or more, no additive mask",
+        lambda call: (
+            call.q.dtype == torch.bfloat16 and MULTIPLIES_BFLOAT16 and _scores(call) >= 1 << 18 and _plain(call)
+        ),
+        ("chunked",),
+        "both products run in bfloat16, in sdpa at the speed of float32",
+    ),
+    Rule(
+        "cpu",
+        "float16, 2^14 scores or more",
+        lambda call: call.q.dtype == torch.float16 and _scores(call) >= 1 << 14,
+        ("chunked",),
+        "sdpa converts to and from float16 more often",
+    ),
+    Rule(
+        "cpu",
+        "at most 64 keys, 2^14 scores or more, float32",
+        lambda call: call.q.dtype == torch.float32 and call.k.shape[2] <= 64 and _scores(call) >= 1 << 14,
+        ("chunked",),
+        "one batched product beats a kernel call per window",
+    ),
+    Rule("cpu", "all else", lambda call: True, ("sdpa", "chunked"), "torch's fused kernel"),
+    Rule("cuda", "all", lambda call: True, ("sdpa", "chunked"), "torch's fused kernels; not measured"),
+    Rule("any", "all", lambda call: True, ("sdpa", "chunked"), "no kernel of torch's that keeps memory small"),
 )
 
 _override: ContextVar[tuple[str, ...]] = ContextVar("visionzoo_attention", default=())
@@ -102,9 +149,14 @@ def asked_for(backend: str) -> tuple[tuple[str, ...], str]:
     return ("auto",), ""
 
 
-@functools.cache
+# Those that `auto` chooses from are there from the start: what torch.compile traces must not import.
+_instances: dict[str, Backend] = {backend.name: backend for backend in (SdpaBackend(), ChunkedBackend(), MathBackend())}
+
+
 def backend_named(name: str) -> Backend:
-    return resolve(BACKENDS[name])()
+    if name not in _instances:
+        _instances[name] = resolve(BACKENDS[name])()
+    return _instances[name]
 
 
 def choose(call: AttentionCall, backend: str = "auto") -> Backend:
@@ -128,9 +180,7 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
     )
 
 
-def segmented_backend(
-    backend: str, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None
-) -> Backend | None:
+def segmented_backend(backend: str, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> Backend | None:
     """The backend that goes over all pieces at once, where the first one asked for does."""
     name = asked_for(backend)[0][0]
     if name == "auto":
@@ -140,4 +190,5 @@ def segmented_backend(
 
 
 def order_for(call: AttentionCall) -> tuple[str, ...]:
-    return next(rule.order for rule in RULES if rule.fits(call))
+    device = call.q.device.type
+    return next(rule.order for rule in RULES if rule.device in (device, "any") and rule.fits(call))

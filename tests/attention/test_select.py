@@ -1,0 +1,162 @@
+"""Which backend is taken, who may say so, and what it may cost."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from visionzoo import VisionZooError
+from visionzoo.attention import attention, attention_backend, attention_with_lse
+from visionzoo.attention.backends.base import Backend
+from visionzoo.attention.backends.sdpa import SdpaBackend
+from visionzoo.attention.call import prepare
+from visionzoo.attention.select import BACKENDS, RULES, backend_named, choose
+from visionzoo.benchmark import peak_memory_mb
+
+
+def call(q=(1, 2, 8, 16), k=None, v=None, dtype=torch.float32, mask=None, grad=False, **options):
+    q_, k_, v_ = (torch.zeros(shape, dtype=dtype) for shape in (q, k or q, v or k or q))
+    return prepare(q_.requires_grad_(grad), k_, v_, mask, None, needs_lse=options.get("lse", False))
+
+
+def test_every_name_is_a_backend() -> None:
+    for name in BACKENDS:
+        backend = backend_named(name)
+        assert isinstance(backend, Backend)
+        assert backend.name == name
+    assert {name for rule in RULES for name in rule.order} <= set(BACKENDS)
+
+
+def test_auto_always_has_an_answer() -> None:
+    long = (2, 4, 1024, 64)
+    for c in (
+        call(),
+        call(dtype=torch.float64),
+        call(long, dtype=torch.bfloat16),
+        call(long, dtype=torch.float16),
+        call((64, 1, 64, 32)),
+        call(v=(1, 2, 8, 48)),
+        call(grad=True),
+        call(mask=torch.zeros(8, 8, requires_grad=True)),
+        call(lse=True),
+    ):
+        assert choose(c).name in ("sdpa", "chunked")
+    assert choose(call(mask=torch.zeros(8, 8, requires_grad=True))).name == "chunked"
+    assert choose(call(v=(1, 2, 8, 48))).name == "chunked"
+
+
+def test_argument_before_context_before_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(call()).name == "sdpa"
+    monkeypatch.setenv("VISIONZOO_ATTENTION", "math")
+    assert choose(call()).name == "math"
+    with attention_backend("chunked"):
+        assert choose(call()).name == "chunked"
+        assert choose(call(), "sdpa").name == "sdpa"
+        with attention_backend("math"):
+            assert choose(call()).name == "math"
+        assert choose(call()).name == "chunked"
+    assert choose(call()).name == "math"
+
+
+def test_a_list_is_an_order_of_preference(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_grad = call(mask=torch.zeros(8, 8, requires_grad=True))
+    with attention_backend("sdpa", "math"):
+        assert choose(with_grad).name == "math"
+    monkeypatch.setenv("VISIONZOO_ATTENTION", "sdpa, auto")
+    assert choose(with_grad).name == "chunked"
+
+
+def test_a_backend_that_cannot_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = torch.randn(1, 1, 4, 8)
+    mask = torch.zeros(4, 4, requires_grad=True)
+    with pytest.raises(
+        VisionZooError, match=r"attention_backend\('sdpa'\).*gives a mask no gradient.*use backend='auto'"
+    ):
+        with attention_backend("sdpa"):
+            attention(q, q, q, mask=mask)
+    monkeypatch.setenv("VISIONZOO_ATTENTION", "sdpaa")
+    with pytest.raises(VisionZooError, match="sdpaa"):
+        attention(q, q, q)
+    with pytest.raises(VisionZooError, match="names no backend"):
+        with attention_backend():
+            pass
+
+
+def test_the_context_belongs_to_its_thread() -> None:
+    seen = []
+    with attention_backend("math"):
+        thread = threading.Thread(target=lambda: seen.append(choose(call()).name))
+        thread.start()
+        thread.join()
+    assert seen == ["sdpa"]
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "chunked", "auto"])
+@pytest.mark.parametrize("value_width", [16, 48])
+@pytest.mark.parametrize("kind", ["output", "lse", "gradient", "bfloat16", "float16", "keys"])
+def test_no_quadratic_memory(backend: str, value_width: int, kind: str) -> None:
+    """All scores of 4096 x 4096 would be 64 MB in float32, 32 MB in half precision."""
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(kind, torch.float32)
+    q, k, v = (torch.randn(1, 1, 4096, w, dtype=dtype) for w in (16, 16, value_width))
+    mask = torch.rand(1, 1, 1, 4096) > 0.5 if kind == "keys" else None
+    q.requires_grad_(kind == "gradient")
+
+    def run() -> None:
+        out, lse = attention_with_lse(q, k, v, mask=mask, backend=backend)
+        if kind == "gradient":
+            (out.sum() + lse.sum()).backward()
+
+    assert peak_memory_mb(run) < 30
+    assert peak_memory_mb(lambda: attention(q, k, v, mask=mask, backend=backend)) < 30
+
+
+def test_the_reference_shows_what_the_memory_test_would_find() -> None:
+    q = torch.randn(1, 1, 4096, 16)
+    assert peak_memory_mb(lambda: attention(q, q, q, backend="math")) > 64
+
+
+@pytest.mark.parametrize("lse", [False, True])
+@pytest.mark.parametrize(("key_width", "value_width"), [(64, 64), (16, 96), (512, 512), (40, 40)])
+@pytest.mark.parametrize("mask", [None, (3, 1, 1, 100), (1, 4, 50, 100)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_cuda_kernels_are_called_as_they_are_declared(lse, key_width, value_width, mask, dtype) -> None:
+    """Without a GPU torch can still check the arguments of its kernels and say what shapes they give."""
+    q = torch.empty(3, 4, 50, key_width, device="meta", dtype=dtype)
+    k = torch.empty(3, 4, 100, key_width, device="meta", dtype=dtype)
+    v = torch.empty(3, 4, 100, value_width, device="meta", dtype=dtype)
+    m = None if mask is None else torch.empty(mask, device="meta", dtype=torch.bool)
+    c = prepare(q, k, v, m, None, needs_lse=lse)
+    backend = SdpaBackend()
+    assert backend.supports(c) is None
+    if not lse:
+        return  # torch chooses the kernel at run time
+    out, sums = backend.forward(c)
+    assert out.shape == (3, 4, 50, value_width)
+    assert out.dtype == dtype
+    assert sums is not None
+    assert sums.shape == (3, 4, 50)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("lse", [False, True])
+@pytest.mark.parametrize(("key_width", "value_width"), [(64, 64), (16, 96), (512, 512), (40, 40)])
+@pytest.mark.parametrize("mask", ["none", "boolean", "additive"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("backend", ["sdpa", "chunked"])
+def test_cuda_against_the_reference(lse, key_width, value_width, mask, dtype, backend) -> None:
+    from .cases import Case, error, finite, reference
+
+    case = Case(2, 4, 1, 200, 333, key_width, value_width, mask, "plain", 0)
+    q, k, v, m = (None if t is None else t.cuda() for t in case.tensors(dtype))
+    want, want_lse = reference(q, k, v, m)
+    bound = {torch.float32: 2e-3, torch.float16: 3e-3, torch.bfloat16: 2e-2}[dtype]
+    if lse:
+        out, sums = attention_with_lse(q, k, v, mask=m, backend=backend)
+        assert (finite(sums) - finite(want_lse)).abs().max() < 0.05
+        assert torch.equal(sums == -torch.inf, want_lse == -torch.inf)
+    else:
+        out = attention(q, k, v, mask=m, backend=backend)
+    assert not out.isnan().any()
+    assert error(out, want) < bound

@@ -1,0 +1,229 @@
+"""One attention processor for diffusers, which computes with `visionzoo.attention`.
+
+diffusers hands a processor its `Attention` module at each call, so that nothing of diffusers is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .call import accumulate_dtype
+from .functional import attention
+from .segments import Segment, segment_attention
+from .select import check_names
+
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import Attention
+
+__all__ = ["VisionZooAttnProcessor"]
+
+# CogVideoX passes `image_rotary_emb` at each call, be it None; UNets never do. The default tells the two apart.
+_NOT_PASSED: Any = object()
+
+
+class VisionZooAttnProcessor:
+    """Attention of diffusers' UNets, ControlNets, image autoencoders and CogVideoX transformers.
+
+    Takes the place of AttnProcessor2_0, CogVideoXAttnProcessor2_0 and the fused form of each, and gives their numbers.
+
+    >>> pipe.unet.set_attn_processor(VisionZooAttnProcessor())
+    >>> image = pipe("a lighthouse").images[0]  # by the fastest backend that takes the call
+    >>> pipe.vae.set_attn_processor(VisionZooAttnProcessor(backend="chunked"))
+    >>> with visionzoo.attention.attention_backend("chunked", "auto"):
+    ...     image = pipe("a lighthouse").images[0]
+
+    What differs from diffusers' own:
+        * Keys and values may have a smaller batch than the queries, one that divides theirs: each serves that many
+          neighbours of the batch, e.g. one text all frames of its video, without copies.
+        * `fuse_qkv_projections()` of a model joins the weights and puts diffusers' own processor in place: set this one
+          again after it. The joined weights are used unless a LoRA wraps `to_q`, `to_k` or `to_v`; diffusers' fused
+          processors pass over such a LoRA. They are a copy: what is trained later does not reach them, even after
+          `unfuse_qkv_projections()`, which leaves `fused_projections` of each `Attention` at True; set that to False.
+        * `load_ip_adapter()`, `enable_attention_slicing()` and the like replace the processors as well.
+
+    Not for blocks with added key and value projections (SD3, Kandinsky, DeepFloyd), for IP-Adapters, nor for other
+    transformers that rotate their queries, such as CogView4, whose rotary layout is another one.
+
+    Args:
+        backend: "auto" or a name that `visionzoo.attention.attention` takes.
+        segments: called in each self-attention with the `Attention` module, its keys and its values, both (B, H, N, D)
+            and ready for the attention (normed, rotated). Returns the `Segment`s that the queries attend to instead:
+            put `Segment(key, value)` among them to keep the module's own. Segments have a batch of 1 or a common one that
+            divides B; a mask must then cover the keys of all. CogVideoX counts as self-attention, its N keys being text,
+            then video.
+
+    Raises:
+        InputError: an unknown backend; at the call, a block that this processor is not for, or shapes that do not fit.
+    """
+
+    def __init__(
+        self,
+        backend: str = "auto",
+        segments: Callable[[Attention, Tensor, Tensor], Sequence[Segment]] | None = None,
+    ) -> None:
+        check_names((backend,), "backend=")
+        self.backend = backend
+        self.segments = segments
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(backend={self.backend!r}, segments={self.segments!r})"
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = _NOT_PASSED,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What `Attention.forward` calls. The names of the arguments are diffusers' own.
+
+        Args:
+            attn: the module that holds the projections and norms.
+            hidden_states: (B, L, C) or (B, C, height, width): what asks.
+            encoder_hidden_states: (B, N, C'): what is looked at, `hidden_states` itself by default. For CogVideoX the
+                text tokens, which are joined with the video tokens.
+            attention_mask: (B or B * heads, 1 or L, N), or (B, N), or what broadcasts to (B, heads, L, N). Boolean: True
+                takes part. Float: added to the scores.
+            temb: for the spatial norm of some autoencoders.
+            image_rotary_emb: CogVideoX only: cosines and sines, each (video tokens, D), or None.
+
+        Returns:
+            As `hidden_states`; for CogVideoX the pair (hidden_states, encoder_hidden_states).
+        """
+        _check_form(attn, encoder_hidden_states)
+        if image_rotary_emb is not _NOT_PASSED and encoder_hidden_states is not None and not attn.is_cross_attention:
+            return self._joint(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+        if image_rotary_emb is not _NOT_PASSED and image_rotary_emb is not None:
+            raise InputError(
+                "a rotary embedding came with queries alone or with cross-attention; of the transformers that rotate, "
+                "VisionZooAttnProcessor is for CogVideoX, where text and video are joined: keep the model's own processor"
+            )
+        return self._unet(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+    def _unet(
+        self, attn: Attention, hidden_states: Tensor, context: Tensor | None, mask: Tensor | None, temb: Tensor | None
+    ) -> Tensor:
+        """Self or cross attention over (B, L, C) or (B, C, height, width)."""
+        residual = hidden_states
+        if attn.spatial_norm is not None:
+            hidden_states = attn.spatial_norm(hidden_states, temb)
+        image_size = hidden_states.shape[2:] if hidden_states.ndim == 4 else None
+        if image_size is not None:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        if context is not None and attn.norm_cross is not None:
+            context = attn.norm_encoder_hidden_states(context)
+        q, k, v = _project(attn, hidden_states, context)
+        out = _project_out(attn, self._attend(attn, q, k, v, mask, own=context is None))
+        if image_size is not None:
+            out = out.transpose(1, 2).unflatten(2, image_size)
+        if attn.residual_connection:
+            out = out + residual
+        return out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
+
+    def _joint(
+        self, attn: Attention, video: Tensor, text: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Text and video tokens look at all of both; only video tokens are rotated."""
+        start = text.shape[1]
+        q, k, v = _project(attn, torch.cat([text, video], 1), None)
+        if rotary is not None:
+            q, k = _rotate(q, rotary, start), _rotate(k, rotary, start)
+        out = _project_out(attn, self._attend(attn, q, k, v, mask, own=True))
+        return out[:, start:], out[:, :start]
+
+    def _attend(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: bool) -> Tensor:
+        """(B, L, H * D); `own` says that keys and values come from the tokens that ask."""
+        batch, heads, length, _ = q.shape
+        pieces = [Segment(*piece) for piece in self.segments(attn, k, v)] if own and self.segments else None
+        rows = k.shape[0] if not pieces else max(piece.k.shape[0] for piece in pieces)
+        if mask is not None:
+            mask = _with_heads(mask, batch, heads)
+        shared = batch // rows if rows and batch % rows == 0 else 1
+        if shared > 1:  # members of the batch with the same keys ask as one longer sequence
+            q = _fold(q, shared)
+            if mask is not None and (mask.shape[2] != 1 or mask.shape[0] not in (1, rows)):
+                mask = mask.repeat_interleave(max(batch // mask.shape[0], 1), 0).expand(-1, -1, length, -1)
+                mask = _fold(mask, shared)
+        if pieces is None:
+            out = attention(q, k, v, mask=mask, backend=self.backend, scale=attn.scale)
+        else:
+            out = segment_attention(q, pieces, mask=mask, backend=self.backend, scale=attn.scale)
+        if shared > 1:
+            out = out.unflatten(2, (shared, length)).transpose(1, 2).flatten(0, 1)
+        return out.transpose(1, 2).flatten(2)
+
+
+def _check_form(attn: Attention, encoder_hidden_states: Any) -> None:
+    if attn.added_kv_proj_dim is not None:
+        raise InputError(
+            "this attention has added key and value projections (SD3, Kandinsky, DeepFloyd), which VisionZooAttnProcessor "
+            "does not compute: keep the model's own processor"
+        )
+    if isinstance(encoder_hidden_states, (tuple, list)):
+        raise InputError(
+            "image embeddings of an IP-Adapter came beside the text, which VisionZooAttnProcessor does not compute: "
+            "load_ip_adapter() sets processors that do, keep those on the cross-attention"
+        )
+
+
+def _project(attn: Attention, hidden_states: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """q (B, H, L, D), k and v (B', H, N, D) with their norms; `context` None: keys from `hidden_states` too."""
+    # The joined weights are a copy made from the plain layers; a LoRA that wraps one of those is not in it.
+    joined = attn.fused_projections and all(type(layer) is nn.Linear for layer in (attn.to_q, attn.to_k, attn.to_v))
+    if joined and context is None and hasattr(attn, "to_qkv"):
+        sizes = [attn.inner_dim, attn.inner_kv_dim, attn.inner_kv_dim]
+        q, k, v = attn.to_qkv(hidden_states).split(sizes, -1)
+    elif joined and context is not None and hasattr(attn, "to_kv"):
+        q = attn.to_q(hidden_states)
+        k, v = attn.to_kv(context).chunk(2, -1)
+    else:
+        context = hidden_states if context is None else context
+        assert attn.to_k is not None  # only added projections do without: refused
+        assert attn.to_v is not None
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+    width = q.shape[-1] // attn.heads
+    q, k, v = (x.unflatten(-1, (x.shape[-1] // width, width)).transpose(1, 2) for x in (q, k, v))
+    if attn.norm_q is not None:
+        q = attn.norm_q(q)
+    if attn.norm_k is not None:
+        k = attn.norm_k(k)
+    return q.to(v.dtype), k.to(v.dtype), v  # norms give float32 under autocast
+
+
+def _project_out(attn: Attention, out: Tensor) -> Tensor:
+    assert attn.to_out is not None  # None beside added projections only: refused
+    for layer in attn.to_out:  # linear, dropout
+        out = layer(out)
+    return out
+
+
+def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor], start: int) -> Tensor:
+    """x (B, H, N, D), each pair of neighbouring channels turned by its angle, from token `start` on."""
+    cos, sin = (part.to(x.device) for part in rotary)
+    fixed, turned = x[:, :, :start], x[:, :, start:].to(accumulate_dtype(x.dtype))
+    real, imaginary = turned.unflatten(-1, (-1, 2)).unbind(-1)
+    quarter = torch.stack([-imaginary, real], -1).flatten(-2)
+    return torch.cat([fixed, (turned * cos + quarter * sin).to(x.dtype)], 2)
+
+
+def _with_heads(mask: Tensor, batch: int, heads: int) -> Tensor:
+    """diffusers' (B, N), (B, 1 or L, N) or (B * heads, 1 or L, N) as (B, 1 or heads, 1 or L, N)."""
+    if mask.ndim == 2:
+        return mask[:, None, None]
+    if mask.ndim == 3:
+        return mask.unflatten(0, (batch, heads)) if mask.shape[0] == batch * heads else mask[:, None]
+    return mask
+
+
+def _fold(x: Tensor, shared: int) -> Tensor:
+    """(B * shared, H, L, D) as (B, H, shared * L, D)."""
+    return x.unflatten(0, (-1, shared)).transpose(1, 2).flatten(2, 3)
