@@ -27,7 +27,7 @@ import numpy as np
 from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.files import write_json
-from visionzoo.memory import VectorStore, open_store
+from visionzoo.memory import IndexBank, VectorStore
 
 FORMAT = 1
 MANIFEST, CATALOG, STORE = "manifest.json", "catalog.sqlite", "store"
@@ -77,11 +77,16 @@ class PhotoIndex:
     One process writes at a time; any number read.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, catalog: sqlite3.Connection, store: VectorStore):
+    def __init__(self, path: Path, manifest: Manifest, catalog: sqlite3.Connection, memory: IndexBank):
         self.path = path
         self.manifest = manifest
-        self.store = store
+        self.memory = memory
         self._catalog = catalog
+
+    @property
+    def store(self) -> VectorStore:
+        """The descriptors by photo id, as arrays."""
+        return self.memory.store
 
     @classmethod
     def create(cls, path: str | Path, manifest: Manifest) -> PhotoIndex:
@@ -91,7 +96,7 @@ class PhotoIndex:
             raise InputError(f"{path}: exists and is not an index of photos; choose another name for -o")
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            store = open_store(path / STORE, dim=manifest.dim, **manifest.store)
+            memory = IndexBank.open(path / STORE, dim=manifest.dim, **manifest.store)
             catalog = _connect(path / CATALOG)
             catalog.execute(
                 "CREATE TABLE photos (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL, size INTEGER NOT NULL,"
@@ -99,7 +104,7 @@ class PhotoIndex:
             )
             # the manifest last: a folder without one is not an index yet
             write_json(path / MANIFEST, asdict(manifest))
-        return cls(path, manifest, catalog, store)
+        return cls(path, manifest, catalog, memory)
 
     @classmethod
     def open(cls, path: str | Path, *, readonly: bool = True) -> PhotoIndex:
@@ -118,12 +123,12 @@ class PhotoIndex:
         except sqlite3.DatabaseError as error:
             raise _explain(path, error) from error
         try:
-            store = open_store(path / STORE, dim=manifest.dim, readonly=readonly, **manifest.store)
+            memory = IndexBank.open(path / STORE, dim=manifest.dim, readonly=readonly, **manifest.store)
         except InputError as error:
             raise InputError(
                 f"{error}; to make the index again, run `visionzoo retrieve index` with --rebuild"
             ) from error
-        return cls(path, manifest, catalog, store)
+        return cls(path, manifest, catalog, memory)
 
     def __enter__(self) -> PhotoIndex:
         return self
@@ -141,7 +146,7 @@ class PhotoIndex:
         """Let go of the files."""
         try:
             with writing(self.path):
-                self.store.close()
+                self.memory.close()
         finally:
             self._catalog.close()
 
@@ -247,10 +252,10 @@ class PhotoIndex:
                         ids.append(row[0])
                         vectors.append(vector)
                 if ids:
-                    self.store.add(np.array(ids, dtype=np.int64), np.stack(vectors))
+                    self.memory.write(np.stack(vectors), np.array(ids, dtype=np.int64))
                 if stale:
-                    self.store.remove(np.array(stale, dtype=np.int64))
-                self.store.flush()  # descriptors are on disk before the catalogue names them
+                    self.memory.remove(np.array(stale, dtype=np.int64))
+                self.memory.flush()  # descriptors are on disk before the catalogue names them
                 self._catalog.commit()
             except BaseException:
                 self._catalog.rollback()
@@ -269,8 +274,8 @@ class PhotoIndex:
             self._catalog.execute("BEGIN IMMEDIATE")
             self._catalog.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
             self._catalog.commit()
-            self.store.remove(ids)
-            self.store.flush()
+            self.memory.remove(ids)
+            self.memory.flush()
 
     def drop_orphans(self) -> int:
         """Remove descriptors that no photo owns (left by a run that was killed between two writes)."""
@@ -278,8 +283,8 @@ class PhotoIndex:
             listed = [row[0] for row in self._catalog.execute("SELECT id FROM photos WHERE error IS NULL")]
         orphans = np.setdiff1d(self.store.ids(), np.array(listed, dtype=np.int64))
         if len(orphans):
-            self.store.remove(orphans)
-            self.store.flush()
+            self.memory.remove(orphans)
+            self.memory.flush()
         return len(orphans)
 
 
