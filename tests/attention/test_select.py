@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -14,6 +15,8 @@ from visionzoo.attention.backends.sdpa import SdpaBackend
 from visionzoo.attention.call import prepare
 from visionzoo.attention.select import BACKENDS, RULES, backend_named, choose
 from visionzoo.benchmark import peak_memory_mb
+
+from .cases import Case, error, finite, reference
 
 
 def call(q=(1, 2, 8, 16), k=None, v=None, dtype=torch.float32, mask=None, grad=False, **options):
@@ -71,17 +74,18 @@ def test_a_list_is_an_order_of_preference(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_backend_that_cannot_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     q = torch.randn(1, 1, 4, 8)
     mask = torch.zeros(4, 4, requires_grad=True)
-    with pytest.raises(
-        VisionZooError, match=r"attention_backend\('sdpa'\).*gives a mask no gradient.*use backend='auto'"
+    with (
+        pytest.raises(
+            VisionZooError, match=r"attention_backend\('sdpa'\).*gives a mask no gradient.*use backend='auto'"
+        ),
+        attention_backend("sdpa"),
     ):
-        with attention_backend("sdpa"):
-            attention(q, q, q, mask=mask)
+        attention(q, q, q, mask=mask)
     monkeypatch.setenv("VISIONZOO_ATTENTION", "sdpaa")
     with pytest.raises(VisionZooError, match="sdpaa"):
         attention(q, q, q)
-    with pytest.raises(VisionZooError, match="names no backend"):
-        with attention_backend():
-            pass
+    with pytest.raises(VisionZooError, match="names no backend"), attention_backend():
+        pass
 
 
 def test_the_context_belongs_to_its_thread() -> None:
@@ -140,23 +144,22 @@ def test_cuda_kernels_are_called_as_they_are_declared(lse, key_width, value_widt
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("lse", [False, True])
-@pytest.mark.parametrize(("key_width", "value_width"), [(64, 64), (16, 96), (512, 512), (40, 40)])
-@pytest.mark.parametrize("mask", ["none", "boolean", "additive"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("backend", ["sdpa", "chunked"])
-def test_cuda_against_the_reference(lse, key_width, value_width, mask, dtype, backend) -> None:
-    from .cases import Case, error, finite, reference
-
-    case = Case(2, 4, 1, 200, 333, key_width, value_width, mask, "plain", 0)
-    q, k, v, m = (None if t is None else t.cuda() for t in case.tensors(dtype))
-    want, want_lse = reference(q, k, v, m)
-    bound = {torch.float32: 2e-3, torch.float16: 3e-3, torch.bfloat16: 2e-2}[dtype]
-    if lse:
-        out, sums = attention_with_lse(q, k, v, mask=m, backend=backend)
-        assert (finite(sums) - finite(want_lse)).abs().max() < 0.05
-        assert torch.equal(sums == -torch.inf, want_lse == -torch.inf)
-    else:
-        out = attention(q, k, v, mask=m, backend=backend)
-    assert not out.isnan().any()
-    assert error(out, want) < bound
+def test_cuda_against_the_reference(backend: str) -> None:
+    dtypes = {torch.float32: 2e-3, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+    widths = [(64, 64), (16, 96), (512, 512), (40, 40)]
+    for (dtype, bound), (key, value), mask in itertools.product(
+        dtypes.items(), widths, ("none", "boolean", "additive", "keys")
+    ):
+        case = Case(2, 4, 1, 200, 333, key, value, mask, "plain", 0)
+        q, k, v, m = (None if t is None else t.cuda() for t in case.tensors(dtype))
+        want, want_lse = reference(q, k, v, m)
+        for out in (
+            attention(q, k, v, mask=m, backend=backend),
+            attention_with_lse(q, k, v, mask=m, backend=backend)[0],
+        ):
+            assert not out.isnan().any(), case
+            assert error(out, want) < bound, case
+        lse = attention_with_lse(q, k, v, mask=m, backend=backend)[1]
+        assert (finite(lse) - finite(want_lse)).abs().max() < 0.05, case
+        assert torch.equal(lse == -torch.inf, want_lse == -torch.inf), case
