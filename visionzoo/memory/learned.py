@@ -1,0 +1,240 @@
+"""Memory that was learned with the model: keys and values are its parameters, or a function of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import attention_with_lse
+from ..errors import InputError, VisionZooError
+from .bank import MemoryBank, ReadResult, _read_config
+
+__all__ = ["LearnedBank"]
+
+Layout = Literal["tokens", "map"]
+
+
+class LearnedBank(MemoryBank):
+    """Reads parameters of a module by attention. The module owns them.
+
+    Nothing is registered anywhere: the parameters keep their names in the module's state dict, its optimizer trains
+    them, its `.to()` moves them. They are looked up by name at every read, so that a bank which the module keeps as an
+    attribute follows `copy.deepcopy(module)`; so does `project` if it is a bound method of the module.
+
+    MCNet (arXiv 2307.09906), whose memory is a map of 1024 places and 512 channels, is read after it was
+    modulated by the style of the face and turned into keys and values by a dynamic convolution::
+
+        bank = LearnedBank(unit, "mb", layout="map", project=unit.keys_and_values, scale=1 / 4)
+        found = bank.read(query, condition=style)  # query (frames, 1, h * w, 512)
+
+    Args:
+        module: whose parameters they are.
+        parameters: a dotted name, e.g. "mbUnit.mb", or several.
+        project: gives keys and values (B, H, N, D) from the parameters, in order, and the condition of the read. Default:
+            a single parameter is both, of two the first is the keys. A head axis of 1, and a batch axis too, may be
+            left out of keys and values.
+        layout: of the first parameter: "tokens" (…, N, D), or "map" (…, D, h, w), whose N = h * w places are the
+            elements; without `project` a map is flattened to tokens.
+        scale: what scores are multiplied by; default 1 / sqrt(D).
+
+    Raises:
+        InputError: no such parameter, or more than two of them without `project`.
+    """
+
+    kind: ClassVar[str] = "learned"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: str | Sequence[str],
+        *,
+        project: Callable[..., tuple[Tensor, Tensor]] | None = None,
+        layout: Layout = "tokens",
+        scale: float | None = None,
+    ) -> None:
+        self.module = module
+        self.parameters: tuple[str, ...] = (parameters,) if isinstance(parameters, str) else tuple(parameters)
+        self.project, self.layout, self.scale = project, layout, scale
+        if layout not in ("tokens", "map"):
+            raise InputError(f"layout is {layout!r}; use tokens or map")
+        if not self.parameters or (project is None and len(self.parameters) > 2):
+            raise InputError(f"{len(self.parameters)} parameters without project=…; give one, or keys and values")
+        least = 3 if layout == "map" else 2
+        for name, value in zip(self.parameters, self.values(), strict=True):
+            if value.ndim < least and (project is None or name == self.parameters[0]):
+                shape = "(…, D, h, w)" if layout == "map" else "(…, N, D)"
+                raise InputError(f"{name} has the shape {tuple(value.shape)}, which is no {layout}: expected {shape}")
+
+    def values(self) -> tuple[nn.Parameter, ...]:
+        """The parameters, as the module has them now."""
+        found = []
+        for name in self.parameters:
+            try:
+                found.append(self.module.get_parameter(name))
+            except AttributeError as error:
+                known = ", ".join(n for n, _ in self.module.named_parameters()) or "none"
+                raise InputError(
+                    f"{type(self.module).__name__} has no parameter {name!r}; it has: {known[:400]}"
+                ) from error
+        return tuple(found)
+
+    def view(self, condition: Any = None) -> tuple[Tensor, Tensor]:
+        """Keys (B, H, N, Dk) and values (B, H, N, Dv) under a condition, with their gradient.
+
+        For several reads under one condition, or for a loss on the values.
+
+        Raises:
+            InputError: a condition, but nothing that takes it; or keys and values that do not fit each other.
+        """
+        parameters = self.values()
+        if self.project is not None:
+            keys, values = self.project(*parameters, condition)
+        elif condition is not None:
+            raise InputError("a condition needs project=…, which makes keys and values of the memory and the condition")
+        else:
+            tokens = [p.flatten(-2).transpose(-2, -1) if self.layout == "map" else p for p in parameters]
+            keys, values = tokens[0], tokens[-1]
+        return _with_heads(keys), _with_heads(values)
+
+    def read(
+        self,
+        query: Tensor,
+        condition: Any = None,
+        scale: float | None = None,
+        mask: Tensor | None = None,
+        *,
+        view: tuple[Tensor, Tensor] | None = None,
+    ) -> ReadResult:
+        """Attention of the query over the memory; differentiable in the query, the parameters and the condition.
+
+        Args:
+            query: (B, H, L, Dk), or (B, L, Dk) for one head.
+            condition: what `project` takes.
+            scale: instead of the bank's.
+            mask: as for `attention_with_lse`.
+            view: what `view(condition)` gave, in place of a condition.
+
+        Returns:
+            output (B, H, L, Dv) and lse (B, H, L).
+
+        Raises:
+            InputError: shapes that do not fit, or both a condition and a view.
+        """
+        if view is not None and condition is not None:
+            raise InputError("give a condition or the view that was made under it, not both")
+        keys, values = self.view(condition) if view is None else view
+        query = query.unsqueeze(1) if query.ndim == 3 else query
+        out, lse = attention_with_lse(query, keys, values, mask=mask, scale=self.scale if scale is None else scale)
+        return ReadResult(out, lse)
+
+    def write(self, *_: Any, **__: Any) -> NoReturn:
+        """An error: this memory is a weight."""
+        raise VisionZooError(
+            "a learned memory is not written at run time: it is a weight of its module; train the module, or write "
+            "into a bank of kind 'tensor' beside it"
+        )
+
+    def reset(self) -> NoReturn:
+        """An error: this memory is a weight."""
+        raise VisionZooError(
+            "a learned memory holds nothing of an episode to reset; load the module's checkpoint to have other weights"
+        )
+
+    def __len__(self) -> int:
+        shape = self.values()[0].shape
+        return shape[-1] * shape[-2] if self.layout == "map" else shape[-2]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the parameters, which the module counts too."""
+        return sum(value.numel() * value.element_size() for value in self.values())
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The module moves its parameters, not the bank: an error if they are not there already."""
+        for name, value in zip(self.parameters, self.values(), strict=True):
+            wanted = None if device is None else torch.device(device)
+            misplaced = wanted is not None and (
+                wanted.type != value.device.type or wanted.index not in (None, value.device.index)
+            )
+            if misplaced or dtype not in (None, value.dtype):
+                raise VisionZooError(
+                    f"{name} is {value.dtype} on {value.device} and moves with its module: call module.to(…) instead"
+                )
+        return self
+
+    # --- saving: the content is in the module's checkpoint ---
+
+    def config(self) -> dict[str, Any]:
+        """Where the parameters are; not what they hold, nor `project`."""
+        shapes = [[*value.shape] for value in self.values()]
+        projected = self.project is not None
+        return {
+            "parameters": [*self.parameters],
+            "shapes": shapes,
+            "layout": self.layout,
+            "scale": self.scale,
+            "projected": projected,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: they are in the module's state dict."""
+        return {}
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        module: nn.Module | None = None,
+        project: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    ) -> Self:
+        """The bank over the parameters of `module`.
+
+        Raises:
+            InputError: no module or no `project` where one is needed, or parameters that the module does not have.
+        """
+        if module is None:
+            raise InputError(
+                f"this memory is the weights {', '.join(config['parameters'])} of a module, not in the folder; "
+                "load the model, then LearnedBank.load(folder, module=model)"
+            )
+        if config["projected"] and project is None:
+            raise InputError("this bank makes keys and values by a function, which is not saved: give project=…")
+        bank = cls(module, config["parameters"], project=project, layout=config["layout"], scale=config["scale"])
+        bank.restore(config, {})
+        return bank
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Check that this bank points at the same parameters; there is nothing to take over."""
+        here = self.config()
+        for key in ("parameters", "shapes", "layout"):
+            if config.get(key) != here[key]:
+                raise InputError(f"the saved bank has the {key} {config.get(key)}, this one {here[key]}")
+        if tensors:
+            raise InputError(f"the state of a learned memory holds no tensors, found {', '.join(tensors)[:200]}")
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        module: nn.Module | None = None,
+        project: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    ) -> Self:
+        """The bank that `save` described, over the parameters of `module`; errors as `from_config`."""
+        config = _read_config(Path(folder))
+        if config["kind"] != cls.kind:
+            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        return cls.from_config(config, module=module, project=project)
+
+
+def _with_heads(tokens: Tensor) -> Tensor:
+    """(N, D), (B, N, D) or (B, H, N, D) to (B, H, N, D)."""
+    if tokens.ndim == 2:
+        return tokens[None, None]
+    return tokens.unsqueeze(1) if tokens.ndim == 3 else tokens
