@@ -56,6 +56,7 @@ def environment() -> dict[str, Any]:
         "timm",
         "lightning",
         "diffusers",
+        "peft",
         "faiss-cpu",
     ):
         try:

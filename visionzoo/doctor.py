@@ -16,6 +16,8 @@ OPTIONAL = {
     "gradio": ("demo", "visionzoo demo"),
     "av": ("video", "reading and writing videos"),
     "plyfile": ("gs", "Gaussian splatting files"),
+    "diffusers": ("diffusion", "diffusion models and pipelines"),
+    "peft": ("diffusion", "LoRA on diffusion models"),
 }
 """Import name -> (extra that installs it, what it is for)."""
 

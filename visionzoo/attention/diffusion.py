@@ -41,7 +41,7 @@ class VisionZooAttnProcessor:
         * Keys and values may have a smaller batch than the queries, one that divides theirs: each serves that many
           neighbours of the batch, e.g. one text all frames of its video, without copies.
         * `fuse_qkv_projections()` of a model joins the weights and puts diffusers' own processor in place: set this one
-          again after it. The joined weights are used unless a LoRA wraps `to_q`, `to_k` or `to_v`; diffusers' fused
+          again after it. (That of a ControlNet does neither in diffusers 0.42.) The joined weights are used unless a LoRA wraps `to_q`, `to_k` or `to_v`; diffusers' fused
           processors pass over such a LoRA. They are a copy: what is trained later does not reach them, even after
           `unfuse_qkv_projections()`, which leaves `fused_projections` of each `Attention` at True; set that to False.
         * `load_ip_adapter()`, `enable_attention_slicing()` and the like replace the processors as well.
@@ -151,7 +151,11 @@ class VisionZooAttnProcessor:
         if shared > 1:  # members of the batch with the same keys ask as one longer sequence
             q = _fold(q, shared)
             if mask is not None and (mask.shape[2] != 1 or mask.shape[0] not in (1, rows)):
-                mask = mask.repeat_interleave(max(batch // mask.shape[0], 1), 0).expand(-1, -1, length, -1)
+                if batch % mask.shape[0]:
+                    raise InputError(
+                        f"a mask with a batch of {mask.shape[0]} fits neither {batch} queries nor {rows} keys and values"
+                    )
+                mask = mask.repeat_interleave(batch // mask.shape[0], 0).expand(-1, -1, length, -1)
                 mask = _fold(mask, shared)
         if pieces is None:
             out = attention(q, k, v, mask=mask, backend=self.backend, scale=attn.scale)
