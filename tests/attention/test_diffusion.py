@@ -178,7 +178,7 @@ def test_gradients(backend: str) -> None:
         grads.append({name: p.grad for name, p in model.named_parameters()})
     largest = max(grad.abs().max() for grad in grads[0].values())
     for name, want in grads[0].items():  # those that are zero but for rounding are measured against the largest
-        assert (grads[1][name] - want).abs().max() <= 1e-5 * max(want.abs().max(), largest * 1e-2), name
+        assert (grads[1][name] - want).abs().max() <= 1e-5 * max(want.abs().max(), largest * 5e-2), name
 
 
 BLOCKS = {

@@ -41,9 +41,10 @@ class VisionZooAttnProcessor:
         * Keys and values may have a smaller batch than the queries, one that divides theirs: each serves that many
           neighbours of the batch, e.g. one text all frames of its video, without copies.
         * `fuse_qkv_projections()` of a model joins the weights and puts diffusers' own processor in place: set this one
-          again after it. (That of a ControlNet does neither in diffusers 0.42.) The joined weights are used unless a LoRA wraps `to_q`, `to_k` or `to_v`; diffusers' fused
-          processors pass over such a LoRA. They are a copy: what is trained later does not reach them, even after
-          `unfuse_qkv_projections()`, which leaves `fused_projections` of each `Attention` at True; set that to False.
+          again after it. (That of a ControlNet does neither in diffusers 0.42.) The joined weights are used unless a LoRA
+          wraps `to_q`, `to_k` or `to_v`; diffusers' fused processors pass over such a LoRA. They are a copy: what is
+          trained later does not reach them, even after `unfuse_qkv_projections()`, which leaves `fused_projections` of
+          each `Attention` at True; set that to False.
         * `load_ip_adapter()`, `enable_attention_slicing()` and the like replace the processors as well.
 
     Not for blocks with added key and value projections (SD3, Kandinsky, DeepFloyd), for IP-Adapters, nor for other
