@@ -65,8 +65,8 @@ class LearnedBank(MemoryBank):
         if not self.parameters or (project is None and len(self.parameters) > 2):
             raise InputError(f"{len(self.parameters)} parameters without project=…; give one, or keys and values")
         least = 3 if layout == "map" else 2
-        for name, value in zip(self.parameters, self.values(), strict=True):
-            if value.ndim < least and (project is None or name == self.parameters[0]):
+        for i, (name, value) in enumerate(zip(self.parameters, self.values(), strict=True)):
+            if value.ndim < least and (project is None or i == 0):
                 shape = "(…, D, h, w)" if layout == "map" else "(…, N, D)"
                 raise InputError(f"{name} has the shape {tuple(value.shape)}, which is no {layout}: expected {shape}")
 

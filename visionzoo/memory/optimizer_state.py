@@ -1,0 +1,71 @@
+"""The state of an optimizer as plain settings and named tensors, for JSON and safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import InputError
+
+__all__ = ["lies_elsewhere", "pack", "unpack"]
+
+
+def pack(optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and numbers as JSON holds them, and copies of the tensors under INDEX.KEY (index of the parameter)."""
+    state = optimizer.state_dict()
+    numbers = {
+        str(i): {key: value for key, value in values.items() if not isinstance(value, Tensor)}
+        for i, values in state["state"].items()
+    }
+    groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
+    tensors = {
+        f"{i}.{key}": value.clone()
+        for i, values in state["state"].items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return {"class": type(optimizer).__name__, "groups": groups, "numbers": numbers}, tensors
+
+
+def unpack(
+    make: Callable[[list[nn.Parameter]], Optimizer],
+    parameters: list[nn.Parameter],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> Optimizer:
+    """The optimizer that `pack` took apart, over the same parameters in the same order.
+
+    Raises:
+        InputError: `make` gives another kind of optimizer, or other groups of parameters.
+    """
+    optimizer = make(parameters)
+    if type(optimizer).__name__ != config["class"]:
+        raise InputError(
+            f"the memory was written with {config['class']}, this bank makes {type(optimizer).__name__}; "
+            "give the same optimizer=…"
+        )
+    groups = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in groups] != [group["params"] for group in config["groups"]]:
+        raise InputError("the memory was written with other groups of parameters; give the same optimizer=…")
+    for group, saved in zip(groups, config["groups"], strict=True):
+        # JSON knows no tuples; what it cannot hold at all comes from `make`
+        group.update({key: tuple(v) if isinstance(group.get(key), tuple) else v for key, v in saved.items()})
+    state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in config["numbers"].items()}
+    for place, value in tensors.items():
+        index, _, key = place.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return optimizer
+
+
+def lies_elsewhere(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
+    """Whether a moment of the parameter (its step count may stay on the CPU) is on another device."""
+    state = optimizer.state.get(parameter, {})
+    return any(isinstance(v, Tensor) and v.ndim > 0 and v.device != parameter.device for v in state.values())
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value

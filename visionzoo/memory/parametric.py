@@ -1,0 +1,498 @@
+"""Memory that lives in weights: written by optimizer steps, read by every forward of the module."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import InputError, VisionZooError
+from .bank import MemoryBank, _read_config
+from .folder import read_state
+from .optimizer_state import lies_elsewhere, pack, unpack
+
+__all__ = ["ParametricBank"]
+
+Selection = str | Iterable[str] | Callable[[str, nn.Parameter], bool]
+Loss = Callable[[], Tensor] | Callable[[int], Tensor]
+Values = dict[str, Tensor]
+
+LEARNING_RATE = 1e-4
+"""Of Adam in TEMP-LORA (section B.2 of arXiv 2410.23277)."""
+
+
+def _adam(parameters: list[nn.Parameter]) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=LEARNING_RATE)
+
+
+class ParametricBank(MemoryBank):
+    """Chosen parameters of a module as the memory of an episode, e.g. the TEMP-LORA of SlowFast-VGen (arXiv 2410.23277).
+
+    A write is a few optimizer steps on them, a read is any forward of the module. The parameters belong to the module:
+    its state dict keeps its keys, and a parameter that was frozen is frozen again after a write::
+
+        bank = ParametricBank(unet, "*lora_*", seed=0)
+        for chunk in chunks:
+            bank.write(lambda: loss_of(unet, chunk, generator=bank.generator), steps=1)
+        bank.save("episode")
+
+    Args:
+        module: whose parameters they are; looked up by name at every use.
+        parameters: a pattern such as "*lora_*", several, or a function of name and parameter.
+        optimizer: makes an optimizer of a list of parameters. Default: Adam, learning rate 1e-4, as the paper has it.
+        keep_optimizer: keep the optimizer's state from write to write, until `begin` or `reset` (what the paper builds on
+            does, arXiv 2401.11504; the paper does not say). False: a new optimizer for each write.
+        max_grad_norm: clip the gradient to this length before each step.
+        seed: of `generator`.
+
+    Attributes:
+        generator: a `torch.Generator` on the CPU for whatever a loss draws. It is saved with the bank, starts anew with
+            `begin` and `reset`, and is what makes a resumed episode equal to an uninterrupted one.
+        steps: optimizer steps since `begin`.
+        writes: calls of `write` since `begin`.
+
+    Raises:
+        InputError: no parameter fits.
+    """
+
+    kind: ClassVar[str] = "parametric"
+    supports_query: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Selection,
+        *,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
+        keep_optimizer: bool = True,
+        max_grad_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.module = module
+        self.parameters = _select(module, parameters)
+        self.keep_optimizer, self.max_grad_norm, self.seed = keep_optimizer, max_grad_norm, seed
+        self.generator = torch.Generator()
+        self._make_optimizer = optimizer
+        self._snapshots: dict[str, Values] = {}
+        self._active: str | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Start here: `reset` returns to the present values, `merge` measures from them. Snapshots stay as they are."""
+        self._refuse_active("begin")
+        self._start = self._copy()
+        self._forget()
+
+    def reset(self) -> None:
+        """Back to the values of `begin`, without optimizer state and counts, the generator seeded anew. Snapshots stay."""
+        self._refuse_active("reset")
+        self._put(self._start)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._optimizer: Optimizer | None = None
+        self.steps = self.writes = 0
+        self.generator.manual_seed(self.seed)
+
+    # --- write ---
+
+    def write(self, loss: Loss, steps: int = 1) -> list[float]:
+        """`steps` optimizer steps of a loss on the memory; everything else of the module stays as it is.
+
+        Gradients are on during the call, also inside `torch.no_grad`. The module's mode is not changed: `eval()` keeps
+        dropout out of the memory. Whatever fails, the bank is left as it was before the call.
+
+        Args:
+            loss: gives a scalar that depends on the parameters. If it takes an argument, it gets the number of the step
+                within this call, from 0.
+            steps: how many.
+
+        Returns:
+            The loss before each step.
+
+        Raises:
+            InputError: steps below 1, or a loss that is no scalar or does not depend on the parameters.
+            VisionZooError: a loss or gradient that is not finite.
+        """
+        if steps < 1:
+            raise InputError(f"steps is {steps}; a write takes at least 1")
+        self._refuse_active("write")
+        counted = _takes_step(loss)
+        before, drawn = self._copy(), self.generator.get_state()
+        state = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
+        losses: list[float] = []
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), self.training() as parameters:
+                optimizer = self._ready_optimizer(parameters)
+                for step in range(steps):
+                    optimizer.zero_grad(set_to_none=True)
+                    value = loss(step) if counted else loss()  # pyright: ignore[reportCallIssue]
+                    losses.append(self._backward(value, parameters, step))
+                    optimizer.step()
+        except BaseException:
+            self._put(before)
+            self.generator.set_state(drawn)
+            if self._optimizer is not None and state is not None:
+                self._optimizer.load_state_dict(state)
+            else:
+                self._optimizer = None
+            raise
+        if not self.keep_optimizer:
+            self._optimizer = None
+        self.steps += steps
+        self.writes += 1
+        return losses
+
+    def _backward(self, value: Tensor, parameters: list[nn.Parameter], step: int) -> float:
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"the loss is {shape}, expected a tensor with one value")
+        if not value.requires_grad:
+            raise InputError("the loss does not depend on the memory: is it detached, or the adapter switched off?")
+        number = value.item()
+        if not torch.isfinite(value):
+            raise VisionZooError(
+                f"the loss of step {step} is {number}; nothing was written. Lower the learning rate or mend the input"
+            )
+        value.reshape(()).backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            raise InputError("the loss does not depend on the memory: is the adapter switched off?")
+        norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise VisionZooError(f"the gradient of step {step} is not finite; nothing was written")
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        return number
+
+    @contextmanager
+    def training(self) -> Iterator[list[nn.Parameter]]:
+        """While it lasts only the memory is trainable. All flags, and the gradients of the memory, come back afterwards."""
+        chosen = self._resolve()
+        flags = [(p, p.requires_grad) for p in self.module.parameters()]
+        gradients = [(p, p.grad) for p in chosen.values()]
+        try:
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            for parameter in chosen.values():
+                parameter.requires_grad_(True)
+                parameter.grad = None
+            yield [*chosen.values()]
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+    def _ready_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        old = self._optimizer
+        if old is None or not self.keep_optimizer:
+            self._optimizer = self._make_optimizer(parameters)
+            return self._optimizer
+        held = [p for group in old.param_groups for p in group["params"]]
+        if [id(p) for p in held] != [id(p) for p in parameters]:  # the module got new parameters of these names
+            self._optimizer = self._make_optimizer(parameters)
+            self._optimizer.load_state_dict(old.state_dict())
+        elif any(lies_elsewhere(old, p) for p in parameters):  # the module was moved: so are the moments
+            old.load_state_dict(old.state_dict())
+        assert self._optimizer is not None
+        return self._optimizer
+
+    # --- read ---
+
+    def read(self, *_: Any, **__: Any) -> NoReturn:
+        """An error: weights are read by running the module."""
+        raise VisionZooError(
+            "a memory in weights takes no query: every forward of the module reads it; active(name) puts a snapshot in "
+            "place for a while"
+        )
+
+    @contextmanager
+    def active(self, name: str | None) -> Iterator[None]:
+        """While it lasts the module has the values of a snapshot; None: those of `begin`, as if nothing were remembered.
+
+        Raises:
+            InputError: no snapshot of that name.
+        """
+        values = self._start if name is None else self._snapshot(name)
+        self._refuse_active("use another snapshot")
+        before = self._copy()
+        self._active = "the start" if name is None else repr(name)
+        try:
+            self._put(values)
+            yield
+        finally:
+            self._active = None
+            self._put(before)
+
+    # --- snapshots ---
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the snapshots, oldest first."""
+        return tuple(self._snapshots)
+
+    def snapshot(self, name: str) -> None:
+        """Remember the present values under a name; an older snapshot of that name is replaced."""
+        self._refuse_active("take a snapshot")
+        self._snapshots.pop(name, None)
+        self._snapshots[name] = self._copy()
+
+    def drop(self, name: str) -> None:
+        """Forget a snapshot. Raises `InputError` if there is none of that name."""
+        self._snapshot(name)
+        del self._snapshots[name]
+
+    @overload
+    def restore(self, config: str) -> None: ...
+    @overload
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
+    def restore(self, config: str | Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Back to a snapshot by its name; the optimizer starts anew, since its state belongs to other weights.
+
+        Or back to a whole state, as `config()` and `tensors()` of an equal bank gave it.
+
+        Raises:
+            InputError: no such snapshot; or a state with other parameters: the message lists them.
+        """
+        self._refuse_active("restore")
+        if isinstance(config, str):
+            self._put(self._snapshot(config))
+            self._optimizer = None
+        else:
+            self._take(config, tensors or {})
+
+    def merge(self, weights: Mapping[str, float]) -> None:
+        """Start + sum of weight * (snapshot - start); the optimizer starts anew.
+
+        Linear in the parameters. For low-rank pairs (A, B) this mixes A and B, not the products B A.
+
+        Raises:
+            InputError: no such snapshot.
+        """
+        self._refuse_active("merge")
+        chosen = [(self._snapshot(name), weight) for name, weight in weights.items()]
+        merged: Values = {}
+        for name, start in self._start.items():
+            wide = start.to(torch.promote_types(start.dtype, torch.float32))
+            total = wide.clone()
+            for values, weight in chosen:
+                total += weight * (values[name].to(wide) - wide)
+            merged[name] = total
+        self._put(merged)
+        self._optimizer = None
+
+    def _snapshot(self, name: str) -> Values:
+        if name not in self._snapshots:
+            raise InputError(f"there is no snapshot {name!r}; there are: {', '.join(self._snapshots) or 'none'}")
+        return self._snapshots[name]
+
+    # --- the parameters ---
+
+    def _resolve(self) -> dict[str, nn.Parameter]:
+        present = dict(self.module.named_parameters())
+        if missing := [name for name in self.parameters if name not in present]:
+            raise InputError(f"the module has lost parameters of this memory: {_listed(missing)}")
+        return {name: present[name] for name in self.parameters}
+
+    def _copy(self) -> Values:
+        with torch.inference_mode(False):  # a later write may need them outside of it
+            return {name: p.detach().clone() for name, p in self._resolve().items()}
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._resolve().items():
+                parameter.copy_(values[name])
+
+    def _refuse_active(self, what: str) -> None:
+        if self._active is not None:
+            raise VisionZooError(f"cannot {what} while {self._active} is active; leave that block first")
+
+    # --- size and place ---
+
+    def __len__(self) -> int:
+        """Number of values in the memory's parameters."""
+        return sum(value.numel() for value in self._start.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the parameters, their start, the snapshots and the optimizer's state."""
+        held = [*self._resolve().values(), *self._start.values()]
+        held += [value for values in self._snapshots.values() for value in values.values()]
+        if self._optimizer is not None:
+            held += [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+        return sum(value.numel() * value.element_size() for value in held)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the start and the snapshots; `dtype` rounds the snapshots only. The module moves its parameters."""
+        self._start = {name: value.to(device) for name, value in self._start.items()}
+        for snapshot in self._snapshots.values():
+            snapshot.update({name: value.to(device, dtype) for name, value in snapshot.items()})
+        return self
+
+    # --- saving ---
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "parameters": {name: [*value.shape] for name, value in self._start.items()},
+            "steps": self.steps,
+            "writes": self.writes,
+            "snapshots": [*self._snapshots],
+            "keep_optimizer": self.keep_optimizer,
+            "max_grad_norm": self.max_grad_norm,
+            "seed": self.seed,
+            "optimizer": None if self._optimizer is None else pack(self._optimizer)[0],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`now.NAME`, `start.NAME`, `snapshot.INDEX.NAME` of every parameter, `optimizer.INDEX.KEY` and `generator`."""
+        self._refuse_active("save")
+        content = {f"now.{name}": value for name, value in self._copy().items()}
+        content |= {f"start.{name}": value.clone() for name, value in self._start.items()}
+        for i, values in enumerate(self._snapshots.values()):
+            content |= {f"snapshot.{i}.{name}": value.clone() for name, value in values.items()}
+        if self._optimizer is not None:
+            content |= {f"optimizer.{key}": value for key, value in pack(self._optimizer)[1].items()}
+        content["generator"] = self.generator.get_state()
+        return content
+
+    def _take(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        present = self._resolve()
+        saved = dict(config["parameters"])
+        problems = [f"{name} is not in this memory" for name in saved if name not in present]
+        problems += [f"{name} is not in the saved one" for name in present if name not in saved]
+        problems += [
+            f"{name} is {tuple(saved[name])} there and {tuple(p.shape)} here"
+            for name, p in present.items()
+            if name in saved and tuple(saved[name]) != tuple(p.shape)
+        ]
+        parts = ["now", "start", *(f"snapshot.{i}" for i in range(len(config["snapshots"])))]
+        wanted = {f"{part}.{name}": tuple(shape) for part in parts for name, shape in saved.items()}
+        problems += [
+            f"{key} is missing or damaged"
+            for key, shape in wanted.items()
+            if key not in tensors or tuple(tensors[key].shape) != shape
+        ]
+        if problems or "generator" not in tensors:
+            raise InputError(f"the saved memory does not fit: {_listed(problems or ['generator is missing'], '; ')}")
+        optimizer = self._saved_optimizer(config["optimizer"], tensors, [*saved])
+        values = [
+            {name: tensors[f"{part}.{name}"].to(p.device, copy=True) for name, p in present.items()} for part in parts
+        ]
+        self._put(values[0])
+        self._start = values[1]
+        self._snapshots = dict(zip(config["snapshots"], values[2:], strict=True))
+        self._optimizer = optimizer
+        self.steps, self.writes = int(config["steps"]), int(config["writes"])
+        self.generator.set_state(tensors["generator"].cpu())
+
+    def _saved_optimizer(
+        self, config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], order: list[str]
+    ) -> Optimizer | None:
+        if config is None:
+            return None
+        if order != [*self.parameters]:
+            raise InputError("the saved memory lists its parameters in another order, so its optimizer does not fit")
+        moments = {key.removeprefix("optimizer."): v for key, v in tensors.items() if key.startswith("optimizer.")}
+        return unpack(self._make_optimizer, [*self._resolve().values()], config, moments)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        module: nn.Module | None = None,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
+    ) -> Self:
+        """A bank over the same parameters of `module`, as they are now.
+
+        Raises:
+            InputError: no module, or one that lacks parameters: the message lists them.
+        """
+        names = [*config["parameters"]]
+        if module is None:
+            raise InputError(
+                f"this memory lives in {len(names)} weights of a module ({_listed(names, ', ', 2)}); "
+                "give it: ParametricBank.load(folder, module=…)"
+            )
+        present = dict(module.named_parameters())
+        if missing := [name for name in names if name not in present]:
+            raise InputError(f"the module lacks parameters of the saved memory: {_listed(missing)}")
+        chosen = set(names)
+        return cls(
+            module,
+            lambda name, _: name in chosen,
+            optimizer=optimizer,
+            keep_optimizer=config["keep_optimizer"],
+            max_grad_norm=config["max_grad_norm"],
+            seed=config["seed"],
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        module: nn.Module | None = None,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
+    ) -> Self:
+        """Put a saved memory into `module` and go on: equal to never having stopped, bit for bit in float32.
+
+        Args:
+            folder: that `save` wrote.
+            module: with parameters of the same names and shapes.
+            optimizer: as the bank had it.
+
+        Raises:
+            InputError: no module, one that does not fit (the message lists the parameters), another optimizer, no bank
+                in the folder, or a damaged one.
+        """
+        config = _read_config(Path(folder))
+        if config["kind"] != cls.kind:
+            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        bank = cls.from_config(config, module=module, optimizer=optimizer)
+        bank.load_state_dict(read_state(folder))
+        return bank
+
+
+def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
+    """Names of the parameters that fit, in the module's order."""
+    present = dict(module.named_parameters())
+    if callable(selection):
+        names = [name for name, parameter in present.items() if selection(name, parameter)]
+        if not names:
+            raise InputError(f"the function chooses none of the {len(present)} parameters of {type(module).__name__}")
+        return tuple(names)
+    patterns = [selection] if isinstance(selection, str) else [*selection]
+    names = [name for name in present if any(name == p or fnmatchcase(name, p) for p in patterns)]
+    for pattern in patterns or ["nothing"]:
+        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
+            near = difflib.get_close_matches(pattern, present, n=3, cutoff=0.3) or [*present][:3]
+            raise InputError(
+                f"no parameter of {type(module).__name__} fits {pattern!r}; it has e.g. {', '.join(near) or 'none'}"
+            )
+    return tuple(names)
+
+
+def _takes_step(loss: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
+
+
+def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
+    rest = len(items) - most
+    return separator.join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
