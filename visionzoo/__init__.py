@@ -24,6 +24,7 @@ _names = {
     "model_card": "visionzoo.registry:model_card",
     "pipeline": "visionzoo.registry:pipeline",
     "load_checkpoint": "visionzoo.weights:load_checkpoint",
+    "MemoryBank": "visionzoo.memory.bank:MemoryBank",
     "ModelCard": "visionzoo.cards:ModelCard",
     "VisionZooError": "visionzoo.errors:VisionZooError",
 }
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .attention import attention as attention
     from .cards import ModelCard as ModelCard
     from .errors import VisionZooError as VisionZooError
+    from .memory.bank import MemoryBank as MemoryBank
     from .registry import (
         create_model as create_model,
     )

@@ -1,0 +1,67 @@
+"""Small frozen dataclasses that a configuration names: `{"policy": "fifo", "n": 5}` <-> `Fifo(n=5)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from ..errors import InputError
+
+__all__ = ["Named", "from_config", "to_config", "whole"]
+
+
+class Named(Protocol):
+    """A frozen dataclass with the name that configs know it by."""
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Named)
+
+
+def to_config(thing: Named, kind: str, known: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """`{kind: name, **fields}`.
+
+    Raises:
+        InputError: a class that `known` does not hold, so that the config could not be read again.
+    """
+    if known.get(thing.name) is not type(thing):
+        raise InputError(f"{type(thing).__name__} is no registered {kind}; known: {', '.join(known)}")
+    return {kind: thing.name, **dataclasses.asdict(thing)}
+
+
+def from_config(config: T | Mapping[str, Any], kind: str, known: Mapping[str, type[T]]) -> T:
+    """The object that `config` describes; an object passes through.
+
+    Raises:
+        InputError: no name, an unknown one, unknown or missing fields, or values that do not fit. The message lists
+            what is known.
+    """
+    if not isinstance(config, Mapping):
+        return config
+    fields = dict(config)
+    name = fields.pop(kind, None)
+    if name not in known:
+        raise InputError(f"there is no {kind} {name!r}; known: {', '.join(known)}")
+    cls = known[name]
+    names = [field.name for field in dataclasses.fields(cls)]
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+    if wrong := [key for key in fields if key not in names]:
+        raise InputError(
+            f"the {kind} {name!r} has no field {', '.join(map(repr, wrong))}; known: {', '.join(names) or 'none'}"
+        )
+    if missing := [key for key in needed if key not in fields]:
+        raise InputError(f"the {kind} {name!r} needs {', '.join(map(repr, missing))}")
+    return cls(**fields)
+
+
+def whole(owner: object, field: str, value: object, least: int) -> None:
+    """Check a field that counts something.
+
+    Raises:
+        InputError: `value` is no whole number, or below `least`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{type(owner).__name__}: {field} is {value!r}; expected a whole number, {least} or more")
