@@ -26,6 +26,9 @@ class Entry:
 
 BENCHMARKS = {
     "superglobal-rerank": Entry("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400", "published"),
+    "attention": Entry("benchmarks.attention:backends", "backends over the shapes that the systems ask for", "math"),
+    "attention-long": Entry("benchmarks.attention:long", "65,536 queries over as many keys", "sdpa"),
+    "attention-segments": Entry("benchmarks.attention:segments", "keys and values in pieces", "concatenated"),
     "superglobal-extract": Entry("benchmarks.superglobal_extract:benchmark", "descriptors of pictures", "plain-loop"),
 }
 
@@ -77,11 +80,52 @@ class Table:
                 f"| {row.name} | {row.seconds:.4g} | {row.cpu_seconds:.4g} | {row.per_second:.4g} | {row.ratio:.2f} "
                 f"| {row.peak_mb:.1f} MB | {row.note} |"
             )
-        e = self.environment
-        versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
-        where = e["gpus"][0] if e["gpus"] else f"{e['processor']}, {e['threads']} thread(s)"
-        lines += ["", f"`{self.command}` on {where}; Python {e['python']}, {versions}."]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, "", *_origin(self.command, self.environment), *self.notes])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of several subjects: a row each, columns by name."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    environment: dict[str, Any]
+    command: str
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        lines = [f"### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
+        lines += [_line(row) for row in self.rows]
+        return "\n".join([*lines, "", *_origin(self.command, self.environment), *self.notes])
+
+
+@dataclass(frozen=True)
+class Report:
+    """Several tables that one command prints."""
+
+    tables: Sequence[Table | Grid]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tables": [table.to_dict() for table in self.tables]}
+
+    def to_markdown(self) -> str:
+        return "\n\n".join(table.to_markdown() for table in self.tables)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _origin(command: str, environment: dict[str, Any]) -> list[str]:
+    """Which command printed a table, and on what."""
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    processor = f"{environment['processor']}, {environment['threads']} thread(s)"
+    where = environment["gpus"][0] if environment["gpus"] else processor
+    return [f"`{command}` on {where}; Python {environment['python']}, {versions}."]
 
 
 def compare(
@@ -169,7 +213,7 @@ def list_benchmarks() -> dict[str, str]:
     return {name: f"{entry.summary}, beside: {entry.peer}" for name, entry in BENCHMARKS.items()}
 
 
-def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table:
+def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table | Grid | Report:
     """Run a benchmark by name.
 
     Raises:
@@ -186,4 +230,15 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
     return getattr(import_module(module), function)(rounds=rounds, command=f"visionzoo bench {name}")
 
 
-__all__ = ["BENCHMARKS", "Contestant", "Measurement", "Table", "compare", "list_benchmarks", "peak_memory_mb", "run_benchmark"]
+__all__ = [
+    "BENCHMARKS",
+    "Contestant",
+    "Grid",
+    "Measurement",
+    "Report",
+    "Table",
+    "compare",
+    "list_benchmarks",
+    "peak_memory_mb",
+    "run_benchmark",
+]

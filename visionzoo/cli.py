@@ -120,7 +120,7 @@ def info(name: Annotated[str, Parameter(help="A registered model.")], *, json: A
 
 
 def doctor(*, json: AsJson = False) -> None:
-    """Show versions, devices, optional packages and what each is for, and where weights are kept.
+    """Show versions, devices, attention backends, optional packages and what each is for, and where weights are kept.
 
     Example: visionzoo doctor
     """
@@ -132,9 +132,9 @@ def doctor(*, json: AsJson = False) -> None:
         return
     for section, facts in report.items():
         print(section)
-        width = max(map(len, facts)) + 2
+        width = min(max(map(len, facts)), 34) + 2
         for key, value in facts.items():
-            print(f"  {key:<{width}}{value}")
+            print(f"  {key:<{width}}{value}" if len(key) < width else f"  {key}: {value}")
 
 
 def bench(

@@ -1,8 +1,9 @@
-"""What this installation can do: versions, devices, optional packages, folders."""
+"""What this installation can do: versions, devices, attention backends, optional packages, folders."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from importlib import metadata
 from typing import Any
 
@@ -27,6 +28,7 @@ def examine() -> dict[str, dict[str, Any]]:
     import torch
 
     from . import weights
+    from .attention import report, select
     from .devices import environment, pick_device, pick_dtype
 
     facts = environment()
@@ -44,6 +46,11 @@ def examine() -> dict[str, dict[str, Any]]:
     return {
         "versions": {"python": facts["python"], **facts["versions"]},
         "devices": devices,
+        "attention backends": report.backends(device),
+        f"attention, auto on {device.type}": {
+            **report.rules(device),
+            "override": _override(os.environ.get(select.VARIABLE)),
+        },
         "optional packages": {name: _optional(name, *about) for name, about in OPTIONAL.items()},
         "weights": {
             "folder": str(weights.weights_dir()),
@@ -51,6 +58,11 @@ def examine() -> dict[str, dict[str, Any]]:
             "here": ", ".join(source.name for source in weights.all_sources() if weights.locate(source)) or "none",
         },
     }
+
+
+def _override(variable: str | None) -> str:
+    how = "VISIONZOO_ATTENTION=NAME[,NAME…], or `with visionzoo.attention.attention_backend(NAME):`"
+    return f"VISIONZOO_ATTENTION={variable} is set" if variable else f"none; {how}"
 
 
 def _optional(name: str, extra: str, purpose: str) -> str:

@@ -1,0 +1,101 @@
+"""Videos: every frame in order, and files that are none."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visionzoo.errors import InputError
+from visionzoo.io.image import load_image
+from visionzoo.io.video import VideoError, probe, read_frames
+
+av = pytest.importorskip("av")
+
+
+def write(path: Path, frames: int = 12, size: tuple[int, int] = (64, 48), rotation: int = 0) -> Path:
+    """Lossless: frame n is of the grey n * 10, its left half lighter."""
+    codec = "libx264rgb" if path.suffix == ".mp4" else "ffv1"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height = size
+        stream.pix_fmt = "rgb24" if codec == "libx264rgb" else "bgr0"
+        if codec == "libx264rgb":
+            stream.options = {"crf": "0", "g": "4"}
+        for number in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def picture(number: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    pixels = np.full((size[1], size[0], 3), number * 10, np.uint8)
+    pixels[:, : size[0] // 2] += 5
+    return pixels
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_every_frame_as_it_was_written(tmp_path: Path, suffix: str) -> None:
+    file = write(tmp_path / f"clip{suffix}")
+    frames = list(read_frames(file))
+    assert [frame.number for frame in frames] == list(range(12))
+    assert [round(frame.time_s, 3) for frame in frames] == [n / 10 for n in range(12)]
+    for frame in frames:
+        np.testing.assert_array_equal(frame.pixels, picture(frame.number))
+    info = probe(file)
+    assert (info.width, info.height, info.fps, info.frames) == (64, 48, Fraction(10), 12)
+
+
+def test_some_frames_made_smaller(tmp_path: Path) -> None:
+    file = write(tmp_path / "clip.mkv")
+    frames = list(read_frames(file, start=2, stop=9, step=3, longest=32))
+    assert [frame.number for frame in frames] == [2, 5, 8]
+    assert frames[0].pixels.shape == (24, 32, 3)
+    assert abs(int(frames[1].pixels[5, 25, 0]) - 50) <= 1
+    assert list(read_frames(file, stop=0)) == []
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the command ffmpeg to turn a clip as a phone does")
+def test_a_phone_held_upright(tmp_path: Path) -> None:
+    upright, shown = tmp_path / "upright.mp4", tmp_path / "shown.png"
+    turn = ["-i", str(write(tmp_path / "clip.mp4")), "-c", "copy", "-metadata:s:v:0", "rotate=90", str(upright)]
+    for arguments in (turn, ["-i", str(upright), "-frames:v", "1", str(shown)]):
+        subprocess.run(["ffmpeg", "-loglevel", "error", *arguments], check=True)
+    first = next(iter(read_frames(upright)))
+    assert first.pixels.shape == (64, 48, 3)
+    np.testing.assert_array_equal(first.pixels, load_image(shown))
+
+
+def test_a_file_that_breaks_off_gives_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = write(tmp_path / "clip.mkv", frames=25, size=(256, 192)).read_bytes()
+    short = tmp_path / "short.mkv"
+    short.write_bytes(whole[: len(whole) * 2 // 3])
+    with caplog.at_level(logging.WARNING):
+        frames = list(read_frames(short))
+    assert 5 < len(frames) < 25
+    np.testing.assert_array_equal(frames[3].pixels, picture(3, (256, 192)))
+
+
+def test_what_is_no_video_is_said(tmp_path: Path, photo) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 50)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    cases = {
+        "none.mp4": "no such file",
+        "empty.mp4": "empty",
+        "text.mp4": "cannot be read as a video",
+        ".": "is a folder",
+    }
+    for name, says in {**cases, "list.m3u8": "list.m3u8: "}.items():
+        with pytest.raises(VideoError, match=says):
+            list(read_frames(tmp_path / name))
+        if name != "list.m3u8":
+            with pytest.raises(VideoError, match=says):
+                probe(tmp_path / name)
+    with pytest.raises(InputError, match="step at least 1"):
+        list(read_frames(write(tmp_path / "clip.mkv"), step=0))

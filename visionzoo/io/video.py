@@ -1,0 +1,140 @@
+"""Reading videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, require
+
+__all__ = ["Frame", "VideoError", "VideoInfo", "probe", "read_frames"]
+
+log = logging.getLogger(__name__)
+
+
+class VideoError(InputError):
+    """A file that is no video, or one that cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says; `frames` is an estimate where the container does not count them."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    Attributes:
+        number: counted from 0 in the order of display.
+        time_s: when it is shown.
+        pixels: (H, W, 3) uint8 RGB, turned the way it is shown.
+    """
+
+    number: int
+    time_s: float
+    pixels: NDArray[np.uint8]
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Size, frame rate and number of frames.
+
+    Raises:
+        VideoError: missing, empty, not a video, or without a video stream.
+    """
+    with _open(Path(path)) as container:
+        stream = container.streams.video[0]
+        fps = stream.average_rate or stream.guessed_rate or Fraction(25)
+        seconds = Fraction(0)
+        if stream.duration is not None and stream.time_base is not None:
+            seconds = stream.duration * stream.time_base
+        elif container.duration is not None:
+            seconds = Fraction(container.duration, 1_000_000)
+        return VideoInfo(stream.width, stream.height, Fraction(fps), stream.frames or round(seconds * fps))
+
+
+def read_frames(
+    path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None, step: int = 1, longest: int | None = None
+) -> Iterator[Frame]:
+    """The frames `start`, `start + step`, … before `stop`, one in memory at a time.
+
+    A file that breaks off gives what can be decoded, and one warning.
+
+    Args:
+        longest: make the longer side at most this many pixels.
+
+    Raises:
+        VideoError: missing, empty, not a video, or no frame of it can be decoded.
+        InputError: a step below 1 or a start below 0.
+    """
+    if step < 1 or start < 0:
+        raise InputError(f"start is at least 0 and step at least 1, got start {start} and step {step}")
+    file = Path(path)
+    av = require("av", extra="video", purpose="reading videos")
+    with _open(file) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        seen = 0
+        frames = container.decode(stream)
+        while stop is None or seen < stop:
+            try:
+                frame = next(frames, None)
+            except av.FFmpegError as error:
+                if seen == 0:
+                    raise VideoError(
+                        f"{file}: no frame can be decoded ({error.strerror}); export the video again"
+                    ) from error
+                log.warning("%s: breaks off after %d frames (%s); what is there is used", file, seen, error.strerror)
+                return
+            if frame is None:
+                break
+            if seen >= start and (seen - start) % step == 0:
+                yield Frame(seen, float(frame.time or 0.0), _pixels(frame, longest))
+            seen += 1
+        if seen == 0 and stop != 0:
+            raise VideoError(f"{file}: holds no frames; export the video again")
+
+
+def _pixels(frame: Any, longest: int | None) -> NDArray[np.uint8]:
+    width, height = frame.width, frame.height
+    if longest is not None and max(width, height) > longest:
+        factor = longest / max(width, height)
+        width, height = max(1, round(width * factor)), max(1, round(height * factor))
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # degrees counter-clockwise, as phones record
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _open(file: Path) -> Any:
+    av = require("av", extra="video", purpose="reading videos")
+    if not file.exists():
+        raise VideoError(f"{file}: no such file")
+    if not file.is_file():
+        raise VideoError(f"{file}: is a folder, expected a video file")
+    if file.stat().st_size == 0:
+        raise VideoError(f"{file}: the file is empty")
+    try:
+        # only this file: a playlist or a concat script must not open others
+        container = av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoError(
+            f"{file}: cannot be read as a video ({reason}); expected mp4, mov, mkv, webm, avi, …"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise VideoError(f"{file}: has no video stream")
+    return container
