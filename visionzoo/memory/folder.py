@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, writing
+from ..io.files import atomic_path, write_json
 from ..lazy import resolve
-from .bank import CONFIG, KINDS, MemoryBank, _read_config
+from .bank import CONFIG, FORMAT, KINDS, TENSORS, MemoryBank, _read_config
 
-__all__ = ["check_names", "load_memory", "read_state", "save_memory"]
+__all__ = ["check_names", "load_memory", "read_state", "save_memory", "write_state"]
 
 FOLDER = "memory"
 
@@ -77,6 +78,19 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path / file}: cannot be read ({error}); save the bank again") from error
     return {"kind": config["kind"], "config": config, "tensors": tensors}
+
+
+def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
+    """Write the `state_dict()` of a bank into `folder`, so that `read_state` finds it."""
+    from safetensors.torch import save_file
+
+    path = Path(folder)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path / TENSORS) as temporary:
+            save_file({name: value.cpu().contiguous() for name, value in state["tensors"].items()}, temporary)
+        # last, so that a folder with a config is whole
+        write_json(path / CONFIG, {**state["config"], "format": FORMAT, "kind": state["kind"], "files": [TENSORS]})
 
 
 def check_names(banks: Mapping[str, Any]) -> None:

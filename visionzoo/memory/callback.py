@@ -1,0 +1,218 @@
+"""Episodic memory in Lightning's checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import InputError, require, writing
+from .bank import MemoryBank
+from .folder import check_names, read_state, write_state
+
+require("lightning", extra="train", purpose="MemoryCallback")
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO  # noqa: E402
+from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
+
+__all__ = ["MemoryCallback"]
+
+KEY = "visionzoo_memory"  # marks this callback's state in a checkpoint
+Banks = Mapping[str, MemoryBank]
+
+
+class MemoryCallback(Callback):
+    """Saves memory banks with every checkpoint and restores them on resume; the module's state dict has none of it.
+
+    A bank goes into the checkpoint, readable with `torch.load(weights_only=True)`. One above `max_bytes` goes into a folder
+    beside it, `CHECKPOINT.memory/NAME/` with config.json and safetensors, which follows the checkpoint when Lightning
+    deletes it. (Not for strategies that write checkpoints in parts, and not for remote ones: there all goes inside.)
+
+    Banks are per process: each rank gets back its own.
+
+    Args:
+        banks: by name; or a function of the LightningModule that gives them, or the name of such an attribute of it.
+            Validation inside a fit finds the banks as training left them: give it banks of its own.
+        reset_on: "epoch": reset all banks when an epoch of training, or a run of validation, test or prediction begins.
+            "never": only by `reset()`.
+        max_bytes: of a bank inside a checkpoint.
+
+    Raises:
+        MissingDependencyError: Lightning is not installed (extra "train").
+    """
+
+    def __init__(
+        self,
+        banks: Banks | Callable[[Any], Banks] | str,
+        reset_on: Literal["epoch", "never"] = "epoch",
+        max_bytes: int = 64 * 2**20,
+    ) -> None:
+        if reset_on not in ("epoch", "never"):
+            raise InputError(f"reset_on is {reset_on!r}; use epoch or never")
+        self.reset_on, self.max_bytes = reset_on, max_bytes
+        self._given = banks
+        self._banks: dict[str, MemoryBank] | None = None
+        self._epoch: int | None = None  # of training, for which the banks were reset
+        if isinstance(banks, Mapping):
+            self._banks = _checked(banks)
+
+    @property
+    def banks(self) -> dict[str, MemoryBank]:
+        """By name."""
+        if self._banks is None:
+            raise InputError("the banks come from the LightningModule, which this callback has not met yet")
+        return self._banks
+
+    def reset(self) -> None:
+        """Reset all banks, e.g. at the border of an episode or a clip."""
+        for bank in self.banks.values():
+            bank.reset()
+
+    # --- Lightning's hooks ---
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(self._given, Mapping):
+            found = getattr(pl_module, self._given, None) if isinstance(self._given, str) else self._given(pl_module)
+            found = found() if isinstance(self._given, str) and callable(found) else found
+            if not isinstance(found, Mapping):
+                raise InputError(
+                    f"{type(pl_module).__name__}: expected memory banks by name from {self._given!r}, got {found!r}"
+                )
+            self._banks = _checked(found)
+        self._epoch = None  # of an earlier fit
+        if not isinstance(trainer.strategy.checkpoint_io, _BesideCheckpoint):
+            trainer.strategy.checkpoint_io = _BesideCheckpoint(trainer.strategy.checkpoint_io)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._enter_epoch(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._enter_epoch(trainer)  # Lightning leaves out the hook above after a checkpoint of an epoch's last batch
+
+    def _enter_epoch(self, trainer: Trainer) -> None:
+        # Not when a run that was interrupted within this epoch goes on.
+        if self.reset_on == "epoch" and self._epoch != trainer.current_epoch:
+            self.reset()
+        self._epoch = trainer.current_epoch
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.reset_on == "epoch" and trainer.state.fn == "validate":
+            self.reset()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.reset_on == "epoch":
+            self.reset()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.reset_on == "epoch":
+            self.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called on every rank when a checkpoint is made; the first one gets the state of all."""
+        own = {name: bank.state_dict() for name, bank in self.banks.items()}
+        ranks: list[Any] = [own]
+        if _ranks() > 1:
+            ranks = [None] * _ranks()
+            dist.all_gather_object(ranks, own)
+        return {KEY: self.max_bytes, "epoch": self._epoch, "ranks": ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        ranks = state_dict["ranks"]
+        if len(ranks) != _ranks():
+            raise InputError(
+                f"the checkpoint holds the memories of {len(ranks)} processes, this run has {_ranks()}; "
+                "resume with as many, or leave out MemoryCallback to begin with empty memories"
+            )
+        saved = ranks[dist.get_rank() if len(ranks) > 1 else 0]
+        if saved.keys() != self.banks.keys():
+            raise InputError(
+                f"the checkpoint holds the memories {', '.join(saved) or 'none'}, this run has {', '.join(self.banks)}"
+            )
+        for name, bank in self.banks.items():
+            state = saved[name]
+            bank.load_state_dict(read_state(state["folder"]) if "folder" in state else state)
+        self._epoch = state_dict["epoch"]
+
+
+class _BesideCheckpoint(CheckpointIO):
+    """Takes banks that are too large out of a checkpoint, into a folder beside it."""
+
+    def __init__(self, inner: CheckpointIO) -> None:
+        self.inner = inner
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        folder = _folder(path)
+        if folder is not None:
+            with writing(folder):
+                # An older checkpoint of this name is overwritten: its folder must not speak for the new one.
+                shutil.rmtree(folder, ignore_errors=True)
+                callbacks = {
+                    key: _outside(state, folder) if isinstance(state, dict) and KEY in state else state
+                    for key, state in checkpoint.get("callbacks", {}).items()
+                }
+            checkpoint = {**checkpoint, "callbacks": callbacks} if "callbacks" in checkpoint else checkpoint
+        self.inner.save_checkpoint(checkpoint, path, storage_options=storage_options)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        checkpoint = self.inner.load_checkpoint(path, *args, **kwargs)
+        folder = _folder(path)
+        for state in checkpoint.get("callbacks", {}).values():
+            if folder is not None and isinstance(state, dict) and KEY in state:
+                for bank in (bank for banks in state["ranks"] for bank in banks.values() if "folder" in bank):
+                    bank["folder"] = str(folder / bank["folder"])  # read by the callback when it needs it
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        self.inner.remove_checkpoint(path)
+        folder = _folder(path)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def teardown(self) -> None:
+        self.inner.teardown()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+
+def _outside(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The callback's state with the large banks replaced by where they were written, relative to `folder`."""
+    ranks = []
+    for rank, banks in enumerate(state["ranks"]):
+        kept = {}
+        for name, bank in banks.items():
+            place = Path(name) if len(state["ranks"]) == 1 else Path(f"rank{rank}") / name
+            if _size(bank["tensors"]) > state[KEY]:
+                write_state(bank, folder / place)
+                bank = {"kind": bank["kind"], "folder": place.as_posix()}
+            kept[name] = bank
+        ranks.append(kept)
+    return {**state, "ranks": ranks}
+
+
+def _folder(path: str | Path) -> Path | None:
+    """Beside the checkpoint `path`; None where it is not on this machine's disk."""
+    text = str(path)
+    return None if "://" in text else Path(f"{text}.memory")
+
+
+def _checked(banks: Banks) -> dict[str, MemoryBank]:
+    check_names(banks)
+    for name, bank in banks.items():
+        if not isinstance(bank, MemoryBank):
+            raise InputError(f"{name} is a {type(bank).__name__}, expected a MemoryBank")
+        if bank.kind == "learned":
+            raise InputError(f"{name} is a learned memory: it is a weight and in the checkpoint already; leave it out")
+    return dict(banks)
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
+def _ranks() -> int:
+    return dist.get_world_size() if torch.distributed.is_available() and dist.is_initialized() else 1
