@@ -29,6 +29,9 @@ BENCHMARKS = {
     "attention": Entry("benchmarks.attention:backends", "backends over the shapes that the systems ask for", "math"),
     "attention-long": Entry("benchmarks.attention:long", "65,536 queries over as many keys", "sdpa"),
     "attention-segments": Entry("benchmarks.attention:segments", "keys and values in pieces", "concatenated"),
+    "memory-bank": Entry(
+        "benchmarks.memory_bank:benchmark", "writes and reads of 1 thousand to 1 million slots", "joined"
+    ),
     "superglobal-extract": Entry("benchmarks.superglobal_extract:benchmark", "descriptors of pictures", "plain-loop"),
 }
 
