@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..streaming import stream_to
+
 __all__ = ["error_bound", "exact_scores", "rank", "top_k"]
 
 Matrix = np.ndarray | torch.Tensor
@@ -280,21 +282,9 @@ class _DeviceProduct:
                 yield start, matrix[start : start + rows].to(self.device).float()
             return
         source = matrix if isinstance(matrix, torch.Tensor) else as_tensor(matrix)
-        pinned = self.device.type == "cuda"
-        shape = (min(rows, len(source)), source.shape[1])
-        buffers = [torch.empty(shape, dtype=source.dtype, pin_memory=pinned) for _ in range(2)]
-        copied: list[Any] = [None, None]
-        for number, start in enumerate(range(0, len(source), rows)):
-            block = source[start : start + rows]
-            if (done := copied[number % 2]) is not None:
-                done.synchronize()  # the device has read this buffer: it may be filled again
-            buffer = buffers[number % 2][: len(block)]
-            buffer.copy_(block)
-            there = buffer.to(self.device, non_blocking=pinned)
-            if pinned:
-                copied[number % 2] = torch.cuda.Event()
-                copied[number % 2].record(torch.cuda.current_stream(self.device))
-            yield start, there.float()
+        pieces = ((source[start : start + rows],) for start in range(0, len(source), rows))
+        for number, (there,) in enumerate(stream_to(self.device, pieces)):
+            yield number * rows, there.float()
 
     def longest(self, block: torch.Tensor) -> float:
         return 1.001 * float(torch.linalg.vector_norm(block, dim=1).max())
