@@ -85,6 +85,18 @@ class TestVerbs:
         assert not found.vectors.requires_grad
         assert not bank.weighted_read(query, 3).requires_grad
 
+    @pytest.mark.gpu
+    def test_results_are_where_the_query_is(self) -> None:
+        bank = IndexBank.open(dim=DIM)
+        bank.write(vectors(0, 50).cuda())
+        found, expected = bank.read(vectors(1, 4).cuda(), 5, with_vectors=True), bank.read(vectors(1, 4), 5)
+        assert found.vectors is not None
+        assert found.ids.is_cuda
+        assert found.scores.is_cuda
+        assert found.vectors.is_cuda
+        assert torch.equal(found.ids.cpu(), expected.ids)
+        assert bank.weighted_read(vectors(1, 4).cuda(), 5).is_cuda
+
     def test_mistakes_are_named(self, tmp_path: Path) -> None:
         bank = IndexBank.open(tmp_path / "s", dim=DIM)
         bank.write(vectors(0, 2))

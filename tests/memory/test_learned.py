@@ -131,7 +131,11 @@ def test_plain_tokens_and_maps() -> None:
     bank = LearnedBank(module, "map", layout="map")
     tokens = module.map[0].flatten(1).T
     assert len(bank) == 6
-    torch.testing.assert_close(bank.read(query).output[:, 0], torch.softmax(query @ tokens.T / 2, -1) @ tokens)
+    expected = torch.softmax(query @ tokens.T / 2, -1) @ tokens
+    torch.testing.assert_close(bank.read(query).output[:, 0], expected)
+    narrow = bank.read(query.bfloat16()).output[:, 0]  # as under autocast
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), expected, rtol=0.02, atol=0.02)
 
 
 def test_it_is_not_written_nor_moved_at_run_time(unit: Unit) -> None:

@@ -13,7 +13,15 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from visionzoo.errors import InputError
-from visionzoo.memory import IndexBank, LearnedBank, MemoryCallback, ParametricBank, load_memory, save_memory
+from visionzoo.memory import (
+    IndexBank,
+    LearnedBank,
+    MemoryCallback,
+    ParametricBank,
+    TensorBank,
+    load_memory,
+    save_memory,
+)
 from visionzoo.memory.bank import MemoryBank
 
 lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
@@ -26,7 +34,7 @@ STEPS = 4  # in an epoch
 
 
 class Tiny(lightning.LightningModule):
-    """Reads and writes two memories in every step: vectors, and weights of an adapter."""
+    """Reads and writes three memories in every step: keys and values in time, vectors, and weights of an adapter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +47,8 @@ class Tiny(lightning.LightningModule):
         index = IndexBank.open(dim=WIDTH)
         theta = ParametricBank(self, "adapter.*", optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
         # a module may find its banks through plain objects; neither is part of its state dict
-        self.__dict__["banks"] = {"index": index, "theta": theta}
+        frames = TensorBank(WIDTH, WIDTH, capacity=8)
+        self.__dict__["banks"] = {"frames": frames, "index": index, "theta": theta}
         return self.__dict__["banks"]
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
@@ -49,7 +58,10 @@ class Tiny(lightning.LightningModule):
         self.seen.append(len(banks["index"]))
         hidden = self.net(x) + self.adapter(x)
         recalled = banks["index"].weighted_read(hidden, 5)
+        if len(banks["frames"]):
+            recalled = recalled + banks["frames"].read(hidden[None, None]).output[0, 0]
         banks["index"].write(hidden.detach())
+        banks["frames"].write(hidden[None, None], x[None, None])
 
         def forget() -> Tensor:
             noise = torch.randn(x.shape, generator=banks["theta"].generator)
@@ -127,11 +139,14 @@ def test_the_checkpoint_is_plain_and_the_module_has_nothing_episodic(tmp_path: P
     assert list(checkpoint["state_dict"]) == list(small.state_dict())
     saved = checkpoint["callbacks"]["MemoryCallback"]["ranks"][0]
     assert saved == {
+        "frames": {"kind": "tensor", "folder": "frames"},
         "index": {"kind": "index", "folder": "index"},
         "theta": {"kind": "parametric", "folder": "theta"},
     }
     beside = Path(f"{file}.memory")
     assert sorted(str(p.relative_to(beside)) for p in beside.rglob("*.*")) == [
+        "frames/config.json",
+        "frames/memory.safetensors",
         "index/config.json",
         "index/memory.safetensors",
         "theta/config.json",
@@ -241,11 +256,16 @@ class TestFolder:
         index, theta = IndexBank.open(dim=WIDTH), ParametricBank(net, "weight")
         ids = index.write(torch.randn(5, WIDTH))
         theta.write(lambda: net(torch.ones(WIDTH)).square().sum())
-        save_memory({"episode": theta, "seen": index, "face": LearnedBank(net, "weight")}, tmp_path)
+        frames = TensorBank(WIDTH, WIDTH, capacity=3)
+        frames.write(torch.randn(1, 1, 5, WIDTH), torch.randn(1, 1, 5, WIDTH))
+        face = LearnedBank(net, "weight")
+        save_memory({"episode": theta, "seen": index, "face": face, "frames": frames}, tmp_path)
         save_memory({"seen": index}, tmp_path)  # the others stay
         fresh = nn.Linear(WIDTH, WIDTH)
         loaded = load_memory(tmp_path, {"episode": {"module": fresh}, "face": {"module": fresh}})
-        assert list(loaded) == ["episode", "face", "seen"]
+        assert list(loaded) == ["episode", "face", "frames", "seen"]
+        query = torch.randn(1, 1, 2, WIDTH)
+        assert torch.equal(loaded["frames"].read(query).output, frames.read(query).output)
         assert torch.equal(fresh.weight, net.weight)
         again = loaded["seen"]
         assert isinstance(again, IndexBank)

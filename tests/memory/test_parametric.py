@@ -274,6 +274,36 @@ class TestEpisodes:
         with pytest.raises(InputError, match=r"lost parameters of this memory: 2\.lora_A, 2\.lora_B"):
             bank.write(lambda: net(chunks(1)[0]).mean())
 
+    def test_memories_are_read_and_written_inside_inference_mode(self) -> None:
+        net, plain = network(), network()
+        bank, other = ParametricBank(net, "*lora_*"), ParametricBank(plain, "*lora_*")
+        x = chunks(1)[0]
+        with torch.inference_mode():
+            bank.snapshot("start")
+            bank.write(lambda: net(x).square().mean(), steps=2)
+            with bank.active("start"):
+                net(x)
+            bank.begin()
+        bank.write(lambda: net(x).square().mean())
+        bank.reset()
+        other.write(lambda: plain(x).square().mean(), steps=2)
+        assert same(values(net), values(plain))
+        assert not any(p.is_inference() for p in net.parameters())
+
+    @pytest.mark.gpu
+    def test_a_module_that_moves_takes_its_episode_along(self) -> None:
+        net, plain = network(), network()
+        bank, other = ParametricBank(net, "*lora_*"), ParametricBank(plain, "*lora_*")
+        for i, x in enumerate(chunks(4)):
+            if i == 2:
+                net.cuda()
+                bank.to("cuda")
+            bank.write(lambda x=x.to(net[0].lora_A.device): net(x).square().mean())
+            other.write(lambda x=x: plain(x).square().mean())
+        torch.testing.assert_close({n: v.cpu() for n, v in values(net).items()}, values(plain))
+        bank.reset()
+        assert net[0].lora_A.is_cuda
+
 
 OPTIMIZERS: dict[str, Any] = {
     "adam": lambda p: torch.optim.Adam(p, lr=1e-2),

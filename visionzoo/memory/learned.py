@@ -113,7 +113,7 @@ class LearnedBank(MemoryBank):
         """Attention of the query over the memory; differentiable in the query, the parameters and the condition.
 
         Args:
-            query: (B, H, L, Dk), or (B, L, Dk) for one head.
+            query: (B, H, L, Dk), or (B, L, Dk) for one head; the result has its dtype.
             condition: what `project` takes.
             scale: instead of the bank's.
             mask: as for `attention_with_lse`.
@@ -129,6 +129,7 @@ class LearnedBank(MemoryBank):
             raise InputError("give a condition or the view that was made under it, not both")
         keys, values = self.view(condition) if view is None else view
         query = query.unsqueeze(1) if query.ndim == 3 else query
+        keys, values = keys.to(query.dtype), values.to(query.dtype)  # under autocast weights stay float32
         out, lse = attention_with_lse(query, keys, values, mask=mask, scale=self.scale if scale is None else scale)
         return ReadResult(out, lse)
 
