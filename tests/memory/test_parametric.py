@@ -298,7 +298,8 @@ class TestEpisodes:
             if i == 2:
                 net.cuda()
                 bank.to("cuda")
-            bank.write(lambda x=x.to(net[0].lora_A.device): net(x).square().mean())
+            here = x.to(net[0].lora_A.device)
+            bank.write(lambda x=here: net(x).square().mean())
             other.write(lambda x=x: plain(x).square().mean())
         torch.testing.assert_close({n: v.cpu() for n, v in values(net).items()}, values(plain))
         bank.reset()
