@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import visionzoo
 from visionzoo import VisionZooError
-from visionzoo.attention import attention, attention_with_lse, merge_attention
+from visionzoo.attention import attention, attention_with_lse, merge_attention, segment_attention
 
 from .cases import Case, cases, error, finite, reference, textbook
 
@@ -184,6 +184,29 @@ def test_masks_of_lowest_numbers_work_like_minus_infinity() -> None:
         torch.testing.assert_close(
             attention(q, k, v, mask=additive, backend=backend), attention(q, k, v, mask=keep, backend="math")
         )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_casts_the_inputs_and_nothing_else(backend: str) -> None:
+    """As torch does for its own attention: mixed inputs become bfloat16, sums stay float32, gradients keep their dtype."""
+    q = torch.randn(1, 2, 300, 16, requires_grad=True)
+    k, v = torch.randn(1, 2, 2500, 16).bfloat16(), torch.randn(1, 2, 2500, 16, requires_grad=True)
+    want, want_lse = reference(q.bfloat16(), k, v.bfloat16(), None)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, lse = attention_with_lse(q, k, v, backend=backend)
+        pieces = segment_attention(q, [(k[:, :, :900], v[:, :, :900]), (k[:, :, 900:], v[:, :, 900:])], backend=backend)
+        (out.float().square().sum() + pieces.float().square().sum()).backward()
+    assert out.dtype == pieces.dtype == torch.bfloat16
+    assert error(out, want) < 5e-3
+    assert error(pieces, want) < 5e-3
+    assert (lse.double() - want_lse).abs().max() < 5e-3
+    assert q.grad is not None
+    assert q.grad.dtype == torch.float32
+    assert v.grad is not None
+    got = v.grad.clone()
+    v.grad = None
+    (2 * attention(q.detach(), k.float(), v, backend="math").square().sum()).backward()
+    assert error(got, v.grad) < 2e-2
 
 
 def test_same_inputs_give_the_same_bits() -> None:

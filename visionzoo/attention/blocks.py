@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .call import AttentionCall, accumulate_dtype, expand_mask
+from .call import AttentionCall, accumulate_dtype, autocast_dtype, expand_mask
 
 __all__ = ["MULTIPLIES_BFLOAT16", "Gradients", "backward", "forward", "merge_into"]
 
@@ -137,6 +137,9 @@ def backward(
     Returns:
         float32 sums (float64 for float64); the mask's in the shape of `call.mask`.
     """
+    if autocast_dtype(call.q.device) is not None:  # a backward pass inside an autocast region
+        with torch.autocast(call.q.device.type, enabled=False):
+            return backward(call, out_grad, lse, delta, wanted)
     q, k, v = call.q, call.k, call.v
     dtype = accumulate_dtype(q.dtype)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["AttentionCall", "accumulate_dtype", "expand_mask", "prepare"]
+__all__ = ["AttentionCall", "accumulate_dtype", "autocast_dtype", "expand_mask", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ def prepare(
         raise InputError(f"k and v must agree in batch, heads and number of keys: got {_shapes(q, k, v)}")
     if q.shape[3] != k.shape[3] or q.shape[3] == 0 or v.shape[3] == 0:
         raise InputError(f"q and k must have one width of at least 1, v any of at least 1: got {_shapes(q, k, v)}")
+    if (lower := autocast_dtype(q.device)) is not None and q.dtype != torch.float64:
+        q, k, v = q.to(lower), k.to(lower), v.to(lower)
     if not (q.dtype == k.dtype == v.dtype) or not q.is_floating_point():
         raise InputError(f"q, k and v must share one floating dtype: got {q.dtype}, {k.dtype}, {v.dtype}")
     if not (q.device == k.device == v.device) or (mask is not None and mask.device != q.device):
@@ -107,6 +109,13 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
             f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}"
         )
     return mask[(None,) * (4 - mask.ndim)]
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on this device, if it is on."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 def expand_mask(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .call import AttentionCall, accumulate_dtype, prepare
+from .call import AttentionCall, accumulate_dtype, autocast_dtype, prepare
 from .gradient import differentiable
 from .select import choose
 
@@ -21,7 +21,8 @@ def attention(
     """softmax(scale * q k^T + mask) v, without ever holding all scores.
 
     Args:
-        q: (B, H, L, Dk) float16, bfloat16, float32 or float64. For one head the head axis may be left out everywhere.
+        q: (B, H, L, Dk) float16, bfloat16, float32 or float64; autocast casts as it does for torch's own attention.
+            For one head the head axis may be left out everywhere.
         k: (B, Hk, N, Dk). Hk divides H: a head of k serves H / Hk neighbouring heads of q (grouped queries). A batch
             of 1 serves all of q without a copy, and the other way round.
         v: (B, Hk, N, Dv); Dv need not be Dk.
@@ -97,6 +98,9 @@ def merge_attention(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
 def attend(call: AttentionCall, backend: str) -> tuple[Tensor, Tensor | None]:
     """Compute a checked call: settle what no backend should care about, choose one, and see to gradients."""
     q, k, v = call.q, call.k, call.v
+    if autocast_dtype(q.device) is not None:  # the inputs are cast; what a backend computes in float32 must stay so
+        with torch.autocast(q.device.type, enabled=False):
+            return attend(call, backend)
     if q.shape[1] != k.shape[1]:
         return _grouped(call, backend)
     if 0 in (*q.shape[:3], k.shape[2]):

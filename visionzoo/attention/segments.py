@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import InputError
 from ..streaming import stream_to
 from . import blocks
-from .call import AttentionCall, accumulate_dtype, prepare
+from .call import AttentionCall, accumulate_dtype, autocast_dtype, prepare
 from .functional import attend
 from .gradient import row_term
 from .select import segmented_backend
@@ -94,6 +94,8 @@ def segment_attention(
     """
     pieces = [segment if isinstance(segment, Segment) else Segment(*segment) for segment in segments]
     q4, pieces, mask = _check(q, pieces, mask)
+    if (lower := autocast_dtype(q.device)) is not None and q.dtype != torch.float64:
+        q4 = q4.to(lower)
     factor = 1 / math.sqrt(max(1, q4.shape[3])) if scale is None else scale
     plan = _Plan(tuple(_passes(pieces)), factor, backend)
     flat = [tensor for piece in pieces for tensor in (piece.k, piece.v)]
