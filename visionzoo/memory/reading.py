@@ -94,19 +94,20 @@ def read(
     scale: float | None = None,
     backend: str = "auto",
     usage_queries: int | None = None,
+    counts: bool = False,
     block: int,
 ) -> ReadResult:
     """One softmax over all selected elements; see `TensorBank.read`.
 
     Args:
         empty: a segment without keys, of the right widths.
+        counts: return usage, and add it to the selections that count.
         block: keys per piece that is copied or converted.
     """
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; look at 1 key or more, or at all with None")
     if usage_queries is not None and usage_queries < 1:
         raise InputError(f"usage_queries is {usage_queries}; expected at least 1, or None for all")
-    counts = any(selection.counts for selection in selections)
     segments = [segment for selection in selections for segment in selection.segments(value)]
     total = sum(segment.k.shape[2] for segment in segments)
     heads = query if query.ndim == 4 else query.unsqueeze(1)

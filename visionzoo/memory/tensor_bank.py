@@ -286,9 +286,10 @@ class TensorBank(RingGroups):
         if self.mode == "static":
             options = {"where": where, "top_k": top_k, "mask": mask, "count_usage": count_usage or None}
             return self._read_static(query, group, name, backend, scale, **options)
+        counts = self.counts_usage if count_usage is None else count_usage
         selections = self.select(group, where)
         for selection in selections:
-            selection.counts = self.counts_usage if count_usage is None else count_usage
+            selection.counts = counts
         return read(
             query,
             selections,
@@ -299,6 +300,7 @@ class TensorBank(RingGroups):
             scale=scale,
             backend=backend,
             usage_queries=usage_queries,
+            counts=counts,
             block=self.stream_block,
         )
 

@@ -116,9 +116,10 @@ class TieredBank(MemoryBank):
         first = self.tiers[0]
         check_query(query, first.batch, first.heads, first.key_dim)
         selections = []
-        for tier in self.tiers:
+        counts = [tier.counts_usage if count_usage is None else count_usage for tier in self.tiers]
+        for tier, tier_counts in zip(self.tiers, counts, strict=True):
             for selection in tier.select(group, where):
-                selection.counts = tier.counts_usage if count_usage is None else count_usage
+                selection.counts = tier_counts
                 selections.append(selection)
         return read(
             query,
@@ -130,6 +131,7 @@ class TieredBank(MemoryBank):
             scale=scale,
             backend=backend,
             usage_queries=usage_queries,
+            counts=any(counts),
             block=min(tier.stream_block for tier in self.tiers),
         )
 
