@@ -16,6 +16,8 @@ __all__ = ["SdpaBackend"]
 
 _FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 _HALF = (torch.float16, torch.bfloat16)
+_packet = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FLASH_CPU = None if _packet is None else _packet.default  # looked up once: a call of a short sequence takes microseconds
 
 
 class SdpaBackend(Backend):
@@ -30,7 +32,7 @@ class SdpaBackend(Backend):
     def supports(self, call: AttentionCall) -> str | None:
         device, dtype = call.q.device.type, call.q.dtype
         if device == "cpu":
-            if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+            if _FLASH_CPU is None:
                 return f"torch {torch.__version__} has no flash attention for the CPU"
             if call.mask_needs_grad:
                 return "flash attention on the CPU gives a mask no gradient"
@@ -61,9 +63,8 @@ class SdpaBackend(Backend):
 def _cpu(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     q, k, v = _one_width(call.q, call.k, call.v)
     mask = None if call.mask is None else _additive(call.mask, q.dtype)
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, False, attn_mask=mask, scale=call.scale
-    )
+    assert _FLASH_CPU is not None
+    out, lse = _FLASH_CPU(q, k, v, 0.0, False, attn_mask=mask, scale=call.scale)
     out = out[..., : call.v.shape[3]]
     if not call.needs_lse:
         return out, None
