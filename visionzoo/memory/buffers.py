@@ -206,7 +206,7 @@ class Buffers:
         if self.layout.batch == 1:
             self.layout = replace(self.layout, batch=count)
             self._tensors = {name: tensor.expand(count, -1, -1, -1) for name, tensor in self.tensors.items()}
-            self.shared = self.shared or count > 1
+            self.shared = True
             return
         self._over_batch(
             count * self.layout.batch, {name: tensor.repeat(count, 1, 1, 1) for name, tensor in self.tensors.items()}

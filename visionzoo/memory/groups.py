@@ -244,6 +244,8 @@ class RingGroups(MemoryBank):
         """The whole batch `count` times over, as `Tensor.repeat`. A batch of 1 is not copied before the next write."""
         if not isinstance(count, int) or count < 1:
             raise InputError(f"cannot repeat a batch {count!r} times; expected 1 or more")
+        if count == 1:
+            return
         self.batch *= count
         for ring in self._rings.values():
             ring.buffers.repeat(count)

@@ -34,7 +34,7 @@ class Selection:
     counts: bool = False
 
     def segments(self, value: str) -> list[Segment]:
-        tensors = self.ring.buffers.tensors
+        tensors = self.ring.tensors
         keys, values = tensors["key"], tensors[value]
         found = []
         for run in self.ring.runs(self.chosen):
@@ -46,8 +46,7 @@ class Selection:
         return found
 
     def ids(self) -> NDArray[np.int64]:
-        ids = self.ring.read_tags().ids
-        return ids if self.chosen is None else ids[self.chosen]
+        return self.ring.tags_of(self.chosen).ids
 
     def lend(self) -> None:
         """A graph will hold the buffers: the next write replaces them instead of writing in place."""

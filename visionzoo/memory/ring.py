@@ -41,6 +41,11 @@ class Ring:
     def __len__(self) -> int:
         return self.pinned + self.count
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """(B, H, slots, D) each."""
+        return self.buffers.tensors
+
     # --- where things are ---
 
     def parts(self) -> list[slice]:
@@ -50,15 +55,22 @@ class Ring:
         runs = [slice(0, self.pinned), slice(start, start + first), slice(self.room, self.room + self.count - first)]
         return [run for run in runs if run.stop > run.start]
 
-    def slots(self) -> NDArray[np.int64]:
-        """The slot of each element, in reading order."""
-        parts = [np.arange(run.start, run.stop) for run in self.parts()]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    def slots(self, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """The slots of the chosen elements (None: all)."""
+        if chosen is None:
+            chosen = np.arange(len(self))
+        return np.where(
+            chosen < self.pinned, chosen, self.room + (self.head + chosen - self.pinned) % max(self.size, 1)
+        )
 
     def read_tags(self) -> Tags:
         """The tags in reading order: a view where the slots are one run, else a copy."""
         parts = self.parts()
         return Tags.join([self.tags[run] for run in parts]) if parts else Tags.empty()
+
+    def tags_of(self, chosen: NDArray[np.int64] | None) -> Tags:
+        """The tags of the chosen elements (None: all)."""
+        return self.read_tags() if chosen is None else self.tags[self.slots(chosen)]
 
     def runs(self, chosen: NDArray[np.int64] | None) -> list[slice | NDArray[np.int64]]:
         """The slots of the chosen elements (rising numbers; None: all): slices, or an array where they are scattered."""
@@ -66,7 +78,7 @@ class Ring:
             return [*self.parts()]
         if not len(chosen):
             return []
-        slots = self.slots()[chosen]
+        slots = self.slots(chosen)
         borders = np.flatnonzero(np.diff(slots) != 1) + 1
         if len(borders) >= 8 and len(slots) < 64 * (len(borders) + 1):
             return [slots]
@@ -76,8 +88,8 @@ class Ring:
 
     def gather(self, chosen: NDArray[np.int64]) -> dict[str, Tensor]:
         """Copies of the chosen elements, in the order given."""
-        slots = torch.from_numpy(self.slots()[chosen])
-        return {name: tensor.index_select(2, slots.to(tensor.device)) for name, tensor in self.buffers.tensors.items()}
+        slots = torch.from_numpy(self.slots(chosen))
+        return {name: tensor.index_select(2, slots.to(tensor.device)) for name, tensor in self.tensors.items()}
 
     # --- writing ---
 
@@ -174,7 +186,7 @@ class Ring:
                 self.tags.lives[run] += 1
                 start = stop
             return
-        slots = self.slots()[chosen]
+        slots = self.slots(chosen)
         self.tags.uses[slots] += usage
         self.tags.lives[slots] += 1
 
@@ -194,7 +206,7 @@ class Ring:
         """Copies in reading order."""
         tensors = {
             name: torch.cat([tensor.detach()[:, :, run] for run in self.parts()] or [tensor.detach()[:, :, :0]], 2)
-            for name, tensor in self.buffers.tensors.items()
+            for name, tensor in self.tensors.items()
         }
         return tensors, self.read_tags()
 

@@ -101,6 +101,10 @@ class StaticRing:
         tags.permanent[: int(self.pinned)] = True
         return tags
 
+    def tags_of(self, chosen: NDArray[np.int64] | None) -> Tags:
+        tags = self.read_tags()
+        return tags if chosen is None else tags[chosen]
+
     def gather(self, chosen: NDArray[np.int64]) -> dict[str, Tensor]:
         slots = torch.from_numpy(self.slots()[chosen]).to(self.layout.device)
         return {name: tensor.index_select(2, slots) for name, tensor in self.tensors.items()}

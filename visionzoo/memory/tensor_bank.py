@@ -330,25 +330,24 @@ class TensorBank(RingGroups):
             parts = [
                 (s.ring, np.arange(len(s.ring)) if s.chosen is None else s.chosen) for s in self.select(group, where)
             ]
-        tags = Tags.join([ring.read_tags()[chosen] for ring, chosen in parts]) if parts else Tags.empty()
+        tags = Tags.join([ring.tags_of(chosen) for ring, chosen in parts]) if parts else Tags.empty()
         order = np.argsort(tags.ids, kind="stable")
-        name = group if group is not None else None
-        if len(parts) == 1 and not copy and isinstance(ring := parts[0][0], Ring):
-            slots = ring.slots()[parts[0][1]][order]
+        tags = tags[order]
+        if len(parts) == 1:
+            ring, chosen = parts[0][0], parts[0][1][order]
+            slots = ring.slots(chosen) if isinstance(ring, Ring) and not copy else np.zeros(0, np.int64)
             if len(slots) and (np.diff(slots) == 1).all():
                 run = slice(int(slots[0]), int(slots[-1]) + 1)
-                tensors = {name: tensor[:, :, run] for name, tensor in ring.buffers.tensors.items()}
-                return self._elements(tensors, tags[order], name)
-        if len(parts) == 1:
-            ring, chosen = parts[0]
-            return self._elements(ring.gather(chosen[order]), tags[order], name)
+                tensors = {name: tensor[:, :, run] for name, tensor in ring.tensors.items()}
+                return self._elements(tensors, tags, group)
+            return self._elements(ring.gather(chosen), tags, group)
         gathered = [ring.gather(chosen) for ring, chosen in parts]
         index = torch.from_numpy(order)
         joined = {}
         for field in self._layout().widths:
             tensor = torch.cat([part[field] for part in gathered], 2) if gathered else self._no_rows(field)
             joined[field] = tensor.index_select(2, index.to(tensor.device))
-        return self._elements(joined, tags[order], name)
+        return self._elements(joined, tags, group)
 
     def _no_rows(self, field: str) -> Tensor:
         layout = self._layout()
