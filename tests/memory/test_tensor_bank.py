@@ -228,6 +228,23 @@ def test_times_default_to_the_number_of_the_write() -> None:
     assert bank.view(group="b").times.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("block", [1, 3, 1 << 16])
+def test_gaps_close_in_a_wrapped_ring_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("visionzoo.memory.buffers._BLOCK", block)
+    key = drawn(0, 1, 2, 90, 8)
+    bank = TensorBank(8, 8, 64, heads=2)
+    bank.write(key, key)
+    bank.write(key[:, :, :20], key[:, :, :20], time=1)  # begins before the oldest
+    buffer = bank.segments()[0].k.untyped_storage().data_ptr()
+    kept = [i for i in range(46, 110) if i % 3]
+    assert bank.purge(ids=[i for i in range(110) if i % 3 == 0]) == 64 - len(kept)
+    assert bank.ids().tolist() == kept
+    assert torch.equal(bank.view().keys, torch.cat([key, key[:, :, :20]], 2)[:, :, kept])
+    assert bank.segments()[0].k.untyped_storage().data_ptr() == buffer
+    bank.write(key[:, :, :25], key[:, :, :25])
+    assert bank.ids().tolist() == [*kept[len(kept) + 25 - 64 :], *range(110, 135)]
+
+
 # --- reading ---
 
 
