@@ -64,10 +64,14 @@ def test_a_part_that_is_fully_masked_changes_nothing() -> None:
     torch.testing.assert_close(lse, wanted_lse)
     (grad,) = torch.autograd.grad(merged.sum() + lse.sum(), query)
     assert grad.isfinite().all()
-    nothing = bank.read(query, group="hidden", mask=torch.zeros(5, 6, dtype=torch.bool), top_k=2, count_usage=True)
-    assert torch.equal(nothing.output, torch.zeros(1, 1, 5, 4))
-    (grad,) = torch.autograd.grad(nothing.output.sum(), query)
-    assert torch.equal(grad, torch.zeros_like(query))
+    for top_k in (None, 2):
+        none = torch.zeros(5, 6, dtype=torch.bool)
+        nothing = bank.read(query, group="hidden", mask=none, top_k=top_k, count_usage=True)
+        assert torch.equal(nothing.output, torch.zeros(1, 1, 5, 4))
+        assert nothing.usage is not None
+        assert torch.equal(nothing.usage, torch.zeros(6))
+        (grad,) = torch.autograd.grad(nothing.output.sum(), query)
+        assert torch.equal(grad, torch.zeros_like(query))
 
 
 # --- folders ---

@@ -33,8 +33,9 @@ class TensorBank(RingGroups):
     *Reading order* is that of groups as first written, in each the permanent elements, then the others, oldest first.
     Masks, `ReadResult.ids` and `ids()` follow it.
 
-    Scores are dot products. A similarity like XMem's -(k - q)^2 with shrinkage s fits by augmented keys and queries:
-    k' = [s k, s k^2, …] (arXiv:2207.07115, Eq. 2).
+    Scores are dot products. A distance fits by wider keys and queries: XMem's -s sum_c e_c (k_c - q_c)^2 (shrinkage s of
+    the key, selection e of the query; arXiv:2207.07115, Eq. 2) is k' . q' with k' = [2 s k, -s k^2, -s] and
+    q' = [e q, e, sum_c e_c q_c^2].
 
     Writing under autograd: written values are detached, unless `detach=False`; then gradients flow through the memory and
     every write copies the buffers, as the graph needs the old ones. A read that autograd goes back through makes the next
