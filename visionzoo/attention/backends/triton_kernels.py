@@ -41,8 +41,8 @@ def _step(q, k, v, acc, peak, total, keep, scale, PARTIAL: tl.constexpr, PRECISI
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
     if PARTIAL:
         scores = tl.where(keep[None, :], scores, float("-inf"))
-    # The scale is not negative, so the largest score may be scaled instead of all; in the next line but a few the
-    # scaling of the others is part of one fused multiply-add.
+    # The scale is not negative, so of the scores the largest alone needs it here; the others get theirs in the fused
+    # multiply-add below, which also takes the largest off.
     highest = tl.maximum(peak, tl.reduce(scores, 1, _greater) * scale)
     if PARTIAL:  # rows that have met no key yet: -inf - -inf is not a number
         shift = tl.where(highest == float("-inf"), 0.0, highest)
@@ -88,8 +88,11 @@ def _piece(
     key_columns = tl.arange(0, KEY_BLOCK)
     in_key = (key_columns < KEY_WIDTH)[None, :]
     in_value = (value_columns < VALUE_WIDTH)[None, :]
-    k_tile = k + rows[:, None].to(tl.int64) * k_row + key_columns[None, :] * k_width
-    v_tile = v + rows[:, None].to(tl.int64) * v_row + value_columns[None, :] * v_width
+    # in 64 bits, also where Triton holds the stride in 32: the product may be larger
+    k_tile = k + rows[:, None].to(tl.int64) * k_row + key_columns[None, :].to(tl.int64) * k_width
+    v_tile = v + rows[:, None].to(tl.int64) * v_row + value_columns[None, :].to(tl.int64) * v_width
+    k_step = tl.full([], KEYS, tl.int64) * k_row
+    v_step = tl.full([], KEYS, tl.int64) * v_row
     if MASKED:
         whole = keys * 0
     else:
@@ -107,8 +110,8 @@ def _piece(
             key = key.to(tl.float32)
             value = value.to(tl.float32)
         acc, peak, total = _step(q, key, value, acc, peak, total, rows, scale, False, PRECISION)
-        k_tile += KEYS * k_row
-        v_tile += KEYS * v_row
+        k_tile += k_step
+        v_tile += v_step
     # At most one block without a mask: a second pipeline for it would only take registers.
     for start in tl.range(whole, keys, KEYS, num_stages=STAGES if MASKED else 1):
         keep = start + rows < keys
@@ -121,8 +124,8 @@ def _piece(
             key = key.to(tl.float32)
             value = value.to(tl.float32)
         acc, peak, total = _step(q, key, value, acc, peak, total, keep, scale, True, PRECISION)
-        k_tile += KEYS * k_row
-        v_tile += KEYS * v_row
+        k_tile += k_step
+        v_tile += v_step
     return acc, peak, total
 
 
@@ -190,7 +193,8 @@ def attention_kernel(
     rows = places.to(tl.int64)
     key_columns = tl.arange(0, KEY_BLOCK)
     value_columns = value_block * VALUE_BLOCK + tl.arange(0, VALUE_BLOCK)
-    q_tile = q + batch * q_batch + head * q_head + rows[:, None] * q_row + key_columns[None, :] * q_width
+    q_tile = q + batch * q_batch + head * q_head
+    q_tile += rows[:, None] * q_row + key_columns[None, :].to(tl.int64) * q_width
     query = tl.load(q_tile, mask=present[:, None] & (key_columns < KEY_WIDTH)[None, :], other=0.0)
     if INTERPRET:
         query = query.to(tl.float32)
