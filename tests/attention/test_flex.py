@@ -65,6 +65,11 @@ for queries, keys in ((33, 20), (41, 57), (70, 9)):  # the second length compile
     check(queries, keys, torch.randn(3, queries, keys))
 check(33, 20, dtype=torch.bfloat16, bound=8e-3)
 
+weights = torch.randn(1, 2, 9, 16, requires_grad=True)  # as a network's are, when it only computes
+with torch.no_grad():
+    out = attention(weights, weights, weights, mask=torch.zeros(9, 9).double(), backend="flex")
+assert error(out, reference(weights, weights, weights, None)[0]) < 2e-6
+
 q = torch.randn(1, 8, 1024, 16)
 mask = torch.rand(1, 1, 1, 1024) > 0.5
 runs = [lambda: attention(q, q, q, mask=mask, backend="flex"), lambda: attention(q, q, q, backend="flex")]
@@ -106,7 +111,7 @@ def test_agrees_with_the_textbook_on_cuda(kind: str, dtype: torch.dtype) -> None
         loss = out.float().square().sum() + finite(lse).float().sin().sum()
         return [out, finite(lse), *torch.autograd.grad(loss, inputs)]
 
-    bound = 5e-6 if dtype == torch.float32 else 2e-2
+    bound = 2e-5 if dtype == torch.float32 else 2e-2
     for got, want in zip(run(dtype, "flex"), run(torch.float64, "math"), strict=True):
         assert error(got, want) < bound
     out, lse = attention_with_lse(q, k, v, mask=mask, backend="flex")

@@ -54,11 +54,18 @@ class FlexBackend(Backend):
         return f"it runs on CUDA and the CPU, not on {call.q.device.type}"
 
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        # Broadcast here, by strides of 0: inside, sizes of the mask that vary apart from those of q and k break the kernel
-        # for the CPU (torch 2.15), and an expanded mask may be copied.
-        mask = None if call.mask is None else expand_mask(call.mask, call.q, call.k)
+        q, k, v, mask = call.q, call.k, call.v, call.mask
+        if not call.needs_grad:  # on the CPU torch refuses what could want a gradient, even where none is recorded
+            q, k, v = q.detach(), k.detach(), v.detach()
+        if mask is not None:
+            mask = mask.detach()
+            if mask.dtype == torch.float64:
+                mask = mask.to(torch.float32)  # scores are summed in float32
+            # Broadcast here, by strides of 0: inside, sizes of the mask that vary apart from those of q and k break the
+            # kernel for the CPU (torch 2.15), and an expanded mask may be copied.
+            mask = expand_mask(mask, q, k)
         with torch._dynamo.config.patch({_limit_name(): _KERNELS}):
-            result = _compiled()(call.q, call.k, call.v, mask, call.scale, call.needs_lse)
+            result = _compiled()(q, k, v, mask, call.scale, call.needs_lse)
         return result if call.needs_lse else (result, None)
 
 
