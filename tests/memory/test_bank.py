@@ -14,8 +14,8 @@ from torch import Tensor
 
 import visionzoo
 from visionzoo.attention import attention, attention_with_lse, merge_attention, segment_attention
-from visionzoo.errors import InputError
-from visionzoo.memory import MemoryBank, TensorBank, TieredBank, Usage
+from visionzoo.errors import InputError, VisionZooError
+from visionzoo.memory import IndexBank, MemoryBank, TensorBank, TieredBank, Usage
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -131,7 +131,7 @@ def test_counters_that_contradict_each_other_are_refused(change: dict[str, int])
     config = bank.config()
     config["state"]["groups"][0] |= change
     with pytest.raises(InputError, match="group 0 contradict each other"):
-        bank.restore(config, bank.tensors())
+        bank.take_over(config, bank.tensors())
     assert len(bank) == 3
 
 
@@ -217,3 +217,22 @@ def test_static_mode_says_what_it_does_not_do() -> None:
             wrong()
     with pytest.raises(InputError, match="room for 0"):
         bank.write(one, one, permanent=True)
+
+
+def test_an_empty_bank_is_still_a_bank() -> None:
+    """`memory = memory or default` must not swap a fresh bank for another."""
+    assert len(TensorBank(4, 4)) == 0
+    assert TensorBank(4, 4)
+
+
+def test_every_kind_is_found_by_its_folder(tmp_path: Path) -> None:
+    with IndexBank.open(dim=3) as bank:
+        bank.write(torch.eye(3), [5, 6, 7])
+        bank.save(tmp_path / "index")
+    with MemoryBank.load(tmp_path / "index") as again:
+        assert isinstance(again, IndexBank)
+        assert again.read(torch.eye(3)[1:2], 1).ids.tolist() == [[6]]
+    with pytest.raises(VisionZooError, match="not a 'tensor' one"):
+        TensorBank.load(tmp_path / "index")
+    with pytest.raises(VisionZooError, match="no memory bank"):
+        MemoryBank.load(tmp_path)

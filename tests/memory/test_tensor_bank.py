@@ -414,7 +414,7 @@ def test_values_have_names() -> None:
     with pytest.raises(InputError, match="this bank keeps mask, image.x"):
         bank.write(key, values["mask"])
     again = TensorBank.from_config(bank.config())
-    again.restore(bank.config(), bank.tensors())
+    again.take_over(bank.config(), bank.tensors())
     assert torch.equal(again.view().values["image.x"], values["image.x"][:, :, 2:])
 
 
@@ -682,7 +682,7 @@ def test_a_state_is_a_snapshot_and_is_taken_over_whole_or_not_at_all() -> None:
     with pytest.raises(InputError, match=r"lacks 0\.use"):
         other.load_state_dict(damaged)
     with pytest.raises(InputError, match=r"0\.key is \(1, 1, 3, 8\); expected \(1, 1, 4, 8\)"):
-        other.restore(state["config"], {**state["tensors"], "0.key": torch.ones(1, 1, 3, 8)})
+        other.take_over(state["config"], {**state["tensors"], "0.key": torch.ones(1, 1, 3, 8)})
     with pytest.raises(InputError, match="key_dim is 8, expected 9"):
         TensorBank(9, 8, 6).load_state_dict(state)
     assert torch.equal(other.view().keys, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,15 +12,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ..errors import InputError, writing
-from ..io.files import atomic_path, write_json
+from ..errors import InputError
 from ..lazy import resolve
+from .files import read_config, read_state, write_state
 
 __all__ = ["KINDS", "MemoryBank", "ReadResult"]
-
-CONFIG, TENSORS = "config.json", "memory.safetensors"
-FORMAT = 1
-SHARD_BYTES = 5 * 10**9
 
 KINDS = {
     "tensor": "visionzoo.memory.tensor_bank:TensorBank",
@@ -74,11 +69,14 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget what was written since the bank was made."""
+        """Forget what was written since the bank was made. A learned bank has nothing to forget and refuses."""
 
     @abstractmethod
     def __len__(self) -> int:
         """How many elements it holds."""
+
+    def __bool__(self) -> bool:
+        return True  # so that `memory or default` keeps an empty bank
 
     @property
     @abstractmethod
@@ -87,7 +85,7 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move the content, in place. Returns the bank."""
+        """Move the content, in place. Returns the bank. What belongs to a model moves with the model."""
 
     # --- saving: a plain config and plain tensors, which a checkpoint, a folder or a test can carry ---
 
@@ -105,8 +103,8 @@ class MemoryBank(ABC):
         """An empty bank."""
 
     @abstractmethod
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over the content that `config()` and `tensors()` of an equal bank gave.
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from the content that `config()` and `tensors()` of an equal bank gave.
 
         Raises:
             InputError: tensors that are missing, or do not fit this bank.
@@ -124,65 +122,33 @@ class MemoryBank(ABC):
         """
         if state.get("kind") != self.kind:
             raise InputError(f"this is the state of a {state.get('kind')!r} bank; expected {self.kind!r}")
-        self.restore(state["config"], state["tensors"])
+        self.take_over(state["config"], state["tensors"])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json and memory.safetensors (in shards above 5 GB) into `folder`, which is made."""
-        from huggingface_hub import split_torch_state_dict_into_shards
-        from safetensors.torch import save_file
-
-        path = Path(folder)
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-            shards = split_torch_state_dict_into_shards(
-                tensors, filename_pattern="memory{suffix}.safetensors", max_shard_size=SHARD_BYTES
-            )
-            files = shards.filename_to_tensors or {TENSORS: []}
-            for file, names in files.items():
-                with atomic_path(path / file) as temporary:
-                    save_file({name: tensors[name] for name in names}, temporary)
-            # last, so that a folder with a config is whole
-            write_json(path / CONFIG, {"format": FORMAT, "kind": self.kind, "files": [*files], **self.config()})
+        write_state(self.state_dict(), folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """The bank that `save` wrote; `MemoryBank.load` finds the class by the config.
 
+        A memory in a model's weights needs that model: `ParametricBank.load(folder, module=…)`.
+
         Raises:
             InputError: no bank there, another kind, or a damaged one.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        path = Path(folder)
-        config = _read_config(path)
-        found = resolve(KINDS[config["kind"]])
-        if not issubclass(found, cls):
-            raise InputError(f"{path} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
-        bank = found.from_config(config)
-        tensors: dict[str, Tensor] = {}
-        for file in config["files"]:
-            try:
-                tensors |= load_file(path / file)
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{path / file}: cannot be read ({error}); save the bank again") from error
-        bank.restore(config, tensors)
+        found = resolve(KINDS[cls._saved_config(folder)["kind"]])
+        if found.load.__func__ is not MemoryBank.load.__func__:  # it keeps its content in its own way
+            return found.load(folder)
+        state = read_state(folder, KINDS)
+        bank = found.from_config(state["config"])
+        bank.take_over(state["config"], state["tensors"])
         return bank
 
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no memory bank: there is no {CONFIG}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / CONFIG}: cannot be read ({error}); save the bank again") from error
-    if not isinstance(config, dict) or config.get("kind") not in KINDS:
-        raise InputError(f"{folder / CONFIG} describes no memory bank; known kinds: {', '.join(KINDS)}")
-    if config.get("format") != FORMAT:
-        raise InputError(f"{folder / CONFIG} has format {config.get('format')}; this version reads format {FORMAT}")
-    files = config.get("files")
-    if not isinstance(files, list) or not all(isinstance(f, str) and Path(f).name == f for f in files):
-        raise InputError(f"{folder / CONFIG} names files outside its folder, or none; save the bank again")
-    return config
+    @classmethod
+    def _saved_config(cls, folder: str | os.PathLike[str]) -> dict[str, Any]:
+        """config.json of a saved bank of this class; errors as for `load`."""
+        config = read_config(Path(folder), KINDS)
+        if not issubclass(resolve(KINDS[config["kind"]]), cls):
+            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        return config

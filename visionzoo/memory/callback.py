@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import InputError, require, writing
-from .bank import MemoryBank
-from .folder import check_names, read_state, write_state
+from .bank import KINDS, MemoryBank
+from .files import read_state, write_state
+from .folder import check_names
 
 require("lightning", extra="train", purpose="MemoryCallback")
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO  # noqa: E402
@@ -134,7 +135,7 @@ class MemoryCallback(Callback):
             )
         for name, bank in self.banks.items():
             state = saved[name]
-            bank.load_state_dict(read_state(state["folder"]) if "folder" in state else state)
+            bank.load_state_dict(read_state(state["folder"], KINDS) if "folder" in state else state)
         self._epoch = state_dict["epoch"]
 
 

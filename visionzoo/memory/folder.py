@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ..errors import InputError, writing
-from ..io.files import atomic_path, write_json
+from ..errors import InputError
 from ..lazy import resolve
-from .bank import CONFIG, FORMAT, KINDS, TENSORS, MemoryBank, _read_config
+from .bank import KINDS, MemoryBank
+from .files import CONFIG, read_config
 
-__all__ = ["check_names", "load_memory", "read_state", "save_memory", "write_state"]
+__all__ = ["check_names", "load_memory", "save_memory"]
 
 FOLDER = "memory"
 
@@ -55,42 +53,9 @@ def load_memory(
         names = ", ".join(path.name for path in found) or "none"
         raise InputError(f"{top} holds no memory {', '.join(sorted(unknown))}; it holds: {names}")
     return {
-        path.name: resolve(KINDS[_read_config(path)["kind"]]).load(path, **arguments.get(path.name, {}))
+        path.name: resolve(KINDS[read_config(path, KINDS)["kind"]]).load(path, **arguments.get(path.name, {}))
         for path in found
     }
-
-
-def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `state_dict()` of a bank that `MemoryBank.save` wrote, for `load_state_dict` of an equal one.
-
-    Raises:
-        InputError: no bank there, or a damaged one.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(folder)
-    config = _read_config(path)
-    tensors: dict[str, Tensor] = {}
-    for file in config["files"]:
-        try:
-            tensors |= load_file(path / file)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path / file}: cannot be read ({error}); save the bank again") from error
-    return {"kind": config["kind"], "config": config, "tensors": tensors}
-
-
-def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write the `state_dict()` of a bank into `folder`, so that `read_state` finds it."""
-    from safetensors.torch import save_file
-
-    path = Path(folder)
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path / TENSORS) as temporary:
-            save_file({name: value.cpu().contiguous() for name, value in state["tensors"].items()}, temporary)
-        # last, so that a folder with a config is whole
-        write_json(path / CONFIG, {**state["config"], "format": FORMAT, "kind": state["kind"], "files": [TENSORS]})
 
 
 def check_names(banks: Mapping[str, Any]) -> None:

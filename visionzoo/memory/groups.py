@@ -41,7 +41,7 @@ class Ids:
 
 
 class Content(NamedTuple):
-    """What `RingGroups.restore` takes over, checked: of each group its counters, tensors and tags."""
+    """What `RingGroups.take_over` takes, checked: of each group its counters, tensors and tags."""
 
     batch: int
     next_id: int
@@ -300,7 +300,7 @@ class RingGroups(MemoryBank):
                 options[name] = _dtype_of(options[name])
         return cls(**options)
 
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from `config()` and `tensors()` of a bank of equal sizes; the batch becomes the saved one's.
 
         Raises:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..errors import InputError, writing
 from ..io.files import write_json
-from .bank import CONFIG, FORMAT, MemoryBank, _read_config
+from .bank import MemoryBank
+from .files import CONFIG, FORMAT
 from .store import Ids, SearchResult, Vectors, VectorStore, open_store
 
 __all__ = ["IndexBank", "IndexResult"]
@@ -313,7 +314,7 @@ class IndexBank(MemoryBank):
         """An empty bank in memory."""
         return cls.open(backend=config["backend"], dim=config["dim"], **config["options"])
 
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         if not {"ids", "vectors"} <= tensors.keys():
             raise InputError("the state holds no ids and vectors; open a saved folder with IndexBank.load(folder)")
         if config.get("dim") != self.dim:
@@ -364,9 +365,7 @@ class IndexBank(MemoryBank):
         Raises:
             InputError: no bank there, another kind, or a damaged one.
         """
-        config = _read_config(Path(folder))
-        if config["kind"] != cls.kind:
-            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        config = cls._saved_config(folder)
         bank = cls.open(Path(folder) / STORE, dim=config["dim"], readonly=readonly, sharded=sharded, group=group)
         bank._floor = int(config["next_id"])
         return bank

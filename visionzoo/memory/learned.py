@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ..attention import attention_with_lse
 from ..errors import InputError, VisionZooError
-from .bank import MemoryBank, ReadResult, _read_config
+from .bank import MemoryBank, ReadResult
 
 __all__ = ["LearnedBank"]
 
@@ -207,10 +206,10 @@ class LearnedBank(MemoryBank):
         if config["projected"] and project is None:
             raise InputError("this bank makes keys and values by a function, which is not saved: give project=…")
         bank = cls(module, config["parameters"], project=project, layout=config["layout"], scale=config["scale"])
-        bank.restore(config, {})
+        bank.take_over(config, {})
         return bank
 
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Check that this bank points at the same parameters; there is nothing to take over."""
         here = self.config()
         for key in ("parameters", "shapes", "layout"):
@@ -228,9 +227,7 @@ class LearnedBank(MemoryBank):
         project: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> Self:
         """The bank that `save` described, over the parameters of `module`; errors as `from_config`."""
-        config = _read_config(Path(folder))
-        if config["kind"] != cls.kind:
-            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        config = cls._saved_config(folder)
         return cls.from_config(config, module=module, project=project)
 
 

@@ -9,16 +9,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self, overload
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import InputError, VisionZooError
-from .bank import MemoryBank, _read_config
-from .folder import read_state
+from .bank import KINDS, MemoryBank
+from .files import read_state
 from .optimizer_state import lies_elsewhere, pack, unpack
 
 __all__ = ["ParametricBank"]
@@ -253,24 +252,15 @@ class ParametricBank(MemoryBank):
         self._snapshot(name)
         del self._snapshots[name]
 
-    @overload
-    def restore(self, config: str) -> None: ...
-    @overload
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
-    def restore(self, config: str | Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Back to a snapshot by its name; the optimizer starts anew, since its state belongs to other weights.
-
-        Or back to a whole state, as `config()` and `tensors()` of an equal bank gave it.
+    def restore(self, name: str) -> None:
+        """Back to a snapshot; the optimizer starts anew, since its state belongs to other weights.
 
         Raises:
-            InputError: no such snapshot; or a state with other parameters: the message lists them.
+            InputError: no such snapshot.
         """
         self._refuse_active("restore")
-        if isinstance(config, str):
-            self._put(self._snapshot(config))
-            self._optimizer = None
-        else:
-            self._take(config, tensors or {})
+        self._put(self._snapshot(name))
+        self._optimizer = None
 
     def merge(self, weights: Mapping[str, float]) -> None:
         """Start + sum of weight * (snapshot - start); the optimizer starts anew.
@@ -366,7 +356,9 @@ class ParametricBank(MemoryBank):
         content["generator"] = self.generator.get_state()
         return content
 
-    def _take(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a whole state. Raises `InputError` for one with other parameters; the message lists them."""
+        self._refuse_active("go on from a state")
         present = self._resolve()
         saved = dict(config["parameters"])
         problems = [f"{name} is not in this memory" for name in saved if name not in present]
@@ -457,11 +449,9 @@ class ParametricBank(MemoryBank):
             InputError: no module, one that does not fit (the message lists the parameters), another optimizer, no bank
                 in the folder, or a damaged one.
         """
-        config = _read_config(Path(folder))
-        if config["kind"] != cls.kind:
-            raise InputError(f"{folder} holds a {config['kind']!r} bank, not a {cls.kind!r} one")
+        config = cls._saved_config(folder)
         bank = cls.from_config(config, module=module, optimizer=optimizer)
-        bank.load_state_dict(read_state(folder))
+        bank.load_state_dict(read_state(folder, KINDS))
         return bank
 
 

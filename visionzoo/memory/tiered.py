@@ -219,7 +219,7 @@ class TieredBank(MemoryBank):
         """An empty bank on the CPU."""
         return cls([TensorBank.from_config(tier) for tier in config.get("tiers", [])], config.get("consolidators", []))
 
-    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from `config()` and `tensors()` of a bank with equal tiers.
 
         Raises:
