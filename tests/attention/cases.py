@@ -23,7 +23,7 @@ class Case:
     key_width: int
     value_width: int
     mask: str  # none, boolean, additive, keys
-    layout: str  # plain, transposed, fused, shared (keys with a batch of 1)
+    layout: str  # plain, transposed, fused, maps, shared (keys with a batch of 1)
     seed: int
 
     def tensors(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -36,6 +36,8 @@ class Case:
                 return torch.randn(batch, length, heads, width, generator=draw).to(dtype).transpose(1, 2)
             if self.layout == "fused":  # a slice of one projection
                 return torch.randn(batch, heads, length, width + 3, generator=draw).to(dtype)[..., 1 : width + 1]
+            if self.layout == "maps":  # (B, H, D, L) as convolutions give it
+                return torch.randn(batch, heads, width, length, generator=draw).to(dtype).transpose(2, 3)
             return torch.randn(batch, heads, length, width, generator=draw).to(dtype)
 
         q = make(self.batch, all_heads, self.queries, self.key_width)
@@ -67,7 +69,7 @@ def cases(
         key_width=st.sampled_from([1, 3, 8, 16, 40]),
         value_width=st.sampled_from([1, 5, 8, 16, 40]),
         mask=st.sampled_from(masks),
-        layout=st.sampled_from(["plain", "transposed", "fused", "shared"]),
+        layout=st.sampled_from(["plain", "transposed", "fused", "maps", "shared"]),
         seed=st.integers(0, 2**16),
     )
 

@@ -13,6 +13,9 @@ from ..errors import InputError
 __all__ = ["AttentionCall", "accumulate_dtype", "autocast_dtype", "expand_mask", "prepare"]
 
 
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # torch raises for others
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
     """Inputs of one attention, checked: `softmax(scale * q k^T + mask) v`.
@@ -113,7 +116,7 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast computes in on this device, if it is on."""
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

@@ -102,7 +102,8 @@ def segment_attention(
     wants_grad = torch.is_grad_enabled() and any(
         t.requires_grad for t in (q4, *flat, *([] if mask is None else [mask]))
     )
-    if len(plan.passes) == 1 and all(t.device == q4.device for t in flat):
+    at_once = len(pieces) > 1 and segmented_backend(backend, q4, pieces, mask) is not None
+    if len(plan.passes) == 1 and not at_once and all(t.device == q4.device for t in flat):
         k, v, part = next(iter(_stream(plan, q4, mask, pieces)))
         out, lse = attend(prepare(q4, k, v, part, factor, needs_lse=return_lse), backend)
     elif wants_grad:

@@ -181,12 +181,14 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
 
 
 def segmented_backend(backend: str, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> Backend | None:
-    """The backend that goes over all pieces at once, where the first one asked for does."""
-    name = asked_for(backend)[0][0]
-    if name == "auto":
-        return None
-    chosen = backend_named(name)
-    return chosen if chosen.unavailable() is None and chosen.supports_segments(q, pieces, mask) else None
+    """The backend that goes over all pieces at once, where the first one asked for that can be used here does."""
+    for name in asked_for(backend)[0]:
+        if name == "auto":
+            return None
+        chosen = backend_named(name)
+        if chosen.unavailable() is None:
+            return chosen if chosen.supports_segments(q, pieces, mask) else None
+    return None
 
 
 def order_for(call: AttentionCall) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ __all__ = ["SdpaBackend"]
 _FUSED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 _HALF = (torch.float16, torch.bfloat16)
 _packet = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_FLASH_CPU = None if _packet is None else _packet.default  # looked up once: a call of a short sequence takes microseconds
+_FLASH_CPU = (
+    None if _packet is None else _packet.default
+)  # looked up once: a call of a short sequence takes microseconds
 
 
 class SdpaBackend(Backend):
@@ -98,7 +100,10 @@ def _one_width(q: Tensor, k: Tensor, v: Tensor, multiple: int = 1) -> tuple[Tens
 
 
 def _widen(tensor: Tensor, width: int) -> Tensor:
-    return tensor if tensor.shape[3] == width else F.pad(tensor, (0, width - tensor.shape[3]))
+    """With zeros to `width`, and neighbouring along it in memory: kernels below torch's checks take that for granted."""
+    if tensor.shape[3] != width:
+        return F.pad(tensor, (0, width - tensor.shape[3]))
+    return tensor if tensor.stride(3) == 1 else tensor.contiguous()
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
