@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ SHAPES = (
 
 
 def backends(rounds: int = 5, command: str = "") -> Report:
-    """A table for each dtype: milliseconds and peak extra memory of every backend that takes the shape."""
+    """A table for each dtype: time, peak extra memory and relative error of every backend that takes the shape."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = ["math", "sdpa", "chunked", *(["triton", "flex"] if device == "cuda" else [])]
     return Report([_grid(dtype, device, names, rounds, command) for dtype in (torch.float32, torch.bfloat16)])
@@ -86,16 +87,32 @@ def _grid(dtype: torch.dtype, device: str, names: Sequence[str], rounds: int, co
             [Contestant(name, _run(q, k, v, mask, shape.scale, name)) for name in taken],
             rounds=rounds,
             command=command,
+            judge=partial(_errors, _exact(shape, q, k, v, mask)),
         )
         environment = table.environment
         found = {row.name: row for row in table.rows}
         best = min(row.seconds for row in table.rows)
-        cells = [f"{found[n].seconds * 1e3:.2f} ms, {found[n].peak_mb:.0f} MB" if n in found else "-" for n in names]
-        auto = choose(call).name if q.shape[1] == k.shape[1] else "as for one head of keys"
+        cells = [_cell(found[name]) if name in found else "-" for name in names]
+        folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # as grouped heads reach a backend
+        auto = choose(prepare(folded, k, v, mask, shape.scale, needs_lse=False)).name
         rows.append([shape.what, _size(q, k, v), *cells, auto, f"{shape.operations / best / 1e9:.0f}"])
     title = f"{str(dtype).removeprefix('torch.')} on {device}"
     columns = ["", "q; keys; widths", *names, "auto takes", "GFLOP/s of the best"]
     return Grid(title, columns, rows, environment, command)
+
+
+def _cell(row: Measurement) -> str:
+    return f"{row.seconds * 1e3:.2f} ms, {row.peak_mb:.0f} MB, {row.note}"
+
+
+def _exact(shape: Shape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The same inputs in float64."""
+    wide = None if mask is None else mask.double()
+    return attention(q.double(), k.double(), v.double(), mask=wide, scale=shape.scale, backend="chunked")
+
+
+def _errors(exact: Tensor, outputs: Sequence[Tensor]) -> list[str]:
+    return [f"{((out.double() - exact).norm() / exact.norm()).item():.0e}" for out in outputs]
 
 
 def _takes(name: str, shape: Shape, call) -> bool:

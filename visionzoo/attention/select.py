@@ -75,9 +75,13 @@ RULES = (
     ),
     Rule(
         "cpu",
-        "bfloat16, a CPU that multiplies it, 2^18 scores or more, no additive mask",
+        "bfloat16, a CPU that multiplies it, 64 keys and 2^18 scores or more, no additive mask",
         lambda call: (
-            call.q.dtype == torch.bfloat16 and MULTIPLIES_BFLOAT16 and _scores(call) >= 1 << 18 and _plain(call)
+            call.q.dtype == torch.bfloat16
+            and MULTIPLIES_BFLOAT16
+            and call.k.shape[2] >= 64
+            and _scores(call) >= 1 << 18
+            and _plain(call)
         ),
         ("chunked",),
         "both products run in bfloat16, in sdpa at the speed of float32",
@@ -88,13 +92,6 @@ RULES = (
         lambda call: call.q.dtype == torch.float16 and _scores(call) >= 1 << 14,
         ("chunked",),
         "sdpa converts to and from float16 more often",
-    ),
-    Rule(
-        "cpu",
-        "at most 64 keys, 2^14 scores or more, float32",
-        lambda call: call.q.dtype == torch.float32 and call.k.shape[2] <= 64 and _scores(call) >= 1 << 14,
-        ("chunked",),
-        "one batched product beats a kernel call per window",
     ),
     Rule("cpu", "all else", lambda call: True, ("sdpa", "chunked"), "torch's fused kernel"),
     Rule("cuda", "all", lambda call: True, ("sdpa", "chunked"), "torch's fused kernels; not measured"),
