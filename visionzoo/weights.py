@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -217,11 +217,12 @@ def verify(path: str | PathLike[str], sha256: str | None) -> None:
 # Reading
 
 
-def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False) -> Any:
+def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False, safe_classes: Sequence[type] = ()) -> Any:
     """Whatever a checkpoint file holds, on the CPU: a state dict, or the dictionary around it.
 
     Args:
         path: `.safetensors`, or a file of `torch.save`.
+        safe_classes: plain containers that a published training file holds beside its tensors, and that run no code.
         unsafe: allow a pickle that runs code. Only for files whose author you trust.
 
     Raises:
@@ -259,7 +260,8 @@ def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False) -> Any:
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise WeightsError(f"{path}: truncated checkpoint (the archive has no end); download it again")
     try:
-        return torch.load(path, map_location="cpu", weights_only=not unsafe)
+        with torch.serialization.safe_globals(list(safe_classes)):
+            return torch.load(path, map_location="cpu", weights_only=not unsafe)
     except pickle.UnpicklingError as error:
         if "nsupported" in str(error) or "weights_only" in str(error) or "WeightsUnpickler" in str(error):
             raise WeightsError(
@@ -313,7 +315,8 @@ def load_checkpoint(
 ) -> nn.Module:
     """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
 
-    The converter is the function `to_ours(state_dict, model)` of the system's `checkpoint.py`, found beside the model's class.
+    The converter is the function `to_ours(state_dict, model)` of the system's `checkpoint.py`, found beside the model's class;
+    `SAFE_CLASSES` there are allowed when its files are read.
 
     Args:
         model: a network of this package.
@@ -327,7 +330,9 @@ def load_checkpoint(
     if isinstance(path_or_state_dict, Mapping):
         where, loaded = "the state dict", path_or_state_dict
     else:
-        where, loaded = str(path_or_state_dict), read_checkpoint(path_or_state_dict, unsafe=unsafe)
+        allowed = getattr(_checkpoint_module(model), "SAFE_CLASSES", ())
+        where = str(path_or_state_dict)
+        loaded = read_checkpoint(path_or_state_dict, unsafe=unsafe, safe_classes=allowed)
     state = find_state_dict(loaded, where)
     own = model.state_dict()
     if not _fits(own, state):
