@@ -1,0 +1,33 @@
+"""SHViT: a small image classifier and backbone with single-head attention (arXiv 2401.16456)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visionzoo.lazy import attach
+from visionzoo.registry import register_model
+
+from .cards import CARDS
+
+for _card in CARDS:
+    register_model(_card, builder=f"{__name__}.model:build")
+
+_names = {
+    "SHViT": f"{__name__}.model:SHViT",
+    "SHViTConfig": f"{__name__}.model:SHViTConfig",
+    "FusedSHViT": f"{__name__}.fused:FusedSHViT",
+    "DetectionBackbone": f"{__name__}.detection:DetectionBackbone",
+    "NeckConfig": f"{__name__}.detection:NeckConfig",
+    "DistillationLoss": f"{__name__}.losses:DistillationLoss",
+    "RepeatedAugmentationSampler": f"{__name__}.sampler:RepeatedAugmentationSampler",
+}
+__getattr__, __dir__ = attach(__name__, _names)
+
+if TYPE_CHECKING:
+    from .detection import DetectionBackbone as DetectionBackbone
+    from .detection import NeckConfig as NeckConfig
+    from .fused import FusedSHViT as FusedSHViT
+    from .losses import DistillationLoss as DistillationLoss
+    from .model import SHViT as SHViT
+    from .model import SHViTConfig as SHViTConfig
+    from .sampler import RepeatedAugmentationSampler as RepeatedAugmentationSampler

@@ -1,0 +1,226 @@
+"""Published SHViT checkpoints to our key names and back: the authors' files, timm's, mmdetection's, trained or fused form.
+
+Pure functions on state dicts; files are `visionzoo.weights`' business. A name of ours is turned into theirs by rules; the
+other direction looks the names up that the model's own keys have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionzoo.errors import InputError
+
+from .fused import FusedSHViT, fit_shapes, fold_attention_and_heads, fold_convolutions
+from .model import SHViT, SHViTConfig
+
+SAFE_CLASSES = (argparse.Namespace,)
+"""In the authors' training files, under "args"."""
+
+Rules = tuple[tuple[re.Pattern[str], str], ...]
+
+
+def _rules(*rules: tuple[str, str]) -> Rules:
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in rules)
+
+
+_LEAVES = _rules(
+    (r"^distillation_head\.", "head_dist."),
+    (r"\.ffn\.expand\.", ".ffn.m.pw1."),
+    (r"\.ffn\.project\.", ".ffn.m.pw2."),
+    (r"\.attention\.norm\.(weight|bias)$", r".mixer.m.pre_norm.\1"),
+    (r"\.attention\.qkv\.", ".mixer.m.qkv."),
+    (r"\.attention\.proj\.", ".mixer.m.proj.1."),
+    (r"\.se\.reduce\.", ".se.fc1."),
+    (r"\.se\.expand\.", ".se.fc2."),
+    (r"\.downsample\.1\.expand\.", ".downsample.1.conv1."),
+    (r"\.downsample\.1\.spatial\.", ".downsample.1.conv2."),
+    (r"\.downsample\.1\.project\.", ".downsample.1.conv3."),
+    (r"\.linear\.(weight|bias)$", r".l.\1"),
+    (r"\.conv\.weight$", ".c.weight"),
+    (r"(?<!pre_)\bnorm\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r"bn.\1"),
+    (r"\.local\.", ".conv.m."),
+    (r"\.conv\.m\.(weight|bias)$", r".conv.\1"),  # fused: the residual's wrapper is gone
+)
+"""From our names to the ones that the authors' files and timm's share, below the level of stages."""
+
+_OFFICIAL = _rules(
+    (r"^stem\.", "patch_embed."),
+    (r"^stages\.1\.downsample\.", "blocks2."),
+    (r"^stages\.2\.downsample\.", "blocks3."),
+    (r"^(blocks\d)\.([02])\.conv\.", r"\1.\2.0."),
+    (r"^(blocks\d)\.([02])\.ffn\.", r"\1.\2.1."),
+    (r"^stages\.0\.blocks\.", "blocks1."),
+)
+_TIMM = _rules(
+    (r"^stem\.", "patch_embed."),
+    (r"\.downsample\.2\.conv\.", ".downsample.3."),
+    (r"\.downsample\.2\.ffn\.", ".downsample.4."),
+    (r"\.downsample\.1\.", ".downsample.2."),
+    (r"\.downsample\.0\.conv\.", ".downsample.0."),
+    (r"\.downsample\.0\.ffn\.", ".downsample.1."),
+)
+_LATER_BLOCK = re.compile(r"^stages\.([12])\.blocks\.(\d+)\.")
+_NECK = _rules(
+    (r"^neck\.laterals\.(\d+)\.", r"neck.lateral_convs.\1.conv."),
+    (r"^neck\.outputs\.(\d+)\.", r"neck.fpn_convs.\1.conv."),
+    (r"^neck\.upsamplers\.(\d+)\.", r"neck.extra_trans_convs.\1.conv."),
+    (r"^neck\.finer_outputs\.(\d+)\.", r"neck.extra_fpn_convs.\1.conv."),
+)
+
+
+def _apply(rules: Rules, key: str) -> str:
+    for pattern, replacement in rules:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def official_name(key: str) -> str:
+    """Our name of a weight -> the authors', e.g. "stages.1.blocks.0.ffn.expand.conv.weight" -> "blocks2.3.ffn.m.pw1.c.weight"."""
+    if key.startswith("backbone."):
+        return "backbone." + official_name(key.removeprefix("backbone."))
+    if key.startswith("neck."):
+        return _apply(_NECK, key)
+    key = _apply(_OFFICIAL, _apply(_LEAVES, key))
+    block = _LATER_BLOCK.match(key)
+    # the authors keep what halves the resolution as the first three members of a stage
+    return f"blocks{int(block[1]) + 1}.{int(block[2]) + 3}.{key[block.end() :]}" if block else key
+
+
+def timm_name(key: str) -> str:
+    """Our name of a weight -> timm's."""
+    return _apply(_TIMM, _apply(_LEAVES, key))
+
+
+def is_training_form(state: Mapping[str, Tensor]) -> bool:
+    """Whether batch norms are still there."""
+    return any(key.endswith("running_var") for key in state)
+
+
+def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
+
+    Recognised by their names: the authors' files, timm's, and the backbone and neck of mmdetection's; each as trained or
+    fused. A fused model takes files of either form. Heads are dropped where the model has none.
+
+    Args:
+        model: a `SHViT`, `FusedSHViT` or `detection.DetectionBackbone`.
+
+    Raises:
+        InputError: a fused file for a network that is not fused.
+    """
+    config = _config(model)
+    own = model.state_dict()
+    if any(key.startswith("backbone.") for key in state) and not any(key.startswith("backbone.") for key in own):
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    fused = isinstance(model, FusedSHViT)
+    training_form = is_training_form(state)
+    if not fused and not training_form and any(key.endswith("patch_embed.0.bias") for key in state):
+        raise InputError("these weights are in fused form, which only the fused network takes: load into model.fuse()")
+    names = _names(config, own, fused=not training_form)
+    ours = _renamed(state, names)
+    if not config.heads:
+        ours = {key: value for key, value in ours.items() if not key.startswith(("head.", "distillation_head."))}
+    if fused:
+        ours = fold_attention_and_heads(fold_convolutions(ours) if training_form else ours, config)
+        return fit_shapes(ours, own, model.pad_to)
+    for key, want in own.items():
+        value = ours.get(key)
+        if value is not None and value.ndim == 2 and want.shape[2:] == (1, 1):
+            ours[key] = value[:, :, None, None]  # older files keep 1x1 kernels as matrices
+        if (
+            value is None
+            and key.endswith("num_batches_tracked")
+            and key.replace("num_batches_tracked", "weight") in ours
+        ):
+            ours[key] = torch.tensor(0)  # a counter that old files lack and inference never reads
+    return ours
+
+
+def _renamed(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """`state` in our `names`, by whichever scheme knows most of its keys."""
+    schemes: list[Callable[[str], str]] = [official_name, timm_name, str]
+    tables = [{theirs(name): name for name in names} for theirs in schemes]
+    table = max(tables, key=lambda table: len(table.keys() & state.keys()))
+    return {table.get(key, key): value for key, value in state.items()}
+
+
+def _names(config: SHViTConfig, own: Mapping[str, Tensor], *, fused: bool) -> list[str]:
+    """Our names of everything that a file for this network may hold, heads included."""
+    with torch.device("meta"):
+        whole = SHViT(replace(config, features_only=False, num_classes=config.num_classes or 1, distillation=True))
+    names = list(whole.state_dict())
+    if fused:
+        names = list(fold_convolutions(whole.state_dict()))
+    if any(key.startswith("backbone.") for key in own):
+        names = [f"backbone.{name}" for name in names] + [key for key in own if key.startswith("neck.")]
+    return names
+
+
+def _config(model: nn.Module) -> SHViTConfig:
+    config: Any = getattr(model, "config", None)
+    config = getattr(config, "backbone", config)
+    assert isinstance(config, SHViTConfig), type(model)
+    return config
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict (of a network as trained, a fused one, or a detection backbone) in the names of the authors' files.
+
+    A fused one has its attention's affine norm and scale in its weights; it gets a norm that does nothing. One that was
+    distilled has one head left, the mean of two.
+
+    Raises:
+        InputError: a fused network with padded widths, which the published form cannot express.
+    """
+    return {official_name(key): value for key, value in _published_form(state).items()}
+
+
+def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict in timm's names, for `timm.create_model("shvit_s1").load_state_dict`.
+
+    Raises:
+        InputError: a distilled network as trained, as timm has no second head; or a fused one with padded widths.
+    """
+    if any(key.startswith("distillation_head.") for key in state):
+        raise InputError("timm's shvit has no distillation head; create the network with distillation=False")
+    return {timm_name(key): value for key, value in _published_form(state).items()}
+
+
+def _published_form(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if is_training_form(state):
+        return dict(state)
+    if any(key.endswith("local.weight") and not value[-1].any() for key, value in state.items()) or any(
+        key.endswith("qkv.weight") and not value[:, -1].any() for key, value in state.items()
+    ):
+        raise InputError("padded widths have no published form; fuse without pad_to")
+    form: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.endswith("attention.qkv.weight"):
+            partial = value.shape[1]
+            unit = key.removesuffix("qkv.weight")
+            form[f"{unit}norm.weight"], form[f"{unit}norm.bias"] = value.new_ones(partial), value.new_zeros(partial)
+        if key.endswith(("attention.qkv.weight", "attention.qkv.bias")):
+            partial = state[key.replace("bias", "weight")].shape[1]
+            qk_dim = (len(value) - partial) // 2
+            value = torch.cat([value[:qk_dim] * qk_dim**0.5, value[qk_dim:]])
+        convolution = value.ndim == 2 and not key.startswith("head.")
+        form[key] = value[:, :, None, None] if convolution else value
+    return form
+
+
+def ema_weights(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The averaged copy in a training file of the authors; the published accuracy belongs to the other one, under "model".
+
+    `load_checkpoint(model, ema_weights(read_checkpoint(path)))`. Raises `InputError` if the file has none.
+    """
+    ema = loaded.get("model_ema")
+    if not isinstance(ema, Mapping):
+        raise InputError(f"no averaged weights (model_ema) in this file; its keys are {', '.join(map(str, loaded))}")
+    return {str(key).removeprefix("module."): value for key, value in ema.items()}
