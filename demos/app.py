@@ -18,7 +18,7 @@ from visionzoo.registry import unknown
 if TYPE_CHECKING:
     import gradio as gr
 
-PAGES = {"retrieve": "visionzoo.demos.retrieve"}
+PAGES = {"retrieve": "visionzoo.demos.retrieve", "memory": "visionzoo.demos.memory"}
 """Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
 
 MAX_UPLOAD = "20mb"

