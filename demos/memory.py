@@ -9,15 +9,21 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from visionzoo.errors import VisionZooError
 
 from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
 from .memory_walk import DESIGNS, LiteFeatures, Picture, Walk, sample_frames, video_frames
+from .uploads import refuse_addresses
 
 TITLE = "Memory"
 PHOTOS = "a walk over sample photos"
 STEPS = 84
+SHOWN = 3  # times the size of a frame, to click in
+EMPTY = (
+    '<div class="vz-empty">Choose a video and a memory, then press Walk. A clip takes about ten seconds on a CPU.</div>'
+)
 INTRO = (
     '<div class="vz-head"><h1>See what a memory keeps of a video</h1>'
     "<p>Every frame first reads the memory, then is written into it as tokens of 8 x 8 pixels. "
@@ -93,13 +99,15 @@ def page(*, home: Path, index: Path | None = None) -> None:
         last = len(walk.frames) - 1
         moment = round(last * 0.7)
         slider = gr.Slider(0, max(1, last), value=moment, step=1, interactive=True)
-        return (walk, slider, (0.5, 0.5), *show(walk, moment, (0.5, 0.5)))
+        pictures = (gr.Image(picture, visible=True) for picture in show(walk, moment, (0.5, 0.5)))
+        return (walk, slider, (0.5, 0.5), gr.HTML(visible=False), *pictures)
 
     def show(walk: Walk | None, number: float, point: tuple[float, float]) -> tuple[Any, ...]:
         if walk is None:
             return (None,) * 5
         moment = walk.at(min(int(number), len(walk.frames) - 1))
-        frame = walk.frames[moment.number]
+        frame = Image.fromarray(walk.frames[moment.number])
+        frame = frame.resize((frame.width * SHOWN, frame.height * SHOWN), Image.Resampling.BICUBIC)
         read = read_picture(walk, moment, point)
         return frame, held_picture(walk, moment.number), read, now_picture(walk, moment), rebuilt_picture(walk, moment)
 
@@ -108,7 +116,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
             return (0.5, 0.5), None
         height, width = walk.frames[0].shape[:2]
         x, y = event.index
-        point = (float(np.clip(x / width, 0, 0.999)), float(np.clip(y / height, 0, 0.999)))
+        point = (float(np.clip(x / width / SHOWN, 0, 0.999)), float(np.clip(y / height / SHOWN, 0, 0.999)))
         moment = walk.at(min(int(number), len(walk.frames) - 1))
         return point, read_picture(walk, moment, point)
 
@@ -121,7 +129,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
                 label="Or a video of your own",
                 file_types=[".mp4", ".mov", ".mkv", ".webm", ".avi"],
                 type="filepath",
-                height=110,
+                height=150,
                 elem_id="vz-memory-upload",
             )
             labels = [(design.label, name) for name, design in DESIGNS.items()]
@@ -129,27 +137,31 @@ def page(*, home: Path, index: Path | None = None) -> None:
             room = gr.Slider(2, 24, value=8, step=1, label="Room, in frames", elem_id="vz-memory-room")
             button = gr.Button("Walk", variant="primary", size="lg", elem_id="vz-memory-walk")
             number = gr.Slider(0, 1, value=0, step=1, label="Moment", interactive=False, elem_id="vz-memory-moment")
-            frame = gr.Image(
-                label="The frame of this moment: click a place to see where its token looks",
-                interactive=False,
-                buttons=[],
-                elem_id="vz-memory-frame",
-            )
+            frame = gr.Image(show_label=False, interactive=False, buttons=[], visible=False, elem_id="vz-memory-frame")
+            gr.HTML('<p class="vz-hint">Click a place in the frame to see where its token looks.</p>')
         with gr.Column(scale=8, min_width=300):
+            hint = gr.HTML(EMPTY)
             held, read, now, rebuilt = (
-                gr.Image(show_label=False, interactive=False, buttons=["fullscreen"], elem_id=f"vz-memory-{name}")
+                gr.Image(
+                    show_label=False,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    visible=False,
+                    elem_id=f"vz-memory-{name}",
+                )
                 for name in ("held", "read", "now", "rebuilt")
             )
     gr.HTML(NOTE)
     pictures = [frame, held, read, now, rebuilt]
+    refuse_addresses(upload, "video")
     button.click(
         start,
         [sample, upload, design, room, state],
-        [state, number, point, *pictures],
+        [state, number, point, hint, *pictures],
         api_visibility="private",
         concurrency_id="memory",
         concurrency_limit=1,
-        show_progress_on=held,
+        show_progress_on=[hint, held],
     )
     number.release(show, [state, number, point], pictures, api_visibility="private", show_progress_on=held)
     frame.select(pick, [state, number], [point, read], api_visibility="private", show_progress="hidden")

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from visionzoo.registry import list_models, model_card
 
 from ..models.superglobal.index import PhotoIndex
 from ..pipelines.retrieve import Match, Picture, RetrievalResult, RetrievePipeline
+from .uploads import refuse_addresses
 
 TITLE = "Retrieve"
 MAX_RESULTS = 24
@@ -278,13 +279,6 @@ def _prose(value: str) -> str:
 # The page
 
 
-async def _refuse_addresses(picture: gr.Image, place: Any) -> str | None:
-    """What gradio calls with the path of an upload, or with an address that a client wants this server to fetch."""
-    if str(place).startswith(("http:", "https:")):
-        raise gr.Error("upload the photo itself; addresses are not fetched", print_exception=False)
-    return await type(picture).async_move_resource_to_block_cache(picture, place)
-
-
 def page(*, home: Path, index: Path | None = None) -> None:
     """Lay out the page inside the current `gr.Blocks`.
 
@@ -358,7 +352,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
             results = gr.HTML(EMPTY, elem_id="vz-results")
     gr.HTML(f'<div class="vz-note">{_about(pipe, sampled=index is None)}</div>')
 
-    vars(picture)["async_move_resource_to_block_cache"] = partial(_refuse_addresses, picture)
+    refuse_addresses(picture, "photo")
     picture.upload(
         check, picture, [picture, results], preprocess=False, api_visibility="private", show_progress="hidden"
     )

@@ -54,6 +54,7 @@ CSS = """
 .vz-note p { margin: 0 0 .7rem; break-inside: avoid; }
 .vz-note strong { color: var(--body-text-color); font-weight: 600; }
 .vz-note a { display: inline; padding: 0; margin: 0; }
+.vz-hint { margin: 0; font-size: var(--text-sm); color: var(--body-text-color-subdued); }
 .vz-problem { border-left: 3px solid var(--color-accent); padding: .15rem 0 .15rem .8rem; margin-bottom: 1rem;
               overflow-wrap: anywhere; }
 
