@@ -1,0 +1,99 @@
+"""SHViT's inference form beside timm's, fused too, with the same weights.
+
+visionzoo bench shvit_s1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionzoo import create_model
+from visionzoo.benchmark import Contestant, Report, Table, compare
+from visionzoo.errors import require
+from visionzoo.models.shvit import SHViT
+from visionzoo.models.shvit.checkpoint import to_timm
+
+
+def seeded_network(name: str) -> SHViT:
+    """A network with seeded weights and norms that are not trivial, so that folding has something to fold."""
+    torch.manual_seed(0)
+    model = create_model(name)
+    assert isinstance(model, SHViT)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+    return model
+
+
+def fused_timm(model: SHViT, name: str) -> nn.Module:
+    """timm's network with the weights of `model`, fused as timm does it, in the layout that timm uses."""
+    timm = require("timm", extra="retrieval", purpose="the comparison with timm")
+    reparameterize = require(
+        "timm.utils.model", extra="retrieval", purpose="the comparison with timm"
+    ).reparameterize_model
+    network = timm.create_model(name).eval()
+    network.load_state_dict(to_timm(model.state_dict()))
+    return reparameterize(network)
+
+
+def repeat(network: Callable[[Tensor], Any], x: Tensor, times: int) -> Tensor:
+    """The output of the last of `times` runs; several, where one is too short to be timed."""
+    with torch.inference_mode():
+        for _ in range(times - 1):
+            network(x)
+        return network(x).float()
+
+
+def judge(outputs: Sequence[Tensor]) -> list[str]:
+    return [f"relative error {(out - outputs[0]).norm() / outputs[0].norm():.1e}" for out in outputs]
+
+
+def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compiled: bool = True) -> Table:
+    """One table: logits of `batch` images of `size` x `size`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = seeded_network(name).to(device)
+    x = torch.rand(batch, 3, size, size, device=device)
+    networks: dict[str, Callable[[Tensor], Any]] = {
+        "timm, fused, float32": fused_timm(model, name).to(device),
+        "visionzoo, fused, float32": model.fuse(),
+        "visionzoo, fused, bfloat16": model.fuse().to(torch.bfloat16),
+    }
+    if compiled:
+        # on a CPU, freezing packs the weights once; on a GPU, CUDA graphs save the launches
+        how: dict[str, Any] = {"options": {"freezing": True}} if device == "cpu" else {"mode": "reduce-overhead"}
+        for dtype in (torch.float32, torch.bfloat16):
+            label = f"visionzoo, fused, {str(dtype).removeprefix('torch.')}, compiled"
+            networks[label] = torch.compile(model.fuse().to(dtype), dynamic=False, **how)
+    times = 1 if batch > 1 and device == "cpu" else 10
+    return compare(
+        f"{name}: batch of {batch}, {size} x {size}",
+        [Contestant(label, partial(repeat, network, x, times)) for label, network in networks.items()],
+        rounds=rounds,
+        command=command,
+        items=batch * times,
+        unit="images",
+        judge=judge,
+    )
+
+
+def report(name: str, size: int, rounds: int, command: str) -> Report:
+    return Report([benchmark(name, size, batch, rounds, command) for batch in (16, 1)])
+
+
+def s1(rounds: int = 5, command: str = "") -> Report:
+    """S1 at the size it was trained at, batches of 16 and of 1."""
+    return report("shvit_s1", 224, rounds, command)
+
+
+def s4(rounds: int = 5, command: str = "") -> Report:
+    """S4 at the size it was trained at, batches of 16 and of 1."""
+    return report("shvit_s4", 256, rounds, command)
