@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from visionzoo.console import fail
 from visionzoo.errors import InputError, VisionZooError, writing
 
-from .memory_walk import DESIGNS, PATCH, LiteFeatures, Moment, Picture, Walk, unpatched, video_frames
+from .memory_walk import DESIGNS, PATCH, LiteFeatures, Moment, Picture, Walk, sample_frames, unpatched, video_frames
 
 __all__ = ["attention_map", "cuts", "held_picture", "now_picture", "read_picture", "rebuilt_picture"]
 
@@ -256,7 +257,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pictures of a video file; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m visionzoo.demos.memory_pictures", description=main.__doc__)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("video", type=Path, nargs="?", help="default: a walk over the bundled sample photos")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, which is made")
     parser.add_argument("--design", default="working-and-long-term", help=f"one of {', '.join(DESIGNS)}")
     parser.add_argument("--room", type=int, default=8, help="frames that the memory may hold")
@@ -267,7 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not 0 <= options.moment <= 1 or not all(0 <= value <= 1 for value in options.point) or options.steps < 1:
             raise InputError("--moment and --point are numbers from 0 to 1, --steps is at least 1")
-        frames = tqdm(video_frames(options.video, options.steps), desc="features", disable=not sys.stderr.isatty())
+        if options.video is None:
+            with resources.as_file(resources.files("visionzoo") / "assets") as assets:
+                pictures_in = sample_frames(assets, options.steps)
+        else:
+            pictures_in = video_frames(options.video, options.steps)
+        frames = tqdm(pictures_in, desc="features", disable=not sys.stderr.isatty())
         walk = Walk.describe(frames, LiteFeatures(), options.design, options.room)
         list(tqdm(walk.run(), total=len(walk.frames), desc="through the memory", disable=not sys.stderr.isatty()))
         moment = walk.at(round(options.moment * (len(walk.frames) - 1)))

