@@ -170,7 +170,7 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
     height, width = walk.frames[0].shape[:2]
     rows, columns = height // PATCH, width // PATCH
     pictures = []
-    highest = max(1e-9, float(moment.weights[token].max()))
+    highest = max(1e-9, *moment.weights[token].tolist()) if steps else 1.0
     for step in steps:
         heat, there = np.zeros(rows * columns), np.zeros(rows * columns, bool)
         offset = 0

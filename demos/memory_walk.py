@@ -228,7 +228,7 @@ class Walk:
             keys.append(view.keys.flatten(0, 2))
             held.append((view.times.numpy().round().astype(np.int64), uses, view.value.flatten(0, 2), keys[-1]))
         joined = torch.cat(keys)
-        weights = torch.softmax(SHARPNESS * self.features[number] @ joined.T, -1) if len(joined) else joined[:, :0].T
+        weights = torch.softmax(SHARPNESS * self.features[number] @ joined.T, -1)
         rebuilt = None
         if len(joined):
             rebuilt = unpatched(weights @ torch.cat([patches for _, _, patches, _ in held]), self.frames[number].shape)

@@ -186,8 +186,9 @@ def test_a_visitor_walks_and_clicks(memory_server: str, chromium: Any) -> None:
     page.click("#vz-memory-walk")
     page.wait_for_selector("#vz-memory-rebuilt img", timeout=90_000)
     before = page.locator("#vz-memory-read img").get_attribute("src")
-    box = page.locator("#vz-memory-frame img").bounding_box()
-    page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.9 * box["height"])
+    frame = page.locator("#vz-memory-frame img")
+    box = frame.bounding_box()
+    frame.click(position={"x": 0.1 * box["width"], "y": 0.9 * box["height"]})
     page.wait_for_function(
         "before => document.querySelector('#vz-memory-read img')?.getAttribute('src') !== before",
         arg=before,
