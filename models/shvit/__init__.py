@@ -18,6 +18,11 @@ _names = {
     "FusedSHViT": f"{__name__}.fused:FusedSHViT",
     "DetectionBackbone": f"{__name__}.detection:DetectionBackbone",
     "NeckConfig": f"{__name__}.detection:NeckConfig",
+    "DetectorConfig": f"{__name__}.detectors:DetectorConfig",
+    "SHViTRetinaNet": f"{__name__}.detectors:SHViTRetinaNet",
+    "SHViTMaskRCNN": f"{__name__}.detectors:SHViTMaskRCNN",
+    "retinanet": f"{__name__}.detectors:retinanet",
+    "mask_rcnn": f"{__name__}.detectors:mask_rcnn",
     "DistillationLoss": f"{__name__}.losses:DistillationLoss",
     "RepeatedAugmentationSampler": f"{__name__}.sampler:RepeatedAugmentationSampler",
 }
@@ -26,6 +31,11 @@ __getattr__, __dir__ = attach(__name__, _names)
 if TYPE_CHECKING:
     from .detection import DetectionBackbone as DetectionBackbone
     from .detection import NeckConfig as NeckConfig
+    from .detectors import DetectorConfig as DetectorConfig
+    from .detectors import SHViTMaskRCNN as SHViTMaskRCNN
+    from .detectors import SHViTRetinaNet as SHViTRetinaNet
+    from .detectors import mask_rcnn as mask_rcnn
+    from .detectors import retinanet as retinanet
     from .fused import FusedSHViT as FusedSHViT
     from .losses import DistillationLoss as DistillationLoss
     from .model import SHViT as SHViT

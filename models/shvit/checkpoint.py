@@ -73,6 +73,26 @@ _NECK = _rules(
     (r"^neck\.upsamplers\.(\d+)\.", r"neck.extra_trans_convs.\1.conv."),
     (r"^neck\.finer_outputs\.(\d+)\.", r"neck.extra_fpn_convs.\1.conv."),
 )
+_DETECTORS = _rules(
+    (r"^head\.classification_head\.conv\.(\d+)\.0\.", r"bbox_head.cls_convs.\1.conv."),
+    (r"^head\.regression_head\.conv\.(\d+)\.0\.", r"bbox_head.reg_convs.\1.conv."),
+    (r"^head\.classification_head\.cls_logits\.", "bbox_head.retina_cls."),
+    (r"^head\.regression_head\.bbox_reg\.", "bbox_head.retina_reg."),
+    (r"^rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv."),
+    (r"^rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
+    (r"^roi_heads\.box_head\.fc6\.", "roi_head.bbox_head.shared_fcs.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+    (r"^roi_heads\.mask_head\.(\d+)\.0\.", r"roi_head.mask_head.convs.\1.conv."),
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_head.mask_head.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_head.mask_head.conv_logits."),
+)
+"""torchvision's detectors and mmdetection's."""
+
+_CLASSES = re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\.")
+"""Where mmdetection's background class is the last or none, and torchvision's the first."""
 
 
 def _apply(rules: Rules, key: str) -> str:
@@ -83,10 +103,14 @@ def _apply(rules: Rules, key: str) -> str:
 
 def official_name(key: str) -> str:
     """Our name of a weight -> the authors', e.g. "stages.1.blocks.0.ffn.expand.conv.weight" -> "blocks2.3.ffn.m.pw1.c.weight"."""
+    if key.startswith(("backbone.backbone.", "backbone.neck.")):  # in a detector of torchvision's
+        key = key.removeprefix("backbone.")
     if key.startswith("backbone."):
         return "backbone." + official_name(key.removeprefix("backbone."))
     if key.startswith("neck."):
         return _apply(_NECK, key)
+    if (detector := _apply(_DETECTORS, key)) != key:
+        return detector
     key = _apply(_OFFICIAL, _apply(_LEAVES, key))
     block = _LATER_BLOCK.match(key)
     # the authors keep what halves the resolution as the first three members of a stage
@@ -106,11 +130,11 @@ def is_training_form(state: Mapping[str, Tensor]) -> bool:
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
 
-    Recognised by their names: the authors' files, timm's, and the backbone and neck of mmdetection's; each as trained or
+    Recognised by their names: the authors' files, timm's, and mmdetection's; each as trained or
     fused. A fused model takes files of either form. Heads are dropped where the model has none.
 
     Args:
-        model: a `SHViT`, `FusedSHViT` or `detection.DetectionBackbone`.
+        model: a `SHViT`, a `FusedSHViT`, a `detection.DetectionBackbone` or a detector of `detectors`.
 
     Raises:
         InputError: a fused file for a network that is not fused.
@@ -124,7 +148,7 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if not fused and not training_form and any(key.endswith("patch_embed.0.bias") for key in state):
         raise InputError("these weights are in fused form, which only the fused network takes: load into model.fuse()")
     names = _names(config, own, fused=not training_form)
-    ours = _renamed(state, names)
+    ours = _renamed({key: _background_first(key, value) for key, value in state.items()}, names)
     if not config.heads:
         ours = {key: value for key, value in ours.items() if not key.startswith(("head.", "distillation_head."))}
     if fused:
@@ -158,8 +182,9 @@ def _names(config: SHViTConfig, own: Mapping[str, Tensor], *, fused: bool) -> li
     names = list(whole.state_dict())
     if fused:
         names = list(fold_convolutions(whole.state_dict()))
-    if any(key.startswith("backbone.") for key in own):
-        names = [f"backbone.{name}" for name in names] + [key for key in own if key.startswith("neck.")]
+    prefix = next((p for p in ("backbone.backbone.", "backbone.") if any(key.startswith(p) for key in own)), "")
+    if prefix:
+        names = [prefix + name for name in names] + [key for key in own if not key.startswith(prefix)]
     return names
 
 
@@ -170,8 +195,29 @@ def _config(model: nn.Module) -> SHViTConfig:
     return config
 
 
+def _background_first(key: str, value: Tensor) -> Tensor:
+    """Weights of mmdetection's last layers in torchvision's order of classes."""
+    match = _CLASSES.match(key)
+    if not match:
+        return value
+    if match[1] == "bbox_head.fc_cls":
+        return torch.cat([value[-1:], value[:-1]])
+    rows = 4 if match[1] == "bbox_head.fc_reg" else 1
+    return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])  # for a background that nobody reads
+
+
+def _background_last(key: str, value: Tensor) -> Tensor:
+    """The inverse of `_background_first`."""
+    match = _CLASSES.match(key)
+    if not match:
+        return value
+    if match[1] == "bbox_head.fc_cls":
+        return torch.cat([value[1:], value[:1]])
+    return value[4:] if match[1] == "bbox_head.fc_reg" else value[1:]
+
+
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict (of a network as trained, a fused one, or a detection backbone) in the names of the authors' files.
+    """Our state dict (of a network as trained, a fused one, a detection backbone or a detector) in the names of the authors' files.
 
     A fused one has its attention's affine norm and scale in its weights; it gets a norm that does nothing. One that was
     distilled has one head left, the mean of two.
@@ -179,7 +225,8 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: a fused network with padded widths, which the published form cannot express.
     """
-    return {official_name(key): value for key, value in _published_form(state).items()}
+    named = {official_name(key): value for key, value in _published_form(state).items()}
+    return {key: _background_last(key, value) for key, value in named.items()}
 
 
 def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
