@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import http.server
 import pickle
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_hub_without_network_says_where_to_put_the_file(monkeypatch: pytest.Monk
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
     with pytest.raises(VisionZooError, match=r"cannot download y.pth from huggingface.co/some/repo.*put the file at"):
+        weights.fetch(source)
+
+
+def test_hub_without_a_name_server_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own client would try again for half a minute."""
+    from huggingface_hub import constants
+
+    def unresolved(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked the hub all the same"))
+    source = WeightSource("x.y", "y.pth", "MIT", hub=("some/repo", "y.pth"))
+    with pytest.raises(VisionZooError, match=r"some/repo \(no network\).*put the file at"):
         weights.fetch(source)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import os
 import pickle
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -132,13 +133,30 @@ def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
     assert source.hub is not None
     repository, file = source.hub
     try:
+        _check_reachable(repository, file)
         path = Path(hf_hub_download(repository, file, force_download=force))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = "no network" if isinstance(error, socket.gaierror) else type(error).__name__
         raise WeightsError(
-            f"{source.name}: cannot download {file} from huggingface.co/{repository} ({type(error).__name__}); {by_hand}"
+            f"{source.name}: cannot download {file} from huggingface.co/{repository} ({reason}); {by_hand}"
         ) from error
     verify(path, source.sha256)
     return path
+
+
+def _check_reachable(repository: str, file: str) -> None:
+    """Fail at once where the hub's client would try again for half a minute: its host has no address here.
+
+    Raises:
+        OSError: the name is not resolved, there is no proxy that would, and the file is not in the hub's own cache.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or "https" in urllib.request.getproxies():
+        return
+    if isinstance(try_to_load_from_cache(repository, file), str):
+        return
+    socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
 
 
 def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True, hint: str = "") -> Path:
