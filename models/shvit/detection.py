@@ -119,9 +119,7 @@ class DetectionBackbone(nn.Module):
         return OrderedDict((str(level), x) for level, x in enumerate(levels))
 
     def train(self, mode: bool = True) -> DetectionBackbone:
-        self.training = mode
-        self.neck.train(mode)
-        self.backbone.train(mode and isinstance(self.backbone, SHViT))
+        super().train(mode)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()

@@ -90,9 +90,10 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         partial = x[..., : self.partial_dim]
         # statistics in float32, as group_norm has them: in half precision the mean alone would cost the digits
-        var, mean = torch.var_mean(partial.float(), dim=(1, 2, 3), correction=0, keepdim=True)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        var, mean = torch.var_mean(partial.to(wide), dim=(1, 2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(var + EPS)
-        normed = ((x[..., : self.padded].float() - mean) * scale).to(x.dtype)
+        normed = ((x[..., : self.padded].to(wide) - mean) * scale).to(x.dtype)
         q, k, v = self.qkv(normed).flatten(1, 2).split(self.widths, dim=-1)
         attended = _attend(q, k, v).unflatten(1, x.shape[1:3])
         mixed = torch.cat([attended[..., : self.partial_dim], x[..., self.partial_dim :]], dim=-1)
@@ -153,7 +154,7 @@ class FusedSHViT(nn.Module):
     """The inference form of `SHViT`: the same inputs and, up to rounding, the same outputs as its eval mode.
 
     Images are taken in any floating dtype and computed in the weights' (`model.fuse().to(torch.bfloat16)`). Made by
-    `SHViT.fuse()`; its weights cannot be trained any further in a meaningful way.
+    `SHViT.fuse()`, with weights that want no gradient; train the `SHViT` instead. Training mode changes nothing here.
     """
 
     def __init__(self, config: SHViTConfig, pad_to: int = 1):
@@ -229,11 +230,6 @@ class FusedSHViT(nn.Module):
         if self.config.features_only:
             return self.features(x)
         return self.forward_head(self.forward_features(x)[0])
-
-    def train(self, mode: bool = True) -> FusedSHViT:
-        if mode:
-            raise InputError("a fused network is for inference; train the SHViT that it was made of")
-        return super().train(False)
 
 
 # Folding: pure functions on state dicts in our key names; all of it is exact algebra, computed in float64.

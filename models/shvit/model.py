@@ -131,8 +131,10 @@ class SingleHeadAttention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """(B, P, h, w) -> (B, P, h, w)."""
-        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, N, 2 * qk_dim + P)
-        q, k, v = tokens.split(self.widths, dim=-1)
+        # split before the axes are swapped: torch's batch norm on the CPU takes the gradient of one image (B = 1) in
+        # swapped memory order for something else, and silently gives a wrong one
+        parts = self.qkv(self.norm(x)).split(self.widths, dim=1)
+        q, k, v = (part.flatten(2).transpose(1, 2) for part in parts)  # (B, N, width)
         return attention(q, k, v, scale=self.widths[0] ** -0.5).transpose(1, 2).reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
