@@ -52,7 +52,12 @@ class Case:
 
     @property
     def outputs(self) -> Any:
-        """The structure to fill: names, and settings such as flags that stand beside the values."""
+        """The structure to fill: names, and settings such as flags that stand beside the values.
+
+        A file of several small cases has a list of them instead, each with outputs of its own.
+        """
+        if "outputs" not in self.data and isinstance(self.data.get("cases"), list):
+            return [case.get("outputs", {}) for case in self.data["cases"]]
         return self.data.get("outputs", {})
 
     def input(self, name: str) -> Tensor:
