@@ -8,6 +8,7 @@ import pytest
 
 import visionzoo as vz
 from visionzoo.errors import InputError, MissingDependencyError, require
+from visionzoo.registry import weight_source
 
 
 def test_list_models_filters() -> None:
@@ -34,6 +35,16 @@ def test_unknown_name_suggests() -> None:
         vz.model_card("zzz")
     with pytest.raises(InputError, match="retrieve"):
         vz.pipeline("retreive")
+
+
+def test_a_tag_names_the_checkpoint() -> None:
+    assert weight_source("shvit_s1").name == "shvit_s1.in1k"
+    assert weight_source("shvit_s1.official").url
+    assert vz.model_card("shvit_s1.official").name == "shvit_s1"
+    with pytest.raises(InputError, match=r"no checkpoint 'shvit_s1.oficial'; did you mean shvit_s1.official"):
+        vz.create_model("shvit_s1.oficial", pretrained=True)
+    with pytest.raises(vz.VisionZooError, match=r"shvit_s1.official: .*put the file at .*shvit_s1.pth"):
+        vz.create_model("shvit_s1.official", pretrained=True)
 
 
 def test_unknown_config_field_lists_the_known() -> None:

@@ -18,6 +18,7 @@ class WeightSource:
         hub: (repository, file) on the Hugging Face hub.
         url: direct download address.
         package: (python package, path inside it, extra of visionzoo that installs it): weights inside an installed package.
+        bundled: path inside `visionzoo/assets`: the file comes with visionzoo itself.
         page: a page to download it from by hand, for hosts that serve no direct address.
         sha256: of the file, where known.
         size_mb: approximate size of the file.
@@ -30,6 +31,7 @@ class WeightSource:
     hub: tuple[str, str] | None = None
     url: str | None = None
     package: tuple[str, str, str] | None = None
+    bundled: str | None = None
     page: str | None = None
     sha256: str | None = None
     size_mb: float | None = None
@@ -38,6 +40,8 @@ class WeightSource:
     @property
     def origin(self) -> str:
         """Where the file comes from, in words."""
+        if self.bundled:
+            return "comes with visionzoo"
         if self.package:
             return f"Python package {self.package[0]} (extra: {self.package[2]})"
         if self.hub:

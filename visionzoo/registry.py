@@ -16,7 +16,7 @@ from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from .cards import ModelCard
+from .cards import ModelCard, WeightSource
 from .errors import InputError
 from .lazy import resolve
 
@@ -78,11 +78,31 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def model_entry(name: str) -> ModelEntry:
-    """The registration of `name`; raises `InputError` with near misses."""
+    """The registration of `name`, which may carry a tag of weights ("shvit_s1.official").
+
+    Raises:
+        InputError: no such model, or it has no weights of that tag; the message names near misses.
+    """
     _discover()
-    if name not in _models:
+    model, dot, _ = name.partition(".")
+    if model not in _models:
         raise unknown("model", name, _models)
-    return _models[name]
+    known = [source.name for source in _models[model].card.weights]
+    if dot and name not in known:
+        raise unknown("checkpoint", name, known)
+    return _models[model]
+
+
+def weight_source(name: str) -> WeightSource:
+    """The checkpoint that `create_model(name, pretrained=True)` loads: the one with that tag, or the model's default.
+
+    Raises:
+        InputError: no such model or checkpoint, or the model has no published weights.
+    """
+    card = model_entry(name).card
+    if not card.weights:
+        raise InputError(f"{name} has no published weights; give checkpoint=… or train it with `visionzoo fit`")
+    return next((source for source in card.weights if source.name == name), card.weights[0])
 
 
 def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
@@ -117,8 +137,8 @@ def create_model(
     """Build a model by name, in eval mode on the CPU; `model.config` is its configuration dataclass.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: load the model's default weights: from the cache, an installed package, or a download.
+        name: one of `list_models()`, with or without the tag of a checkpoint: "shvit_s1", "shvit_s1.official".
+        pretrained: load the weights of that tag, or the model's default ones: from the cache, an installed package, or a download.
         checkpoint: load this file instead (published or own key names, `.safetensors`, `.pth`, `.pt`, `.ckpt`).
         **config_overrides: fields of the configuration dataclass.
 
@@ -132,10 +152,8 @@ def create_model(
     if pretrained and checkpoint is not None:
         raise InputError("give either pretrained=True or checkpoint=…, not both")
     if pretrained:
-        if not entry.card.weights:
-            raise InputError(f"{name} has no published weights; give checkpoint=… or train it with `visionzoo fit`")
-        checkpoint = weights.fetch(entry.card.weights[0])
-    model: nn.Module = resolve(entry.builder)(name, **config_overrides)
+        checkpoint = weights.fetch(weight_source(name))
+    model: nn.Module = resolve(entry.builder)(entry.card.name, **config_overrides)
     if checkpoint is not None:
         weights.load_checkpoint(model, checkpoint)
     return model.eval()

@@ -60,6 +60,8 @@ def locate(source: WeightSource) -> Path | None:
     cached = weights_dir() / source.file
     if cached.is_file():
         return cached
+    if source.bundled:
+        return Path(str(resources.files("visionzoo"))) / "assets" / source.bundled
     if source.package:
         package, inner, _ = source.package
         try:
@@ -431,6 +433,25 @@ def save_safetensors(
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary, metadata)
 
 
+def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
+    """The texts that `save_safetensors` stored beside the tensors; empty for a file of another format.
+
+    Raises:
+        WeightsError: the file is missing, or no safetensors file in spite of its name.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: is no safetensors file ({_first_line(error)})") from error
+
+
 def fingerprint(model: nn.Module) -> str:
     """A short name of a model's weights: 16 hex digits that change when any parameter or buffer does."""
     digest = hashlib.sha256()
@@ -468,6 +489,7 @@ __all__ = [
     "misfit",
     "offline",
     "read_checkpoint",
+    "read_metadata",
     "require_source",
     "save_safetensors",
     "to_official",

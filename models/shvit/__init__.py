@@ -24,6 +24,7 @@ _names = {
     "retinanet": f"{__name__}.detectors:retinanet",
     "mask_rcnn": f"{__name__}.detectors:mask_rcnn",
     "DistillationLoss": f"{__name__}.losses:DistillationLoss",
+    "Preprocess": f"{__name__}.preprocess:Preprocess",
     "RepeatedAugmentationSampler": f"{__name__}.sampler:RepeatedAugmentationSampler",
 }
 __getattr__, __dir__ = attach(__name__, _names)
@@ -40,4 +41,5 @@ if TYPE_CHECKING:
     from .losses import DistillationLoss as DistillationLoss
     from .model import SHViT as SHViT
     from .model import SHViTConfig as SHViTConfig
+    from .preprocess import Preprocess as Preprocess
     from .sampler import RepeatedAugmentationSampler as RepeatedAugmentationSampler
