@@ -40,7 +40,7 @@ def build_app() -> App:
             )
     for function in (fit, validate, test, predict):
         app.command(function, group=TRAINING)
-    for function in (models, info, demo, bench, doctor):
+    for function in (models, info, demo, bench, export, doctor):
         app.command(function, group=TOOLS)
     app.command(weights_app)
     return app
@@ -159,6 +159,49 @@ def bench(
         emit(table.to_dict())
     else:
         print(table.to_markdown())
+
+
+def export(
+    model: Annotated[str, Parameter(help="A registered classifier, with or without a tag of weights.")],
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The file to write: .onnx, or .pt2 for torch.")],
+    checkpoint: Annotated[Path | None, Parameter(help="Weights instead of the published ones.")] = None,
+    random: Annotated[bool, Parameter(negative="", help="Random weights, to try a deployment out.")] = False,
+    image_size: Annotated[int | None, Parameter(help="Side in pixels; what the weights were trained at.")] = None,
+    fixed: Annotated[bool, Parameter(negative="", help="One image of this size only; any otherwise.")] = False,
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Parameter(help="Of the weights.")] = "float32",
+    opset: Annotated[int | None, Parameter(help="Of ONNX; what torch writes by itself otherwise.")] = None,
+    no_check: Annotated[
+        bool, Parameter(name="--no-check", negative="", help="Do not run the file and compare it with the network.")
+    ] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing output.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Write a network as ONNX or for torch.export, and check the file's numbers (ONNX needs the extra `export`).
+
+    Example: visionzoo export shvit_s1 -o shvit_s1.onnx
+    """
+    from .io.files import check_output
+
+    check_output(output, overwrite=overwrite)
+    from .export import export_registered
+
+    note(f"{output}: writing{'' if no_check else ' and checking'}, some ten seconds", quiet=json)
+    report = export_registered(
+        model,
+        output,
+        checkpoint=checkpoint,
+        random=random,
+        image_size=image_size,
+        dynamic=not fixed,
+        dtype=dtype,
+        opset=opset,
+        check=not no_check,
+    )
+    if json:
+        emit(report.to_dict())
+    else:
+        print(report)
 
 
 def demo(

@@ -68,7 +68,9 @@ SMALL = 256
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T) v for (B, N, D) rows, as (B, N, P)."""
-    if q.device.type == "cpu" and q.shape[1] <= SMALL:
+    # torch.export writes one way down for all sizes: it must not ask for the number of tokens
+    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    if exporting or (q.device.type == "cpu" and q.shape[1] <= SMALL):
         return torch.bmm(torch.softmax(torch.bmm(q, k.transpose(1, 2)), dim=-1), v)
     return attention(q, k, v, scale=1.0)
 
@@ -90,7 +92,7 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         partial = x[..., : self.partial_dim]
         # statistics in float32, as group_norm has them: in half precision the mean alone would cost the digits
-        wide = torch.promote_types(x.dtype, torch.float32)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         var, mean = torch.var_mean(partial.to(wide), dim=(1, 2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(var + EPS)
         normed = ((x[..., : self.padded].to(wide) - mean) * scale).to(x.dtype)

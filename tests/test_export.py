@@ -1,0 +1,424 @@
+"""Exported files: right numbers at sizes that were not traced, one whole file, and plain words when it cannot be."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tests.golden import seeded
+from tests.test_cli import run
+from visionzoo import create_model
+from visionzoo.errors import InputError, MissingDependencyError, VisionZooError
+from visionzoo.export import ExportReport, export_model, export_registered
+from visionzoo.models.shvit import SHViT, SHViTConfig
+
+SMALL = {"embed_dim": (16, 24, 32), "partial_dim": (8, 8, 8), "depth": (1, 1, 1)}
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="the extra `export` is not installed",
+)
+free_sizes = pytest.mark.skipif(OLD, reason="torch 2.6 writes ONNX with a fixed size only")
+
+
+def network(**changes: object) -> SHViT:
+    """With weights and norm statistics that are not trivial: a new network's attention adds nothing."""
+    model = SHViT(SHViTConfig(**{**SMALL, "num_classes": 5, **changes})).eval()  # pyright: ignore[reportArgumentType]
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    return model
+
+
+def relative(got: Tensor | np.ndarray, want: Tensor) -> float:
+    got = torch.as_tensor(got)
+    assert got.shape == want.shape
+    return float((got.double() - want.double()).norm() / want.double().norm())
+
+
+def session(path: Path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def alone(path: Path) -> bool:
+    """Nothing lies beside the file: no weights apart, no temporary name."""
+    return [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+# ONNX
+
+
+@needs_onnx
+@free_sizes
+def test_onnx_at_any_batch_and_size(tmp_path: Path) -> None:
+    model, path = network(), tmp_path / "small.onnx"
+    report = export_model(model, path)
+    assert alone(path)
+    assert report.inputs == {"images": ("batch", 3, "height", "width")}
+    assert report.outputs == {"logits": ("batch", 5)}
+    assert report.checked == ((1, 3, 224, 224), (3, 3, 237, 281))
+    assert report.error is not None
+    assert 0 < report.error < 1e-5
+    assert report.size_mb == path.stat().st_size / 1e6
+    runs = session(path)
+    for shape in [(1, 3, 100, 132), (4, 3, 33, 1), (1, 3, 1, 1), (2, 3, 544, 544)]:  # the last one has over 256 tokens
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert relative(runs.run(None, {"images": x.numpy()})[0], model(x)) < 1e-5
+    assert [side if isinstance(side, int) else str(side) for side in runs.get_inputs()[0].shape] == [
+        "batch", 3, "height", "width",
+    ]  # fmt: skip
+
+
+@needs_onnx
+def test_fixed_onnx_takes_its_own_shape_only(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model, path = network(), tmp_path / "small.onnx"
+    report = export_model(model, path, image_size=(64, 40), dynamic=False)
+    assert report.inputs == {"images": (1, 3, 64, 40)}
+    assert report.checked == ((1, 3, 64, 40),)
+    runs = session(path)
+    x = torch.randn(1, 3, 64, 40)
+    with torch.no_grad():
+        assert relative(runs.run(None, {"images": x.numpy()})[0], model(x)) < 1e-5
+    for other in [(2, 3, 64, 40), (1, 3, 40, 64)]:
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+            runs.run(None, {"images": np.zeros(other, np.float32)})
+
+
+@needs_onnx
+@free_sizes
+def test_onnx_maps_are_several_outputs(tmp_path: Path) -> None:
+    model, path = network(features_only=True, out_indices=(0, 2)), tmp_path / "maps.onnx"
+    report = export_model(model, path, image_size=96)
+    assert list(report.outputs) == ["stride16", "stride64"]
+    assert report.outputs["stride64"][:2] == ("batch", 32)
+    assert "height" in str(report.outputs["stride16"][2])
+    x = torch.randn(2, 3, 100, 132)
+    with torch.no_grad():
+        for got, want in zip(session(path).run(None, {"images": x.numpy()}), model(x), strict=True):
+            assert relative(got, want) < 1e-5
+
+
+@needs_onnx
+def test_opset_is_the_one_asked_for(tmp_path: Path) -> None:
+    import onnx
+
+    for opset in (18, 21):
+        report = export_model(network(), tmp_path / "a.onnx", image_size=64, dynamic=False, opset=opset)
+        imports = onnx.load(tmp_path / "a.onnx").opset_import
+        assert report.opset == opset == next(entry.version for entry in imports if entry.domain == "")
+    for wrong in (17, 999):
+        with pytest.raises(InputError, match=f"opset is 18 to .*got {wrong}"):
+            export_model(network(), tmp_path / "b.onnx", opset=wrong)
+    with pytest.raises(InputError, match=r"opset is for \.onnx"):
+        export_model(network(), tmp_path / "b.pt2", opset=20)
+
+
+@needs_onnx
+def test_the_file_stands_alone(tmp_path: Path) -> None:
+    """Who has the file only knows how to prepare an image and what the outputs mean, and nothing of who made it."""
+    names = ["cat", "dog", "Käfer", "house, small", "0"]
+    path = tmp_path / "a.onnx"
+    report = export_model(network(), path, image_size=64, dynamic=False, name="mine", classes=names)
+    texts = session(path).get_modelmeta().custom_metadata_map
+    assert texts == report.texts
+    assert texts["model"] == "mine"
+    assert json.loads(texts["classes"]) == names
+    assert json.loads(texts["image_size"]) == 64
+    assert json.loads(texts["mean"]) == [0.485, 0.456, 0.406]
+    assert json.loads(texts["std"]) == [0.229, 0.224, 0.225]
+    assert json.loads(texts["crop"]) == 0.875
+    assert SHViTConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(texts["config"]).items()})
+    folder = str(Path(__file__).parent.parent).encode()
+    assert folder not in path.read_bytes()
+    assert b"site-packages" not in path.read_bytes()
+
+
+# torch.export
+
+
+def test_program_at_another_batch_and_size(tmp_path: Path) -> None:
+    model, path = network(), tmp_path / "small.pt2"
+    report = export_model(model, path, image_size=96, classes=list("abcde"))
+    assert alone(path)
+    assert report.smallest == (65, 65)
+    assert report.error is not None
+    assert 0 < report.error < 1e-5
+    texts = {"visionzoo.json": ""}
+    again = torch.export.load(path, extra_files=texts).module()
+    for shape in [(1, 3, 65, 65), (5, 3, 100, 132), (1, 3, 544, 544)]:
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert relative(again(x), model(x)) < 1e-5
+    assert json.loads(texts["visionzoo.json"]) == report.texts
+    assert json.loads(report.texts["classes"]) == list("abcde")
+    assert json.loads(report.texts["image_size"]) == 96
+
+
+def test_fixed_program_takes_its_own_shape_only(tmp_path: Path) -> None:
+    model, path = network(features_only=True), tmp_path / "small.pt2"
+    report = export_model(model, path, image_size=32, dynamic=False)  # below what free sizes allow
+    assert report.outputs == {"stride16": (1, 16, 2, 2), "stride32": (1, 24, 1, 1), "stride64": (1, 32, 1, 1)}
+    again = torch.export.load(path).module()
+    with torch.no_grad():
+        x = torch.randn(1, 3, 32, 32)
+        assert all(relative(a, b) < 1e-5 for a, b in zip(again(x), model(x), strict=True))
+        with pytest.raises((RuntimeError, AssertionError)):
+            again(torch.randn(2, 3, 32, 32))
+
+
+def test_an_image_that_free_sizes_do_not_take(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"65 x 65, asked for 64 x 64.*--fixed"):
+        export_model(network(), tmp_path / "a.pt2", image_size=64)
+    assert not list(tmp_path.iterdir())
+
+
+# The network that is given
+
+
+def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    model = network().train().half()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = export_model(model, tmp_path / "a.pt2", image_size=96)
+    assert report.dtype == "float32"
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+    again = torch.export.load(tmp_path / "a.pt2").module()
+    assert again(torch.randn(1, 3, 96, 96)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("changes", [{"distillation": True}, {"num_classes": 0}, {"in_chans": 5}])
+def test_heads_and_channels(tmp_path: Path, changes: dict) -> None:
+    report = export_model(network(**changes), tmp_path / "a.pt2", image_size=96)
+    assert list(report.outputs) == ["output" if changes.get("num_classes") == 0 else "logits"]
+    assert report.inputs["images"][1] == changes.get("in_chans", 3)
+    assert ("mean" in report.texts) == ("in_chans" not in changes)
+
+
+def test_a_fused_network_is_taken_as_it_is(tmp_path: Path) -> None:
+    model = network()
+    export_model(model.fuse(8), tmp_path / "a.pt2", image_size=96)
+    x = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
+
+
+@needs_onnx
+def test_half_precision_if_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    report = export_model(network(), path, image_size=64, dynamic=False, dtype="float16")
+    assert report.dtype == "float16"
+    (out,) = session(path).run(None, {"images": np.zeros((1, 3, 64, 64), np.float32)})
+    assert out.dtype == np.float16
+    with pytest.raises(InputError, match="bfloat16"):
+        export_model(network(), tmp_path / "b.onnx", dtype="bfloat16")
+    with pytest.raises(InputError, match="unknown dtype 'int8'"):
+        export_model(network(), tmp_path / "b.onnx", dtype="int8")
+
+
+class Plain(nn.Module):
+    """A network of nobody's: no configuration, no fused form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x).relu(), x.mean((2, 3))
+
+
+def test_a_network_of_another_kind(tmp_path: Path) -> None:
+    report = export_model(Plain(), tmp_path / "a.pt2", image_size=40)
+    assert list(report.outputs) == ["output0", "output1"]
+    assert "config" not in report.texts
+    assert "mean" not in report.texts
+
+
+# What cannot be
+
+
+def test_a_wrong_file_never_lands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older file stays, whole, when the new one gives other numbers or cannot be written."""
+    path = tmp_path / "a.pt2"
+    path.write_text("the old file")
+
+    class Other(Plain):
+        def fuse(self) -> nn.Module:
+            other = Plain()
+            nn.init.ones_(other.conv.weight)
+            return other
+
+    with pytest.raises(VisionZooError, match=r"not written.*relative error"):
+        export_model(Other(), path, image_size=40)
+    assert path.read_text() == "the old file"
+    assert alone(path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    with pytest.raises(VisionZooError, match="disk is full"):
+        export_model(Plain(), path, image_size=40)
+    assert path.read_text() == "the old file"
+    assert alone(path)
+
+
+def test_without_a_check(tmp_path: Path) -> None:
+    report = export_model(Plain(), tmp_path / "a.pt2", image_size=40, check=False)
+    assert (report.error, report.checked, report.checked_with) == (None, (), None)
+    assert "not checked" in str(report)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    if missing != "onnx":
+        pytest.importorskip("onnx")
+    if missing == "onnxruntime":
+        pytest.importorskip("onnxscript")
+    real = builtins.__import__
+
+    def without(name: str, *rest: object):
+        if name.split(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+        return real(name, *rest)  # pyright: ignore[reportArgumentType]
+
+    original = importlib.import_module
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(importlib, "import_module", lambda name, *rest: without(name) and original(name, *rest))
+    with pytest.raises(MissingDependencyError, match=rf"'{missing}'.*visionzoo\[export\]"):
+        export_model(network(), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.tflite: the ending .* \.onnx, \.pt2"):
+        export_model(network(), tmp_path / "a.tflite")
+    with pytest.raises(InputError, match="does not exist; make it first"):
+        export_model(network(), tmp_path / "none" / "a.pt2")
+    with pytest.raises(InputError, match="at least 1 pixel, got 0"):
+        export_model(network(), tmp_path / "a.pt2", image_size=0)
+    with pytest.raises(InputError, match="2 names of classes for a network with 5"):
+        export_model(network(), tmp_path / "a.pt2", classes=["cat", "dog"])
+
+
+# By name, and the command
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A file as our training writes it."""
+    path = tmp_path / "weights.safetensors"
+    model = network(num_classes=3)
+    texts = {
+        "model": "shvit_s1",
+        "config": json.dumps({**{key: list(value) for key, value in SMALL.items()}, "num_classes": 3}),
+        "classes": json.dumps(["cat", "dog", "bird"]),
+        "image_size": json.dumps(96),
+    }
+    save_file(model.state_dict(), path, texts)
+    return path
+
+
+def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
+    report = export_registered("shvit_s1.in1k", tmp_path / "a.pt2", checkpoint=trained)
+    assert report.checked[0] == (1, 3, 96, 96)
+    assert json.loads(report.texts["classes"]) == ["cat", "dog", "bird"]
+    assert report.texts["model"] == "shvit_s1"
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        got = torch.export.load(tmp_path / "a.pt2").module()(x)
+        assert relative(got, network(num_classes=3)(x)) < 1e-5
+    with pytest.raises(InputError, match=r"weights\.safetensors: holds weights of shvit_s1, not of shvit_s2"):
+        export_registered("shvit_s2", tmp_path / "b.pt2", checkpoint=trained)
+    save_file({"a": torch.zeros(1)}, trained, {"classes": "cat, dog"})
+    with pytest.raises(InputError, match=r"'classes' is 'cat, dog', expected JSON of a list"):
+        export_registered("shvit_s1", tmp_path / "b.pt2", checkpoint=trained)
+
+
+@needs_onnx
+def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path, trained: Path) -> None:
+    path = tmp_path / "a.onnx"
+    words = ["export", "shvit_s1", "--checkpoint", trained, "-o", path, "--fixed", "--image-size", 64]
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    assert out.splitlines()[0].startswith(f"{path}: ONNX, opset ")
+    assert "images (1, 3, 64, 64)" in out
+    assert "relative error" in out
+    assert len(err.splitlines()) == 1
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "exists already" in err
+    code, out, err = run(capsys, *words, "--overwrite", "--json", "--opset", 18, "--dtype", "float16")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert (data["opset"], data["dtype"], data["format"]) == (18, "float16", "ONNX")
+    assert data["error"] < 2e-2
+    code, out, _ = run(capsys, *words, "--overwrite", "--no-check")
+    assert code == 0
+    assert "not checked" in out
+
+
+def test_the_command_explains_itself(capsys: pytest.CaptureFixture) -> None:
+    code, out, _ = run(capsys, "export", "--help")
+    assert code == 0
+    assert "Example: visionzoo export shvit_s1 -o shvit_s1.onnx" in " ".join(out.split())
+    assert "export" in run(capsys)[1]
+    packages = json.loads(run(capsys, "doctor", "--json")[1])["optional packages"]
+    assert {"onnx", "onnxscript", "onnxruntime"} <= set(packages)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["shvit_s1", "-o", "a.tflite"], r"a\.tflite: the ending"),
+        (["shvit_s9", "-o", "a.pt2"], "did you mean"),
+        (["shvit_s1.nonsense", "-o", "a.pt2"], "no checkpoint 'shvit_s1.nonsense'"),
+        (["superglobal_r50", "-o", "a.pt2"], "'retrieve' cannot be exported yet; those that can: shvit_s1"),
+        (["shvit_s1", "-o", "a.pt2"], "put the file at .*shvit_s1.in1k.safetensors"),
+        (["shvit_s1", "-o", "a.pt2", "--random", "--checkpoint", "b.pth"], "not both"),
+        (["shvit_s1", "-o", "a.pt2", "--checkpoint", "none.safetensors"], "none.safetensors: no such"),
+        (["shvit_s1", "-o", "old.pt2", "--random"], "old.pt2: exists already.*--overwrite"),
+        (["shvit_s1", "-o", "a.pt2", "--random", "--image-size", "0"], "at least 1 pixel"),
+        (["shvit_s1"], "output"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.pt2").write_text("old")
+    code, _, err = run(capsys, "export", *words)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
+    assert re.search(says, line)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old.pt2"]
+
+
+@pytest.mark.slow
+@needs_onnx
+@free_sizes
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_the_published_network(tmp_path: Path, ending: str) -> None:
+    model = create_model("shvit_s1")
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    report = export_model(model, tmp_path / f"s1.{ending}")
+    assert isinstance(report, ExportReport)
+    assert report.error is not None
+    assert report.error < 1e-5
