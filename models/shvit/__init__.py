@@ -19,7 +19,9 @@ _names = {
     "DetectionBackbone": f"{__name__}.detection:DetectionBackbone",
     "NeckConfig": f"{__name__}.detection:NeckConfig",
     "DetectorConfig": f"{__name__}.detectors:DetectorConfig",
+    "SHViTData": f"{__name__}.data:SHViTData",
     "SHViTRetinaNet": f"{__name__}.detectors:SHViTRetinaNet",
+    "SHViTTraining": f"{__name__}.training:SHViTTraining",
     "SHViTMaskRCNN": f"{__name__}.detectors:SHViTMaskRCNN",
     "retinanet": f"{__name__}.detectors:retinanet",
     "mask_rcnn": f"{__name__}.detectors:mask_rcnn",
@@ -30,6 +32,7 @@ _names = {
 __getattr__, __dir__ = attach(__name__, _names)
 
 if TYPE_CHECKING:
+    from .data import SHViTData as SHViTData
     from .detection import DetectionBackbone as DetectionBackbone
     from .detection import NeckConfig as NeckConfig
     from .detectors import DetectorConfig as DetectorConfig
@@ -43,3 +46,4 @@ if TYPE_CHECKING:
     from .model import SHViTConfig as SHViTConfig
     from .preprocess import Preprocess as Preprocess
     from .sampler import RepeatedAugmentationSampler as RepeatedAugmentationSampler
+    from .training import SHViTTraining as SHViTTraining

@@ -56,7 +56,18 @@ def _card(
     )
 
 
+_XS = ModelCard(
+    name="shvit_xs",
+    task="classify",
+    summary="A narrower SHViT than the published ones, trained by visionzoo on a few hundred free photos with a small teacher.",
+    inputs="(B, 3, H, W) float32, RGB, normalised with the ImageNet statistics; trained at 128 x 128, any size works",
+    outputs="(B, 1000) float32 logits of ImageNet-1k; maps of three stages with features_only=True",
+    params=4_028_996,
+)
+
+
 CARDS = (
+    _XS,
     _card("shvit_s1", 6_330_808, 224, "72.8", "33489", 25.4),
     _card("shvit_s2", 11_483_072, 224, "75.2", "26878", 46.0),
     _card("shvit_s3", 14_245_273, 224, "77.4", "20522", 57.1),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
-DistillationKind = Literal["none", "hard", "soft"]
+DistillationKind = Literal["none", "hard", "soft", "match"]
 
 
 def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -23,9 +23,10 @@ class DistillationLoss(nn.Module):
 
     Args:
         kind: "hard": cross entropy against the teacher's choice. "soft": the divergence from the teacher's distribution at
-            temperature `tau`, times tau^2 and, as published, divided by all B * K elements instead of B. "none": base only.
+            temperature `tau`, times tau^2 and, as published, divided by all B * K elements instead of B. "match": the teacher
+            alone, on an ordinary head; labels are not looked at (function matching, arXiv 2106.05237). "none": base only.
         alpha: weight of the teacher, 0.5 as published.
-        tau: temperature of "soft".
+        tau: temperature of "soft" and "match".
         label_smoothing: of the base loss, where the targets are class numbers.
     """
 
@@ -34,7 +35,7 @@ class DistillationLoss(nn.Module):
     ):
         super().__init__()
         if kind not in get_args(DistillationKind):
-            raise InputError(f"distillation is none, hard or soft, got {kind!r}")
+            raise InputError(f"distillation is none, hard, soft or match, got {kind!r}")
         if not 0 <= alpha <= 1 or tau <= 0 or not 0 <= label_smoothing < 1:
             raise InputError(
                 f"expected alpha in [0, 1], tau > 0 and label_smoothing in [0, 1), got {alpha}, {tau}, {label_smoothing}"
@@ -61,6 +62,10 @@ class DistillationLoss(nn.Module):
             InputError: a teacher or a second head is missing.
         """
         logits, distilled = outputs if isinstance(outputs, tuple) else (outputs, None)
+        if self.kind == "match":
+            if teacher is None:
+                raise InputError("match needs the outputs of the teacher")
+            return self.divergence(logits, teacher.detach()) / len(logits)
         base = self.base(logits, targets)
         if self.kind == "none":
             return base
@@ -72,8 +77,20 @@ class DistillationLoss(nn.Module):
         if self.kind == "hard":
             loss = F.cross_entropy(distilled, teacher.argmax(dim=-1))
         else:
-            student = torch.log_softmax(distilled / self.tau, dim=-1)
-            wanted = torch.log_softmax(teacher / self.tau, dim=-1)
-            divergence = F.kl_div(student, wanted, reduction="sum", log_target=True)
-            loss = divergence * self.tau**2 / distilled.numel()
+            loss = self.divergence(distilled, teacher) / distilled.numel()
         return (1 - self.alpha) * base + self.alpha * loss
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """tau^2 times the sum over the batch of KL(teacher || student) at temperature tau. Both (B, K) logits."""
+        have, want = (torch.log_softmax(logits / self.tau, dim=-1) for logits in (student, teacher))
+        return F.kl_div(have, want, reduction="sum", log_target=True) * self.tau**2
+
+
+def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference between the cosine similarities of all pairs in a batch, the diagonal left out.
+
+    student: (B, C), teacher: (B, D), B at least 2. After similarity-preserving distillation (arXiv 1907.09682): what the teacher takes
+    for alike should be alike for the student, in vectors of any width.
+    """
+    have, want = (F.normalize(vectors, dim=-1) @ F.normalize(vectors, dim=-1).T for vectors in (student, teacher))
+    return (have - want).square().sum() / (len(have) * (len(have) - 1))

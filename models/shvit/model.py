@@ -331,6 +331,7 @@ class SHViT(nn.Module):
 
 
 VARIANTS = {
+    "shvit_xs": SHViTConfig(embed_dim=(96, 176, 256), partial_dim=(24, 40, 56)),
     "shvit_s1": SHViTConfig(),
     "shvit_s2": SHViTConfig(embed_dim=(128, 308, 448), partial_dim=(32, 66, 96)),
     "shvit_s3": SHViTConfig(embed_dim=(192, 352, 448), partial_dim=(48, 75, 96), depth=(3, 5, 5)),

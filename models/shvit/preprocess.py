@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, functional
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from visionzoo.errors import InputError
 
@@ -43,7 +45,7 @@ class Preprocess:
 
     def resize(self, image: np.ndarray) -> np.ndarray:
         """The shorter side to size / crop (bicubic, rounded down), then the centre: (H, W, 3) -> (size, size, 3) uint8."""
-        picture = Image.fromarray(_without_ends(image))
+        picture: Any = Image.fromarray(_without_ends(image))
         picture = functional.resize(picture, [math.floor(self.size / self.crop)], InterpolationMode.BICUBIC)
         return np.asarray(functional.center_crop(picture, [self.size, self.size]))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 from torchvision.transforms import v2
 
+from visionzoo.data.augmented import Augmented, EpochSampler
 from visionzoo.errors import InputError, writing
 from visionzoo.io.image import EXTENSIONS, image_size, load_image
 
@@ -33,48 +34,6 @@ Layout = Literal["folders", "gldv2", "synthetic"]
 
 
 # Pictures with classes
-
-
-class Labelled(Dataset):
-    """Pictures with their classes. An item is asked for by (epoch, index), and augmented by a stream of its own.
-
-    What a picture looks like then depends on nothing but seed, epoch and index: not on the number of workers, nor on
-    whether the run was resumed.
-
-    Args:
-        load: index -> (H, W, 3) uint8 RGB.
-        labels: class number per picture.
-        transform: PIL image -> PIL image of one size; may draw from torch's generator.
-        normalise: (H, W, 3) uint8 -> (3, H, W) float32.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[int], np.ndarray],
-        labels: Sequence[int],
-        transform: Callable[[Any], Any],
-        normalise: Callable[[np.ndarray], Tensor],
-        seed: int,
-    ):
-        self.load, self.labels, self.transform, self.normalise, self.seed = load, labels, transform, normalise, seed
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
-        epoch, index = key
-        image = Image.fromarray(self.load(index))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_stream(self.seed, epoch, index))
-            pixels = np.asarray(self.transform(image))
-        return self.normalise(pixels), self.labels[index], index
-
-
-class EpochSampler(DistributedSampler):
-    """This process's share of the pictures as (epoch, index); shuffled anew every epoch if asked."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return ((self.epoch, index) for index in super().__iter__())
 
 
 class Lighting:
@@ -154,12 +113,10 @@ class SuperGlobalData(LightningDataModule):
         self.num_classes = max(labels) + 1
         train, val = split_by_class(labels, self.val_fraction, self.val_classes, self.seed)
         preprocess = preprocess_of(self.trainer)
-        self.train_set = Labelled(
-            _Subset(load, train), [labels[i] for i in train], self._augmentation(), preprocess.normalise, self.seed
-        )
-        self.val_set = Labelled(
-            _Subset(load, val), [labels[i] for i in val], self._centre_crop(), preprocess.normalise, self.seed
-        )
+        to_input = [np.asarray, preprocess.normalise]
+        augment, plain = v2.Compose([*self._augmentation(), *to_input]), v2.Compose([*self._centre_crop(), *to_input])
+        self.train_set = Augmented(_Subset(load, train), [labels[i] for i in train], augment, self.seed)
+        self.val_set = Augmented(_Subset(load, val), [labels[i] for i in val], plain, self.seed)
 
     def _read(self) -> tuple[Callable[[int], np.ndarray], list[int]]:
         if self.layout == "synthetic":
@@ -170,7 +127,7 @@ class SuperGlobalData(LightningDataModule):
         paths, labels = (read_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
         return _Files(paths), labels
 
-    def _augmentation(self) -> v2.Compose:
+    def _augmentation(self) -> list[Any]:
         steps: list[Any] = [
             v2.RandomResizedCrop(self.image_size, scale=(self.min_area, 1.0), ratio=(3 / 4, 4 / 3)),
             v2.RandomHorizontalFlip(),
@@ -179,10 +136,10 @@ class SuperGlobalData(LightningDataModule):
             steps.append(v2.ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter))
         if self.lighting:
             steps.append(Lighting(self.lighting))
-        return v2.Compose(steps)
+        return steps
 
-    def _centre_crop(self) -> v2.Compose:
-        return v2.Compose([v2.Resize(round(self.image_size * 8 / 7)), v2.CenterCrop(self.image_size)])
+    def _centre_crop(self) -> list[Any]:
+        return [v2.Resize(round(self.image_size * 8 / 7)), v2.CenterCrop(self.image_size)]
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_set, shuffle=True)
@@ -190,7 +147,7 @@ class SuperGlobalData(LightningDataModule):
     def val_dataloader(self) -> DataLoader | list:
         return self._loader(self.val_set, shuffle=False) if len(self.val_set) else []
 
-    def _loader(self, data: Labelled, shuffle: bool) -> DataLoader:
+    def _loader(self, data: Augmented, shuffle: bool) -> DataLoader:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(
             data,
@@ -309,11 +266,6 @@ def preprocess_of(trainer: Any, max_side: int | None = None) -> Preprocess:
     if module is not None and hasattr(module, "preprocess"):
         return module.preprocess(max_side)
     return Preprocess.from_config(SuperGlobalConfig(), max_side=max_side)
-
-
-def _stream(*numbers: int) -> int:
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 # Revisited Oxford and Paris

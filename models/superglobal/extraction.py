@@ -6,11 +6,9 @@ Pictures of one size give the same numbers in a batch as alone, so batching by e
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from visionzoo.errors import InputError
+from visionzoo.io.ahead import ahead
 from visionzoo.io.image import load_image
 
 from .model import SuperGlobal
@@ -70,7 +69,7 @@ def describe(
         name = str(source) if isinstance(source, (str, Path)) else "the picture"
         return preprocess(array, name), (array.shape[1], array.shape[0])
 
-    for picture, outcome in _ahead(prepare, pictures, workers, depth=2 * workers + 2):
+    for picture, outcome in ahead(prepare, pictures, workers, depth=2 * workers + 2):
         if isinstance(outcome, InputError):
             yield Described(picture[0], None, error=str(outcome))
             continue
@@ -130,25 +129,3 @@ class _BatchRunner:
             batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return self.model(batch).float().cpu().numpy()
-
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def _ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[tuple[T, R | InputError]]:
-    """`work` over `items` in threads, at most `depth` ahead of the consumer, results in order; input errors are handed on."""
-    source = iter(items)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        pending: deque[tuple[T, Future[R]]] = deque((item, pool.submit(work, item)) for item in islice(source, depth))
-        try:
-            while pending:
-                item, future = pending.popleft()
-                try:
-                    yield item, future.result()
-                except InputError as error:
-                    yield item, error
-                pending.extend((following, pool.submit(work, following)) for following in islice(source, 1))
-        finally:
-            for _, future in pending:
-                future.cancel()

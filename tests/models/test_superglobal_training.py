@@ -231,7 +231,7 @@ def test_workers_give_the_same_pictures():
 def test_pictures_are_normalised_in_bgr():
     image = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(40, 40, 3).numpy()  # pure red
     data = _pictures()
-    pixels = data.train_set.normalise(image)
+    pixels = data.val_set.transform(Image.fromarray(image))
     expected = (torch.tensor([0.0, 0.0, 1.0]) - torch.tensor([0.406, 0.456, 0.485])) / torch.tensor(
         [0.225, 0.224, 0.229]
     )

@@ -1,0 +1,271 @@
+"""Pictures with classes for SHViT's training: folders or tar files in ImageNet's layout, or the bundled sample photos."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from visionzoo.data.augmented import Augmented, EpochSampler
+from visionzoo.errors import InputError, require
+from visionzoo.io.image import load_image
+
+from .preprocess import MEAN, STD, Preprocess
+from .sampler import RepeatedAugmentationSampler
+
+Layout = Literal["imagenet", "samples"]
+
+
+class SHViTData(LightningDataModule):
+    """Pictures with classes, augmented as SHViT's training does (section 4.1: DeiT's recipe).
+
+    Layouts:
+        "imagenet": <root>/train/<class>/<picture> and <root>/val/<class>/<picture> (or validation/), or the files
+            <root>/train.tar and <root>/val.tar with one folder or one tar file a class inside. Without a validation part
+            nothing is validated.
+        "samples": the 13 subjects of the bundled sample photos; five views of each to learn from, another one to test.
+
+    Args:
+        root: folder of the data set.
+        image_size: side of the network's input, pixels.
+        batch_size: per device; even, as mixup pairs the pictures of a batch.
+        num_workers: processes that read and augment.
+        repeats: repeated augmentation (`RepeatedAugmentationSampler`): copies of a picture in a batch; an epoch has as many
+            pictures as without. 1 for none, and every picture once an epoch.
+        augmentation: timm's name of an automatic augmentation; "3-augment" for DeiT III's grey, solarise or blur; None.
+        min_area: smallest share of a picture that a random crop covers.
+        color_jitter: strength; has no effect beside an automatic augmentation, as published.
+        erasing: probability of a random rectangle of noise.
+        crop: share of the shorter side that is tested on.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        layout: Layout = "imagenet",
+        image_size: int = 224,
+        batch_size: int = 256,
+        num_workers: int = 4,
+        repeats: int = 3,
+        augmentation: str | None = "rand-m9-mstd0.5-inc1",
+        min_area: float = 0.08,
+        color_jitter: float = 0.4,
+        erasing: float = 0.25,
+        crop: float = 0.875,
+        seed: int = 0,
+    ):
+        super().__init__()
+        require("timm", extra="train", purpose="SHViT's augmentation")
+        if layout != "samples" and not root:
+            raise InputError("data.root is the folder of the data set: <root>/train/<class>/… and <root>/val/<class>/…")
+        if batch_size < 2 or batch_size % 2:
+            raise InputError(f"batch_size is an even number, as mixup pairs pictures, got {batch_size}")
+        self.root, self.layout, self.batch_size, self.num_workers = root, layout, batch_size, num_workers
+        self.repeats, self.augmentation, self.min_area = repeats, augmentation, min_area
+        self.color_jitter, self.erasing, self.seed = color_jitter, erasing, seed
+        self.image_size = image_size
+        self.preprocess = Preprocess(image_size, crop)
+        self.classes: list[str] = []
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def setup(self, stage: str = "fit") -> None:
+        if self.classes:
+            return
+        train, val = self._sample_photos() if self.layout == "samples" else self._imagenet()
+        self.classes = class_names(train.classes)
+        self.train_set = Augmented(train, train.labels, self._augment(), self.seed)
+        self.val_set = Augmented(val, val.labels, _Plain(self.preprocess), self.seed) if val else None
+
+    def _imagenet(self) -> tuple[Pictures, Pictures | None]:
+        assert self.root is not None
+        root = Path(self.root)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; expected {root}/train/<class>/… or {root}/train.tar")
+        places = {name: root / name for name in ("train", "val", "validation")}
+        found = {}
+        for name, folder in places.items():
+            tar = folder.with_suffix(".tar")
+            found[name] = folder if folder.is_dir() else tar if tar.is_file() else None
+        if found["train"] is None:
+            raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<picture>")
+        train = Pictures(found["train"])
+        held = found["val"] or found["validation"]
+        val = Pictures(held) if held else None
+        if val and val.classes != train.classes:
+            odd = sorted(set(val.classes) ^ set(train.classes))
+            raise InputError(f"{held}: its classes are not those of {found['train']}: {', '.join(odd[:5])}")
+        return train, val
+
+    def _sample_photos(self) -> tuple[SamplePhotos, SamplePhotos]:
+        return SamplePhotos("photos", "{}_*.jpg"), SamplePhotos("queries", "{}.jpg")
+
+    def _augment(self) -> Any:
+        from timm.data.transforms_factory import create_transform
+
+        if self.augmentation == "3-augment":
+            return self._three_augment()
+        return create_transform(
+            self.image_size,
+            is_training=True,
+            scale=(self.min_area, 1.0),
+            color_jitter=self.color_jitter,
+            auto_augment=self.augmentation,
+            interpolation="bicubic",
+            re_prob=self.erasing,
+            re_mode="pixel",
+            mean=MEAN,
+            std=STD,
+        )
+
+    def _three_augment(self) -> Any:
+        """DeiT III's choice (arXiv 2204.07118, section 3.2): one of grey, solarise and blur, then colour jitter."""
+        from torchvision.transforms import v2
+
+        jitter = self.color_jitter
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(self.image_size, (self.min_area, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
+                v2.RandomHorizontalFlip(),
+                v2.RandomChoice([v2.Grayscale(3), v2.RandomSolarize(128, p=1.0), v2.GaussianBlur(5, (0.1, 2.0))]),
+                v2.ColorJitter(jitter, jitter, jitter),
+                np.asarray,
+                self.preprocess.normalise,
+            ]
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if self.repeats > 1:
+            sampler: Any = RepeatedSampler(self.train_set, world, rank, self.repeats)
+        else:
+            sampler = EpochSampler(self.train_set, world, rank, shuffle=True, seed=self.seed)
+        if len(sampler) < self.batch_size:
+            raise InputError(
+                f"{len(self.train_set)} pictures do not fill a batch of {self.batch_size} on each of {world} devices; "
+                "lower data.batch_size"
+            )
+        return self._loader(self.train_set, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        if self.val_set is None:
+            return []
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return self._loader(self.val_set, EpochSampler(self.val_set, world, rank, shuffle=False), drop_last=False)
+
+    def _loader(self, data: Augmented, sampler: Any, drop_last: bool) -> DataLoader:
+        return DataLoader(
+            data,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class RepeatedSampler(DistributedSampler):
+    """`RepeatedAugmentationSampler`'s pictures as (epoch, index, copy), so that each copy is augmented otherwise."""
+
+    def __init__(self, data: Augmented, replicas: int, rank: int, repeats: int):
+        super().__init__(data, replicas, rank)
+        self.inner = RepeatedAugmentationSampler(data, replicas, rank, repeats)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.inner.set_epoch(self.epoch)
+        step, rank = self.inner.replicas, self.inner.rank
+        return (
+            (self.epoch, index, (place * step + rank) % self.inner.repeats) for place, index in enumerate(self.inner)
+        )
+
+
+class Pictures:
+    """A folder or tar file of classes, as timm reads it: index -> (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: no pictures, fewer than two classes, or a tar file that is damaged.
+    """
+
+    def __init__(self, place: Path):
+        from tarfile import TarError
+
+        from timm.data.readers.reader_image_folder import ReaderImageFolder
+        from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+        self.place = place
+        try:
+            if place.suffix == ".tar":  # without the cache of tar's table, which timm would unpickle
+                self.reader: Any = ReaderImageInTar(str(place), cache_tarinfo=False)
+                targets, numbers = self.reader.targets, self.reader.class_name_to_idx
+            else:
+                self.reader = ReaderImageFolder(str(place))
+                targets, numbers = [target for _, target in self.reader.samples], self.reader.class_to_idx
+        except (RuntimeError, ValueError, TarError, OSError) as error:
+            raise InputError(
+                f"{place}: holds no pictures in folders of classes ({str(error).splitlines()[0]})"
+            ) from error
+        self.labels = [int(target) for target in targets]
+        self.classes = sorted(numbers, key=numbers.__getitem__)
+        if len(self.classes) < 2:
+            raise InputError(f"{place}: has {len(self.classes)} class, expected two or more folders of pictures")
+
+    def __call__(self, index: int) -> np.ndarray:
+        file, _ = self.reader[index]
+        with file:
+            data = file.read()
+        try:
+            return load_image(data)
+        except InputError as error:
+            name = self.reader.filename(index, absolute=True)
+            raise InputError(f"{self.place}: {name}: {str(error).removeprefix('the uploaded image: ')}") from error
+
+
+class SamplePhotos:
+    """The bundled sample photos: index -> (H, W, 3) uint8 RGB; a class is what the photos show."""
+
+    def __init__(self, folder: str, pattern: str):
+        assets = Path(str(resources.files("visionzoo"))) / "assets"
+        self.classes = sorted(path.stem for path in (assets / "queries").glob("*.jpg"))
+        pairs = [
+            (path, number)
+            for number, name in enumerate(self.classes)
+            for path in sorted((assets / folder).glob(pattern.format(name)))
+        ]
+        self.paths, self.labels = [path for path, _ in pairs], [number for _, number in pairs]
+
+    def __call__(self, index: int) -> np.ndarray:
+        return load_image(self.paths[index])
+
+
+class _Plain:
+    """The picture as it is tested: resized, its centre cut out, normalised."""
+
+    def __init__(self, preprocess: Preprocess):
+        self.preprocess = preprocess
+
+    def __call__(self, image: Any) -> Tensor:
+        return self.preprocess(np.asarray(image))
+
+
+def class_names(folders: Sequence[str]) -> list[str]:
+    """Names to show: ImageNet's for its 1000 folders (n01440764, …), else the folders' own."""
+    if len(folders) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in folders):
+        from torchvision.models import ResNet18_Weights
+
+        return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    return list(folders)

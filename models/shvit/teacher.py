@@ -1,0 +1,72 @@
+"""A teacher for distillation: any timm classifier, on images normalised for the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionzoo.errors import InputError, require
+from visionzoo.folding import fold_batchnorm
+from visionzoo.weights import WeightsError, fetch, find_state_dict, misfit, read_checkpoint, require_source
+
+from .preprocess import MEAN, STD
+
+
+class Teacher(nn.Module):
+    """Images (B, 3, H, W) with the ImageNet normalisation -> (logits (B, K), pooled vectors (B, C)), without gradient.
+
+    Args:
+        name: of a timm network, e.g. "regnety_160.deit_in1k", the published teacher.
+        checkpoint: its weights: a file, or the name of a checkpoint from `visionzoo weights list`; by default timm's own,
+            which are downloaded. A file whose keys are named otherwise is taken in its order, if every shape fits.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, name: str, checkpoint: str | None = None):
+        super().__init__()
+        timm = require("timm", extra="train", purpose=f"the teacher {name}")
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            raise InputError(f"timm has no network {name!r}; near: {', '.join(near) or 'see timm.list_models()'}")
+        try:
+            network = timm.create_model(name, pretrained=checkpoint is None).eval()
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"the weights of the teacher {name} cannot be downloaded ({type(error).__name__}); give model.teacher_checkpoint=FILE"
+            ) from error
+        if checkpoint is not None:
+            load_in_order(network, checkpoint)
+        mean, std = (torch.tensor(network.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+        self.register_buffer("scale", torch.tensor(STD)[:, None, None] / std)
+        self.register_buffer("shift", (torch.tensor(MEAN)[:, None, None] - mean) / std)
+        network = fold_batchnorm(network, torch.zeros(1, 3, 96, 96)).requires_grad_(False)
+        self.network: Any = network.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> Teacher:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.network.forward_head(
+            self.network.forward_features(images * self.scale + self.shift), pre_logits=True
+        )
+        return self.network.get_classifier()(pooled), pooled
+
+
+def load_in_order(network: nn.Module, checkpoint: str) -> None:
+    """Load a checkpoint by its key names or, where they are another library's, by their order."""
+    known = "/" not in checkpoint and not checkpoint.endswith((".pth", ".pt", ".safetensors", ".ckpt"))
+    path = fetch(require_source(checkpoint)) if known else checkpoint
+    state: Mapping[str, Tensor] = find_state_dict(read_checkpoint(path), str(path))
+    own = network.state_dict()
+    if own.keys() != state.keys() and len(own) == len(state):
+        state = dict(zip(own, state.values(), strict=True))
+    problem = misfit(own, state)
+    if problem:
+        raise WeightsError(f"{path} does not fit the teacher: {problem}")
+    network.load_state_dict(state)
