@@ -74,6 +74,7 @@ def test_recipes_of_the_four_sizes(size: int, decay: float) -> None:
 
 def test_only_weights_with_two_axes_decay() -> None:
     module = SHViTTraining(config=SMALL, weight_decay=0.1)
+    assert module.model.training  # Lightning would train batch norms in eval mode without a word
     groups = module.configure_optimizers().param_groups
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.1]
     for group in groups:
@@ -300,7 +301,7 @@ def _run(folder: Path, *words: str) -> dict:
 @pytest.mark.slow
 def test_the_tiny_run_learns_and_its_weights_classify(tmp_path: Path) -> None:
     result = _run(tmp_path)
-    assert result["val/top1"] > 38  # of 13 subjects, five times chance
+    assert result["val/top1"] > 45  # of 13 subjects, six times chance
     assert result["train/loss"] < 0.6 * math.log(13)
     about = read_metadata(tmp_path / "weights.safetensors")
     assert about["model"] == "shvit_s1"
@@ -317,15 +318,14 @@ def test_the_tiny_run_learns_and_its_weights_classify(tmp_path: Path) -> None:
 def test_a_resumed_run_is_bit_equal(tmp_path: Path, mixed: tuple[str, ...]) -> None:
     words = [*mixed, "data.augmentation=rand-m9-mstd0.5-inc1", "data.image_size=32"]
     _run(tmp_path / "whole", "trainer.max_epochs=3", *words)
-    _run(tmp_path / "parts", "trainer.max_epochs=2", *words)
-    _run(tmp_path / "parts", "trainer.max_epochs=3", "ckpt_path=last", *words)
-    # the rate of an epoch depends on how many there are: the first two epochs are repeated with the end in sight
-    _run(tmp_path / "cut", "trainer.max_epochs=3", "+trainer.max_steps=16" if False else "trainer.max_steps=16", *words)
+    # the rate of an epoch depends on how many there are, so the first run is cut short by its steps
+    steps = "trainer.max_steps=8"
+    _run(tmp_path / "cut", "trainer.max_epochs=3", steps, *words)
     _run(tmp_path / "cut", "trainer.max_epochs=3", "ckpt_path=last", *words)
     whole, cut = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut")
     )
-    assert whole["global_step"] == cut["global_step"] == 24
+    assert whole["global_step"] == cut["global_step"] == 12
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, cut["state_dict"][key]), key
 
