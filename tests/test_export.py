@@ -350,6 +350,27 @@ def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
         export_registered("shvit_s1", tmp_path / "b.pt2", checkpoint=trained)
 
 
+def test_published_weights_by_name(tmp_path: Path) -> None:
+    """They know their classes, ImageNet's, and the size that they were trained at."""
+    from visionzoo.weights import weights_dir
+
+    model = create_model("shvit_s1")
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    weights_dir().mkdir(parents=True)
+    torch.save({"model": model.state_dict()}, weights_dir() / "shvit_s1.pth")
+    report = export_registered("shvit_s1.official", tmp_path / "a.pt2", dynamic=False, check=False)
+    assert report.texts["model"] == "shvit_s1.official"
+    assert json.loads(report.texts["image_size"]) == 224
+    classes = json.loads(report.texts["classes"])
+    assert (len(classes), classes[0]) == (1000, "tench")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
+    report = export_registered("shvit_s4", tmp_path / "b.pt2", random=True, dynamic=False, check=False)
+    assert report.inputs == {"images": (1, 3, 256, 256)}
+    assert "classes" not in report.texts
+
+
 @needs_onnx
 def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path, trained: Path) -> None:
     path = tmp_path / "a.onnx"

@@ -448,21 +448,29 @@ def export_registered(
     if random and checkpoint is not None:
         raise InputError("give either a checkpoint or random weights, not both")
     _format(Path(path), opset=options.get("opset"), check=options.get("check", True))  # before weights are downloaded
-    config, stored = {}, {}
-    if checkpoint is not None:
-        config, stored = _read_texts(checkpoint, card.name)
-    pretrained = checkpoint is None and not random
-    model = registry.create_model(name, pretrained, checkpoint, **config)
+    published = None if random or checkpoint is not None else registry.weight_source(name)
+    file = weights.fetch(published) if published else checkpoint
+    config, stored = _read_texts(file, card.name) if file is not None else ({}, {})
+    model = registry.create_model(card.name, checkpoint=file, **config)
+    classes = stored.get("classes")
+    if classes is None and published and getattr(model.config, "num_classes", 0) == 1000:
+        classes = _imagenet_classes()
     preprocess = _system_module(model, "preprocess")
-    published = preprocess.Preprocess.of(card.name).size if preprocess else 224
+    usual = stored.get("image_size") or (preprocess.Preprocess.of(card.name).size if preprocess else 224)
     return export_model(
         model,
         path,
-        image_size=stored.get("image_size", published) if image_size is None else image_size,
-        name=registry.weight_source(name).name if pretrained else card.name,
-        classes=stored.get("classes"),
+        image_size=usual if image_size is None else image_size,
+        name=published.name if published else card.name,
+        classes=classes,
         **options,
     )
+
+
+def _imagenet_classes() -> list[str]:
+    from torchvision.models import ResNet18_Weights
+
+    return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 
 
 def _read_texts(checkpoint: str | PathLike[str], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -473,7 +481,7 @@ def _read_texts(checkpoint: str | PathLike[str], name: str) -> tuple[dict[str, A
         raise InputError(f"{checkpoint}: holds weights of {trained}, not of {name}; export {trained}")
     values: dict[str, Any] = {}
     for key, kind in (("config", dict), ("classes", list), ("image_size", int)):
-        if key not in texts:
+        if texts.get(key, "null") == "null":
             continue
         try:
             values[key] = json.loads(texts[key])
