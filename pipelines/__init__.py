@@ -3,6 +3,12 @@
 from visionzoo.registry import register_pipeline
 
 register_pipeline(
+    "classify",
+    factory="visionzoo.pipelines.classify:ClassifyPipeline",
+    command="visionzoo.pipelines.commands.classify:app",
+    summary="say what pictures show: the most probable classes, with their probabilities",
+)
+register_pipeline(
     "retrieve",
     factory="visionzoo.pipelines.retrieve:RetrievePipeline",
     command="visionzoo.pipelines.commands.retrieve:app",

@@ -120,30 +120,39 @@ def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "") -> str:
         f'<div class="grid">{"".join(_figure(tile) for tile in row.results) or "<p>Nothing found.</p>"}</div></section>'
         for row in rows
     )
+    return page(sections, heading=heading, subtitle=subtitle)
+
+
+def page(body: str, *, heading: str, subtitle: str = "", style: str = "") -> str:
+    """An HTML page in the look of these sheets, around `body`."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{_text(heading)}</title><style>{_STYLE}</style></head>\n"
-        f'<body><h1>{_text(heading)}</h1><p class="subtitle">{_text(subtitle)}</p>\n{sections}\n</body></html>\n'
+        f"<title>{escaped(heading)}</title><style>{_STYLE}{style}</style></head>\n"
+        f'<body><h1>{escaped(heading)}</h1><p class="subtitle">{escaped(subtitle)}</p>\n{body}\n</body></html>\n'
     )
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
+    """`value` as HTML shows it."""
     return html.escape(printable(value))
 
 
-def _figure(tile: Tile) -> str:
+def framed(tile: Tile) -> str:
+    """The tile's picture as HTML, inside the page."""
     picture = thumbnail(tile)
     if picture is None:
-        frame = '<div class="gone">the file is gone or cannot be read</div>'
-    else:
-        data = io.BytesIO()
-        picture.save(data, "JPEG", quality=82)
-        encoded = base64.b64encode(data.getvalue()).decode()
-        frame = f'<img alt="{_text(tile.note or tile.title)}" src="data:image/jpeg;base64,{encoded}">'
-    mark = f'<span class="mark">{_text(tile.mark)}</span>' if tile.mark else ""
-    note = f'<div class="note">{_text(tile.note)}</div>' if tile.note else ""
-    caption = f'<span class="title">{_text(tile.title)}</span>{mark}{note}'
-    return f'<figure><div class="frame">{frame}</div><figcaption>{caption}</figcaption></figure>'
+        return '<div class="frame"><div class="gone">the file is gone or cannot be read</div></div>'
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=82)
+    encoded = base64.b64encode(data.getvalue()).decode()
+    return f'<div class="frame"><img alt="{escaped(tile.note or tile.title)}" src="data:image/jpeg;base64,{encoded}"></div>'
+
+
+def _figure(tile: Tile) -> str:
+    mark = f'<span class="mark">{escaped(tile.mark)}</span>' if tile.mark else ""
+    note = f'<div class="note">{escaped(tile.note)}</div>' if tile.note else ""
+    caption = f'<span class="title">{escaped(tile.title)}</span>{mark}{note}'
+    return f"<figure>{framed(tile)}<figcaption>{caption}</figcaption></figure>"
 
 
 # The picture
@@ -191,12 +200,13 @@ def _paste(
             fill=ACCENT,
             font=bold,
         )
-    draw.text((x, y + height + 23), _fitting(draw, tile.note, small, cell), fill=FAINT, font=small)
+    draw.text((x, y + height + 23), fitting(draw, tile.note, small, cell), fill=FAINT, font=small)
 
 
-def _fitting(
+def fitting(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
+    """`text`, cut to at most `width` pixels."""
     text = printable(text)
     while text and draw.textlength(text, font) > width:
         text = text[:-2] + "…"

@@ -1,0 +1,124 @@
+"""`visionzoo classify`: what pictures show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from visionzoo.console import emit, note, printable
+
+if TYPE_CHECKING:
+    from ..classify import ClassificationResult
+
+app = App(
+    name="classify",
+    help_epilogue="""Examples:
+
+        visionzoo classify photo.jpg
+
+        visionzoo classify PHOTOS --top 3 -o result.html
+
+        visionzoo classify PHOTOS --checkpoint weights.safetensors --features vectors.npz
+    """,
+)
+
+
+@app.default
+def classify(
+    inputs: Annotated[list[Path], Parameter(help="Pictures: files, folders (searched through) or glob patterns.")],
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            help="Contact sheet (.html, .jpg, .png, .webp), table (.csv) or pooled vectors (.npz), each with the results as "
+            ".json beside it; or .json alone.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, Parameter(help="Classes to show of each picture; 5, and in the list of many one.")
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="A registered model (`visionzoo models --task classify`); shvit_s4 by default.")
+    ] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="Weights instead of the published ones.")] = None,
+    labels: Annotated[Path | None, Parameter(help="Names of the classes: one a line, or a JSON list.")] = None,
+    image_size: Annotated[int | None, Parameter(help="Side of the network's input in pixels.")] = None,
+    batch_size: Annotated[int, Parameter(help="Pictures that go through the network at once.")] = 32,
+    features: Annotated[Path | None, Parameter(help="Also write pooled vectors to this .npz file.")] = None,
+    device: Annotated[str, Parameter(help="auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"], Parameter(help="What the network computes in.")
+    ] = "auto",
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace existing output files.")] = False,
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bar and no notes.")
+    ] = False,
+    json: Annotated[
+        bool, Parameter(name="--json", negative="", help="Print the results as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Say what pictures show: the most probable classes, with their probabilities."""
+    from tqdm import tqdm
+
+    from visionzoo.io.image import list_images
+
+    from ..classify import ClassifyPipeline
+
+    files = list_images(inputs)  # a wrong name is said before weights are loaded
+    pipe = ClassifyPipeline.create(model, device, dtype, checkpoint, image_size, labels)
+    tables = len(files) == 1 or top is not None
+
+    def show(result: ClassificationResult) -> None:
+        lines = table(result, title=len(files) > 1) if tables else [line(result)]
+        tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
+
+    try:
+        results = pipe.run(
+            files, output, progress=not quiet, top=5 if top is None else top, batch_size=batch_size, features=features,
+            overwrite=overwrite, on_result=None if json else show,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        written = "; no file was written" if output or features else ""
+        raise InterruptedClassifying(f"interrupted{written}: run the same command again to start over") from None
+    if json:
+        emit([result.to_dict() for result in results])
+    paths = [path for path in (output, features) if path is not None]
+    if paths:
+        beside = paths[0].with_suffix(".json")
+        names = list(dict.fromkeys(str(path) for path in (*paths, beside)))
+        note(f"written: {', '.join(names)}", quiet=quiet or json)
+
+
+class InterruptedClassifying(KeyboardInterrupt):
+    """Ctrl-C with a message on what is left."""
+
+
+def line(result: ClassificationResult) -> str:
+    """One picture of many: its best class."""
+    best = result.predictions[0]
+    return f"{best.probability:>6.1%}  {printable(best.label):<28}  {printable(result.source)}"
+
+
+def table(result: ClassificationResult, *, title: bool, width: int = 24) -> list[str]:
+    """A picture's classes with bars, below its name if `title`."""
+    rows = [printable(result.source)] if title else []
+    for p in result.predictions:
+        rows.append(f"{p.rank:>4}  {p.probability:>6.1%}  {bar(p.probability, width):<{width}}  {printable(p.label)}")
+    return rows
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of at most `width` characters, in eighths of one where the terminal has such."""
+    eighths = round(share * width * 8)
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "#" * (eighths // 8)
+    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+__all__ = ["app"]
