@@ -29,10 +29,10 @@ from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import list_images
-from visionzoo.registry import create_model, model_card, model_entry
+from visionzoo.registry import create_model, model_entry
 from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
 
-from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm
+from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
 from ..models.superglobal import rerank as rerank_candidates
 from ..models.superglobal.extraction import Described, describe
 from ..models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
@@ -162,12 +162,14 @@ class RetrievePipeline:
             network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **config_overrides)
             if checkpoint is not None:
                 load_checkpoint(network, checkpoint)
-        else:
-            if model_entry(name).card.task != "retrieve":
-                raise InputError(
-                    f"{name} is a model for {model_card(name).task!r}, not for retrieval; see `visionzoo models`"
-                )
+        elif (task := model_entry(name).card.task) == "classify":
+            network = from_classifier(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
+        elif task == "retrieve":
             network = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
+        else:
+            raise InputError(
+                f"{name} is a model for {task!r}; retrieval takes those for 'retrieve' and 'classify', see `visionzoo models`"
+            )
         assert isinstance(network, SuperGlobal)
         return cls(network, name, device, dtype, max_side, checkpoint)
 

@@ -114,7 +114,9 @@ class SHViTTraining(LightningModule):
         if distillation in ("hard", "soft"):
             overrides["distillation"] = True
         self.name, self.overrides = name, overrides
-        self.model = starting_network(name, overrides, pretrained, checkpoint).train()  # Lightning leaves the mode as it is
+        self.model = starting_network(
+            name, overrides, pretrained, checkpoint
+        ).train()  # Lightning leaves the mode as it is
         if not self.model.config.heads:
             raise InputError("training needs a head; leave num_classes and features_only of the configuration alone")
         if channels_last:

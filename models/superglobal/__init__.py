@@ -23,6 +23,7 @@ _names = {
     "read_benchmark": f"{__name__}.revisited:read_benchmark",
     "convert_ground_truth": f"{__name__}.revisited:convert_ground_truth",
     "Preprocess": f"{__name__}.preprocess:Preprocess",
+    "from_classifier": f"{__name__}.model:from_classifier",
     "from_timm": f"{__name__}.model:from_timm",
     "rerank": f"{__name__}.reranking:rerank",
     "RerankResult": f"{__name__}.reranking:RerankResult",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate_descriptors as evaluate_descriptors
     from .model import SuperGlobal as SuperGlobal
     from .model import SuperGlobalConfig as SuperGlobalConfig
+    from .model import from_classifier as from_classifier
     from .model import from_timm as from_timm
     from .preprocess import Preprocess as Preprocess
     from .reranking import RerankResult as RerankResult

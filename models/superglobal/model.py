@@ -6,6 +6,7 @@ Shapes: B images, C channels of the backbone's last map, D length of the descrip
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torchvision.models import resnet
 from visionzoo.config import configure
 from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
+from visionzoo.registry import create_model, model_entry
 
 from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, relup, scale_pool, smallest_side
 
@@ -28,7 +30,8 @@ class SuperGlobalConfig:
     """What a SuperGlobal network is made of; the defaults are the published setting for ResNet-50.
 
     Attributes:
-        backbone: "resnet50", "resnet101", or "timm:NAME" for any timm network with a (B, C, H, W) feature map.
+        backbone: "resnet50", "resnet101", "timm:NAME" for any timm network with a (B, C, H, W) feature map, or
+            "visionzoo:NAME" for a registered classifier that can give its maps ("visionzoo:shvit_s1").
         dim: D, outputs of the whitening layer; None for no whitening layer (D = C).
         relup: ReLUP on the block outputs of stages 1 to 3 of the ResNets.
         relup_inner: ReLUP on the inner activations of stage 1; None follows `relup`. The published code leaves it on when
@@ -143,6 +146,27 @@ class TimmBackbone(nn.Module):
         return self.net.forward_features(x).clamp(min=0)
 
 
+class ClassifierBackbone(nn.Module):
+    """A registered classifier up to its last (B, C, h, w) map. Negative values are cut off, as generalised means need none.
+
+    Args:
+        net: made with `features_only=True` and one of `out_indices`.
+    """
+
+    def __init__(self, net: Any):
+        super().__init__()
+        self.net = net
+        self.num_features: int = net.feature_channels[-1]
+        self.stride: int = net.feature_strides[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)[-1].clamp(min=0)
+
+    def for_inference(self) -> None:
+        """Take the network's own fast form."""
+        self.net = self.net.fuse()
+
+
 class SuperGlobal(nn.Module):
     """Global image descriptor: `model(images)` gives unit vectors, to be compared by their dot product.
 
@@ -201,7 +225,10 @@ class SuperGlobal(nn.Module):
         """Make this network fast, for inference only, and return it: batch norms folded into their convolutions,
         channels-last weights, and the backbone in `dtype` (pooling and whitening stay in float32)."""
         self.eval().requires_grad_(False)
-        fold_batchnorm(self.backbone, torch.rand(1, 3, 96, 96, device=next(self.backbone.parameters()).device))
+        if isinstance(self.backbone, ClassifierBackbone):
+            self.backbone.for_inference()
+        else:
+            fold_batchnorm(self.backbone, torch.rand(1, 3, 96, 96, device=next(self.backbone.parameters()).device))
         self.backbone.to(dtype=dtype)
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -213,14 +240,21 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     name = config.backbone
     if name.startswith("timm:"):
         return TimmBackbone(name.removeprefix("timm:"))
+    if name.startswith("visionzoo:"):
+        return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:")))
     if name not in ("resnet50", "resnet101"):
-        raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101 or timm:NAME")
+        raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101, timm:NAME or visionzoo:NAME")
     inner = config.relup if config.relup_inner is None else config.relup_inner
     return ResNetBackbone(
         int(name.removeprefix("resnet")),
         inner_floor=config.relup_value if inner else 0.0,
         output_floor=config.relup_value if config.relup else 0.0,
     )
+
+
+def _maps_of(name: str, **how: Any) -> nn.Module:
+    """The registered classifier `name` as a backbone: its last map alone."""
+    return create_model(name, features_only=True, out_indices=(2,), **how)
 
 
 CVNET = {
@@ -247,6 +281,31 @@ VARIANTS = {
 def build(name: str, **overrides: Any) -> SuperGlobal:
     """The registered variant `name`, with random weights."""
     return SuperGlobal(configure(VARIANTS[name], overrides))
+
+
+def from_classifier(
+    name: str, pretrained: bool = True, checkpoint: str | PathLike[str] | None = None, **overrides: Any
+) -> SuperGlobal:
+    """SuperGlobal's pooling on a registered classifier, e.g. `from_classifier("shvit_s1")`; its head is left out.
+
+    Plain averaging over one scale by default: a classifier of this kind was trained to be averaged.
+
+    Args:
+        name: a model of the task "classify", with or without the tag of its weights.
+        pretrained: load that model's weights.
+        checkpoint: load this file of the classifier (or of the network that this function gives) instead.
+        **overrides: fields of `SuperGlobalConfig`; there is no whitening layer unless `dim` is given.
+
+    Raises:
+        InputError: no such model.
+        VisionZooError: the weights cannot be had, or do not fit.
+    """
+    base = SuperGlobalConfig(
+        backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225), rgem=False, gemp_p=1.0, scales=SCALES[1], scale_pooling="mean_of_normalized",
+    )  # fmt: skip
+    net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint)
+    return SuperGlobal(configure(base, overrides), ClassifierBackbone(net)).eval()
 
 
 def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlobal:

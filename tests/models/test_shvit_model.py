@@ -85,8 +85,8 @@ def test_a_new_block_is_the_identity() -> None:
 
 
 def test_names_cards_and_missing_weights() -> None:
-    assert list_models("shvit*") == NAMES
-    assert list_models(task="classify", pretrained=True)[: len(NAMES)] == NAMES
+    assert list_models("shvit_s*") == NAMES
+    assert set(NAMES) < set(list_models(task="classify", pretrained=True))
     card = model_card("shvit_s4")
     assert card.weights[0].hub == ("timm/shvit_s4.in1k", "model.safetensors")
     assert "79.4" in str(card)
@@ -329,7 +329,7 @@ def test_losses_say_what_they_lack() -> None:
     logits = torch.rand(2, 3)
     with pytest.raises(InputError, match="two heads"):
         DistillationLoss("soft")(logits, torch.tensor([0, 1]), logits)
-    with pytest.raises(InputError, match="none, hard or soft"):
+    with pytest.raises(InputError, match="none, hard, soft or match"):
         DistillationLoss("firm")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="rank < replicas"):
         RepeatedAugmentationSampler(range(10), 2, 2)
