@@ -30,6 +30,7 @@ def build_app() -> App:
         name="visionzoo",
         version=__version__,
         help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
+        suppress_keyboard_interrupt=False,  # `main` says what is left
     )
     app["--help"].group = app["--version"].group = TOOLS
     import_module("visionzoo.pipelines")

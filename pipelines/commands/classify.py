@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from visionzoo.console import emit, note, printable
 
 if TYPE_CHECKING:
     from ..classify import ClassificationResult
 
-app = App(
-    name="classify",
-    help_epilogue="""Examples:
+EXAMPLES = """Examples:
 
-        visionzoo classify photo.jpg
+visionzoo classify photo.jpg
 
-        visionzoo classify PHOTOS --top 3 -o result.html
+visionzoo classify PHOTOS --top 3 -o result.html
 
-        visionzoo classify PHOTOS --checkpoint weights.safetensors --features vectors.npz
-    """,
-)
+visionzoo classify PHOTOS --model shvit_s1 --features vectors.npz
+"""
+PARAMETERS = Group("Parameters", help=EXAMPLES)  # the command's own help is its line in the list of commands
+
+app = App(name="classify", group_arguments=PARAMETERS, group_parameters=PARAMETERS)
 
 
 @app.default
@@ -71,10 +72,14 @@ def classify(
     files = list_images(inputs)  # a wrong name is said before weights are loaded
     pipe = ClassifyPipeline.create(model, device, dtype, checkpoint, image_size, labels)
     tables = len(files) == 1 or top is not None
+    paths = [path for path in (output, features) if path is not None]
+    written = list(dict.fromkeys([*paths, *(path.with_suffix(".json") for path in paths[:1])]))
+    started = time.time()
 
     def show(result: ClassificationResult) -> None:
         lines = table(result, title=len(files) > 1) if tables else [line(result)]
         tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
+        sys.stdout.flush()
 
     try:
         results = pipe.run(
@@ -82,15 +87,13 @@ def classify(
             overwrite=overwrite, on_result=None if json else show,
         )  # fmt: skip
     except KeyboardInterrupt:
-        written = "; no file was written" if output or features else ""
-        raise InterruptedClassifying(f"interrupted{written}: run the same command again to start over") from None
+        whole = [str(path) for path in written if path.exists() and path.stat().st_mtime >= started]
+        left = f"written, and whole: {', '.join(whole)}" if whole else "no file was written"
+        raise InterruptedClassifying(f"interrupted; {left}; run the same command again to start over") from None
     if json:
         emit([result.to_dict() for result in results])
-    paths = [path for path in (output, features) if path is not None]
-    if paths:
-        beside = paths[0].with_suffix(".json")
-        names = list(dict.fromkeys(str(path) for path in (*paths, beside)))
-        note(f"written: {', '.join(names)}", quiet=quiet or json)
+    if written:
+        note(f"written: {', '.join(map(str, written))}", quiet=quiet or json)
 
 
 class InterruptedClassifying(KeyboardInterrupt):
