@@ -14,7 +14,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from visionzoo.io.ahead import ahead
 from visionzoo.io.bar_sheet import Bar, Card, check_size, save_bar_sheet
 from visionzoo.io.files import atomic_path, check_output, record, write_json, write_text
 from visionzoo.io.image import list_images, load_image
+from visionzoo.labels import class_names
 from visionzoo.registry import create_model, list_models, model_card, model_entry, weight_source
+from visionzoo.stored import read_stored
 from visionzoo.weights import (
     WeightsError,
     fetch,
@@ -40,7 +42,6 @@ from visionzoo.weights import (
     fingerprint,
     load_checkpoint,
     read_checkpoint,
-    read_metadata,
     save_safetensors,
 )
 
@@ -187,6 +188,10 @@ class ClassifyPipeline:
             _check_task(model)
         path = _fetch(model or DEFAULT_MODEL) if checkpoint is None else Path(checkpoint)
         stored = read_stored(path)
+        if stored.model is not None and stored.model not in list_models(task="classify"):
+            raise InputError(
+                f"{path}: is for {stored.model!r}, which is no classifier known here; see `visionzoo models`"
+            )
         name = model or stored.model or DEFAULT_MODEL
         if model and stored.model and stored.model != _variant(model):
             raise InputError(f"{path}: holds weights of {stored.model}, not of {model}; leave the model out")
@@ -426,46 +431,7 @@ class ClassifyPipeline:
         return results
 
 
-# Networks and what is known of them
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a weights file says of itself, if it was written by `visionzoo fit` or `save_pretrained`.
-
-    Attributes:
-        model: registered name.
-        config: fields of the configuration that differ from the model's.
-        classes: names, in the order of the network's outputs.
-        image_size: side in pixels that it was trained for.
-    """
-
-    model: str | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
-    image_size: int | None = None
-
-
-def read_stored(path: Path) -> Stored:
-    """The texts beside the tensors of a `.safetensors` file; nothing for other files.
-
-    Raises:
-        InputError: they are damaged, or name a model that is not known.
-    """
-    texts = read_metadata(path)
-    try:
-        facts = {key: json.loads(texts[key]) for key in ("config", "classes", "image_size") if key in texts}
-        config, classes, size = facts.get("config") or {}, facts.get("classes"), facts.get("image_size")
-        if not isinstance(config, dict) or not isinstance(classes, list | None) or not isinstance(size, int | None):
-            raise ValueError("expected an object, a list and a number")
-    except ValueError as error:
-        raise InputError(f"{path}: its config, classes or image_size are damaged ({error})") from error
-    name = texts.get("model")
-    if name is not None and name not in list_models(task="classify"):
-        raise InputError(
-            f"{path}: is for the model {name!r}, which is no classifier known here; see `visionzoo models`"
-        )
-    return Stored(name, config, None if classes is None else tuple(map(str, classes)), size)
+# Networks
 
 
 _HEAD = re.compile(r"(backbone\.)?head\.(l\.|linear\.)?weight")
@@ -508,44 +474,6 @@ def _fetch(name: str) -> Path:
         if bundled is None:
             raise
         raise WeightsError(f"{error}; or use --model {bundled}, whose weights come with visionzoo") from error
-
-
-def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Names of a network's `count` classes: those given, ImageNet's for 1000, or "class 0", …
-
-    Raises:
-        InputError: a file that cannot be read, or another number of names.
-    """
-    if labels is None:
-        return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
-    names = read_labels(Path(labels)) if isinstance(labels, (str, Path)) else tuple(map(str, labels))
-    if len(names) != count:
-        where = f"{labels}: names" if isinstance(labels, (str, Path)) else "the labels name"
-        raise InputError(f"{where} {len(names)} classes, but the network has {count}; give one name for each")
-    return names
-
-
-def imagenet_classes() -> tuple[str, ...]:
-    """English names of the 1000 classes of ImageNet-1k, as torchvision has them."""
-    from torchvision.models import ResNet18_Weights
-
-    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Names of classes from a file: a JSON list, or one name a line. Raises `InputError` if it is neither."""
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-        names = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file of labels") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"{path}: is neither a text with one name a line nor a JSON list ({error})") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{path}: expected names, one a line or as a JSON list, and none of them empty")
-    return tuple(names)
 
 
 def _name(source: Picture, number: int) -> str:

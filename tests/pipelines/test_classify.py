@@ -24,9 +24,10 @@ from visionzoo.cards import WeightSource
 from visionzoo.cli import main
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
+from visionzoo.labels import imagenet_classes
 from visionzoo.models.shvit import Preprocess, SHViT, SHViTConfig
 from visionzoo.models.shvit.checkpoint import to_official, to_timm
-from visionzoo.pipelines.classify import ClassificationResult, ClassifyPipeline, imagenet_classes
+from visionzoo.pipelines.classify import ClassificationResult, ClassifyPipeline
 from visionzoo.weights import WeightsError, read_metadata, save_safetensors
 
 from .conftest import ASSETS

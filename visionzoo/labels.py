@@ -1,0 +1,47 @@
+"""Names of a classifier's classes: from a file, or ImageNet's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+
+def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Names of a network's `count` classes: those given, ImageNet's for 1000, or "class 0", …
+
+    Raises:
+        InputError: a file that cannot be read, or another number of names.
+    """
+    if labels is None:
+        return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
+    names = read_labels(Path(labels)) if isinstance(labels, (str, Path)) else tuple(map(str, labels))
+    if len(names) != count:
+        where = f"{labels}: names" if isinstance(labels, (str, Path)) else "the labels name"
+        raise InputError(f"{where} {len(names)} classes, but the network has {count}; give one name for each")
+    return names
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """English names of the 1000 classes of ImageNet-1k, as torchvision has them."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Names of classes from a file: a JSON list, or one name a line. Raises `InputError` if it is neither."""
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        names = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file of labels") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise InputError(f"{path}: is neither a text with one name a line nor a JSON list ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{path}: expected names, one a line or as a JSON list, and none of them empty")
+    return tuple(names)
