@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visionzoo import create_model
 from visionzoo.benchmark import Contestant, Report, Table, compare
+from visionzoo.compiled import compile_ahead
 from visionzoo.errors import require
 from visionzoo.models.shvit import SHViT
 from visionzoo.models.shvit.checkpoint import to_timm
@@ -73,6 +74,7 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
         for dtype in (torch.float32, torch.bfloat16):
             label = f"visionzoo, fused, {str(dtype).removeprefix('torch.')}, compiled"
             networks[label] = torch.compile(model.fuse().to(dtype), dynamic=False, **how)
+            networks[f"{label} ahead of time"] = compile_ahead(model.fuse().to(dtype), x)
     times = 1 if batch > 1 and device == "cpu" else 10
     return compare(
         f"{name}: batch of {batch}, {size} x {size}",
