@@ -35,11 +35,12 @@ class Card:
 
 
 def check_size(path: str | Path, cards: int, bars: int) -> None:
-    """Raise `InputError` if a sheet of so many cards does not fit into a picture file of this ending."""
+    """Raise `InputError` if a sheet of so many cards is too high for a picture of this ending; a page may be of any length."""
     ending = Path(path).suffix.lower()
-    limit = {".webp": 16_383, ".jpg": 65_535, ".jpeg": 65_535}.get(ending)  # of the formats
-    height = _layout(cards, bars)[1][1]
-    if limit is not None and height > limit:
+    if ending in (".html", ".htm"):
+        return
+    limit = 16_383 if ending == ".webp" else 65_535  # of WebP and of JPEG; a PNG that is higher opens in few programs
+    if _layout(cards, bars)[1][1] > limit:
         raise InputError(f"{path}: {cards} pictures do not fit into one {ending} picture; write an .html page instead")
 
 
