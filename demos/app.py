@@ -18,7 +18,11 @@ from visionzoo.registry import unknown
 if TYPE_CHECKING:
     import gradio as gr
 
-PAGES = {"retrieve": "visionzoo.demos.retrieve", "memory": "visionzoo.demos.memory"}
+PAGES = {
+    "retrieve": "visionzoo.demos.retrieve",
+    "memory": "visionzoo.demos.memory",
+    "classify": "visionzoo.demos.classify",
+}
 """Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
 
 MAX_UPLOAD = "20mb"

@@ -1,0 +1,551 @@
+"""The demo page of classification: what a picture shows, as bars, beside the part of it that the network sees."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import re
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from visionzoo.cards import WeightSource
+from visionzoo.console import printable
+from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io.contact_sheet import Tile, thumbnail
+from visionzoo.io.image import EXTENSIONS, ImageError, image_size, list_images, load_image
+from visionzoo.registry import list_models, model_card, unknown
+from visionzoo.weights import locate, offline
+
+from ..models.shvit import Preprocess
+from ..pipelines.classify import DEFAULT_MODEL, ClassificationResult, ClassifyPipeline, Prediction
+from .retrieve import samples
+from .uploads import refuse_addresses
+
+TITLE = "Classify"
+MAX_RESULTS = 20
+MAX_PICTURES = 60
+"""Pictures at once; the command takes any number."""
+MAX_PIXELS = 50_000_000
+FORMATS = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"),)
+"""Pillow's names of the formats that an upload may have: pixels only, nothing that is drawn by running it (EPS)."""
+
+EMPTY = '<div class="vz-empty">Pick one of the sample pictures, or upload one of your own.</div>'
+EMPTY_MANY = '<div class="vz-empty">Upload several pictures: each gets its best class, and all of them a table.</div>'
+INTRO = (
+    '<div class="vz-head"><h1>See what a network takes a picture for</h1>'
+    "<p>The most probable of the classes that it knows, and the part of the picture that it looks at.</p></div>"
+)
+NOTE = """<div class="vz-note">
+<p><strong>Probabilities</strong> add up to 1 over the classes that the network knows. So something always comes first, also
+for a picture that shows none of them.</p>
+<p><strong>What is seen.</strong> As in the published evaluation the shorter side is resized and the centre kept: what lies outside
+the frame has no influence.</p>
+<p><strong>Networks</strong> are SHViT: <a href="https://arxiv.org/abs/2401.16456" rel="noreferrer" target="_blank">Single-Head Vision
+Transformer with Memory Efficient Macro Design</a>, CVPR 2024.</p>
+<p><strong>Uploads</strong> are deleted after an hour. Nothing is sent to other hosts; only weights that are not here yet are
+fetched.</p>
+</div>"""
+
+_SHOW_RESULTS = """() => {
+  const results = document.querySelector("#vz-classify-one:has(.vz-bars)");
+  if (results && results.getBoundingClientRect().top > window.innerHeight / 2) results.scrollIntoView({behavior: "smooth"});
+}"""
+"""On a narrow screen the results stand below the picture."""
+
+_STYLE = """<style>
+.gradio-container {
+#vz-classify-picture { border: 1px solid var(--border-color-primary); }
+#vz-classify-samples .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(46px, 1fr)); gap: 5px; }
+#vz-classify-samples .gallery-item { position: relative; aspect-ratio: 1; width: auto; border: 0; border-radius: 2px; }
+#vz-classify-samples .gallery-item .container { position: absolute; inset: 0; width: 100%; height: 100%; max-height: none;
+                                                border: 0; }
+#vz-classify-samples .gallery-item img { width: 100%; height: 100%; max-width: none; object-fit: cover; }
+#vz-classify-samples .gallery-item:is(:hover, :focus-visible) { outline: 2px solid var(--color-accent); outline-offset: 1px; }
+#vz-classify-one { scroll-margin-top: 1rem; }
+.vz-settings { gap: 1.1rem 2.5rem !important; align-items: flex-start; margin-bottom: .4rem; }
+.vz-best { margin-bottom: 1.3rem; }
+.vz-best strong { display: block; font-size: 1.7rem; line-height: 1.2; font-weight: 650; letter-spacing: -.015em;
+                  overflow-wrap: anywhere; }
+.vz-best b { color: var(--color-accent); font-variant-numeric: tabular-nums; font-weight: 600; }
+.vz-best span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.vz-bars { list-style: none; margin: 0 !important; padding: 0; }
+.vz-bars li { display: grid; grid-template-columns: 1fr auto; column-gap: 1rem; margin: 0 0 .6rem; }
+.vz-bars .vz-label { overflow-wrap: anywhere; min-width: 0; }
+.vz-bars .vz-share { font-variant-numeric: tabular-nums; color: var(--body-text-color-subdued); }
+.vz-track { display: block; grid-column: 1 / -1; height: 6px; margin-top: .15rem;
+            background: color-mix(in srgb, var(--body-text-color) 9%, transparent); }
+.vz-track i { display: block; height: 100%; min-width: 1px;
+              background: color-mix(in srgb, var(--body-text-color) 32%, transparent); }
+.vz-first .vz-label, .vz-first .vz-share { font-weight: 600; color: var(--body-text-color); }
+.vz-first .vz-track i, .vz-grid .vz-track i { background: var(--color-accent); }
+.vz-views { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1rem; align-items: start; }
+.vz-views figure { margin: 0; min-width: 0; }
+.vz-views img { width: 100%; display: block; max-height: 22rem; object-fit: contain; object-position: left top; }
+.vz-views figcaption { padding-top: .4rem; font-size: var(--text-sm); color: var(--body-text-color-subdued); }
+.vz-known { margin-top: 1.4rem; font-size: var(--text-sm); color: var(--body-text-color-subdued); }
+.vz-known :is(summary, p) { color: inherit; }
+.vz-known summary { cursor: pointer; }
+.vz-known p { margin: .5rem 0 0; max-height: 11rem; overflow-y: auto; }
+#vz-classify-many .vz-grid { grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 1.4rem 1.1rem; }
+#vz-classify-many .vz-grid .vz-label { font-weight: 600; overflow-wrap: anywhere; }
+#vz-classify-many .vz-grid .vz-track { height: 4px; margin: .25rem 0 .2rem; }
+.vz-total { display: flex; flex-wrap: wrap; gap: .6rem 1.5rem; align-items: baseline; justify-content: space-between;
+            border-top: 2px solid var(--body-text-color); padding: .6rem 0 1.1rem; }
+.vz-total span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.vz-total a { color: var(--color-accent); font-weight: 600; padding: 0; margin: 0; }
+}
+</style>"""
+"""Of this page alone. Nested, so that it weighs more than the rules that Gradio has for text."""
+
+
+# Models
+
+
+def choices() -> list[WeightSource]:
+    """Weights of classifiers that are here or can be fetched; if there are none, all of them, whose errors say what to do."""
+    sources = [source for model in list_models(task="classify") for source in model_card(model).weights]
+    usable = [source for source in sources if is_here(source) or ((source.url or source.hub) and not offline())]
+    return usable or sources
+
+
+def is_here(source: WeightSource) -> bool:
+    """Nothing needs to be downloaded."""
+    path = locate(source)
+    return path is not None and path.is_file()
+
+
+def default_choice(sources: Sequence[WeightSource]) -> str:
+    """The weights that come with visionzoo; else the pipeline's default, unless others are here and it is not."""
+    here = [source for source in sources if is_here(source)]
+    usual = [source for source in sources if source.name.partition(".")[0] == DEFAULT_MODEL]
+    bundled = [source for source in here if source.bundled]
+    return next(iter([*bundled, *(s for s in usual if s in here), *here, *usual, *sources])).name
+
+
+def _title(source: WeightSource) -> str:
+    """Of the list: the name, and what it takes to use it."""
+    if is_here(source):
+        return source.name
+    return f"{source.name} ({f'{source.size_mb:g} MB ' if source.size_mb else ''}to download)"
+
+
+class Classifiers:
+    """Pipelines by the name of their weights, each made once, when it is first asked for.
+
+    Args:
+        names: the weights that may be asked for.
+    """
+
+    def __init__(self, names: Collection[str]):
+        self.names = names
+        self._made: dict[str, ClassifyPipeline] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str) -> ClassifyPipeline:
+        """The pipeline of the weights `name`. Raises `VisionZooError` if they cannot be had."""
+        if name not in self.names:
+            raise unknown("model", name, self.names)
+        if name not in self._made:
+            with self._lock:
+                if name not in self._made:
+                    self._made[name] = ClassifyPipeline.create(name)
+        return self._made[name]
+
+
+# Uploads
+
+
+def path_of(upload: dict[str, Any]) -> Path:
+    """The file of an upload, if it is a picture of a size that this page takes.
+
+    Raises:
+        ImageError: it is not; the message names no path of this machine.
+    """
+    try:
+        path = Path(upload["path"])
+        width, height = image_size(path)
+    except ImageError as error:
+        raise ImageError(_reason(str(error), str(upload["path"]))) from error
+    except (KeyError, TypeError) as error:
+        raise ImageError("the upload is gone; upload it again") from error
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{width} x {height} pixels is over this page's limit of {MAX_PIXELS / 1e6:.0f} million; shrink it first"
+        )
+    try:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]):
+            return path
+    except OSError as error:
+        raise ImageError("not of a format that this page takes; save it as JPEG, PNG or WebP") from error
+
+
+def _reason(message: str, path: str) -> str:
+    """An error about an upload, without its path."""
+    return message.removeprefix(f"{path}: ").replace(path, "the upload")
+
+
+# Classifying
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a picture.
+
+    Attributes:
+        picture: (H, W, 3) uint8, all of it.
+        crop: (size, size, 3) uint8, what the network sees.
+        box: (x0, y0, x1, y1), where in the picture that is.
+        read_s, network_s: how long decoding and the network took.
+    """
+
+    picture: np.ndarray
+    crop: np.ndarray
+    box: tuple[float, float, float, float]
+    predictions: tuple[Prediction, ...]
+    read_s: float
+    network_s: float
+
+
+def see(pipe: ClassifyPipeline, upload: dict[str, Any], count: int) -> Seen:
+    """Classify an upload. Raises `InputError` if it cannot be used."""
+    started = time.perf_counter()
+    path = path_of(upload)
+    try:
+        picture = load_image(path)
+    except ImageError as error:
+        raise ImageError(_reason(str(error), str(path))) from error
+    read = time.perf_counter()
+    result = pipe(picture, top=count)
+    done = time.perf_counter()
+    assert isinstance(result, ClassificationResult)
+    height, width = picture.shape[:2]
+    return Seen(
+        picture,
+        pipe.preprocess.resize(picture),
+        crop_box(pipe.preprocess, width, height),
+        result.predictions,
+        read - started,
+        done - read,
+    )
+
+
+def crop_box(preprocess: Preprocess, width: int, height: int) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) in pixels of the square in the middle that `preprocess` keeps of a picture of this size."""
+    side = min(width, height) * preprocess.size / int(preprocess.size / preprocess.crop)
+    x0, y0 = (width - side) / 2, (height - side) / 2
+    return x0, y0, x0 + side, y0 + side
+
+
+def see_all(
+    pipe: ClassifyPipeline, uploads: Sequence[dict[str, Any]], count: int
+) -> Iterator[tuple[str, Path | None, ClassificationResult]]:
+    """(name, file, result) of each upload as it becomes ready, in order; `error` is set where there is no answer.
+
+    Raises:
+        InputError: too many of them.
+    """
+    if len(uploads) > MAX_PICTURES:
+        raise InputError(
+            f"at most {MAX_PICTURES} pictures at once, got {len(uploads)}; for more there is the command: "
+            "visionzoo classify FOLDER -o result.html"
+        )
+    names = [_name(upload, number) for number, upload in enumerate(uploads, 1)]
+    checked: list[Path | ImageError] = []
+    for upload in uploads:
+        try:
+            checked.append(path_of(upload))
+        except ImageError as error:
+            checked.append(error)
+    results = pipe.classify([path for path in checked if isinstance(path, Path)], top=count, batch_size=8)
+    for name, path in zip(names, checked, strict=True):
+        if isinstance(path, ImageError):
+            yield name, None, ClassificationResult(name, (), str(path))
+        else:
+            result = next(results)
+            error = None if result.error is None else _reason(result.error, str(path))
+            yield name, path, ClassificationResult(name, result.predictions, error)
+
+
+def _name(upload: Any, number: int) -> str:
+    name = upload.get("orig_name") if isinstance(upload, dict) else None
+    return Path(str(name)).name if name else f"picture {number}"
+
+
+def table(results: Sequence[ClassificationResult]) -> str:
+    """The readable ones as CSV, with the columns of `visionzoo classify -o result.csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["source", "rank", "label", "index", "probability"])
+    for result in results:
+        writer.writerows([result.source, p.rank, p.label, p.index, p.probability] for p in result.predictions)
+    return printable(text.getvalue())
+
+
+# What is shown
+
+
+def show(seen: Seen, pipe: ClassifyPipeline) -> str:
+    """Classes as bars, and the picture beside its seen part, as HTML with the pictures inside."""
+    best = seen.predictions[0]
+    timing = (
+        f"read in {_milliseconds(seen.read_s)}, classified in {_milliseconds(seen.network_s)} on {_device(pipe)} "
+        f"by {_text(pipe.name)}"
+    )
+    height, width = seen.picture.shape[:2]
+    size = pipe.image_size
+    whole = _image(
+        thumbnail(Tile(seen.picture, "", box=seen.box), 420), "the picture, with a frame around what is seen"
+    )
+    crop = _image(Image.fromarray(seen.crop), "what the network sees")
+    return (
+        f'<div class="vz-best"><strong>{_text(best.label)}</strong><span><b>{_percent(best.probability)}</b>, '
+        f'{timing}</span></div><div class="vz-stages">'
+        '<section class="vz-stage"><h2>Classes</h2>'
+        f"<p>The best {len(seen.predictions)} of {len(pipe.classes):,}.</p>{_bars(seen.predictions)}</section>"
+        '<section class="vz-stage"><h2>What the network sees</h2><p>The frame, made small.</p><div class="vz-views">'
+        f"<figure>{whole}<figcaption>{width} x {height} pixels</figcaption></figure>"
+        f"<figure>{crop}<figcaption>{size} x {size} pixels</figcaption></figure></div></section></div>{_known(pipe)}"
+    )
+
+
+def show_all(
+    found: Sequence[tuple[str, Path | None, ClassificationResult]], pipe: ClassifyPipeline, took_s: float
+) -> str:
+    """Each picture with its best class, and a link to the table, as HTML with everything inside."""
+    results = [result for *_, result in found]
+    readable = sum(result.error is None for result in results)
+    failed = len(results) - readable
+    counted = f"{readable} {'picture' if readable == 1 else 'pictures'}"
+    problem = f", {failed} cannot be used" if failed else ""
+    data = base64.b64encode(table(results).encode()).decode()
+    link = (
+        f'<a class="vz-csv" download="classes.csv" href="data:text/csv;charset=utf-8;base64,{data}">Save as CSV</a>'
+        if readable
+        else ""
+    )
+    tiles = "".join(_tile(*one) for one in found)
+    return (
+        f'<div class="vz-total"><div><strong>{counted}{problem}</strong> <span>in {_milliseconds(took_s)} on '
+        f'{_device(pipe)} by {_text(pipe.name)}</span></div>{link}</div><ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
+    )
+
+
+def show_problem(reason: str, below: str = "") -> str:
+    return f'<div class="vz-problem" role="alert">{_text(reason)}</div>{below}'
+
+
+def about(source: WeightSource) -> str:
+    """A model and its weights in a few lines of HTML."""
+    card = model_card(source.name.partition(".")[0])
+    return (
+        f'<p class="vz-hint">{_prose(card.summary)} {card.params / 1e6:.1f} M parameters. '
+        f"Weights: {_prose(source.note)}; licence: {_prose(source.license)}.</p>"
+    )
+
+
+def _bars(predictions: Sequence[Prediction]) -> str:
+    rows = []
+    for prediction in predictions:
+        mark = ' class="vz-first"' if prediction.rank == 1 else ""
+        rows.append(
+            f'<li{mark}><span class="vz-label">{_text(prediction.label)}</span>'
+            f'<span class="vz-share">{_percent(prediction.probability)}</span>{_track(prediction.probability)}</li>'
+        )
+    return f'<ol class="vz-bars">{"".join(rows)}</ol>'
+
+
+def _tile(name: str, path: Path | None, result: ClassificationResult) -> str:
+    caption = f'<div class="vz-name" title="{_text(name)}">{_text(name)}</div>'
+    if result.error is not None:
+        return f'<li class="vz-bad"><div class="vz-frame"><em>{_text(result.error)}</em></div>{caption}</li>'
+    best = result.predictions[0]
+    return (
+        f'<li><div class="vz-frame">{_image(path and thumbnail(Tile(path, ""), 260), name)}</div>'
+        f'<div class="vz-line"><span class="vz-label">{_text(best.label)}</span>'
+        f'<span class="vz-score">{_percent(best.probability)}</span></div>{_track(best.probability)}{caption}</li>'
+    )
+
+
+def _device(pipe: ClassifyPipeline) -> str:
+    return "the CPU" if pipe.device.type == "cpu" else "the GPU"
+
+
+def _track(share: float) -> str:
+    return f'<span class="vz-track"><i style="width:{share:.2%}"></i></span>'
+
+
+def _known(pipe: ClassifyPipeline) -> str:
+    names = ", ".join(_text(name) for name in pipe.classes)
+    return (
+        f'<details class="vz-known"><summary>The {len(pipe.classes):,} classes that it knows</summary>'
+        f"<p>{names}</p></details>"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 or share == 0 else "< 0.1%"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _image(picture: Image.Image | None, label: str) -> str:
+    if picture is None:
+        return "<em>the upload is gone</em>"
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=88)
+    return f'<img alt="{_text(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def _text(value: str) -> str:
+    return html.escape(printable(value))
+
+
+def _prose(value: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(value))
+
+
+# The page
+
+
+def page(*, home: Path, index: Path | None = None) -> None:
+    """Lay out the page inside the current `gr.Blocks`.
+
+    Args:
+        home: folder of the demo, for the sample pictures.
+        index: belongs to another page.
+    """
+    del index
+    Image.init()  # all of Pillow's formats, of which `FORMATS` are taken
+    sources = {source.name: source for source in choices()}
+    classifiers = Classifiers(sources)
+    pictures = list_images(samples(home) / "queries")
+
+    # `preprocess=False` below hands over uploads as they are: they are decoded here, with our limits and messages
+
+    def classify_one(upload: dict[str, Any] | None, model: str, count: float) -> tuple[Any, Any]:
+        if upload is None:
+            return gr.skip(), gr.skip()
+        try:
+            pipe = classifiers(model)
+        except VisionZooError as error:
+            return gr.skip(), show_problem(str(error))
+        try:
+            return gr.skip(), show(see(pipe, upload, _within(count)), pipe)
+        except InputError as error:
+            return None, show_problem(f"This file cannot be used: {error}", EMPTY)
+
+    def classify_many(
+        uploads: list[dict[str, Any]] | None,
+        model: str,
+        count: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> str:
+        if not uploads:
+            return EMPTY_MANY
+        try:
+            pipe = classifiers(model)
+            started = time.perf_counter()
+            found = list(progress.tqdm(see_all(pipe, uploads, _within(count)), total=len(uploads), desc="classifying"))
+            return show_all(found, pipe, time.perf_counter() - started)
+        except VisionZooError as error:
+            return show_problem(str(error), EMPTY_MANY)
+
+    def describe(model: str) -> str:
+        return about(sources[model])
+
+    gr.HTML(_STYLE + INTRO)
+    with gr.Row(elem_classes="vz-settings", equal_height=False):
+        first = default_choice(list(sources.values()))
+        with gr.Column(scale=3, min_width=300):
+            model = gr.Dropdown(
+                [(_title(source), name) for name, source in sources.items()],
+                value=first,
+                label="Model",
+                elem_id="vz-classify-model",
+            )
+        with gr.Column(scale=3, min_width=300):
+            count = gr.Slider(1, MAX_RESULTS, value=5, step=1, label="Classes", elem_id="vz-classify-count")
+        with gr.Column(scale=5, min_width=300):
+            described = gr.HTML(describe(first))
+    with gr.Tabs():
+        with gr.Tab("One picture"), gr.Row(elem_classes="vz-columns", equal_height=False):
+            with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
+                picture = gr.Image(
+                    label="Picture",
+                    type="filepath",
+                    sources=["upload", "clipboard"],
+                    height=270,
+                    buttons=["fullscreen"],
+                    placeholder="Drop a picture here\nor click to choose one",
+                    elem_id="vz-classify-picture",
+                )
+                gr.Examples(
+                    [[str(path)] for path in pictures],
+                    picture,
+                    label="Sample pictures",
+                    examples_per_page=len(pictures),
+                    elem_id="vz-classify-samples",
+                )
+            with gr.Column(scale=8, min_width=300):
+                one = gr.HTML(EMPTY, elem_id="vz-classify-one")
+        with gr.Tab("Several"), gr.Row(elem_classes="vz-columns", equal_height=False):
+            with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
+                files = gr.File(
+                    label=f"Up to {MAX_PICTURES} pictures",
+                    file_count="multiple",
+                    file_types=["image", *sorted(EXTENSIONS)],
+                    height=270,
+                    elem_id="vz-classify-files",
+                )
+            with gr.Column(scale=8, min_width=300):
+                many = gr.HTML(EMPTY_MANY, elem_id="vz-classify-many")
+    gr.HTML(NOTE)
+
+    refuse_addresses(picture, "picture")
+    refuse_addresses(files, "picture")
+    model.change(describe, model, described, api_visibility="private", show_progress="hidden")
+    run: dict[str, Any] = {
+        "preprocess": False,
+        "api_visibility": "private",
+        "concurrency_id": "classify",
+        "concurrency_limit": 2,
+    }
+    picture.clear(lambda: EMPTY, None, one, api_visibility="private", show_progress="hidden")
+    picture.change(classify_one, [picture, model, count], [picture, one], show_progress_on=one, **run).success(
+        None, js=_SHOW_RESULTS
+    )
+    gr.on(
+        [model.change, count.release],
+        classify_one,
+        [picture, model, count],
+        [picture, one],
+        show_progress_on=one,
+        **run,
+    )
+    gr.on(
+        [files.change, model.change, count.release],
+        classify_many,
+        [files, model, count],
+        many,
+        show_progress_on=many,
+        **run,
+    )
+
+
+def _within(count: float) -> int:
+    return int(min(max(count, 1), MAX_RESULTS))
+
+
+__all__ = ["MAX_PICTURES", "TITLE", "Classifiers", "page"]

@@ -1,0 +1,323 @@
+"""The demo page of classification: its functions, and the page as a visitor sees it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visionzoo.cards import WeightSource
+from visionzoo.errors import InputError
+from visionzoo.models.shvit import Preprocess
+from visionzoo.weights import WeightsError, save_safetensors
+
+from ..pipelines.test_classify import COLOURS, colour_network, facts
+from .conftest import free_port
+
+pytest.importorskip("gradio")
+
+MODEL = "shvit_s1.in1k"  # whose place the tests' own weights take
+
+
+@pytest.fixture(scope="module")
+def weights(home: Path) -> Path:
+    """A network that knows three colours, where the published weights of `MODEL` would be."""
+    path = home / "weights" / f"{MODEL}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_safetensors(colour_network().state_dict(), path, facts(classes=3) | {"classes": json.dumps(COLOURS)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _those_weights(home: Path, weights: Path, _own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONZOO_HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def pipe(weights: Path) -> Any:
+    from visionzoo.demos.classify import Classifiers
+
+    return Classifiers([MODEL])(MODEL)
+
+
+def picture(folder: Path, colour: str, size: tuple[int, int] = (96, 64), name: str = "") -> Path:
+    path = folder / (name or f"{colour}.png")
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def upload(path: Path) -> dict[str, str]:
+    return {"path": str(path), "orig_name": path.name}
+
+
+# Functions
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_class_of_a_picture_comes_first(pipe: Any, tmp_path: Path, colour: str) -> None:
+    from visionzoo.demos.classify import see, show
+
+    path = picture(tmp_path, colour)
+    seen = see(pipe, upload(path), 3)
+    assert seen.predictions == pipe(path, top=3).predictions
+    assert seen.predictions[0].label == colour
+    text = show(seen, pipe)
+    assert f"<strong>{colour}</strong>" in text
+    assert text.count('class="vz-track"') == 3
+    assert "96 x 64 pixels" in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (37, 64), (1000, 40)])
+def test_the_frame_is_around_what_the_network_sees(size: tuple[int, int]) -> None:
+    from visionzoo.demos.classify import crop_box
+
+    preprocess = Preprocess(64)
+    x0, y0, x1, y1 = crop_box(preprocess, *size)
+    assert x1 - x0 == pytest.approx(y1 - y0)
+    assert x1 - x0 == pytest.approx(min(size) * 64 / 73)
+    ys, xs = np.mgrid[: size[1], : size[0]]
+    ramp = np.stack([xs / size[0] * 255, ys / size[1] * 255, 0 * xs], -1).astype(np.uint8)
+    crop = preprocess.resize(ramp)
+    slack = 255 / 64 + 255 / min(size)
+    assert abs(crop[32, 0, 0] / 255 * size[0] - x0) < size[0] * slack / 255
+    assert abs(crop[32, -1, 0] / 255 * size[0] - x1) < size[0] * slack / 255
+    assert abs(crop[0, 32, 1] / 255 * size[1] - y0) < size[1] * slack / 255
+
+
+def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Path) -> None:
+    from visionzoo.demos.classify import see_all, show_all, table
+
+    words = tmp_path / "words <b>.jpg"
+    words.write_text("these are words")
+    paths = [picture(tmp_path, "blue"), words, picture(tmp_path, "red"), tmp_path / "gone.png"]
+    found = list(see_all(pipe, [upload(path) for path in paths], 2))
+    assert [name for name, *_ in found] == ["blue.png", "words <b>.jpg", "red.png", "gone.png"]
+    results = [result for *_, result in found]
+    assert [result.predictions[0].label for result in results if not result.error] == ["blue", "red"]
+    assert "not an image" in str(results[1].error)
+    assert "no such file" in str(results[3].error)
+    rows = list(csv.reader(io.StringIO(table(results))))
+    assert rows[0] == ["source", "rank", "label", "index", "probability"]
+    assert [row[:3] for row in rows[1::2]] == [["blue.png", "1", "blue"], ["red.png", "1", "red"]]
+    assert len(rows) == 1 + 2 * 2
+    text = show_all(found, pipe, 0.5)
+    assert "2 pictures, 2 cannot be used" in text
+    assert "words &lt;b&gt;.jpg" in text
+    assert str(tmp_path) not in text
+
+
+def test_too_many_pictures_are_refused(pipe: Any, tmp_path: Path) -> None:
+    from visionzoo.demos.classify import MAX_PICTURES, see_all
+
+    with pytest.raises(InputError, match="at most 60 pictures at once, got 61"):
+        list(see_all(pipe, [upload(picture(tmp_path, "red"))] * (MAX_PICTURES + 1), 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty|not an image"),
+        (b"these are words", "not an image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not of a format"),
+        (b"P6 9000 9000 255\n" + b"\0" * 10, "9000 x 9000 pixels is over this page's limit of 50 million"),
+        (b"P6 90 90 255\n" + b"\0" * 10, "truncated"),
+    ],
+    ids=["empty", "words", "half a header", "a program", "absurdly large", "truncated"],
+)
+def test_a_bad_upload_is_explained_without_a_path(pipe: Any, tmp_path: Path, content: bytes, reason: str) -> None:
+    from visionzoo.demos.classify import see
+
+    path = tmp_path / "upload.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason) as problem:
+        see(pipe, upload(path), 3)
+    assert str(tmp_path) not in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_a_pipeline_is_made_once_for_all_visitors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visionzoo.demos import classify
+
+    made: list[str] = []
+    create = classify.ClassifyPipeline.create
+    monkeypatch.setattr(classify.ClassifyPipeline, "create", lambda name: (made.append(name), create(name))[1])
+    classifiers = classify.Classifiers([MODEL])
+    assert not made
+    with ThreadPoolExecutor(8) as pool:
+        pipes = list(pool.map(classifiers, [MODEL] * 8))
+    assert made == [MODEL]
+    assert all(pipe is pipes[0] for pipe in pipes)
+    with pytest.raises(InputError, match="no model"):
+        classifiers("../../etc/passwd")
+
+
+def test_the_choice_begins_with_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visionzoo.demos import classify
+
+    monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    usual = WeightSource("shvit_s4.in1k", "s4.pth", "MIT", url="https://example.org/s4.pth", size_mb=66.5)
+    other = WeightSource("shvit_s1.in1k", "s1.pth", "MIT", url="https://example.org/s1.pth")
+    bundled = WeightSource("shvit_xs.small", "xs.pth", "MIT", bundled="no such file")
+    assert classify.default_choice([other, bundled, usual]) == "shvit_s4.in1k"
+    (tmp_path / "weights" / "s1.pth").touch()
+    assert classify.default_choice([other, bundled, usual]) == "shvit_s1.in1k"
+    (tmp_path / "weights" / "s4.pth").touch()
+    assert classify.default_choice([other, bundled, usual]) == "shvit_s4.in1k"
+    there = replace(bundled, bundled="queries/cat.jpg")
+    assert classify.default_choice([other, there, usual]) == "shvit_xs.small"
+
+
+def test_offline_only_weights_that_are_here_can_be_chosen(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visionzoo.demos import classify
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    names = [source.name for source in classify.choices()]
+    assert {MODEL, "shvit_s1.official", "shvit_s4.in1k"} <= set(names)
+    monkeypatch.setenv("VISIONZOO_OFFLINE", "1")
+    here = classify.choices()
+    assert MODEL in [source.name for source in here]
+    assert all(classify.is_here(source) for source in here)
+    with pytest.raises(WeightsError, match="offline mode is on"):
+        classify.Classifiers(["shvit_s2.official"])("shvit_s2.official")
+
+
+# The page
+
+
+class Visit:
+    """A page of the demo, with everything it asked for and complained about."""
+
+    def __init__(self, page: Any, server: str):
+        self.page = page
+        self.hosts: set[str | None] = set()
+        self.problems: list[str] = []
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.goto(server)
+        self.choose(MODEL)
+
+    def choose(self, model: str) -> None:
+        field = self.page.locator("#vz-classify-model input")
+        field.click()
+        field.fill(model)
+        field.press("Enter")
+
+    def check(self) -> None:
+        """Nothing was asked of another host, nothing went wrong, nothing sticks out."""
+        assert self.hosts - {None, ""} == {"127.0.0.1"}
+        assert self.problems == []
+        assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.fixture(scope="module")
+def classify_server(home: Path, weights: Path) -> Iterator[str]:
+    from visionzoo.demos.app import build, start
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE"):  # the list is made online, the visits are not
+            patch.setenv(name, "")
+        blocks = build("classify")
+    yield start(blocks, port=free_port(), host="127.0.0.1").rstrip("/")
+    blocks.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, classify_server: str) -> Iterator[Visit]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    yield Visit(context.new_page(), classify_server)
+    context.close()
+
+
+def test_the_page_stands_beside_the_others(home: Path) -> None:
+    from visionzoo.demos.app import PAGES
+
+    assert PAGES["classify"] == "visionzoo.demos.classify"
+
+
+@pytest.mark.browser
+def test_an_uploaded_picture_gets_its_class(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    chooser = page.locator("#vz-classify-picture input[type=file]")
+    chooser.set_input_files(os.fspath(picture(tmp_path, "green", (300, 200))))
+    page.wait_for_selector(".vz-best strong")
+    assert page.locator(".vz-best strong").inner_text() == "green"
+    assert page.locator(".vz-first .vz-label").inner_text() == "green"
+    shares = [float(text.strip("< %")) for text in page.locator(".vz-share").all_inner_texts()]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+    assert re.search(r"read in [\d.]+ m?s, classified in [\d.]+ m?s on", page.locator(".vz-best").inner_text())
+    widths = page.eval_on_selector_all("#vz-classify-one img", "all => all.map(i => i.naturalWidth)")
+    assert widths == [300, 64]
+    visit.check()
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit.check()
+
+
+@pytest.mark.browser
+def test_a_sample_is_classified_and_a_false_upload_explained(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    samples = page.locator("#vz-classify-samples img")
+    assert samples.count() == 13
+    samples.nth(3).click()
+    page.wait_for_selector(".vz-best strong")
+    words = tmp_path / "words.jpg"
+    words.write_text("these are words")
+    page.get_by_role("button", name="Remove Image").click()
+    page.wait_for_selector("#vz-classify-one .vz-empty")
+    page.locator("#vz-classify-picture input[type=file]").set_input_files(os.fspath(words))
+    page.get_by_role("alert").get_by_text("not an image that can be read").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator("#vz-classify-picture img").count() == 0  # the field is free again
+    assert page.get_by_role("alert").count() == 1  # and the line stays
+    visit.check()
+
+
+@pytest.mark.browser
+def test_weights_that_cannot_be_had_are_one_line(visit: Visit) -> None:
+    page = visit.page
+    page.locator("#vz-classify-samples img").first.click()
+    page.wait_for_selector(".vz-best strong")
+    visit.choose("shvit_s2.official")
+    page.get_by_role("alert").get_by_text("shvit_s2.official: not in the cache and offline mode is on").wait_for()
+    assert "Traceback" not in page.content()
+    visit.choose(MODEL)
+    page.wait_for_selector(".vz-best strong")
+    visit.check()
+
+
+@pytest.mark.browser
+def test_several_pictures_become_a_table_to_save(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Several").click()
+    words = tmp_path / "words.png"
+    words.write_text("these are words")
+    files = [picture(tmp_path, "red", name="red ä.png"), words, picture(tmp_path, "blue")]
+    page.locator("#vz-classify-files input[type=file]").set_input_files([os.fspath(file) for file in files])
+    page.wait_for_selector(".vz-total")
+    assert page.locator("#vz-classify-many .vz-grid .vz-label").all_inner_texts() == ["red", "blue"]
+    assert "not an image" in page.locator(".vz-bad").inner_text()
+    with page.expect_download() as download:
+        page.locator(".vz-csv").click()
+    assert download.value.suggested_filename == "classes.csv"
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [(row["source"], row["label"]) for row in rows if row["rank"] == "1"] == [
+        ("red ä.png", "red"),
+        ("blue.png", "blue"),
+    ]
+    visit.check()
