@@ -94,3 +94,12 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     have, want = (F.normalize(vectors, dim=-1) @ F.normalize(vectors, dim=-1).T for vectors in (student, teacher))
     return (have - want).square().sum() / (len(have) * (len(have) - 1))
+
+
+def map_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 minus the correlation of each channel's values over the batch's cells, the mean over channels: 0 is a perfect copy.
+
+    student, teacher: (B, C, h, w), B * h * w at least 2. Scale and offset of a channel do not matter.
+    """
+    have, want = (F.batch_norm(cells.float(), None, None, training=True) for cells in (student, teacher))
+    return 1 - (have * want).mean()

@@ -16,7 +16,9 @@ from .preprocess import MEAN, STD
 
 
 class Teacher(nn.Module):
-    """Images (B, 3, H, W) with the ImageNet normalisation -> (logits (B, K), pooled vectors (B, C)), without gradient.
+    """Images (B, 3, H, W) with the ImageNet normalisation -> (logits (B, K), pooled vectors (B, C), last map (B, D, h, w)).
+
+    Without gradient.
 
     Args:
         name: of a timm network, e.g. "regnety_160.deit_in1k", the published teacher.
@@ -47,15 +49,19 @@ class Teacher(nn.Module):
         network = fold_batchnorm(network, torch.zeros(1, 3, 96, 96)).requires_grad_(False)
         self.network: Any = network.to(memory_format=torch.channels_last)
 
+    @property
+    def map_width(self) -> int:
+        """Channels of the last map."""
+        return self(torch.zeros(1, 3, 64, 64, device=self.scale.device))[2].shape[1]
+
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.network.forward_head(
-            self.network.forward_features(images * self.scale + self.shift), pre_logits=True
-        )
-        return self.network.get_classifier()(pooled), pooled
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        cells = self.network.forward_features(images * self.scale + self.shift)
+        pooled = self.network.forward_head(cells, pre_logits=True)
+        return self.network.get_classifier()(pooled), pooled, cells
 
 
 def load_in_order(network: nn.Module, checkpoint: str) -> None:

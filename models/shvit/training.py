@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -26,7 +26,7 @@ from visionzoo.weights import (
 )
 
 from .data import SHViTData
-from .losses import DistillationKind, DistillationLoss, similarity_loss
+from .losses import DistillationKind, DistillationLoss, map_loss, similarity_loss
 from .model import SHViT
 from .teacher import Teacher
 
@@ -60,6 +60,8 @@ class SHViTTraining(LightningModule):
             against the teacher alone, without labels.
         alpha, tau: weight of the teacher and temperature, see `DistillationLoss`.
         similarity: weight of `similarity_loss` between the pooled vectors and the teacher's, beside "match".
+        maps: weight of `map_loss` between the last map, through a 1x1 convolution that is learned and then thrown away, and
+            the teacher's, beside "match".
         teacher: name of a timm network; the published one is "regnety_160.deit_in1k".
         teacher_checkpoint: its weights; timm's own, downloaded, if None.
         channels_last: keep images and weights channels-last, which is faster on CPUs and on tensor cores.
@@ -94,6 +96,7 @@ class SHViTTraining(LightningModule):
         alpha: float = 0.5,
         tau: float = 1.0,
         similarity: float = 0.0,
+        maps: float = 0.0,
         teacher: str | None = None,
         teacher_checkpoint: str | None = None,
         channels_last: bool = True,
@@ -108,8 +111,8 @@ class SHViTTraining(LightningModule):
             raise InputError(
                 "distillation needs model.teacher, the name of a timm network; and a teacher, distillation"
             )
-        if similarity and distillation != "match":
-            raise InputError('similarity goes with distillation "match"')
+        if (similarity or maps) and distillation != "match":
+            raise InputError('similarity and maps go with distillation "match"')
         overrides = dict(config or {})
         if distillation in ("hard", "soft"):
             overrides["distillation"] = True
@@ -124,6 +127,9 @@ class SHViTTraining(LightningModule):
         self.average = averaged(self.model, ema_decay) if ema_decay else None
         # no submodule: no part of checkpoints, and never in training mode
         object.__setattr__(self, "teacher", Teacher(teacher, teacher_checkpoint) if teacher else None)
+        self.projection = (
+            nn.Conv2d(self.model.num_features, self.teacher.map_width, 1) if self.teacher and maps else None
+        )
         self._classes: list[str] = []
         self._image_size = 224
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -160,7 +166,8 @@ class SHViTTraining(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 
-        groups = param_groups_weight_decay(self.model, self.hparams["weight_decay"])
+        trained = nn.ModuleList([self.model] if self.projection is None else [self.model, self.projection])
+        groups = param_groups_weight_decay(trained, self.hparams["weight_decay"])
         return torch.optim.AdamW(groups, lr=self.hparams["warmup_lr"], eps=self.hparams["eps"])
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -204,11 +211,14 @@ class SHViTTraining(LightningModule):
         if self.teacher is None:
             loss = self.loss(self.model(images), targets)
         else:
-            logits, vectors = self.teacher(images)
-            pooled = self.model.forward_features(images)[0]
+            logits, vectors, cells = self.teacher(images)
+            pooled, last = self.model.forward_features(images)
             loss = self.loss(self.model.forward_head(pooled), targets, logits)
             if self.hparams["similarity"]:
                 loss = loss + self.hparams["similarity"] * similarity_loss(pooled, vectors)
+            if self.projection is not None:
+                cells = F.adaptive_avg_pool2d(cells, (last.shape[2], last.shape[3]))
+                loss = loss + self.hparams["maps"] * map_loss(self.projection(last), cells)
         if not torch.isfinite(loss):
             raise VisionZooError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"

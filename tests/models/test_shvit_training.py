@@ -20,7 +20,7 @@ from visionzoo.data.augmented import seeded
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.models.shvit import DistillationLoss, Preprocess, SHViTData, SHViTTraining
 from visionzoo.models.shvit.data import Pictures, class_names
-from visionzoo.models.shvit.losses import similarity_loss
+from visionzoo.models.shvit.losses import map_loss, similarity_loss
 from visionzoo.models.shvit.training import epoch_rate, starting_network
 from visionzoo.training.run import load_config, run
 from visionzoo.weights import WeightsError, read_metadata, save_safetensors
@@ -120,6 +120,18 @@ def test_similarity_loss_by_hand() -> None:
     teacher = torch.tensor([[3.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
     assert similarity_loss(student, teacher) == pytest.approx(0.5)  # cosines 0 and 1 / sqrt(2), twice, over two pairs
     assert similarity_loss(teacher, 7 * teacher) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_map_loss_sees_correlation_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.randn(4, 3, 2, 2, generator=generator)
+    scaled = cells * torch.tensor([2.0, 0.5, 9.0])[:, None, None] + 7
+    assert map_loss(scaled, cells) == pytest.approx(0, abs=1e-4)
+    assert map_loss(-cells, cells) == pytest.approx(2, abs=1e-4)
+    columns = torch.randn(4, 3, 2, 2, generator=generator).transpose(0, 1).flatten(1).numpy()
+    other = torch.from_numpy(columns).unflatten(1, (4, 2, 2)).transpose(0, 1)
+    by_hand = [np.corrcoef(a, b)[0, 1] for a, b in zip(columns, cells.transpose(0, 1).flatten(1).numpy(), strict=True)]
+    assert map_loss(other, cells) == pytest.approx(1 - np.mean(by_hand), abs=1e-4)
 
 
 # Data
@@ -283,7 +295,7 @@ def test_starting_from_weights_keeps_all_but_the_head(tmp_path: Path) -> None:
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(InputError, match=r"distillation needs model\.teacher"):
         SHViTTraining(config=SMALL, distillation="hard")
-    with pytest.raises(InputError, match="similarity goes with"):
+    with pytest.raises(InputError, match="similarity and maps go with"):
         SHViTTraining(config=SMALL, similarity=1.0)
     with pytest.raises(InputError, match="training needs a head"):
         SHViTTraining(config={**SMALL, "num_classes": 0})
@@ -355,6 +367,37 @@ def test_distillation_trains_two_heads(tmp_path: Path, monkeypatch: pytest.Monke
     assert not torch.equal(before, module.model.distillation_head.linear.weight)
 
 
+def test_matching_a_teacher_leaves_its_helpers_out_of_the_export(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    save_safetensors(timm.create_model("test_resnet").state_dict(), tmp_path / "t.safetensors")
+    teacher = {"teacher": "test_resnet", "teacher_checkpoint": str(tmp_path / "t.safetensors")}
+    module = SHViTTraining(
+        config={**SMALL, "num_classes": 1000},
+        distillation="match",
+        similarity=1.0,
+        maps=1.0,
+        export_half=True,
+        **teacher,
+    )
+    data = SHViTData(layout="samples", image_size=64, batch_size=8, num_workers=0, repeats=1, augmentation=None)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    assert module.projection is not None
+    before = module.projection.weight.detach().clone()
+    trainer.fit(module, datamodule=data)
+    assert not torch.equal(before, module.projection.weight)
+    exported = visionzoo.create_model(
+        "shvit_s1", checkpoint=tmp_path / "weights.safetensors", **{**SMALL, "num_classes": 1000}
+    )
+    torch.testing.assert_close(exported.head.linear.weight, module.model.head.linear.weight, rtol=1e-3, atol=1e-4)
+    assert "classes" not in read_metadata(tmp_path / "weights.safetensors")  # those of the pictures are not its own
+    assert 0 <= trainer.callback_metrics["val/top1"] <= 100
+
+
 def test_the_teacher_sees_its_own_normalisation(tmp_path: Path) -> None:
     import timm
 
@@ -370,9 +413,10 @@ def test_the_teacher_sees_its_own_normalisation(tmp_path: Path) -> None:
     ours = (pixels - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
     ]
-    logits, pooled = teacher(ours)
+    logits, pooled, cells = teacher(ours)
     torch.testing.assert_close(logits, network((pixels - mean) / std), rtol=1e-4, atol=1e-4)
     assert pooled.shape == (2, network.num_features)
+    assert cells.shape == (2, teacher.map_width, 2, 2)
     assert not logits.requires_grad
 
 
