@@ -78,7 +78,7 @@ _STYLE = """<style>
                   overflow-wrap: anywhere; }
 .vz-best b { color: var(--color-accent); font-variant-numeric: tabular-nums; font-weight: 600; }
 .vz-best span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.vz-bars { list-style: none; margin: 0 !important; padding: 0; }
+.vz-bars { list-style: none; margin: 0; padding: 0 !important; }
 .vz-bars li { display: grid; grid-template-columns: 1fr auto; column-gap: 1rem; margin: 0 0 .6rem; }
 .vz-bars .vz-label { overflow-wrap: anywhere; min-width: 0; }
 .vz-bars .vz-share { font-variant-numeric: tabular-nums; color: var(--body-text-color-subdued); }
@@ -98,6 +98,7 @@ _STYLE = """<style>
 .vz-known p { margin: .5rem 0 0; max-height: 11rem; overflow-y: auto; }
 #vz-classify-many .vz-grid { grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 1.4rem 1.1rem; }
 #vz-classify-many .vz-grid .vz-label { font-weight: 600; overflow-wrap: anywhere; }
+#vz-classify-many .vz-score { margin-left: auto; }
 #vz-classify-many .vz-grid .vz-track { height: 4px; margin: .25rem 0 .2rem; }
 .vz-total { display: flex; flex-wrap: wrap; gap: .6rem 1.5rem; align-items: baseline; justify-content: space-between;
             border-top: 2px solid var(--body-text-color); padding: .6rem 0 1.1rem; }

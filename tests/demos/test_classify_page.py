@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -244,10 +245,34 @@ def visit(chromium: Any, classify_server: str) -> Iterator[Visit]:
     context.close()
 
 
-def test_the_page_stands_beside_the_others(home: Path) -> None:
-    from visionzoo.demos.app import PAGES
+def ask(server: str, function: int, data: list[Any]) -> str:
+    """What the server answers to someone who speaks to it without the page."""
+    session = f"test{function}"
+    body = json.dumps({"data": data, "fn_index": function, "session_hash": session}).encode()
+    call = urllib.request.Request(f"{server}/gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(call, timeout=30).close()
+    with urllib.request.urlopen(f"{server}/gradio_api/queue/data?session_hash={session}", timeout=30) as answer:
+        return answer.read().decode()
 
-    assert PAGES["classify"] == "visionzoo.demos.classify"
+
+@pytest.mark.parametrize("place", ["assets", "http://192.0.2.1/a.jpg"])
+def test_only_what_was_uploaded_is_read(classify_server: str, assets: Path, place: str) -> None:
+    path = str(assets / "queries" / "cat.jpg") if place == "assets" else place
+    with urllib.request.urlopen(f"{classify_server}/config", timeout=30) as answer:
+        config = json.load(answer)
+    ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
+    kinds = {"vz-classify-picture": 0, "vz-classify-files": 0}
+    for function in config["dependencies"]:
+        for kind in kinds:
+            if function["inputs"][:1] == [ids[kind]] and len(function["inputs"]) == 3:
+                kinds[kind] += 1
+                file = {"path": path, "orig_name": "cat.jpg", "meta": {"_type": "gradio.FileData"}}
+                text = ask(
+                    classify_server, function["id"], [file if kind == "vz-classify-picture" else [file], MODEL, 3]
+                )
+                assert '"success":false' in text.replace(" ", "")
+                assert "data:image" not in text
+    assert all(kinds.values())
 
 
 @pytest.mark.browser
