@@ -25,6 +25,8 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from visionzoo import __version__
+from visionzoo.compiled import Compiled, compile_ahead, load_compiled, machine
 from visionzoo.config import as_dict
 from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
@@ -43,6 +45,7 @@ from visionzoo.weights import (
     load_checkpoint,
     read_checkpoint,
     save_safetensors,
+    weights_dir,
 )
 
 from ..models.shvit import FusedSHViT, Preprocess, SHViT
@@ -96,6 +99,18 @@ class _Seen:
     error: str | None = None
 
 
+class _PooledAndLogits(nn.Module):
+    """Images (B, 3, S, S) -> (pooled vectors (B, C), logits (B, classes))."""
+
+    def __init__(self, network: FusedSHViT):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.network.forward_features(images)[0]
+        return pooled, self.network.forward_head(pooled)
+
+
 class ClassifyPipeline:
     """Image classification with SHViT (arXiv 2401.16456).
 
@@ -107,6 +122,8 @@ class ClassifyPipeline:
         labels: names of the classes: a file (one name a line, or a JSON list) or a sequence; None are ImageNet's for
             1000 classes, else "class 0", …
         checkpoint: the weights file that was loaded, recorded beside results.
+        compile: compile the network for this machine when it is first needed, which takes half a minute or more, and keep
+            that for the next time; it then runs faster, most of all for single pictures.
 
     Raises:
         InputError: a network without a head or not for RGB, a wrong number of labels, an absurd size.
@@ -121,6 +138,7 @@ class ClassifyPipeline:
         image_size: int | None = None,
         labels: str | Path | Sequence[str] | None = None,
         checkpoint: str | Path | None = None,
+        compile: bool = False,
     ):
         self.config = model.config
         if not self.config.heads or self.config.in_chans != 3:
@@ -146,6 +164,8 @@ class ClassifyPipeline:
         if isinstance(model, SHViT):
             model = model.fuse(pad_to=8 if self.device.type == "cuda" else 1)
         self.model = model.to(self.device, self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.compile = compile
+        self._compiled: dict[int, Compiled] = {}
 
     @property
     def image_size(self) -> int:
@@ -161,6 +181,7 @@ class ClassifyPipeline:
         checkpoint: str | Path | None = None,
         image_size: int | None = None,
         labels: str | Path | Sequence[str] | None = None,
+        compile: bool = False,
         **config_overrides: Any,
     ) -> ClassifyPipeline:
         """A pipeline for `model`, with the weights of `checkpoint` or else the model's published ones.
@@ -183,7 +204,7 @@ class ClassifyPipeline:
                 raise InputError(f"expected a SHViT network or a name, got {type(model).__name__}")
             if checkpoint is not None or config_overrides:
                 raise InputError("a network has its weights and configuration; a checkpoint and fields go with a name")
-            return cls(model, "custom", device_here, dtype, image_size, labels)
+            return cls(model, "custom", device_here, dtype, image_size, labels, compile=compile)
         if model is not None:
             _check_task(model)
         path = _fetch(model or DEFAULT_MODEL) if checkpoint is None else Path(checkpoint)
@@ -209,6 +230,7 @@ class ClassifyPipeline:
             stored.image_size if image_size is None else image_size,
             stored.classes if labels is None else labels,
             checkpoint,
+            compile,
         )
 
     @classmethod
@@ -245,6 +267,7 @@ class ClassifyPipeline:
         """Move the network; returns the pipeline."""
         self.device = pick_device(device)
         self.model.to(self.device)
+        self._compiled = {}
         return self
 
     # Classifying
@@ -309,7 +332,7 @@ class ClassifyPipeline:
             while len(rows) < len(tensors):
                 part = tensors[len(rows) : len(rows) + size]
                 try:
-                    rows += zip(*self._forward(torch.stack(part)), strict=True)
+                    rows += zip(*self._forward(torch.stack(part), size), strict=True)
                 except torch.OutOfMemoryError:
                     if len(part) == 1:
                         raise InputError(
@@ -340,14 +363,29 @@ class ClassifyPipeline:
             raise InputError(f"{name}: {error}") from error
 
     @torch.inference_mode()
-    def _forward(self, batch: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """(B, 3, S, S) -> pooled vectors (B, C) and probabilities (B, classes), float32."""
+    def _forward(self, batch: Tensor, full: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, S, S) -> pooled vectors (B, C) and probabilities (B, classes), float32. `full` is the usual B."""
+        count = len(batch)
+        if self.compile and 1 < count < full:
+            batch = torch.cat([batch, batch.new_zeros(full - count, *batch.shape[1:])])
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        pooled = self.model.forward_features(batch)[0]
-        probabilities = self.model.forward_head(pooled).float().softmax(-1)
-        return pooled.float().cpu().numpy(), probabilities.cpu().numpy()
+        pooled, logits = (self._compiled_for(batch) if self.compile else _PooledAndLogits(self.model))(batch)
+        return pooled[:count].float().cpu().numpy(), logits[:count].float().softmax(-1).cpu().numpy()
+
+    def _compiled_for(self, batch: Tensor) -> Compiled:
+        """The network for batches like this one: made before, kept from another run, or compiled now."""
+        count = len(batch)
+        if count not in self._compiled:
+            kind = f"{self.fingerprint}-{str(self.dtype).removeprefix('torch.')}-{count}x{self.image_size}"
+            path = weights_dir().parent / "compiled" / f"{kind}-{__version__}-{machine()}-{self.device.type}.pt2"
+            if path.is_file():
+                self._compiled[count] = load_compiled(path)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._compiled[count] = compile_ahead(_PooledAndLogits(self.model), batch, path)
+        return self._compiled[count]
 
     def _result(self, seen: _Seen, top: int) -> ClassificationResult:
         if seen.probabilities is None:

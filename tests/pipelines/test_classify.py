@@ -683,3 +683,22 @@ def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert (tmp_path / "out.json").read_text() == "older"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "pictures"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_network_gives_the_same_and_is_kept(
+    weights: Path, classifier: ClassifyPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(folder.iterdir())
+    pipe = ClassifyPipeline.create(checkpoint=weights, compile=True)
+    results = list(pipe.classify(files, top=3, batch_size=4))  # 4, 4 and 1
+    expected = list(classifier.classify(files, top=3, batch_size=4))
+    for got, want in zip(results, expected, strict=True):
+        assert [p.label for p in got.predictions] == [p.label for p in want.predictions]
+        assert [p.probability for p in got.predictions] == pytest.approx(
+            [p.probability for p in want.predictions], abs=1e-5
+        )
+    monkeypatch.setattr("visionzoo.pipelines.classify.compile_ahead", lambda *_: pytest.fail("compiled again"))
+    again = ClassifyPipeline.create(checkpoint=weights, compile=True)
+    assert labels(list(again.classify(files[:3], batch_size=4))) == list(COLOURS)  # three of four
