@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,12 +14,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from visionzoo import create_model
-from visionzoo.errors import InputError
-from visionzoo.models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_timm, rerank
+from visionzoo.errors import InputError, VisionZooError
+from visionzoo.models.superglobal import (
+    Preprocess,
+    SuperGlobal,
+    SuperGlobalConfig,
+    from_classifier,
+    from_timm,
+    rerank,
+)
 from visionzoo.models.superglobal.checkpoint import to_official, to_ours
 from visionzoo.models.superglobal.pooling import gem, regional_gem, relup, scale_pool, smallest_side
 from visionzoo.models.superglobal.preprocess import crop_box
 from visionzoo.models.superglobal.reranking import neighbour_weights
+from visionzoo.weights import load_checkpoint, save_safetensors
 
 
 @pytest.mark.parametrize("p", [2.5, 3.0, 4.6])
@@ -295,3 +304,37 @@ def test_cuda_gives_the_same_ranking() -> None:
     )
     here, there = rerank(queries, candidates), rerank(queries.cuda(), candidates)
     assert torch.allclose(here.scores, there.scores.cpu(), atol=1e-5)
+
+
+# A registered classifier as the backbone
+
+
+def test_a_classifier_describes_photos() -> None:
+    torch.manual_seed(0)
+    model = from_classifier("shvit_xs", pretrained=False)
+    assert (model.dim, model.backbone.stride, model.config.channel_order) == (256, 64, "rgb")
+    images = torch.randn(2, 3, 130, 200)
+    with torch.inference_mode():
+        vectors = model(images)
+        maps = model.backbone(images)
+        expected = torch.nn.functional.normalize(maps.mean((2, 3)), dim=-1)
+        torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
+        assert maps.shape == (2, 256, 3, 4)
+        assert (maps >= 0).all()
+        fast = model.for_inference()(images)
+    torch.testing.assert_close(fast, vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifiers_file_loads_without_its_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = create_model("shvit_xs")
+    save_safetensors(classifier.state_dict(), tmp_path / "xs.safetensors")
+    model = from_classifier("shvit_xs", checkpoint=tmp_path / "xs.safetensors", gemp_p=3.0)
+    assert model.config.gemp_p == 3.0
+    weight = model.backbone.net.stem[0].conv.weight
+    torch.testing.assert_close(weight, classifier.stem[0].conv.weight)
+    again = SuperGlobal(model.config)
+    load_checkpoint(again, model.state_dict())
+    torch.testing.assert_close(again.backbone.net.stem[0].conv.weight, weight)
+    with pytest.raises(VisionZooError, match=r"put the file at .*shvit_s1\.in1k"):
+        from_classifier("shvit_s1")

@@ -23,6 +23,7 @@ from visionzoo.config import as_dict
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.models.superglobal.index import Manifest, PhotoIndex
 from visionzoo.pipelines.retrieve import RetrievePipeline
+from visionzoo.weights import save_safetensors
 
 from .conftest import ASSETS
 
@@ -430,3 +431,17 @@ def test_out_of_memory_halves_the_batch(pipe: RetrievePipeline, samples: Path, m
     monkeypatch.setattr(pipe.model, "forward", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("no room")))
     with pytest.raises(InputError, match="lower --max-side"):
         pipe.describe(square[:1])
+
+
+def test_a_classifier_indexes_and_searches(samples: Path, tmp_path: Path) -> None:
+    """By the name of the model and a file of its weights; the index remembers both."""
+    torch.manual_seed(0)
+    save_safetensors(visionzoo.create_model("shvit_xs").state_dict(), tmp_path / "xs.safetensors")
+    made = RetrievePipeline.create("shvit_xs", checkpoint=tmp_path / "xs.safetensors", max_side=160)
+    made.index(samples, tmp_path / "xs.index", progress=False)
+    found = RetrievePipeline.for_index(tmp_path / "xs.index")
+    assert (found.name, found.max_side, found.fingerprint) == ("shvit_xs", 160, made.fingerprint)
+    photo = samples / "cat_1.jpg"
+    assert found(photo, index=tmp_path / "xs.index", top=1).matches[0].path == photo.absolute()
+    made.save_pretrained(tmp_path / "saved")
+    assert RetrievePipeline.from_pretrained(tmp_path / "saved").fingerprint == made.fingerprint
