@@ -1,6 +1,6 @@
 """Our Triton kernel beside torch's flash attention, on CUDA.
 
-    python -m visionzoo.benchmarks.attention_gpu
+    python -m benchmarks.attention_gpu
 
 One contiguous piece of keys in bfloat16; then keys and values in 8 and in 64 pieces, beside joining the pieces and
 calling flash attention, the copy counted. Contestants take turns, CUDA events time a batch of calls that fills some
@@ -140,7 +140,7 @@ def report(heads: int, longest: int, rounds: int) -> str:
         f"| {row.peak_mb:.1f} | {row.difference:.1e} |"
         for row in rows
     ]
-    command = f"python -m visionzoo.benchmarks.attention_gpu --heads {heads} --longest {longest} --rounds {rounds}"
+    command = f"python -m benchmarks.attention_gpu --heads {heads} --longest {longest} --rounds {rounds}"
     return "\n".join([*lines, "", f"bfloat16, {heads} heads. `{command}`", "", json.dumps(environment())])
 
 
