@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visionzoo import create_model
+from visionzoo import create_model, model_card
 from visionzoo.devices import environment
 from visionzoo.memory import MatrixStore
 from visionzoo.metrics.ranking import average_precision
-from visionzoo.models.superglobal import Preprocess, SuperGlobal, rerank
+from visionzoo.models.superglobal import Preprocess, SuperGlobal, from_classifier, rerank
 from visionzoo.models.superglobal.extraction import describe
 from visionzoo.models.superglobal.model import SCALES
 
@@ -52,6 +52,23 @@ SETTINGS: dict[str, dict] = {
     "SuperGlobal pooling, 1 scale": {"scales": SCALES[1]},
     "SuperGlobal pooling, 3 scales": {},
 }
+
+
+CLASSIFIER_SETTINGS: dict[str, dict] = {
+    "average pooling, 1 scale": {},
+    "plain GeM (p = 3), 1 scale": {"gemp_p": 3.0},
+    "average pooling, 3 scales, mean": {"scales": SCALES[3]},
+}
+"""For `--model` with the name of a classifier."""
+
+
+def network(name: str, overrides: dict) -> SuperGlobal:
+    """A registered retrieval model, or a classifier's maps under this pooling."""
+    if model_card(name).task == "classify":
+        return from_classifier(name, **overrides)
+    created = create_model(name, pretrained=True, **overrides)
+    assert isinstance(created, SuperGlobal)
+    return created
 
 
 def folder_of(package: str) -> Path | None:
@@ -137,18 +154,19 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=3, help="queries per subject")
     parser.add_argument("--distractors", type=int, default=400)
     parser.add_argument("--max-side", type=int, default=448)
+    parser.add_argument(
+        "--model", default="superglobal_lite0", help="a registered model for retrieval or classification"
+    )
     parser.add_argument("--only", help="only settings whose name holds this text")
     options = parser.parse_args()
     results: dict[str, list[tuple[float, float]]] = {}
     for seed in range(options.seeds):
         asked, kept, asked_subject, kept_subject = collection(seed, options.views, options.queries, options.distractors)
-        for name, overrides in SETTINGS.items():
+        classifier = model_card(options.model).task == "classify"
+        for name, overrides in (CLASSIFIER_SETTINGS if classifier else SETTINGS).items():
             if options.only and options.only not in name:
                 continue
-            created = create_model("superglobal_lite0", pretrained=True, **overrides)
-            assert isinstance(created, SuperGlobal)
-            model: SuperGlobal = created
-            model = model.for_inference()
+            model = network(options.model, overrides).for_inference()
             started = time.perf_counter()
             q, x = descriptors(model, asked, options.max_side), descriptors(model, kept, options.max_side)
             per_picture = (time.perf_counter() - started) / (len(asked) + len(kept))
