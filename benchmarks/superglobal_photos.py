@@ -55,9 +55,9 @@ SETTINGS: dict[str, dict] = {
 
 
 CLASSIFIER_SETTINGS: dict[str, dict] = {
-    "average pooling, 1 scale": {},
-    "plain GeM (p = 3), 1 scale": {"gemp_p": 3.0},
-    "average pooling, 3 scales, mean": {"scales": SCALES[3]},
+    "average pooling, 1 scale": {"scales": SCALES[1]},
+    "plain GeM (p = 3), 3 scales, mean": {"average": False, "gemp_p": 3.0},
+    "average pooling, 3 scales, mean (the default)": {},
 }
 """For `--model` with the name of a classifier."""
 

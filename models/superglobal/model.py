@@ -37,6 +37,7 @@ class SuperGlobalConfig:
         relup_inner: ReLUP on the inner activations of stage 1; None follows `relup`. The published code leaves it on when
             ReLUP is switched off: relup=False, relup_inner=True is that.
         relup_value: the floor of ReLUP.
+        average: the plain mean of the map, negative values included, instead of generalised means.
         gemp, gemp_p: GeM+ with this exponent; off, the learned exponent of the checkpoint is used.
         rgem, rgem_p, rgem_size: regional GeM, its exponent and window.
         norm_before_fc: L2 normalisation before the whitening layer (SuperGlobal's; CVNet has none).
@@ -52,6 +53,7 @@ class SuperGlobalConfig:
     relup: bool = True
     relup_inner: bool | None = None
     relup_value: float = 0.014
+    average: bool = False
     gemp: bool = True
     gemp_p: float = 4.6
     rgem: bool = True
@@ -147,7 +149,7 @@ class TimmBackbone(nn.Module):
 
 
 class ClassifierBackbone(nn.Module):
-    """A registered classifier up to its last (B, C, h, w) map. Negative values are cut off, as generalised means need none.
+    """A registered classifier up to its last (B, C, h, w) map, whose values may be negative.
 
     Args:
         net: made with `features_only=True` and one of `out_indices`.
@@ -160,7 +162,7 @@ class ClassifierBackbone(nn.Module):
         self.stride: int = net.feature_strides[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[-1].clamp(min=0)
+        return self.net(x)[-1]
 
     def for_inference(self) -> None:
         """Take the network's own fast form."""
@@ -197,6 +199,11 @@ class SuperGlobal(nn.Module):
     def pool_map(self, x: Tensor) -> Tensor:
         """A feature map (B, C, h, w) to a pooled vector (B, C), before whitening."""
         c = self.config
+        if c.average:
+            x = x.float().mean((-2, -1))
+            return F.normalize(x, dim=-1) if c.norm_before_fc else x
+        if isinstance(self.backbone, ClassifierBackbone):
+            x = x.clamp(min=0)  # generalised means take no negative values
         if c.rgem:
             x = regional_gem(x, c.rgem_p, c.rgem_size)
         x = gem(x, c.gemp_p) if c.gemp else self.pool(x)
@@ -288,7 +295,7 @@ def from_classifier(
 ) -> SuperGlobal:
     """SuperGlobal's pooling on a registered classifier, e.g. `from_classifier("shvit_s1")`; its head is left out.
 
-    Plain averaging over one scale by default: a classifier of this kind was trained to be averaged.
+    Plain averaging by default: that is what a classifier of this kind was trained for.
 
     Args:
         name: a model of the task "classify", with or without the tag of its weights.
@@ -302,7 +309,7 @@ def from_classifier(
     """
     base = SuperGlobalConfig(
         backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225), rgem=False, gemp_p=1.0, scales=SCALES[1], scale_pooling="mean_of_normalized",
+        std=(0.229, 0.224, 0.225), average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
     )  # fmt: skip
     net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint)
     return SuperGlobal(configure(base, overrides), ClassifierBackbone(net)).eval()
