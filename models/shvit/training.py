@@ -330,7 +330,8 @@ def starting_network(name: str, config: dict[str, Any], pretrained: bool, checkp
 
 def averaged(model: SHViT, decay: float) -> AveragedModel:
     """A running average of the weights; as published, the statistics of batch norms are averaged too."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return average.requires_grad_(False)  # data-parallel training would wait for its gradients
 
 
 def epoch_rate(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,6 +326,39 @@ def test_the_tiny_run_learns_and_its_weights_classify(tmp_path: Path) -> None:
     assert 100 * right / len(queries) == pytest.approx(result["val/top1"], abs=0.01)
     validated = run("validate", ["shvit/tiny"], [f"model.checkpoint={tmp_path / 'weights.safetensors'}"])
     assert validated["val/top1"] == pytest.approx(result["val/top1"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_command_says(tmp_path: Path) -> None:
+    """With repeated augmentation, mixing and the average, as `visionzoo fit … --trainer.strategy ddp` does on GPUs."""
+    words = [
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.max_epochs",
+        "2",
+        "data.repeats=3",
+        "data.batch_size=8",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "visionzoo",
+        "fit",
+        "--config",
+        "shvit/tiny",
+        f"trainer.default_root_dir={tmp_path}",
+    ]
+    done = subprocess.run(
+        [*command, *words, "model.mixup=0.8", "trainer.check_val_every_n_epoch=2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "val/top1" in done.stdout
+    assert (tmp_path / "weights_ema.safetensors").is_file()
 
 
 @pytest.mark.parametrize("mixed", [(), ("model.mixup=0.8", "model.cutmix=1.0", "data.erasing=0.25", "data.repeats=3")])
