@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from importlib import metadata
 from typing import Any
 
@@ -55,6 +56,7 @@ def examine() -> dict[str, dict[str, Any]]:
             "override": _override(os.environ.get(select.VARIABLE)),
         },
         "optional packages": {name: _optional(name, *about) for name, about in OPTIONAL.items()},
+        "compiling": {"C++ compiler": _compiler()},
         "weights": {
             "folder": str(weights.weights_dir()),
             "offline": weights.offline(),
@@ -66,6 +68,12 @@ def examine() -> dict[str, dict[str, Any]]:
 def _override(variable: str | None) -> str:
     how = "VISIONZOO_ATTENTION=NAME[,NAME…], or `with visionzoo.attention.attention_backend(NAME):`"
     return f"VISIONZOO_ATTENTION={variable} is set" if variable else f"none; {how}"
+
+
+def _compiler() -> str:
+    purpose = "torch.compile, visionzoo classify --compile"
+    found = shutil.which(os.environ.get("CXX") or "g++")
+    return f"{found}: {purpose}" if found else f"missing: {purpose}; Debian: apt install g++"
 
 
 def _optional(name: str, extra: str, purpose: str) -> str:

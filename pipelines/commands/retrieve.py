@@ -222,7 +222,7 @@ def samples(
     with writing(output), resources.as_file(resources.files("visionzoo") / "assets") as assets:
         if output.exists() and not output.is_dir():
             raise InputError(f"{output}: is a file, expected a folder")
-        shutil.copytree(assets, output, dirs_exist_ok=True)
+        shutil.copytree(assets, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns("weights"))
     count = {part: len(list((output / part).glob("*.jpg"))) for part in ("photos", "queries")}
     if json:
         emit({"folder": str(output), **count})
