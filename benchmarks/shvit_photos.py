@@ -94,14 +94,14 @@ def tile(photo: Image.Image, rng: np.random.Generator, side: int, tries: int = 8
     """A random part of `photo`, square, of any scale from 1.5 times the tile's own pixels up to all of it; no empty sky."""
     width, height = photo.size
     smallest = min(1.0, 1.5 * side / min(width, height))
-    for _ in range(tries):
+    for left_over in reversed(range(tries)):
         share = np.exp(rng.uniform(np.log(smallest), 0.0))
         extent = share * min(width, height)
         left, top = rng.uniform(0, width - extent), rng.uniform(0, height - extent)
         part = photo.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + extent, top + extent), 2.0)
-        if np.asarray(part.convert("L"), np.float32).std() > 25:
-            break
-    return part
+        if not left_over or np.asarray(part.convert("L"), np.float32).std() > 25:
+            return part
+    raise AssertionError("tries is at least 1")
 
 
 def place(thing: Image.Image, ground: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -69,9 +69,17 @@ def test_recipes_of_the_four_sizes(size: int, decay: float) -> None:
     )
     images = data["batch_size"] * config["trainer"]["devices"]
     assert model["lr"] * images / model["lr_batch"] == pytest.approx(4e-3)
-    fine = load_config([f"shvit/s{size}_imagenet", "shvit/s4_512"])
-    assert fine["model"]["init_args"]["lr_batch"] is None
-    assert fine["data"]["init_args"]["image_size"] == 512
+
+
+def test_recipe_of_the_large_images() -> None:
+    fine, plain = (load_config([f"shvit/{name}"]) for name in ("s4_512", "s4_imagenet"))
+    changed = {
+        key: value for key, value in fine["model"]["init_args"].items() if plain["model"]["init_args"].get(key) != value
+    }
+    assert changed == {
+        "pretrained": True, "lr": 4e-5, "lr_batch": None, "min_lr": 2e-7, "warmup_lr": 2e-8, "weight_decay": 1e-8,
+    }  # fmt: skip
+    assert (fine["data"]["init_args"]["image_size"], fine["trainer"]["max_epochs"]) == (512, 30)
 
 
 def test_only_weights_with_two_axes_decay() -> None:
