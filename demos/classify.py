@@ -126,11 +126,11 @@ def is_here(source: WeightSource) -> bool:
 
 
 def default_choice(sources: Sequence[WeightSource]) -> str:
-    """The weights that come with visionzoo; else the pipeline's default, unless others are here and it is not."""
+    """The pipeline's default, unless it is not here and others are; those that a caution stands beside come last."""
     here = [source for source in sources if is_here(source)]
     usual = [source for source in sources if source.name.partition(".")[0] == DEFAULT_MODEL]
-    bundled = [source for source in here if source.bundled]
-    return next(iter([*bundled, *(s for s in usual if s in here), *here, *usual, *sources])).name
+    sound = [source for source in here if not source.caution]
+    return next(iter([*(s for s in usual if s in here), *sound, *usual, *here, *sources])).name
 
 
 def _title(source: WeightSource) -> str:
@@ -350,7 +350,7 @@ def about(source: WeightSource) -> str:
     card = model_card(source.name.partition(".")[0])
     return (
         f'<p class="vz-hint">{_prose(card.summary)} {card.params / 1e6:.1f} M parameters. '
-        f"Weights: {_prose(source.note)}; licence: {_prose(source.license)}.</p>"
+        f"Weights: {_prose(source.note)}; licence: {_prose(source.license)}. <b>{_prose(source.caution)}</b></p>"
     )
 
 

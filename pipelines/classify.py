@@ -208,6 +208,8 @@ class ClassifyPipeline:
         if model is not None:
             _check_task(model)
         path = _fetch(model or DEFAULT_MODEL) if checkpoint is None else Path(checkpoint)
+        if checkpoint is None and (caution := weight_source(model or DEFAULT_MODEL).caution):
+            warnings.warn(f"{model}: {caution}", stacklevel=2)
         stored = read_stored(path)
         if stored.model is not None and stored.model not in list_models(task="classify"):
             raise InputError(
@@ -508,7 +510,7 @@ def _fetch(name: str) -> Path:
         return fetch(weight_source(name))
     except WeightsError as error:
         sources = [source for model in list_models(task="classify") for source in model_card(model).weights]
-        bundled = next((source.name for source in sources if source.bundled), None)
+        bundled = next((source.name for source in sources if source.bundled and not source.caution), None)
         if bundled is None:
             raise
         raise WeightsError(f"{error}; or use --model {bundled}, whose weights come with visionzoo") from error

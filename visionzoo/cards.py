@@ -23,6 +23,7 @@ class WeightSource:
         sha256: of the file, where known.
         size_mb: approximate size of the file.
         note: one line: trained by whom and on what.
+        caution: one line that whoever uses these weights must know; pipelines warn with it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class WeightSource:
     sha256: str | None = None
     size_mb: float | None = None
     note: str = ""
+    caution: str = ""
 
     @property
     def origin(self) -> str:
@@ -97,7 +99,10 @@ class ModelCard:
         for source in self.weights:
             size = f", {source.size_mb:g} MB" if source.size_mb else ""
             rows.append(
-                ("weights", f"{source.name}: {source.origin}{size}; licence: {source.license}. {source.note}".strip())
+                (
+                    "weights",
+                    f"{source.name}: {source.origin}{size}; licence: {source.license}. {source.note} {source.caution}".strip(),
+                )
             )
         rows += [("published", f"{metric}: {value}") for metric, value in self.published.items()]
         rows += [("limits", self.limits), ("citation", self.citation)]

@@ -179,8 +179,11 @@ def test_the_choice_begins_with_what_is_here(tmp_path: Path, monkeypatch: pytest
     assert classify.default_choice([other, bundled, usual]) == "shvit_s1.in1k"
     (tmp_path / "weights" / "s4.pth").touch()
     assert classify.default_choice([other, bundled, usual]) == "shvit_s4.in1k"
+    (tmp_path / "weights" / "s4.pth").unlink()
+    (tmp_path / "weights" / "s1.pth").unlink()
     there = replace(bundled, bundled="queries/cat.jpg")
     assert classify.default_choice([other, there, usual]) == "shvit_xs.small"
+    assert classify.default_choice([other, replace(there, caution="poor"), usual]) == "shvit_s4.in1k"
 
 
 def test_offline_only_weights_that_are_here_can_be_chosen(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
