@@ -11,9 +11,8 @@ import csv
 import io
 import json
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,21 +34,17 @@ from visionzoo.io.bar_sheet import Bar, Card, check_size, save_bar_sheet
 from visionzoo.io.files import atomic_path, check_output, record, write_json, write_text
 from visionzoo.io.image import list_images, load_image
 from visionzoo.labels import class_names
-from visionzoo.registry import create_model, list_models, model_card, model_entry, weight_source
+from visionzoo.registry import list_models, model_card, model_entry, weight_source
 from visionzoo.stored import read_stored
 from visionzoo.weights import (
     WeightsError,
     fetch,
-    find_state_dict,
     fingerprint,
-    load_checkpoint,
-    read_checkpoint,
     save_safetensors,
     weights_dir,
 )
 
-from ..models.shvit import FusedSHViT, Preprocess, SHViT
-from ..models.shvit.checkpoint import SAFE_CLASSES, is_training_form
+from ..models.shvit import FusedSHViT, Preprocess, SHViT, load_classifier
 
 DEFAULT_MODEL = "shvit_s4"
 MAX_IMAGE_SIZE = 4096
@@ -219,7 +214,7 @@ class ClassifyPipeline:
         if model and stored.model and stored.model != _variant(model):
             raise InputError(f"{path}: holds weights of {stored.model}, not of {model}; leave the model out")
         try:
-            network = _load(path, _variant(name), {**stored.config, **config_overrides})
+            network = load_classifier(path, _variant(name), {**stored.config, **config_overrides})
         except WeightsError as error:
             if "does not fit" not in str(error) or model or stored.model:
                 raise
@@ -244,7 +239,9 @@ class ClassifyPipeline:
         try:
             saved = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
             name, size, classes = str(saved["model"]), int(saved["image_size"]), list(saved["classes"])
-            network = _load(folder / "model.safetensors", DEFAULT_MODEL, saved["config"])  # every field is in there
+            network = load_classifier(
+                folder / "model.safetensors", DEFAULT_MODEL, saved["config"]
+            )  # every field is in there
         except WeightsError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -472,25 +469,6 @@ class ClassifyPipeline:
 
 
 # Networks
-
-
-_HEAD = re.compile(r"(backbone\.)?head\.(l\.|linear\.)?weight")
-_SECOND_HEAD = re.compile(r"(backbone\.)?(head_dist|distillation_head)\.")
-
-
-def _load(path: Path, name: str, config: Mapping[str, Any]) -> SHViT | FusedSHViT:
-    """The network with a file's weights; in fused form if the file is. Its heads are the file's unless `config` says otherwise."""
-    state = find_state_dict(read_checkpoint(path, safe_classes=SAFE_CLASSES), str(path))
-    rows = [len(value) for key, value in state.items() if _HEAD.fullmatch(key) and value.ndim == 2]
-    heads: dict[str, Any] = {"num_classes": rows[0]} if rows else {}
-    if any(_SECOND_HEAD.match(key) for key in state):
-        heads["distillation"] = True
-    network = create_model(name, **{**heads, **config})
-    assert isinstance(network, SHViT)
-    if not is_training_form(state) and any(key.endswith(".bias") for key in state):
-        network = FusedSHViT(network.config)
-    load_checkpoint(network, path)
-    return network
 
 
 def _variant(name: str) -> str:

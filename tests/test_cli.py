@@ -28,7 +28,8 @@ def run(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str, str]:
 COMMANDS = [
     [], ["models"], ["info"], ["doctor"], ["bench"], ["demo"], ["fit"], ["validate"], ["test"], ["predict"], ["weights"],
     ["weights", "list"], ["weights", "fetch"], ["weights", "verify"], ["weights", "convert"],
-    ["classify"], ["export"], ["retrieve"], ["retrieve", "index"], ["retrieve", "search"], ["retrieve", "info"], ["retrieve", "samples"],
+    ["classify"], ["export"],
+    ["retrieve"], ["retrieve", "index"], ["retrieve", "search"], ["retrieve", "info"], ["retrieve", "samples"],
 ]  # fmt: skip
 
 

@@ -346,8 +346,24 @@ def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(InputError, match=r"weights\.safetensors: holds weights of shvit_s1, not of shvit_s2"):
         export_registered("shvit_s2", tmp_path / "b.pt2", checkpoint=trained)
     save_file({"a": torch.zeros(1)}, trained, {"classes": "cat, dog"})
-    with pytest.raises(InputError, match=r"'classes' is 'cat, dog', expected JSON of a list"):
+    with pytest.raises(InputError, match="its config, classes or image_size are damaged"):
         export_registered("shvit_s1", tmp_path / "b.pt2", checkpoint=trained)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fused: bool) -> None:
+    """As people fine-tune the published networks elsewhere, with or without fusing them before they save."""
+    torch.manual_seed(0)
+    model = create_model("shvit_xs", num_classes=7)
+    kept = model.fuse() if fused else model
+    torch.save({"model": kept.state_dict()}, tmp_path / "seven.pth")
+    report = export_registered(
+        "shvit_xs", tmp_path / "a.pt2", checkpoint=tmp_path / "seven.pth", dynamic=False, image_size=64
+    )
+    assert next(iter(report.outputs.values()))[-1] == 7
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
 
 
 def test_published_weights_by_name(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from .config import as_dict
 from .devices import pick_dtype
 from .errors import InputError, VisionZooError, require
 from .io.files import atomic_path, check_output
+from .labels import imagenet_classes
+from .stored import Stored, read_stored
 
 __all__ = ["ExportReport", "export_model", "export_registered"]
 
@@ -450,13 +452,15 @@ def export_registered(
     _format(Path(path), opset=options.get("opset"), check=options.get("check", True))  # before weights are downloaded
     published = None if random or checkpoint is not None else registry.weight_source(name)
     file = weights.fetch(published) if published else checkpoint
-    config, stored = _read_texts(file, card.name) if file is not None else ({}, {})
-    model = registry.create_model(card.name, checkpoint=file, **config)
-    classes = stored.get("classes")
-    if classes is None and published and getattr(model.config, "num_classes", 0) == 1000:
-        classes = _imagenet_classes()
+    stored = read_stored(file) if file is not None else Stored()
+    if stored.model not in (None, card.name):
+        raise InputError(f"{file}: holds weights of {stored.model}, not of {card.name}; export {stored.model}")
+    model = registry.create_model(card.name) if file is None else _load_classifier(file, card.name, stored.config)
+    classes = stored.classes
+    if classes is None and published and model.config.num_classes == 1000:  # pyright: ignore[reportAttributeAccessIssue]
+        classes = imagenet_classes()
     preprocess = _system_module(model, "preprocess")
-    usual = stored.get("image_size") or (preprocess.Preprocess.of(card.name).size if preprocess else 224)
+    usual = stored.image_size or (preprocess.Preprocess.of(card.name).size if preprocess else 224)
     return export_model(
         model,
         path,
@@ -467,28 +471,7 @@ def export_registered(
     )
 
 
-def _imagenet_classes() -> list[str]:
-    from torchvision.models import ResNet18_Weights
-
-    return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-
-
-def _read_texts(checkpoint: str | PathLike[str], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration, other values) that our training stored beside the weights of the model `name`; empty if it did not."""
-    texts = weights.read_metadata(checkpoint)
-    trained = texts.get("model", name).partition(".")[0]
-    if trained != name:
-        raise InputError(f"{checkpoint}: holds weights of {trained}, not of {name}; export {trained}")
-    values: dict[str, Any] = {}
-    for key, kind in (("config", dict), ("classes", list), ("image_size", int)):
-        if texts.get(key, "null") == "null":
-            continue
-        try:
-            values[key] = json.loads(texts[key])
-        except json.JSONDecodeError:
-            values[key] = None
-        if not isinstance(values[key], kind):
-            raise InputError(
-                f"{checkpoint}: its text {key!r} is {texts[key][:60]!r}, expected JSON of a {kind.__name__}"
-            )
-    return values.pop("config", {}), values
+def _load_classifier(file: str | PathLike[str], name: str, config: Mapping[str, Any]) -> nn.Module:
+    """By the system's own `loading.py`, found through the registry: the ground floor imports no system."""
+    system = registry.model_entry(name).builder.partition(":")[0].rpartition(".")[0]
+    return importlib.import_module(f"{system}.loading").load_classifier(file, name, config)

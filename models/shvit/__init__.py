@@ -24,6 +24,7 @@ _names = {
     "SHViTTraining": f"{__name__}.training:SHViTTraining",
     "SHViTMaskRCNN": f"{__name__}.detectors:SHViTMaskRCNN",
     "retinanet": f"{__name__}.detectors:retinanet",
+    "load_classifier": f"{__name__}.loading:load_classifier",
     "mask_rcnn": f"{__name__}.detectors:mask_rcnn",
     "DistillationLoss": f"{__name__}.losses:DistillationLoss",
     "Preprocess": f"{__name__}.preprocess:Preprocess",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .detectors import mask_rcnn as mask_rcnn
     from .detectors import retinanet as retinanet
     from .fused import FusedSHViT as FusedSHViT
+    from .loading import load_classifier as load_classifier
     from .losses import DistillationLoss as DistillationLoss
     from .model import SHViT as SHViT
     from .model import SHViTConfig as SHViTConfig
