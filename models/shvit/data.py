@@ -83,12 +83,14 @@ class SHViTData(LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self.classes:
             return
-        train, val = self._sample_photos() if self.layout == "samples" else self._imagenet()
-        self.classes = class_names(train.classes)
-        self.train_set = Augmented(train, train.labels, self._augment(), self.seed)
+        train, val = self._sample_photos() if self.layout == "samples" else self._imagenet(stage)
+        known = train or val
+        assert known is not None
+        self.classes = class_names(known.classes)
+        self.train_set = Augmented(train, train.labels, self._augment(), self.seed) if train else None
         self.val_set = Augmented(val, val.labels, _Plain(self.preprocess), self.seed) if val else None
 
-    def _imagenet(self) -> tuple[Pictures, Pictures | None]:
+    def _imagenet(self, stage: str) -> tuple[Pictures | None, Pictures | None]:
         assert self.root is not None
         root = Path(self.root)
         if not root.is_dir():
@@ -98,12 +100,12 @@ class SHViTData(LightningDataModule):
         for name, folder in places.items():
             tar = folder.with_suffix(".tar")
             found[name] = folder if folder.is_dir() else tar if tar.is_file() else None
-        if found["train"] is None:
-            raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<picture>")
-        train = Pictures(found["train"])
         held = found["val"] or found["validation"]
+        if found["train"] is None and (stage == "fit" or held is None):
+            raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<picture>")
+        train = Pictures(found["train"]) if found["train"] else None
         val = Pictures(held) if held else None
-        if val and val.classes != train.classes:
+        if train and val and val.classes != train.classes:
             odd = sorted(set(val.classes) ^ set(train.classes))
             raise InputError(f"{held}: its classes are not those of {found['train']}: {', '.join(odd[:5])}")
         return train, val
@@ -146,6 +148,7 @@ class SHViTData(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
+        assert self.train_set is not None
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if self.repeats > 1:
             sampler: Any = RepeatedSampler(self.train_set, world, rank, self.repeats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -268,6 +269,15 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
         _data(tmp_path / "one")
     (folders / "val" / "cow").rename(folders / "val" / "dog")
     with pytest.raises(InputError, match="its classes are not those of"):
+        _data(folders)
+
+
+def test_validating_needs_no_pictures_to_train_on(folders: Path) -> None:
+    shutil.rmtree(folders / "train")
+    data = SHViTData(str(folders), image_size=32, batch_size=2, num_workers=0)
+    data.setup("validate")
+    assert (data.classes, len(data.val_set)) == (["ant", "bee", "cow"], 6)
+    with pytest.raises(InputError, match=r"neither train/ nor train\.tar"):
         _data(folders)
 
 
