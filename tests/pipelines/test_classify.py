@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -665,8 +665,9 @@ def test_mistakes_are_one_line_and_exit_2(
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle: one honest line, exit code 130, and an older result stays as it was."""
-    for number in range(400):
-        shutil.copy(ASSETS / "queries" / "temple.jpg", folder / f"{number:04}.jpg")
+    shutil.copy(ASSETS / "queries" / "temple.jpg", folder / "0000.jpg")
+    for number in range(1, 6000):  # more than can be done before the signal comes, however late
+        os.link(folder / "0000.jpg", folder / f"{number:04}.jpg")
     (tmp_path / "out.json").write_text("older")
     worker = subprocess.Popen(
         [sys.executable, "-m", "visionzoo", "classify", folder, "--checkpoint", weights, "-o", tmp_path / "out.json",
@@ -675,7 +676,6 @@ def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert worker.stdout is not None
     worker.stdout.readline()
-    time.sleep(0.1)
     worker.send_signal(signal.SIGINT)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 130
