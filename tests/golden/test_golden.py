@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from .__main__ import check, main
 from .case import HERE, Case
 
-CASES = sorted(HERE.glob("*/*.json"))
+SLOW = {"dehazexl/attribution_dehazexl_512_s0", "dehazexl/full_2048_hyper_s0"}
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def cases() -> Iterator[ParameterSet]:
+    for path in sorted(HERE.glob("*/*.json")):
+        name = f"{path.parent.name}/{path.stem}"
+        yield pytest.param(path, id=name, marks=pytest.mark.slow if name in SLOW else ())
+
+
+@pytest.mark.parametrize("path", cases())
 def test_case(path: Path) -> None:
     rows = check(Case.read(path))
     assert not [row for row in rows if not row[1] <= row[2]]

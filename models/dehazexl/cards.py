@@ -1,0 +1,66 @@
+"""Model cards of the registered variants (data only; nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from visionzoo.cards import ModelCard, WeightSource
+
+_PAPER = (
+    "Tokenize Image Patches: Global Context Fusion for Effective Haze Removal in Large Images, CVPR 2025, "
+    "https://arxiv.org/abs/2504.09621"
+)
+_CODE = "https://github.com/CastleChen339/DehazeXL"
+_INPUTS = "(B, 3, H, W) float32, RGB in [0, 1], any size; best multiples of 256, others are padded by mirroring"
+_OUTPUTS = "(B, 3, H, W) float32, RGB, not clamped"
+_LIMITS = (
+    "Trained by its authors on 2048 x 2048 crops: global context and positions beyond that are extrapolated. Patches of 256 x 256 "
+    "are joined without overlap, so their borders can show, above all after training on small crops."
+)
+_CITATION = "Chen, Yan, Xu, Li. Tokenize Image Patches: Global Context Fusion for Effective Haze Removal in Large Images. CVPR 2025"
+
+CARDS = (
+    ModelCard(
+        name="dehazexl",
+        task="dehaze",
+        summary="Haze removal in very large aerial and camera images: patches are encoded and decoded one by one, and attention "
+        "over one token per 32 x 32 pixels of the whole image joins them.",
+        inputs=_INPUTS,
+        outputs=_OUTPUTS,
+        params=125_484_996,
+        paper=_PAPER,
+        code=_CODE,
+        code_license="none stated",
+        published={
+            "8KDehaze, 8192 x 8192, PSNR / SSIM": "32.35 dB / 0.9863",
+            "8KDehaze, seconds an image (device not stated)": "4.617",
+            "4KID, PSNR / SSIM": "26.62 dB / 0.9073",
+            "O-HAZE, PSNR / SSIM": "21.49 dB / 0.7348",
+        },
+        limits=f"No weights were published that give these numbers: the authors lost them and advise to train again. {_LIMITS}",
+        citation=_CITATION,
+    ),
+    ModelCard(
+        name="dehazexl_dam",
+        task="dehaze",
+        summary="An earlier DehazeXL, with LayerNorms in place of transposed convolutions in its upsamplers: the network that the "
+        "only published weights are for.",
+        inputs=_INPUTS,
+        outputs=_OUTPUTS,
+        params=125_485_728,
+        paper=_PAPER,
+        code="https://github.com/fengyanzi/DehazingAttributionMap",
+        code_license="MIT",
+        weights=(
+            WeightSource(
+                name="dehazexl_dam.test",
+                file="weightforDAMtest.pth",
+                license="MIT (of the repository; none stated for the weights alone)",
+                url="https://github.com/fengyanzi/DehazingAttributionMap/releases/download/weight/weightforDAMtest.pth",
+                size_mb=502,
+                note="Trained briefly by the authors on a small data set, to try their attribution maps with.",
+                caution="trained briefly, for tests of attribution maps; its quality is far from the paper's",
+            ),
+        ),
+        limits=f"Its weights do not give the paper's numbers. {_LIMITS}",
+        citation=_CITATION,
+    ),
+)

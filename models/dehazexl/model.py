@@ -1,0 +1,216 @@
+"""DehazeXL: haze removal that sees the whole of a very large image (arXiv 2504.09621).
+
+Shapes: B images, H x W pixels, P patches of 256 x 256 of all images, image by image and row by row; C = embed_dim.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from visionzoo.config import configure
+from visionzoo.errors import InputError
+
+from .bottleneck import Bottleneck, HyperAttentionConfig, HyperDraw
+from .decoder import SwinDecoder, Upsampling
+from .encoder import PATCH, SwinV2Encoder
+from .windows import FixedBias, PositionBias, WindowAttention
+
+TOKEN = 32
+"""Pixels a side that one token of the bottleneck stands for."""
+
+
+@dataclass(frozen=True)
+class DehazeXLConfig:
+    """What a DehazeXL is made of; the defaults are the released network.
+
+    Attributes:
+        embed_dim: channels of the encoder's first map; the bottleneck has eight times as many. A multiple of 8.
+        depths: blocks of the encoder's four stages.
+        heads: of the encoder's four stages.
+        bottleneck_depth: layers of the bottleneck.
+        bottleneck_heads: heads of each.
+        mlp_ratio: hidden width of the bottleneck's MLPs over its width.
+        decoder_depths: blocks of the decoder's four stages, the deepest first.
+        decoder_heads: heads of them.
+        upsample: "transposed" convolutions, as released, or "shuffle", an earlier network, which the only published weights are
+            of.
+        attention: of the bottleneck: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
+            code; one token is 32 x 32 pixels.
+        lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
+        drop_path: highest rate at which training skips a block.
+    """
+
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    bottleneck_depth: int = 2
+    bottleneck_heads: int = 8
+    mlp_ratio: int = 4
+    decoder_depths: tuple[int, ...] = (2, 2, 2, 2)
+    decoder_heads: tuple[int, ...] = (24, 12, 6, 3)
+    upsample: Upsampling = "transposed"
+    attention: Literal["exact", "lsh"] = "exact"
+    lsh_projections: int = 7
+    lsh_block: int = 256
+    lsh_samples: int = 256
+    lsh_min_tokens: int = 4096
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "heads", "decoder_depths", "decoder_heads"):
+            values = getattr(self, name)
+            if len(values) != 4 or min(values) < 1:
+                raise InputError(f"{name} has one positive entry for each of four stages, got {values}")
+        if self.embed_dim < 8 or self.embed_dim % 8:
+            raise InputError(f"embed_dim is a multiple of 8, got {self.embed_dim}")
+        for i in range(4):
+            for name, dim in (("heads", self.embed_dim << i), ("decoder_heads", 2 * self.embed_dim << (3 - i))):
+                if dim % getattr(self, name)[i]:
+                    raise InputError(
+                        f"{name}[{i}] divides the {dim} channels of its stage, got {getattr(self, name)[i]}"
+                    )
+        if min(self.bottleneck_depth, self.bottleneck_heads, self.mlp_ratio) < 1 or self.dim % self.bottleneck_heads:
+            raise InputError(
+                f"the bottleneck has at least one layer, an mlp_ratio of at least 1, and heads that divide its {self.dim} "
+                f"channels, got {self.bottleneck_depth}, {self.mlp_ratio} and {self.bottleneck_heads}"
+            )
+        if self.upsample not in ("transposed", "shuffle"):
+            raise InputError(f"upsample is 'transposed' or 'shuffle', got {self.upsample!r}")
+        if self.attention not in ("exact", "lsh"):
+            raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
+        if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
+            raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens are at least 1")
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path is at least 0 and below 1, got {self.drop_path}")
+
+    @property
+    def dim(self) -> int:
+        """Channels of the bottleneck."""
+        return 8 * self.embed_dim
+
+    @property
+    def hyper(self) -> HyperAttentionConfig | None:
+        """The settings of HyperAttention; None with exact attention."""
+        if self.attention == "exact":
+            return None
+        return HyperAttentionConfig(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens)
+
+
+def pad_to_patches(x: Tensor) -> Tensor:
+    """(B, 3, H, W) -> the same with sides that are multiples of 256, mirrored at the right and lower edge.
+
+    Where the image is smaller than what is missing, its edge is repeated.
+    """
+    for axis, pad in ((3, (0, -x.shape[3] % PATCH, 0, 0)), (2, (0, 0, 0, -x.shape[2] % PATCH))):
+        if any(pad):
+            x = F.pad(x, pad, mode="reflect" if max(pad) < x.shape[axis] else "replicate")
+    return x
+
+
+def split_patches(x: Tensor, size: int = PATCH) -> Tensor:
+    """(B, C, n * size, m * size) -> (B * n * m, C, size, size)."""
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, channels, height // size, size, width // size, size)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, size, size)
+
+
+def join_patches(patches: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `split_patches`: (B * rows * columns, C, s, s) -> (B, C, rows * s, columns * s)."""
+    _, channels, size, _ = patches.shape
+    x = patches.reshape(-1, rows, columns, channels, size, size).permute(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, channels, rows * size, columns * size)
+
+
+class DehazeXL(nn.Module):
+    """Hazy images (B, 3, H, W), RGB in [0, 1], of any size from 1 x 1 -> clear ones of the same shape, not clamped.
+
+    The image is cut into patches of 256 x 256. `encode` and `decode` work on patches that know nothing of each other; only
+    `bottleneck` sees the whole image, a map of 1/32 of its sides. So an image need not be in memory at once: encode
+    patch by patch and keep the last maps, run the bottleneck, then encode again and decode patch by patch. `forward` is
+    for images that fit, and needs about 180 bytes a pixel in float32.
+    """
+
+    def __init__(self, config: DehazeXLConfig):
+        super().__init__()
+        self.config = c = config
+        self.encoder = SwinV2Encoder(c.embed_dim, c.depths, c.heads, c.drop_path)
+        self.bottleneck = Bottleneck(c.dim, c.bottleneck_depth, c.bottleneck_heads, c.mlp_ratio, c.hyper)
+        self.decoder = SwinDecoder(c.embed_dim, c.decoder_depths, c.decoder_heads, c.upsample, c.drop_path)
+
+    def encode(self, patches: Tensor) -> list[Tensor]:
+        """(P, 3, 256, 256) -> maps (P, C, 64, 64), (P, 2C, 32, 32), (P, 4C, 16, 16), (P, 8C, 8, 8)."""
+        return self.encoder(patches)
+
+    def decode(self, context: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """The bottleneck's map of each patch (P, 8C, 8, 8) and `encode`'s maps -> what to add to the patches (P, 3, 256, 256)."""
+        return self.decoder(context, maps)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        patches_at_once: int = 16,
+        draws: Sequence[HyperDraw | None] | None = None,
+        recompute: bool = False,
+    ) -> Tensor:
+        """
+        Args:
+            x: (B, 3, H, W) in [0, 1].
+            patches_at_once: patches that the encoder and the decoder take together; more is faster on a GPU, fewer take
+                less memory. The result is the same.
+            draws: the random part of HyperAttention, per layer; see `Bottleneck.draw`. Without it every call has the same.
+            recompute: in training, keep only the maps between encoder, bottleneck and decoder, and compute the rest again
+                in the backward pass: a third more time, and a fraction of the memory.
+        """
+        if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape:
+            raise InputError(f"expected images (B, 3, H, W) of at least 1 x 1 pixels, got {tuple(x.shape)}")
+        if patches_at_once < 1:
+            raise InputError(f"patches_at_once is at least 1, got {patches_at_once}")
+        padded = pad_to_patches(x)
+        rows, columns = padded.shape[2] // PATCH, padded.shape[3] // PATCH
+
+        def run(module: nn.Module, *inputs: Any) -> Any:
+            if recompute and torch.is_grad_enabled():
+                return checkpoint(module, *inputs, use_reentrant=False)
+            return module(*inputs)
+
+        maps = [run(self.encoder, chunk) for chunk in split_patches(padded).split(patches_at_once)]
+        context = self.bottleneck(join_patches(torch.cat([last[-1] for last in maps]), rows, columns), draws)
+        residuals: list[Tensor] = []
+        for number, chunk in enumerate(split_patches(context, PATCH // TOKEN).split(patches_at_once)):
+            residuals.append(run(self.decoder, chunk, maps[number]))
+            maps[number] = []  # each is read once
+        residual = join_patches(torch.cat(residuals), rows, columns)
+        return x + residual[..., : x.shape[2], : x.shape[3]]
+
+    @property
+    def is_fused(self) -> bool:
+        return any(isinstance(module, FixedBias) for module in self.modules())
+
+    def fuse(self) -> DehazeXL:
+        """A copy for inference with the same outputs (relative error about 1e-6); this one stays as it is.
+
+        Position biases and window masks are computed once, and the decoder's last two layers become one.
+        """
+        fused = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in fused.modules():
+            if isinstance(module, WindowAttention) and isinstance(module.position_bias, PositionBias):
+                module.position_bias = FixedBias(module.position_bias)
+        fused.decoder.fuse_output()
+        return fused
+
+
+VARIANTS = {"dehazexl": DehazeXLConfig(), "dehazexl_dam": DehazeXLConfig(upsample="shuffle")}
+
+
+def build(name: str, **overrides: Any) -> DehazeXL:
+    """The registered variant `name`, with random weights."""
+    return DehazeXL(configure(VARIANTS[name], overrides))
