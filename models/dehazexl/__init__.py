@@ -20,6 +20,7 @@ _names = {
     "SwinDecoder": f"{__name__}.decoder:SwinDecoder",
     "SwinV2Encoder": f"{__name__}.encoder:SwinV2Encoder",
     "attribution_map": f"{__name__}.attribution:attribution_map",
+    "attribution_picture": f"{__name__}.attribution_picture:attribution_picture",
     "hyper_attention": f"{__name__}.bottleneck:hyper_attention",
     "restoration_loss": f"{__name__}.losses:restoration_loss",
 }
@@ -27,6 +28,7 @@ __getattr__, __dir__ = attach(__name__, _names)
 
 if TYPE_CHECKING:
     from .attribution import attribution_map as attribution_map
+    from .attribution_picture import attribution_picture as attribution_picture
     from .bottleneck import Bottleneck as Bottleneck
     from .bottleneck import HyperDraw as HyperDraw
     from .bottleneck import hyper_attention as hyper_attention

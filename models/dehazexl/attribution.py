@@ -11,8 +11,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from visionzoo.errors import InputError
+
+from .attribution_patches import mean_gradient, restored, window_score
+from .model import DehazeXL
+
+Window = tuple[int, int, int]
+"""First row, first column and side of a square of the result."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,11 @@ class Attribution:
 
 
 def attribution_steps(
-    network: Callable[[Tensor], Tensor], hazy: Tensor, clear: Tensor, window: tuple[int, int, int], steps: int
+    network: Callable[[Tensor], Tensor], hazy: Tensor, clear: Tensor, window: Window, steps: int
 ) -> Iterator[AttributionStep]:
     """The points i / steps, i = 1 .. steps, on the line from clear to hazy, with gradients; one at a time in memory.
+
+    This goes back through the whole image at once, whatever the network; `attribution_map` need not.
 
     Args:
         network: (1, 3, H, W) -> the same shape.
@@ -57,21 +66,13 @@ def attribution_steps(
     Raises:
         InputError: images of different shapes, a window that is not inside, or no steps.
     """
+    _check(hazy, clear, window, steps)
     top, left, side = window
-    if hazy.ndim != 3 or hazy.shape != clear.shape:
-        raise InputError(f"hazy and clear are (3, H, W) and alike, got {tuple(hazy.shape)} and {tuple(clear.shape)}")
-    if side < 1 or top < 0 or left < 0 or top + side > hazy.shape[1] or left + side > hazy.shape[2]:
-        raise InputError(
-            f"the window of side {side} at row {top}, column {left} is not inside {hazy.shape[1]} x {hazy.shape[2]} pixels"
-        )
-    if steps < 1:
-        raise InputError(f"steps is at least 1, got {steps}")
     for i in range(1, steps + 1):
         with torch.enable_grad():
             image = ((1 - i / steps) * clear + (i / steps) * hazy).detach().requires_grad_()
             output = network(image[None])[0]
-            seen = output[:, top : top + side, left : left + side]
-            score = seen.mean() + seen.var()
+            score = window_score(output[:, top : top + side, left : left + side])
             (gradient,) = torch.autograd.grad(score, image)
         yield AttributionStep(image.detach(), output.detach(), gradient.nan_to_num(nan=0.0), score.item())
 
@@ -79,32 +80,65 @@ def attribution_steps(
 def attribution_map(
     network: Callable[[Tensor], Tensor],
     hazy: Tensor,
-    clear: Tensor,
-    window: tuple[int, int, int],
+    clear: Tensor | None,
+    window: Window,
     *,
     steps: int = 50,
     derivative: Literal["exact", "official"] = "exact",
+    patches_at_once: int = 4,
+    progress: bool = False,
 ) -> Attribution:
     """What the pixels of `hazy` add to the mean and variance of a window of the network's result.
 
+    With a `DehazeXL` memory is bounded: its patches are taken one after another, which gives the same numbers. It may be
+    on another device than the images, its parameters get no gradients, and it runs as in `eval()`.
+
     Args:
-        network, hazy, clear, window: see `attribution_steps`.
+        network: a `DehazeXL`; or any function (1, 3, H, W) -> the same shape that torch can differentiate, which it does
+            for the whole image at once.
+        hazy: (3, H, W) in [0, 1].
+        clear: the same view without haze, at which the line begins. None, for a picture of which there is no such view: the
+            network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then tells what makes up the
+            change that the network made, be it right or wrong.
+        window: first row, first column and side of the window of the result.
         steps: points on the line; the paper suggests 100, the published demo takes 5.
         derivative: of the line, by which gradients are multiplied: "exact" is hazy - clear, "official" the
             2 * hazy - clear that the published code computes.
+        patches_at_once: patches of a `DehazeXL` that are in memory together; more is faster on a GPU.
+        progress: show a progress bar.
+
+    Returns:
+        On the device of `hazy`.
+
+    Raises:
+        InputError: images of different shapes, a window that is not inside, no steps, or no patches.
     """
-    total = torch.zeros_like(hazy)
-    for step in attribution_steps(network, hazy, clear, window, steps):
-        total += step.gradient
-    return attribute(total / steps, hazy, clear, derivative)
+    _check(hazy, clear, window, steps)
+    if patches_at_once < 1:
+        raise InputError(f"patches_at_once is at least 1, got {patches_at_once}")
+    _check_derivative(derivative)
+    if isinstance(network, DehazeXL):
+        if clear is None:
+            clear = restored(network, hazy, patches_at_once).clamp_(0, 1)
+        mean = mean_gradient(
+            network, hazy, clear, window, steps=steps, patches_at_once=patches_at_once, progress=progress
+        )
+        return attribute(mean, hazy, clear, derivative)
+    if clear is None:
+        with torch.no_grad():
+            clear = network(hazy[None])[0].clamp(0, 1)
+    mean = torch.zeros_like(hazy)
+    points = attribution_steps(network, hazy, clear, window, steps)
+    for step in tqdm(points, total=steps, desc="attribution", unit="step", disable=None if progress else True):
+        mean += step.gradient / steps
+    return attribute(mean, hazy, clear, derivative)
 
 
 def attribute(
     mean_gradient: Tensor, hazy: Tensor, clear: Tensor, derivative: Literal["exact", "official"]
 ) -> Attribution:
     """The last step of `attribution_map`."""
-    if derivative not in ("exact", "official"):
-        raise InputError(f"derivative is 'exact' or 'official', got {derivative!r}")
+    _check_derivative(derivative)
     values = mean_gradient * path_derivative(hazy, clear, derivative)
     saliency = values.sum(0).abs().sqrt()
     return Attribution(values, saliency / saliency.max().clamp_min(torch.finfo(saliency.dtype).tiny))
@@ -113,3 +147,21 @@ def attribute(
 def path_derivative(hazy: Tensor, clear: Tensor, derivative: Literal["exact", "official"]) -> Tensor:
     """What gradients along the line are multiplied by."""
     return hazy - clear if derivative == "exact" else 2 * hazy - clear
+
+
+def _check(hazy: Tensor, clear: Tensor | None, window: Window, steps: int) -> None:
+    top, left, side = window
+    if hazy.ndim != 3 or len(hazy) != 3 or (clear is not None and hazy.shape != clear.shape):
+        other = "" if clear is None else f" and {tuple(clear.shape)}"
+        raise InputError(f"hazy and clear are (3, H, W) and alike, got {tuple(hazy.shape)}{other}")
+    if side < 1 or top < 0 or left < 0 or top + side > hazy.shape[1] or left + side > hazy.shape[2]:
+        raise InputError(
+            f"the window of side {side} at row {top}, column {left} is not inside {hazy.shape[1]} x {hazy.shape[2]} pixels"
+        )
+    if steps < 1:
+        raise InputError(f"steps is at least 1, got {steps}")
+
+
+def _check_derivative(derivative: str) -> None:
+    if derivative not in ("exact", "official"):
+        raise InputError(f"derivative is 'exact' or 'official', got {derivative!r}")

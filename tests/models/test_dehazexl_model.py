@@ -17,7 +17,6 @@ from visionzoo.models.dehazexl import (
     DehazeXL,
     DehazeXLConfig,
     HyperDraw,
-    attribution_map,
     hyper_attention,
     restoration_loss,
 )
@@ -296,35 +295,7 @@ def test_wrong_settings_are_named(changes: dict[str, object], message: str) -> N
         create_model("dehazexl", **changes)
 
 
-# Attribution and loss
-
-
-def test_attributions_sum_to_the_change_of_the_score() -> None:
-    """Completeness of integrated gradients, with the exact derivative."""
-    hazy, clear = images(2, 3, 24, 24).unbind()
-
-    def net(x: Tensor) -> Tensor:
-        return x * x.mean()
-
-    def score(x: Tensor) -> Tensor:
-        seen = net(x[None])[0, :, 4:12, 6:14]
-        return seen.mean() + seen.var()
-
-    result = attribution_map(net, hazy, clear, (4, 6, 8), steps=300)
-    assert result.values.sum().item() == pytest.approx((score(hazy) - score(clear)).item(), rel=0.02, abs=1e-3)
-    assert result.saliency.max() == 1
-    with pytest.raises(InputError, match="not inside 24 x 24"):
-        attribution_map(net, hazy, clear, (20, 0, 8))
-    with pytest.raises(InputError, match="alike"):
-        attribution_map(net, hazy, clear[:, :4], (0, 0, 8))
-
-
-def test_attribution_of_a_network_reaches_other_patches() -> None:
-    model = network().requires_grad_(False)
-    hazy, clear = images(2, 3, 256, 512).unbind()
-    saliency = attribution_map(model, hazy, clear, (100, 40, 32), steps=2).saliency
-    assert saliency.shape == (256, 512)
-    assert saliency[:, 256:].max() > 0
+# Loss
 
 
 def test_loss_is_zero_for_the_same_picture() -> None:

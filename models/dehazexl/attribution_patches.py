@@ -1,0 +1,219 @@
+"""The gradients of an attribution map in bounded memory: patch by patch, as only the bottleneck sees the whole image.
+
+Shapes: H x W pixels, P patches of the padded image, n of them at once, C channels and h x w the map of the bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
+
+from .bottleneck import Bottleneck, BottleneckLayer, HyperDraw
+from .encoder import PATCH
+from .model import TOKEN, DehazeXL, join_patches, pad_to_patches, split_patches
+
+_SIDE = PATCH // TOKEN
+_TOKENS = 8192  # at once through an MLP of the bottleneck, which is wide inside
+
+
+def window_score(seen: Tensor) -> Tensor:
+    """What a map is of: the mean and the unbiased variance of all values of the window, added."""
+    return seen.mean() + seen.var()
+
+
+def mean_gradient(
+    model: DehazeXL,
+    hazy: Tensor,
+    clear: Tensor,
+    window: tuple[int, int, int],
+    *,
+    steps: int,
+    patches_at_once: int,
+    progress: bool,
+) -> Tensor:
+    """(3, H, W): the gradient of the window's score with respect to the image, its mean over points from clear to hazy.
+
+    In memory are, beside images and result, what `patches_at_once` patches need with gradients, and some maps of the
+    bottleneck, each of three quarters of a value per pixel. A step costs about two passes through the encoder.
+    """
+    with torch.inference_mode(False), frozen(model):
+        walk = PatchWalk(model, hazy, clear, patches_at_once)
+        total = torch.zeros_like(walk.hazy)
+        with tqdm(
+            total=steps * walk.count, desc="attribution", unit="patch", disable=None if progress else True
+        ) as bar:
+            for i in range(1, steps + 1):
+                for _ in walk.add_gradient(total, i / steps, window):
+                    bar.update()
+    return total.div_(steps)
+
+
+def restored(model: DehazeXL, hazy: Tensor, patches_at_once: int) -> Tensor:
+    """(3, H, W) -> the same; what the network makes of one image, patch by patch."""
+    with torch.inference_mode(False), torch.no_grad(), frozen(model):
+        walk = PatchWalk(model, hazy, hazy, patches_at_once)
+        context = split_patches(model.bottleneck(walk.tokens(1.0)), _SIDE)
+        out = torch.empty_like(walk.hazy)
+        for chunk in walk.chunks(range(walk.count)):
+            for number, result in zip(chunk, walk.restore(walk.patches(chunk, 1.0), context[chunk]), strict=True):
+                row, column = (PATCH * i for i in divmod(number, walk.columns))
+                inside = out[:, row : row + PATCH, column : column + PATCH]
+                inside.copy_(result[:, : inside.shape[1], : inside.shape[2]])
+    return out
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, nothing is random and no parameter wants a gradient; afterwards all is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+
+
+class PatchWalk:
+    """The patches of the images on the line from `clear` to `hazy`, and what the parts of a network make of them.
+
+    Images stay where they are; patches go to the network's device a few at a time. Padding is a matter of which pixels a
+    patch is read from, so that its gradients go back to the pixels that it repeats.
+    """
+
+    def __init__(self, model: DehazeXL, hazy: Tensor, clear: Tensor, patches_at_once: int):
+        """
+        Args:
+            hazy, clear: (3, H, W).
+        """
+        self.model, self.at_once = model, patches_at_once
+        self.hazy, self.clear = hazy.contiguous(), clear.contiguous()
+        self.width = hazy.shape[2]
+        self.row_of, self.column_of = (_padded_positions(size).to(hazy.device) for size in hazy.shape[1:])
+        self.rows, self.columns = len(self.row_of) // PATCH, len(self.column_of) // PATCH
+        self.count = self.rows * self.columns
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+
+    def chunks(self, numbers: range | list[int]) -> Iterator[list[int]]:
+        for start in range(0, len(numbers), self.at_once):
+            yield list(numbers[start : start + self.at_once])
+
+    def pixels(self, number: int) -> Tensor:
+        """(256 * 256,): the pixels of the image, numbered row by row, that patch `number` shows."""
+        row, column = (PATCH * i for i in divmod(number, self.columns))
+        rows = self.row_of[row : row + PATCH, None]
+        return (rows * self.width + self.column_of[column : column + PATCH]).flatten()
+
+    def patches(self, numbers: list[int], share: float) -> Tensor:
+        """(n, 3, 256, 256) of (1 - share) * clear + share * hazy, on the network's device."""
+        found = []
+        for number in numbers:
+            at = self.pixels(number)
+            clear, hazy = (image.flatten(1)[:, at] for image in (self.clear, self.hazy))
+            found.append(((1 - share) * clear + share * hazy).reshape(3, PATCH, PATCH))
+        return torch.stack(found).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def tokens(self, share: float) -> Tensor:
+        """(1, C, h, w): what the encoder tells the bottleneck of the whole image."""
+        found = [self.model.encode(self.patches(chunk, share))[-1] for chunk in self.chunks(range(self.count))]
+        return join_patches(torch.cat(found), self.rows, self.columns)
+
+    def restore(self, patches: Tensor, context: Tensor) -> Tensor:
+        """Hazy patches (n, 3, 256, 256) and the bottleneck's maps of them (n, C, 8, 8) -> clear patches."""
+        return self.model.restore(patches, self.model.decode(context, self.model.encode(patches)))
+
+    def add_gradient(self, total: Tensor, share: float, window: tuple[int, int, int]) -> Iterator[None]:
+        """Adds the gradient of the window's score at one point of the line to `total` (3, H, W); yields once a patch."""
+        top, left, side = window
+        rows = range(top // PATCH, (top + side - 1) // PATCH + 1)
+        columns = range(left // PATCH, (left + side - 1) // PATCH + 1)
+        seen = [row * self.columns + column for row in rows for column in columns]
+        inside = (top - rows[0] * PATCH, left - columns[0] * PATCH, side)
+
+        with torch.enable_grad():
+            tokens = self.tokens(share).requires_grad_()
+            context = split_patches(_bottleneck(self.model.bottleneck, tokens), _SIDE)[seen]
+        of_result = self._of_result(context.detach(), seen, share, (len(rows), len(columns)), inside)
+        of_image: dict[int, Tensor] = {}  # past the bottleneck
+        of_context: list[Tensor] = []
+        for chunk in self.chunks(range(len(seen))):
+            numbers = [seen[i] for i in chunk]
+            with torch.enable_grad():
+                patches = self.patches(numbers, share).requires_grad_()
+                near = context[chunk].detach().requires_grad_()
+                result = self.restore(patches, near)
+            image, tokens_of = torch.autograd.grad(result, (patches, near), of_result[chunk].to(result))
+            of_image.update(zip(numbers, image, strict=True))
+            of_context.append(tokens_of)
+        (of_tokens,) = torch.autograd.grad(context, tokens, torch.cat(of_context))
+        del context, of_context, of_result
+        of_tokens = split_patches(of_tokens, _SIDE)
+
+        for chunk in self.chunks(range(self.count)):
+            with torch.enable_grad():
+                patches = self.patches(chunk, share).requires_grad_()
+                last = self.model.encode(patches)[-1]
+            (gradient,) = torch.autograd.grad(last, patches, of_tokens[chunk])
+            for number, value in zip(chunk, gradient, strict=True):
+                value = value + of_image.pop(number, 0.0)
+                value = value.to(total).nan_to_num(nan=0.0).flatten(1)
+                total.view(3, -1).index_add_(1, self.pixels(number), value)
+                yield
+
+    def _of_result(
+        self, context: Tensor, seen: list[int], share: float, grid: tuple[int, int], window: tuple[int, int, int]
+    ) -> Tensor:
+        """The gradient (T, 3, 256, 256) of the score with respect to the results of the T patches `seen`.
+
+        Args:
+            grid: rows and columns of these patches.
+            window: where it is among them.
+        """
+        top, left, side = window
+        with torch.no_grad():
+            found = [
+                self.restore(self.patches([seen[i] for i in chunk], share), context[chunk]).to(self.hazy)
+                for chunk in self.chunks(range(len(seen)))
+            ]
+        with torch.enable_grad():
+            result = join_patches(torch.cat(found), *grid).requires_grad_()
+            score = window_score(result[0, :, top : top + side, left : left + side])
+        return split_patches(torch.autograd.grad(score, result)[0])
+
+
+def _padded_positions(size: int) -> Tensor:
+    """Of each row of a padded image, which row of the image with `size` rows it repeats."""
+    line = torch.arange(size, dtype=torch.float64)[:, None].expand(1, 1, -1, PATCH)
+    return pad_to_patches(line)[0, 0, :, 0].long()
+
+
+def _bottleneck(bottleneck: Bottleneck, x: Tensor) -> Tensor:
+    """`bottleneck(x)` that keeps only the tokens between the halves of layers, and computes the rest again when needed."""
+
+    def again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+    block = bottleneck.hyper.block if bottleneck.hyper else 0
+
+    def attend(layer: BottleneckLayer, tokens: Tensor, draw: HyperDraw | None) -> Tensor:
+        return tokens + layer.attention(layer.norm1(tokens), draw, block)
+
+    tokens = bottleneck.embed(x)
+    for layer, draw in zip(bottleneck.layers, bottleneck.draw(len(x), tokens.shape[1]), strict=True):
+        assert isinstance(layer, BottleneckLayer)
+        if draw is not None:
+            draw = HyperDraw(draw.projections.to(x.device), draw.samples.to(x.device))
+        tokens = again(attend, layer, tokens, draw)
+        tokens = torch.cat([again(layer.feed_forward, part) for part in tokens.split(_TOKENS, 1)], 1)
+    return tokens.transpose(1, 2).reshape(x.shape)
