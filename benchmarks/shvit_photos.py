@@ -1,11 +1,8 @@
 """Makes the pictures on which the bundled SHViT learned from its teacher: tiles of free photos and photographed objects.
 
-    apt-get download mate-backgrounds gnome-backgrounds plasma-workspace-wallpapers ukui-wallpapers lomiri-wallpapers-16.04 \\
-        lomiri-wallpapers-20.04 palapeli-data tuxpaint-data tuxpaint-stamps-default gcompris-qt-data
-    for file in *.deb; do dpkg -x $file unpacked/${file%%_*}; done
-    python -m benchmarks.shvit_photos unpacked data/shvit_photos
+    python -m benchmarks.shvit_photos unpacked data/shvit_photos     # benchmarks/free_photos.py says how to get `unpacked`
 
-Every source is from Debian's main archive, so its licence is free; the tiles are not redistributed. One source in ten (by the
+The tiles are not redistributed. One source in ten (by the
 hash of its name) gives tiles to `val/` only. The result is an image folder, `train/<group>/<tile>.jpg`; the groups are names of
 folders, not labels to learn. Photos of scikit-image, scikit-learn and Gradio stay out: they are what the model is tested on.
 """
@@ -14,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
-import re
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,60 +21,12 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
+from .free_photos import NOT_PHOTOS, Source, photo_files, resource_files
+
 STAMPS = (
     *("animals", "clothes", "food", "household", "hobbies", "military", "people", "plants", "space", "sports", "town"),
     *("vehicles", "seasonal"),
 )
-NOT_PHOTOS = re.compile(
-    r"cartoon|flags|roadsigns|grid|jigsaw|worldmap|frame_|tux_|screenshot|captures|/ui/|/icons/|abstract"
-)
-FROM_GCOMPRIS = (
-    *("categorization", "explore_monuments", "erase", "details", "explore_world_animals", "explore_world_music"),
-    *("explore_farm_animals", "paintings", "chronos", "clickgame", "instruments"),
-)
-IMAGES_INSIDE = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xe0\xe1\xdb]|\x89PNG\r\n\x1a\n", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture: a file, or a part of one (Qt's resource files hold pictures one after the other, as they are)."""
-
-    name: str
-    path: Path
-    start: int = 0
-
-    @property
-    def held_out(self) -> bool:
-        return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 10 == 0
-
-    def open(self) -> Image.Image:
-        image = Image.open(io.BytesIO(self.path.read_bytes()[self.start :]))
-        image.load()
-        return image
-
-
-def photo_files(root: Path) -> Iterator[Source]:
-    """Desktop backgrounds and puzzles, the largest copy of each."""
-    largest: dict[Path | str, tuple[int, Path]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or NOT_PHOTOS.search(str(path)):
-            continue
-        if "stamps" in path.parts or "doc" in path.parts or ("tuxpaint" in path.parts and "starters" not in path.parts):
-            continue
-        key = path.parents[1] if path.parent.name.startswith("images") else path
-        size = path.stat().st_size
-        if size > 40_000 and size > largest.get(key, (0, path))[0]:
-            largest[key] = (size, path)
-    for _, path in largest.values():
-        yield Source(str(path.relative_to(root)), path)
-
-
-def resource_files(root: Path) -> Iterator[Source]:
-    """Pictures inside gcompris' resource files."""
-    for path in sorted(root.rglob("*.rcc")):
-        if path.stem in FROM_GCOMPRIS:
-            for found in IMAGES_INSIDE.finditer(path.read_bytes()):
-                yield Source(f"{path.stem}@{found.start()}", path, found.start())
 
 
 def stamp_files(root: Path) -> Iterator[Source]:

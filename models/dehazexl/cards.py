@@ -63,4 +63,18 @@ CARDS = (
         limits=f"Its weights do not give the paper's numbers. {_LIMITS}",
         citation=_CITATION,
     ),
+    ModelCard(
+        name="dehazexl_nano",
+        task="dehaze",
+        summary="A narrow DehazeXL of our own that gives a gain and an offset per pixel and colour in place of a residual; with the "
+        "only weights that come with visionzoo.",
+        inputs=_INPUTS,
+        outputs=_OUTPUTS,
+        params=5_088_069,
+        paper=_PAPER,
+        code=_CODE,
+        code_license="none stated",
+        limits=_LIMITS,
+        citation=_CITATION,
+    ),
 )

@@ -100,7 +100,7 @@ class DecoderStage(nn.Module):
 
 
 class SwinDecoder(nn.Module):
-    """The bottleneck's map of each patch and the encoder's four maps -> what to add to the patch (P, 3, 256, 256).
+    """The bottleneck's map of each patch and the encoder's four maps -> `channels` values per pixel (P, channels, 256, 256).
 
     Stage 0 is the deepest. No patch knows of another.
     """
@@ -112,6 +112,7 @@ class SwinDecoder(nn.Module):
         heads: Sequence[int],
         upsample: Upsampling = "transposed",
         drop_path: float = 0.0,
+        channels: int = 3,
     ):
         super().__init__()
         rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
@@ -122,7 +123,7 @@ class SwinDecoder(nn.Module):
             stop -= depth
         self.stages = nn.ModuleList(stages)
         self.up_x2 = Upsample(embed_dim // 2, embed_dim // 8, upsample)
-        self.output = nn.Linear(embed_dim // 8, 3, bias=False)
+        self.output = nn.Linear(embed_dim // 8, channels, bias=False)
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """
@@ -137,12 +138,12 @@ class SwinDecoder(nn.Module):
 
     @torch.no_grad()
     def fuse_output(self) -> None:
-        """Join the last two layers, which are linear, into one: 3 channels instead of 12 at full size. Changes itself."""
+        """Join the last two layers, which are linear, into one, with no wide map at full size. Changes itself."""
         last = self.up_x2
         if last.bias is None or not isinstance(self.output, nn.Linear):
             return  # a norm stands between, or they are joined already
-        mix = self.output.weight  # (3, C / 8)
-        fused = Upsample(last.weight.shape[1], 3, "transposed").to(mix)
+        mix = self.output.weight  # (channels, C / 8)
+        fused = Upsample(last.weight.shape[1], len(mix), "transposed").to(mix)
         fused.weight.copy_((mix @ last.weight.unflatten(0, (4, -1))).flatten(0, 1))
         assert fused.bias is not None
         fused.bias.copy_(mix @ last.bias)

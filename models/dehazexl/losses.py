@@ -30,3 +30,19 @@ def restoration_loss(prediction: Tensor, clear: Tensor) -> RestorationLoss:
     difference = torch.fft.fft2((prediction - clear).float())  # the transform is linear
     frequency = torch.view_as_real(difference).abs().mean()
     return RestorationLoss(spatial + frequency, spatial, frequency)
+
+
+def seam_loss(prediction: Tensor, clear: Tensor, patch: int = 256) -> Tensor:
+    """Mean absolute error of the differences across the borders of patches: 0 where borders do not show. Ours.
+
+    Args:
+        prediction, clear: (B, 3, H, W).
+        patch: side of a patch in pixels; an image of one patch gives 0.
+    """
+    error = prediction - clear
+    steps = [
+        (error[..., patch::patch, :] - error[..., patch - 1 : -1 : patch, :]).flatten(),
+        (error[..., patch::patch] - error[..., patch - 1 : -1 : patch]).flatten(),
+    ]
+    jumps = torch.cat(steps)
+    return jumps.abs().mean() if len(jumps) else error.sum() * 0

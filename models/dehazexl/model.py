@@ -44,6 +44,9 @@ class DehazeXLConfig:
             of.
         attention: of the bottleneck: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
             code; one token is 32 x 32 pixels.
+        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or an "affine" map of its colours,
+            a gain and an offset per pixel and colour, as the scattering model has it: what a narrow decoder need not
+            carry is the image's detail. Ours; new networks begin as the identity.
         lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
         drop_path: highest rate at which training skips a block.
     """
@@ -58,6 +61,7 @@ class DehazeXLConfig:
     decoder_heads: tuple[int, ...] = (24, 12, 6, 3)
     upsample: Upsampling = "transposed"
     attention: Literal["exact", "lsh"] = "exact"
+    reconstruction: Literal["residual", "affine"] = "residual"
     lsh_projections: int = 7
     lsh_block: int = 256
     lsh_samples: int = 256
@@ -86,6 +90,8 @@ class DehazeXLConfig:
             raise InputError(f"upsample is 'transposed' or 'shuffle', got {self.upsample!r}")
         if self.attention not in ("exact", "lsh"):
             raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
+        if self.reconstruction not in ("residual", "affine"):
+            raise InputError(f"reconstruction is 'residual' or 'affine', got {self.reconstruction!r}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
             raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens are at least 1")
         if not 0 <= self.drop_path < 1:
@@ -143,15 +149,25 @@ class DehazeXL(nn.Module):
         self.config = c = config
         self.encoder = SwinV2Encoder(c.embed_dim, c.depths, c.heads, c.drop_path)
         self.bottleneck = Bottleneck(c.dim, c.bottleneck_depth, c.bottleneck_heads, c.mlp_ratio, c.hyper)
-        self.decoder = SwinDecoder(c.embed_dim, c.decoder_depths, c.decoder_heads, c.upsample, c.drop_path)
+        channels = 3 if c.reconstruction == "residual" else 6
+        self.decoder = SwinDecoder(c.embed_dim, c.decoder_depths, c.decoder_heads, c.upsample, c.drop_path, channels)
+        if c.reconstruction == "affine":
+            nn.init.zeros_(self.decoder.output.weight)
 
     def encode(self, patches: Tensor) -> list[Tensor]:
         """(P, 3, 256, 256) -> maps (P, C, 64, 64), (P, 2C, 32, 32), (P, 4C, 16, 16), (P, 8C, 8, 8)."""
         return self.encoder(patches)
 
     def decode(self, context: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """The bottleneck's map of each patch (P, 8C, 8, 8) and `encode`'s maps -> what to add to the patches (P, 3, 256, 256)."""
+        """The bottleneck's map of each patch (P, 8C, 8, 8) and `encode`'s maps -> `restore`'s change (P, 3 or 6, 256, 256)."""
         return self.decoder(context, maps)
+
+    def restore(self, x: Tensor, change: Tensor) -> Tensor:
+        """Hazy pixels (B, 3, h, w) and what `decode` gave for them -> clear ones."""
+        if self.config.reconstruction == "residual":
+            return x + change
+        gain, offset = change.chunk(2, 1)
+        return x + gain * x + offset
 
     def forward(
         self,
@@ -184,12 +200,12 @@ class DehazeXL(nn.Module):
 
         maps = [run(self.encoder, chunk) for chunk in split_patches(padded).split(patches_at_once)]
         context = self.bottleneck(join_patches(torch.cat([last[-1] for last in maps]), rows, columns), draws)
-        residuals: list[Tensor] = []
+        changes: list[Tensor] = []
         for number, chunk in enumerate(split_patches(context, PATCH // TOKEN).split(patches_at_once)):
-            residuals.append(run(self.decoder, chunk, maps[number]))
+            changes.append(run(self.decoder, chunk, maps[number]))
             maps[number] = []  # each is read once
-        residual = join_patches(torch.cat(residuals), rows, columns)
-        return x + residual[..., : x.shape[2], : x.shape[3]]
+        change = join_patches(torch.cat(changes), rows, columns)
+        return self.restore(x, change[..., : x.shape[2], : x.shape[3]])
 
     @property
     def is_fused(self) -> bool:
@@ -208,7 +224,20 @@ class DehazeXL(nn.Module):
         return fused
 
 
-VARIANTS = {"dehazexl": DehazeXLConfig(), "dehazexl_dam": DehazeXLConfig(upsample="shuffle")}
+VARIANTS = {
+    "dehazexl": DehazeXLConfig(),
+    "dehazexl_dam": DehazeXLConfig(upsample="shuffle"),
+    "dehazexl_nano": DehazeXLConfig(
+        embed_dim=24,
+        depths=(2, 2, 2, 2),
+        heads=(1, 2, 4, 8),
+        bottleneck_heads=4,
+        decoder_depths=(1, 1, 1, 1),
+        decoder_heads=(8, 4, 2, 1),
+        reconstruction="affine",
+        drop_path=0.0,
+    ),
+}
 
 
 def build(name: str, **overrides: Any) -> DehazeXL:

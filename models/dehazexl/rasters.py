@@ -1,0 +1,159 @@
+"""Pictures of any type as DehazeXL's source and sink: 8 and 16 bits, floats, grey, extra bands, alpha, missing parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visionzoo.errors import InputError
+from visionzoo.io.raster import Raster, RasterWriter, Window
+
+_SAMPLES = 256
+"""Windows that are looked at for the limits of a large image."""
+_TAIL = 0.0005
+"""Share of values beyond each of the limits that are found."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How stored values become [0, 1] and back: `low` is 0 and `high` is 1. Values outside stay, unless the type ends there."""
+
+    low: float
+    high: float
+    dtype: np.dtype
+
+    def to_unit(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy((values.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low))
+
+    def from_unit(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        values = values * np.float32(self.high - self.low) + np.float32(self.low)
+        if np.issubdtype(self.dtype, np.integer):
+            limits = np.iinfo(self.dtype)
+            values = np.round(np.clip(values, limits.min, limits.max))
+        return values.astype(self.dtype)
+
+
+def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = None) -> Scaling:
+    """8 bits are 0 to 255. Others are what the picture uses of their range: nearly all its values, looked for in up to 256
+    windows; floats within [0, 1] are taken as they are.
+
+    Args:
+        limits: the values to take for black and white instead.
+
+    Raises:
+        InputError: limits that are none, or a picture without a valid pixel or of one value only.
+    """
+    raster = picture.raster
+    if limits is not None:
+        if not limits[0] < limits[1]:
+            raise InputError(
+                f"limits are the values of black and white, the lower first; got {limits[0]:g}, {limits[1]:g}"
+            )
+        return Scaling(*limits, raster.dtype)
+    if raster.dtype == np.uint8:
+        return Scaling(0, 255, raster.dtype)
+    found = [values for window in sample_windows(raster) if len(values := picture.valid_values(window))]
+    if not found:
+        raise InputError(f"{raster.path}: has no valid pixel (all are missing, NaN or transparent)")
+    values = np.concatenate(found)
+    low, high = (float(v) for v in np.quantile(values, (_TAIL, 1 - _TAIL)))
+    if np.issubdtype(raster.dtype, np.floating) and values.min() >= 0 and 0.05 < high <= 1:
+        low, high = 0.0, 1.0
+    if not low < high:
+        low, high = low - 0.5, low + 0.5  # one value everywhere: any scale does
+    return Scaling(low, high, raster.dtype)
+
+
+def sample_windows(raster: Raster) -> Iterator[Window]:
+    """Windows of up to 256 x 256 pixels: all of them, or evenly spaced ones of a large image."""
+    rows, columns = -(-raster.height // 256), -(-raster.width // 256)
+    every = max(1, rows * columns // _SAMPLES)
+    for number in range(0, rows * columns, every):
+        top, left = 256 * (number // columns), 256 * (number % columns)
+        yield Window(top, left, min(256, raster.height - top), min(256, raster.width - left))
+
+
+class RasterPicture:
+    """A raster as a source. One or two bands are grey (and alpha); of more, three are the colours.
+
+    Args:
+        raster: open.
+        bands: which three bands (or one) are red, green and blue, from 0; others are left as they are. None: the first
+            three that are not alpha, or the first.
+        limits: see `find_scaling`.
+    """
+
+    def __init__(self, raster: Raster, bands: tuple[int, ...] | None = None, limits: tuple[float, float] | None = None):
+        self.raster, self.height, self.width = raster, raster.height, raster.width
+        plain = [band for band in range(raster.bands) if band != raster.alpha]
+        if bands is None:
+            bands = tuple(plain[:3] if len(plain) >= 3 else plain[:1])
+        if len(bands) not in (1, 3) or not all(0 <= band < raster.bands for band in bands):
+            raise InputError(
+                f"{raster.path}: has bands 0 to {raster.bands - 1}; bands names three of them (red, green, blue) or one, "
+                f"got {', '.join(map(str, bands)) or 'none'}"
+            )
+        self.bands = list(bands)
+        self.partial = raster.nodata is not None or raster.alpha is not None or np.issubdtype(raster.dtype, np.floating)
+        self.scaling = find_scaling(self, limits)
+
+    def valid(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+        """(h, w, bands) -> (h, w), where there is a picture: not no-data in every colour, not NaN in any, not transparent."""
+        colours = pixels[..., self.bands]
+        there = np.ones(pixels.shape[:2], bool)
+        if np.issubdtype(pixels.dtype, np.floating):
+            there &= np.isfinite(colours).all(-1)
+        if self.raster.nodata is not None and not np.isnan(self.raster.nodata):
+            there &= (colours != np.asarray(self.raster.nodata).astype(pixels.dtype)).any(-1)
+        if self.raster.alpha is not None:
+            there &= pixels[..., self.raster.alpha] > 0
+        return there
+
+    def valid_values(self, window: Window) -> NDArray[np.float64]:
+        """Some of the colour values of a window, without missing ones."""
+        pixels = self.raster.read(window)[::4, ::4]
+        return pixels[self.valid(pixels)][:, self.bands].astype(np.float64).ravel()
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor | None:
+        pixels = self.raster.read(Window(top, left, height, width))
+        colours = self.scaling.to_unit(np.ascontiguousarray(pixels[..., self.bands].transpose(2, 0, 1)))
+        if self.partial:
+            there = torch.from_numpy(self.valid(pixels))
+            if not there.any():
+                return None
+            if not there.all():  # the network sees the mean there
+                mean = colours[:, there].mean(1)
+                colours = torch.where(there, colours, mean[:, None, None])
+        return colours.expand(3, -1, -1) if len(self.bands) == 1 else colours
+
+
+class RasterResult:
+    """A raster writer as a sink. Other bands, alpha and missing parts are the source's."""
+
+    def __init__(self, picture: RasterPicture, writer: RasterWriter):
+        self.picture, self.writer = picture, writer
+        self.whole = not picture.partial and len(picture.bands) == picture.raster.bands
+
+    def write(self, top: int, left: int, pixels: Tensor) -> None:
+        colours = pixels.mean(0, keepdim=True) if len(self.picture.bands) == 1 else pixels
+        values = self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy())
+        if not self.whole:
+            held = self.picture.raster.read(Window(top, left, *values.shape[:2])).copy()
+            there = self.picture.valid(held)
+            held[..., self.picture.bands] = np.where(there[..., None], values, held[..., self.picture.bands])
+            values = held
+        self.writer.write(top, left, np.ascontiguousarray(values))
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        values = self.writer.read(Window(top, left, height, width))[..., self.picture.bands]
+        colours = self.picture.scaling.to_unit(np.ascontiguousarray(values.transpose(2, 0, 1)))
+        return colours.nan_to_num().expand(3, -1, -1)
+
+    def keep(self, top: int, left: int, height: int, width: int) -> None:
+        self.writer.write(top, left, self.picture.raster.read(Window(top, left, height, width)))
