@@ -1,0 +1,217 @@
+"""Quality of a picture against its reference: PSNR and SSIM, also of pictures too large for memory.
+
+SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004): gaussian window of 11 pixels with sigma
+1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, every channel by itself, mean over the pixels whose window
+lies inside the picture. All sums are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visionzoo.errors import InputError
+
+WINDOW = 11
+"""Side of the SSIM window in pixels."""
+
+HALO = WINDOW // 2
+SIGMA, K1, K2 = 1.5, 0.01, 0.03
+
+ReadWindow = Callable[[int, int, int, int], Any]
+"""(top, left, height, width) -> that part of a picture, (height, width, 3): uint8, or float in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How close a picture is to its reference.
+
+    Attributes:
+        psnr: in dB, infinite for equal pictures.
+        ssim: at most 1, which is reached by equal pictures.
+    """
+
+    psnr: float
+    ssim: float
+
+
+def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB, infinite for equal pictures; of a batch the mean over its pictures.
+
+    Args:
+        prediction: tensor (3, H, W) or (B, 3, H, W), or array (H, W, 3): uint8, or float in [0, 1].
+        reference: the same, on the same device; one of the two may be uint8 and the other float.
+
+    Raises:
+        InputError: another shape or type, two sizes, or values outside [0, 1].
+    """
+    ours, theirs = _pair(prediction, reference)
+    values = []
+    for one, other in zip(ours, theirs, strict=True):
+        height, width = one.shape[-2:]
+        total = sum(
+            _squared_error(_unit(one[:, rows, columns]), _unit(other[:, rows, columns]))
+            for rows, columns in _tiles(height, width, 1024)
+        )
+        values.append(_decibel(total / (3 * height * width)))
+    return math.fsum(values) / len(values)
+
+
+def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
+    """Structural similarity, at most 1; of a batch the mean over its pictures.
+
+    Arguments and errors are those of `psnr`; in addition both sides have to be at least 11 pixels.
+    """
+    ours, theirs = _pair(prediction, reference)
+    height, width = ours.shape[-2:]
+    values = [
+        quality(_reader(one), _reader(other), height, width).ssim for one, other in zip(ours, theirs, strict=True)
+    ]
+    return math.fsum(values) / len(values)
+
+
+def quality(
+    read_prediction: ReadWindow, read_reference: ReadWindow, height: int, width: int, tile: int = 1024
+) -> Quality:
+    """PSNR and SSIM of a picture that is read tile by tile; the same numbers as from the whole picture.
+
+    Memory: about 300 bytes a pixel of one tile.
+
+    Args:
+        read_prediction: gives windows of the picture, each a tile with up to 5 pixels around it.
+        read_reference: gives the same windows of the reference.
+        height, width: of both, in pixels, at least 11.
+        tile: side of the tiles in pixels, at least 1.
+
+    Raises:
+        InputError: a picture smaller than 11 pixels, a window of another shape or type, or values outside [0, 1].
+    """
+    if min(height, width) < WINDOW:
+        raise InputError(
+            f"SSIM needs {WINDOW} x {WINDOW} pixels or more, got {height} x {width}; compare larger pictures, or use PSNR alone"
+        )
+    if tile < 1:
+        raise InputError(f"tile is {tile}, expected at least 1")
+    error = similarity = 0.0
+    for rows, columns in _tiles(height, width, tile):
+        top, left = max(rows.start - HALO, 0), max(columns.start - HALO, 0)
+        window = (top, left, min(rows.stop + HALO, height) - top, min(columns.stop + HALO, width) - left)
+        ours = _window("prediction", read_prediction, window)
+        theirs = _window("reference", read_reference, window)
+        own = (
+            slice(None),
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
+        )
+        error += _squared_error(ours[own], theirs[own])
+        if min(window[2:]) >= WINDOW:  # else the tile lies within 5 pixels of the border: no window is centred in it
+            similarity += float(_similarity(ours, theirs).sum())
+    centres = 3 * (height - 2 * HALO) * (width - 2 * HALO)
+    return Quality(_decibel(error / (3 * height * width)), similarity / centres)
+
+
+def _tiles(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]:
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
+
+
+def _decibel(mean_squared_error: float) -> float:
+    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
+
+
+def _squared_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).square().sum())
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """The SSIM of each pixel whose window lies inside: (3, H, W) float64 twice -> (3, H - 10, W - 10)."""
+    mean_x, mean_y = _smooth(x), _smooth(y)
+    squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
+    variances = _smooth(x.square() + y.square()) - squares
+    covariance = _smooth(x * y) - product
+    c1, c2 = K1**2, K2**2
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+
+def _smooth(image: Tensor) -> Tensor:
+    """Gaussian means over windows that lie inside: (3, H, W) -> (3, H - 10, W - 10)."""
+    weights = [math.exp(-0.5 * (place / SIGMA) ** 2) for place in range(-HALO, HALO + 1)]
+    weights = [weight / sum(weights) for weight in weights]
+    for axis in (1, 2):  # sums of shifted pictures: several times faster on a CPU than a convolution in float64
+        length = image.shape[axis] - 2 * HALO
+        total = image.narrow(axis, 0, length) * weights[0]
+        for start, weight in enumerate(weights[1:], start=1):
+            total.add_(image.narrow(axis, start, length), alpha=weight)
+        image = total
+    return image
+
+
+# What is accepted
+
+
+def _pair(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Both as (B, 3, H, W), values untouched."""
+    ours, theirs = _batch("prediction", prediction), _batch("reference", reference)
+    if ours.shape != theirs.shape:
+        raise InputError(
+            f"prediction has shape {tuple(prediction.shape)} and reference {tuple(reference.shape)}; crop or resize one of them"
+        )
+    return ours, theirs
+
+
+def _batch(name: str, image: Tensor | np.ndarray) -> Tensor:
+    if isinstance(image, np.ndarray):
+        values, wanted = _from_numpy(image), "(H, W, 3)"
+        values = values.permute(2, 0, 1)[None] if values.ndim == 3 else values
+    else:
+        values, wanted = image, "(3, H, W) or (B, 3, H, W)"
+        values = values[None] if values.ndim == 3 else values
+    if values.ndim != 4 or values.shape[1] != 3 or not values.numel():
+        raise InputError(f"{name} has shape {tuple(image.shape)}, expected {wanted}")
+    return values
+
+
+def _reader(image: Tensor) -> ReadWindow:
+    """Windows of a (3, H, W) picture in memory."""
+    return lambda top, left, height, width: image[:, top : top + height, left : left + width].permute(1, 2, 0)
+
+
+def _window(name: str, read: ReadWindow, window: tuple[int, int, int, int]) -> Tensor:
+    """One window as (3, h, w) float64."""
+    values = read(*window)
+    values = _from_numpy(values) if isinstance(values, np.ndarray) else values
+    if tuple(values.shape) != (*window[2:], 3):
+        raise InputError(
+            f"the {name}'s window at row {window[0]}, column {window[1]} has shape {tuple(values.shape)}, "
+            f"expected {(*window[2:], 3)}"
+        )
+    return _unit(values.permute(2, 0, 1))
+
+
+def _from_numpy(values: np.ndarray) -> Tensor:
+    if values.dtype != np.uint8 and values.dtype.kind != "f":
+        raise InputError(f"pixels are {values.dtype}, expected uint8, or floats in [0, 1]; convert them first")
+    return torch.from_numpy(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Float64 in [0, 1]."""
+    if values.dtype == torch.uint8:
+        return _double(values) / 255
+    if not values.is_floating_point():
+        raise InputError(f"pixels are {values.dtype}, expected torch.uint8, or floats in [0, 1]; convert them first")
+    low, high = (float(value) for value in values.detach().aminmax())
+    if not (low >= 0 and high <= 1):  # also refuses NaN
+        raise InputError(f"pixels range from {low:.6g} to {high:.6g}, expected [0, 1]; clamp them, or divide by 255")
+    return _double(values.detach())
+
+
+def _double(values: Tensor) -> Tensor:
+    return (values.cpu() if values.device.type == "mps" else values).double()  # Apple's GPUs know no float64
