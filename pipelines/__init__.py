@@ -9,6 +9,12 @@ register_pipeline(
     summary="say what pictures show: the most probable classes, with their probabilities",
 )
 register_pipeline(
+    "dehaze",
+    factory="visionzoo.pipelines.dehaze:DehazePipeline",
+    command="visionzoo.pipelines.commands.dehaze:app",
+    summary="take haze off pictures of any size and off videos",
+)
+register_pipeline(
     "retrieve",
     factory="visionzoo.pipelines.retrieve:RetrievePipeline",
     command="visionzoo.pipelines.commands.retrieve:app",

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from visionzoo.config import as_dict
 from visionzoo.devices import pick_device, pick_dtype
-from visionzoo.errors import InputError, VisionZooError
+from visionzoo.errors import InputError
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import load_image
 from visionzoo.io.raster import RasterWriter, open_raster
@@ -36,7 +36,7 @@ from visionzoo.weights import fetch, fingerprint, save_safetensors
 
 from ..models.dehazexl import DehazeXL
 from ..models.dehazexl.rasters import RasterPicture, RasterResult
-from ..models.dehazexl.streaming import PATCH, Grid, Held, Restart, StreamedDehaze, StreamOptions
+from ..models.dehazexl.streaming import Grid, Held, Restart, StreamedDehaze, StreamOptions
 
 DEFAULT_MODEL = "dehazexl_nano"
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image

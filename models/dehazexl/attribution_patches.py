@@ -16,10 +16,11 @@ from tqdm.auto import tqdm
 
 from .bottleneck import Bottleneck, BottleneckLayer, HyperDraw
 from .encoder import PATCH
-from .model import TOKEN, DehazeXL, join_patches, pad_to_patches, split_patches
+from .model import TOKEN, DehazeXL, join_patches, split_patches
+from .streaming import Grid, Held, StreamedDehaze, StreamOptions, mirrored
 
 _SIDE = PATCH // TOKEN
-_TOKENS = 8192  # at once through an MLP of the bottleneck, which is wide inside
+_TOKENS = 2048  # at once through an MLP of the bottleneck, which is wide inside
 
 
 def window_score(seen: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ def mean_gradient(
         walk = PatchWalk(model, hazy, clear, patches_at_once)
         total = torch.zeros_like(walk.hazy)
         with tqdm(
-            total=steps * walk.count, desc="attribution", unit="patch", disable=None if progress else True
+            total=steps * walk.grid.count, desc="attribution", unit="patch", disable=None if progress else True
         ) as bar:
             for i in range(1, steps + 1):
                 for _ in walk.add_gradient(total, i / steps, window):
@@ -56,16 +57,10 @@ def mean_gradient(
 
 def restored(model: DehazeXL, hazy: Tensor, patches_at_once: int) -> Tensor:
     """(3, H, W) -> the same; what the network makes of one image, patch by patch."""
-    with torch.inference_mode(False), torch.no_grad(), frozen(model):
-        walk = PatchWalk(model, hazy, hazy, patches_at_once)
-        context = split_patches(model.bottleneck(walk.tokens(1.0)), _SIDE)
-        out = torch.empty_like(walk.hazy)
-        for chunk in walk.chunks(range(walk.count)):
-            for number, result in zip(chunk, walk.restore(walk.patches(chunk, 1.0), context[chunk]), strict=True):
-                row, column = (PATCH * i for i in divmod(number, walk.columns))
-                inside = out[:, row : row + PATCH, column : column + PATCH]
-                inside.copy_(result[:, : inside.shape[1], : inside.shape[2]])
-    return out
+    with torch.inference_mode(False), frozen(model):
+        held = Held(hazy)
+        StreamedDehaze(model, StreamOptions(patches_at_once))(held, held.sink)
+    return held.out
 
 
 @contextmanager
@@ -97,10 +92,7 @@ class PatchWalk:
         """
         self.model, self.at_once = model, patches_at_once
         self.hazy, self.clear = hazy.contiguous(), clear.contiguous()
-        self.width = hazy.shape[2]
-        self.row_of, self.column_of = (_padded_positions(size).to(hazy.device) for size in hazy.shape[1:])
-        self.rows, self.columns = len(self.row_of) // PATCH, len(self.column_of) // PATCH
-        self.count = self.rows * self.columns
+        self.grid = Grid(*hazy.shape[1:])
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
 
@@ -110,9 +102,9 @@ class PatchWalk:
 
     def pixels(self, number: int) -> Tensor:
         """(256 * 256,): the pixels of the image, numbered row by row, that patch `number` shows."""
-        row, column = (PATCH * i for i in divmod(number, self.columns))
-        rows = self.row_of[row : row + PATCH, None]
-        return (rows * self.width + self.column_of[column : column + PATCH]).flatten()
+        top, left = self.grid.corner(number)
+        rows, columns = mirrored(top, self.grid.height), mirrored(left, self.grid.width)
+        return torch.from_numpy(rows[:, None] * self.grid.width + columns).flatten().to(self.hazy.device)
 
     def patches(self, numbers: list[int], share: float) -> Tensor:
         """(n, 3, 256, 256) of (1 - share) * clear + share * hazy, on the network's device."""
@@ -126,8 +118,8 @@ class PatchWalk:
     @torch.no_grad()
     def tokens(self, share: float) -> Tensor:
         """(1, C, h, w): what the encoder tells the bottleneck of the whole image."""
-        found = [self.model.encode(self.patches(chunk, share))[-1] for chunk in self.chunks(range(self.count))]
-        return join_patches(torch.cat(found), self.rows, self.columns)
+        found = [self.model.encode(self.patches(chunk, share))[-1] for chunk in self.chunks(range(self.grid.count))]
+        return join_patches(torch.cat(found), self.grid.rows, self.grid.columns)
 
     def restore(self, patches: Tensor, context: Tensor) -> Tensor:
         """Hazy patches (n, 3, 256, 256) and the bottleneck's maps of them (n, C, 8, 8) -> clear patches."""
@@ -138,7 +130,7 @@ class PatchWalk:
         top, left, side = window
         rows = range(top // PATCH, (top + side - 1) // PATCH + 1)
         columns = range(left // PATCH, (left + side - 1) // PATCH + 1)
-        seen = [row * self.columns + column for row in rows for column in columns]
+        seen = [row * self.grid.columns + column for row in rows for column in columns]
         inside = (top - rows[0] * PATCH, left - columns[0] * PATCH, side)
 
         with torch.enable_grad():
@@ -160,7 +152,7 @@ class PatchWalk:
         del context, of_context, of_result
         of_tokens = split_patches(of_tokens, _SIDE)
 
-        for chunk in self.chunks(range(self.count)):
+        for chunk in self.chunks(range(self.grid.count)):
             with torch.enable_grad():
                 patches = self.patches(chunk, share).requires_grad_()
                 last = self.model.encode(patches)[-1]
@@ -190,12 +182,6 @@ class PatchWalk:
             result = join_patches(torch.cat(found), *grid).requires_grad_()
             score = window_score(result[0, :, top : top + side, left : left + side])
         return split_patches(torch.autograd.grad(score, result)[0])
-
-
-def _padded_positions(size: int) -> Tensor:
-    """Of each row of a padded image, which row of the image with `size` rows it repeats."""
-    line = torch.arange(size, dtype=torch.float64)[:, None].expand(1, 1, -1, PATCH)
-    return pad_to_patches(line)[0, 0, :, 0].long()
 
 
 def _bottleneck(bottleneck: Bottleneck, x: Tensor) -> Tensor:

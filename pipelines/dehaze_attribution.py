@@ -1,0 +1,90 @@
+"""Which pixels of a hazy picture a window of the dehazed one depends on: as a picture, or as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from visionzoo.errors import InputError
+from visionzoo.io.files import atomic_path, check_output, record, write_json
+from visionzoo.io.image import load_image
+
+from ..models.dehazexl import attribution_map, attribution_picture
+from .dehaze import DehazePipeline
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".npz")
+
+
+def attribute_file(
+    pipe: DehazePipeline,
+    image: Path,
+    output: Path,
+    window: tuple[int, int, int, int],
+    clear: Path | None = None,
+    steps: int = 20,
+    derivative: Literal["exact", "official"] = "exact",
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the attribution map of a picture file.
+
+    Args:
+        window: first row, first column, height and width in the result.
+        clear: the same view without haze; None takes the network's own result.
+
+    Returns:
+        What is recorded beside the map.
+
+    Raises:
+        InputError: files that cannot be read or do not fit, or a window outside the picture.
+    """
+    check_output(output, overwrite=overwrite)
+    hazy = load_image(image)
+    baseline = None if clear is None else load_image(clear)
+    if baseline is not None and baseline.shape != hazy.shape:
+        raise InputError(
+            f"{clear}: is {baseline.shape[1]} x {baseline.shape[0]}, but {image} is {hazy.shape[1]} x {hazy.shape[0]}"
+        )
+    found = attribution_map(
+        pipe.network.to(pipe.device).float(),
+        _tensor(hazy),
+        None if baseline is None else _tensor(baseline),
+        window,
+        steps=steps,
+        derivative=derivative,
+        progress=progress,
+    )
+    saliency = found.saliency.numpy()
+    with atomic_path(output) as temporary:
+        if output.suffix.lower() == ".npz":
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, saliency=saliency, values=found.values.numpy())
+        else:
+            Image.fromarray(attribution_picture(hazy, saliency, window)).save(temporary, quality=95)
+    top, left, height, width = window
+    facts = {
+        "image": str(image),
+        "clear": None if clear is None else str(clear),
+        "region": {"left": left, "top": top, "width": width, "height": height},
+        "steps": steps,
+        "derivative": derivative,
+        "share_inside": share_inside(saliency, window),
+    }
+    write_json(f"{output}.json", {**facts, **record(pipe.facts())})
+    return facts
+
+
+def share_inside(saliency: np.ndarray, window: tuple[int, int, int, int]) -> float:
+    """How much of a map lies inside the window itself, in [0, 1]."""
+    top, left, height, width = window
+    total = float(saliency.sum())
+    return round(float(saliency[top : top + height, left : left + width].sum()) / total, 6) if total else 0.0
+
+
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / 255
