@@ -111,14 +111,14 @@ def _solve(matrix: tuple[Tensor, ...], right: Tensor) -> Tensor:
 
 def _box(values: Tensor, radius: int) -> Tensor:
     """Means over boxes of 2 radius + 1 pixels, cut off at the border: (C, H, W) -> (C, H, W)."""
-    for axis in (1, 2):
-        length = values.shape[axis]
+    for _ in range(2):
+        values = values.mT  # first along the columns, then along the rows
+        length, side = values.shape[-1], 2 * radius + 1
         place = torch.arange(length, device=values.device)
-        start, stop = (place - radius).clamp(min=0), (place + radius + 1).clamp(max=length)
-        sums = torch.cumsum(values, axis, dtype=torch.float64)  # float32 would lose the variances of large pictures
-        sums = torch.cat([torch.zeros_like(sums.narrow(axis, 0, 1)), sums], axis)
-        count = (stop - start).view(-1, 1) if axis == 1 else stop - start
-        values = ((sums.index_select(axis, stop) - sums.index_select(axis, start)) / count).to(values.dtype)
+        count = (place + radius).clamp(max=length - 1) - (place - radius).clamp(min=0) + 1
+        sums = F.pad(values, (radius + 1, radius)).contiguous()
+        sums = sums.cumsum(-1, dtype=torch.float64)  # float32 would lose the variances of large pictures
+        values = ((sums[..., side:] - sums[..., :-side]) / count).to(values.dtype)
     return values
 
 

@@ -81,7 +81,7 @@ def quality(
 ) -> Quality:
     """PSNR and SSIM of a picture that is read tile by tile; the same numbers as from the whole picture.
 
-    Memory: about 300 bytes a pixel of one tile.
+    Memory: about 220 bytes a pixel of one tile.
 
     Args:
         read_prediction: gives windows of the picture, each a tile with up to 5 pixels around it.
@@ -111,7 +111,7 @@ def quality(
         )
         error += _squared_error(ours[own], theirs[own])
         if min(window[2:]) >= WINDOW:  # else the tile lies within 5 pixels of the border: no window is centred in it
-            similarity += float(_similarity(ours, theirs).sum())
+            similarity += sum(float(_similarity(x, y).sum()) for x, y in zip(ours, theirs, strict=True))
     centres = 3 * (height - 2 * HALO) * (width - 2 * HALO)
     return Quality(_decibel(error / (3 * height * width)), similarity / centres)
 
@@ -131,7 +131,7 @@ def _squared_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """The SSIM of each pixel whose window lies inside: (3, H, W) float64 twice -> (3, H - 10, W - 10)."""
+    """The SSIM of each pixel whose window lies inside: (H, W) float64 twice -> (H - 10, W - 10)."""
     mean_x, mean_y = _smooth(x), _smooth(y)
     squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
     variances = _smooth(x.square() + y.square()) - squares
@@ -141,10 +141,10 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _smooth(image: Tensor) -> Tensor:
-    """Gaussian means over windows that lie inside: (3, H, W) -> (3, H - 10, W - 10)."""
+    """Gaussian means over windows that lie inside: (H, W) -> (H - 10, W - 10)."""
     weights = [math.exp(-0.5 * (place / SIGMA) ** 2) for place in range(-HALO, HALO + 1)]
     weights = [weight / sum(weights) for weight in weights]
-    for axis in (1, 2):  # sums of shifted pictures: several times faster on a CPU than a convolution in float64
+    for axis in (0, 1):  # sums of shifted pictures: several times faster on a CPU than a convolution in float64
         length = image.shape[axis] - 2 * HALO
         total = image.narrow(axis, 0, length) * weights[0]
         for start, weight in enumerate(weights[1:], start=1):
