@@ -1,0 +1,18 @@
+"""Pictures of any size, read and written by windows; the whole image is never in memory. The extra `raster` brings the packages.
+
+| format | read | written |
+|---|---|---|
+| TIFF, BigTIFF, GeoTIFF, COG | by its tiles or strips; the page of full resolution | in tiles, lossless, with the tags of the source |
+| zarr (version 2 or 3, one array) | by its chunks | version 3 |
+| .npy | in place | yes |
+| JPEG, PNG, WebP, … | decoded once: in memory up to 64 million pixels, else unpacked on disk | JPEG, PNG, WebP |
+
+What a reader gives is upright and plain: palette and CMYK become RGB(A), one bit becomes uint8 grey (0 or 255), big-endian
+values the machine's own. Everything else stays as stored: type, range, extra bands, alpha.
+"""
+
+from .base import Raster, RasterError, RasterProfile, Window
+from .opening import open_raster
+from .writer import RasterWriter
+
+__all__ = ["Raster", "RasterError", "RasterProfile", "RasterWriter", "Window", "open_raster"]

@@ -1,0 +1,59 @@
+"""Any picture file to the raster that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import arrays, pictures, tiff
+from .base import Layout, Raster, RasterError
+from .raw import RawPixels
+from .unpack import Unpacked, open_sequential
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_raster(path: str | Path, *, scratch: Path | None = None) -> Raster:
+    """Open a picture of any size for reading by windows. The format is told from the content, not the name.
+
+    Args:
+        path: a file, or the folder of a zarr array.
+        scratch: a folder where large pictures without random access (JPEG, PNG, …) may be unpacked, with room for all
+            their pixels; they are deleted on close. By default a folder of temporary files.
+
+    Raises:
+        RasterError: missing, empty, not a picture, cut off, damaged, or of a kind that cannot be read.
+        MissingDependencyError: the package for this format is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if arrays.is_zarr(path):
+            return arrays.open_zarr(path)
+        raise RasterError(f"{path}: is a folder, expected a picture file or a zarr array")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        raise RasterError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RasterError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise RasterError(f"{path}: the file is empty (0 bytes)")
+    if start.startswith(_TIFF):
+        return tiff.open_tiff(path, lambda layout: _unpack_strips(path, layout, scratch))
+    if start.startswith(b"\x93NUMPY"):
+        return arrays.open_npy(path)
+    return pictures.open_picture(path, scratch)
+
+
+def _unpack_strips(path: Path, layout: Layout, scratch: Path | None) -> RawPixels:
+    image = open_sequential(path)
+    pixels = Unpacked(path, image, scratch)
+    if (image.height, image.width, image.bands, pixels.dtype) != (
+        layout.height,
+        layout.width,
+        layout.bands,
+        layout.dtype,
+    ):
+        pixels.close()
+        raise RasterError(f"{path}: has strips too large to read by windows; convert it to tiles")
+    return pixels
