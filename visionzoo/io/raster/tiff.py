@@ -149,7 +149,10 @@ class _Header:
         )
         if not self.plain_rows:
             self._check_codec()
-        self.jpeg_tables = page.jpegtables
+        self.jpeg_tables, self.decoder = (
+            page.jpegtables,
+            page.decode,
+        )  # both may look into the file, which is closed soon
 
     @property
     def unit(self) -> str:
@@ -219,7 +222,7 @@ class _Header:
             return None, self.samples, "rgb"
         if kind == 3 and self.samples == 1 and page.colormap is not None:
             table = np.asarray(page.colormap).T
-            return colours.palette((table // 257 if table.max() > 255 else table).astype(np.uint8)), 3, "rgb"
+            return colours.palette((table >> 8 if table.max() > 255 else table).astype(np.uint8)), 3, "rgb"
         if kind == 5 and self.samples >= 4 and self.dtype in (np.uint8, np.uint16):
             return colours.cmyk(icc), self.samples - 1, "rgb"
         name = getattr(page.photometric, "name", str(kind))
@@ -254,7 +257,7 @@ class _TiffRaster(BlockRaster):
 
     def __init__(self, path: Path, layout: Layout, header: _Header) -> None:
         super().__init__(path, layout)
-        self._header, self._decoder = header, header.page.decode
+        self._header = header
         self._file = path.open("rb", buffering=0)
         self._reading = threading.Lock()
 
@@ -286,7 +289,7 @@ class _TiffRaster(BlockRaster):
             self._file.seek(offset)
             data = self._file.read(size)
         try:
-            segment = self._decoder(data, number, jpegtables=header.jpeg_tables)[0]
+            segment = header.decoder(data, number, jpegtables=header.jpeg_tables)[0]
         except Exception as error:  # every codec has errors of its own
             raise UnreadableError(
                 f"{header.unit} {number} is damaged ({one_line(error) or type(error).__name__}); copy the file again"

@@ -133,8 +133,9 @@ class RasterWriter:
             with writing_raster(self.path, keeps):
                 self._write_folder()
             return
-        with writing_raster(self.path, keeps), atomic_path(self.path) as temporary:
-            self._encoder()(temporary)
+        encode_to = self._encoder()
+        with writing_raster(self.path), atomic_path(self.path) as temporary, writing_raster(self.path, keeps):
+            encode_to(temporary)
 
     def close(self) -> None:
         """Close without finishing; what is staged stays."""
@@ -212,6 +213,8 @@ class RasterWriter:
             lost.append("georeference")
         if form.name not in ("tiff", "zarr") and self.nodata is not None:
             lost.append(f"no-data value ({self.nodata:g})")
+        if form.name == "npy" and self.alpha is not None:
+            lost.append("mark of the alpha band")
         if lost:
             warnings.warn(
                 f"{self.path}: {ending} cannot hold the {' and the '.join(lost)}; choose .tif to keep it", stacklevel=4
