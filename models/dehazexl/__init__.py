@@ -16,6 +16,8 @@ _names = {
     "DehazeXL": f"{__name__}.model:DehazeXL",
     "DehazeXLConfig": f"{__name__}.model:DehazeXLConfig",
     "Bottleneck": f"{__name__}.bottleneck:Bottleneck",
+    "DehazeData": f"{__name__}.data:DehazeData",
+    "DehazeXLTraining": f"{__name__}.training:DehazeXLTraining",
     "HyperDraw": f"{__name__}.bottleneck:HyperDraw",
     "SwinDecoder": f"{__name__}.decoder:SwinDecoder",
     "SwinV2Encoder": f"{__name__}.encoder:SwinV2Encoder",
@@ -27,6 +29,8 @@ _names = {
 __getattr__, __dir__ = attach(__name__, _names)
 
 if TYPE_CHECKING:
+    from .data import DehazeData as DehazeData
+    from .training import DehazeXLTraining as DehazeXLTraining
     from .attribution import attribution_map as attribution_map
     from .attribution_picture import attribution_picture as attribution_picture
     from .bottleneck import Bottleneck as Bottleneck

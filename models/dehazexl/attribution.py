@@ -15,11 +15,8 @@ from tqdm.auto import tqdm
 
 from visionzoo.errors import InputError
 
-from .attribution_patches import mean_gradient, restored, window_score
+from .attribution_patches import Window, mean_gradient, rectangle, restored, window_score
 from .model import DehazeXL
-
-Window = tuple[int, int, int]
-"""First row, first column and side of a square of the result."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +58,18 @@ def attribution_steps(
     Args:
         network: (1, 3, H, W) -> the same shape.
         hazy, clear: (3, H, W) in [0, 1].
-        window: first row, first column and side of the window of the result.
+        window: of the result: first row, first column, and side (or height and width).
 
     Raises:
         InputError: images of different shapes, a window that is not inside, or no steps.
     """
     _check(hazy, clear, window, steps)
-    top, left, side = window
+    top, left, height, width = rectangle(window)
     for i in range(1, steps + 1):
         with torch.enable_grad():
             image = ((1 - i / steps) * clear + (i / steps) * hazy).detach().requires_grad_()
             output = network(image[None])[0]
-            score = window_score(output[:, top : top + side, left : left + side])
+            score = window_score(output[:, top : top + height, left : left + width])
             (gradient,) = torch.autograd.grad(score, image)
         yield AttributionStep(image.detach(), output.detach(), gradient.nan_to_num(nan=0.0), score.item())
 
@@ -100,7 +97,7 @@ def attribution_map(
         clear: the same view without haze, at which the line begins. None, for a picture of which there is no such view: the
             network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then tells what makes up the
             change that the network made, be it right or wrong.
-        window: first row, first column and side of the window of the result.
+        window: of the result: first row, first column, and side (or height and width).
         steps: points on the line; the paper suggests 100, the published demo takes 5.
         derivative: of the line, by which gradients are multiplied: "exact" is hazy - clear, "official" the
             2 * hazy - clear that the published code computes.
@@ -150,13 +147,14 @@ def path_derivative(hazy: Tensor, clear: Tensor, derivative: Literal["exact", "o
 
 
 def _check(hazy: Tensor, clear: Tensor | None, window: Window, steps: int) -> None:
-    top, left, side = window
+    top, left, height, width = rectangle(window)
     if hazy.ndim != 3 or len(hazy) != 3 or (clear is not None and hazy.shape != clear.shape):
         other = "" if clear is None else f" and {tuple(clear.shape)}"
         raise InputError(f"hazy and clear are (3, H, W) and alike, got {tuple(hazy.shape)}{other}")
-    if side < 1 or top < 0 or left < 0 or top + side > hazy.shape[1] or left + side > hazy.shape[2]:
+    if min(height, width) < 1 or min(top, left) < 0 or top + height > hazy.shape[1] or left + width > hazy.shape[2]:
         raise InputError(
-            f"the window of side {side} at row {top}, column {left} is not inside {hazy.shape[1]} x {hazy.shape[2]} pixels"
+            f"the window of {width} x {height} pixels at row {top}, column {left} is not inside {hazy.shape[2]} x "
+            f"{hazy.shape[1]} pixels"
         )
     if steps < 1:
         raise InputError(f"steps is at least 1, got {steps}")

@@ -23,6 +23,15 @@ _SIDE = PATCH // TOKEN
 _TOKENS = 2048  # at once through an MLP of the bottleneck, which is wide inside
 
 
+Window = tuple[int, int, int] | tuple[int, int, int, int]
+"""A part of the result: first row, first column, and the side of a square or the height and width of a rectangle."""
+
+
+def rectangle(window: Window) -> tuple[int, int, int, int]:
+    """First row, first column, height and width."""
+    return (*window, window[2]) if len(window) == 3 else window
+
+
 def window_score(seen: Tensor) -> Tensor:
     """What a map is of: the mean and the unbiased variance of all values of the window, added."""
     return seen.mean() + seen.var()
@@ -32,7 +41,7 @@ def mean_gradient(
     model: DehazeXL,
     hazy: Tensor,
     clear: Tensor,
-    window: tuple[int, int, int],
+    window: Window,
     *,
     steps: int,
     patches_at_once: int,
@@ -125,13 +134,13 @@ class PatchWalk:
         """Hazy patches (n, 3, 256, 256) and the bottleneck's maps of them (n, C, 8, 8) -> clear patches."""
         return self.model.restore(patches, self.model.decode(context, self.model.encode(patches)))
 
-    def add_gradient(self, total: Tensor, share: float, window: tuple[int, int, int]) -> Iterator[None]:
+    def add_gradient(self, total: Tensor, share: float, window: Window) -> Iterator[None]:
         """Adds the gradient of the window's score at one point of the line to `total` (3, H, W); yields once a patch."""
-        top, left, side = window
-        rows = range(top // PATCH, (top + side - 1) // PATCH + 1)
-        columns = range(left // PATCH, (left + side - 1) // PATCH + 1)
+        top, left, height, width = rectangle(window)
+        rows = range(top // PATCH, (top + height - 1) // PATCH + 1)
+        columns = range(left // PATCH, (left + width - 1) // PATCH + 1)
         seen = [row * self.grid.columns + column for row in rows for column in columns]
-        inside = (top - rows[0] * PATCH, left - columns[0] * PATCH, side)
+        inside = (top - rows[0] * PATCH, left - columns[0] * PATCH, height, width)
 
         with torch.enable_grad():
             tokens = self.tokens(share).requires_grad_()
@@ -164,7 +173,7 @@ class PatchWalk:
                 yield
 
     def _of_result(
-        self, context: Tensor, seen: list[int], share: float, grid: tuple[int, int], window: tuple[int, int, int]
+        self, context: Tensor, seen: list[int], share: float, grid: tuple[int, int], window: Window
     ) -> Tensor:
         """The gradient (T, 3, 256, 256) of the score with respect to the results of the T patches `seen`.
 
@@ -172,7 +181,7 @@ class PatchWalk:
             grid: rows and columns of these patches.
             window: where it is among them.
         """
-        top, left, side = window
+        top, left, height, width = rectangle(window)
         with torch.no_grad():
             found = [
                 self.restore(self.patches([seen[i] for i in chunk], share), context[chunk]).to(self.hazy)
@@ -180,7 +189,7 @@ class PatchWalk:
             ]
         with torch.enable_grad():
             result = join_patches(torch.cat(found), *grid).requires_grad_()
-            score = window_score(result[0, :, top : top + side, left : left + side])
+            score = window_score(result[0, :, top : top + height, left : left + width])
         return split_patches(torch.autograd.grad(score, result)[0])
 
 

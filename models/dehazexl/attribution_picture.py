@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
+from .attribution_patches import Window, rectangle
+
 _POWER = 0.25  # as published: without it a few pixels are all that shows
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -17,7 +19,7 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 def attribution_picture(
     hazy: npt.NDArray[np.uint8],
     saliency: npt.NDArray[np.floating],
-    window: tuple[int, int, int],
+    window: Window,
     *,
     side_max: int = 2048,
 ) -> npt.NDArray[np.uint8]:
@@ -29,7 +31,7 @@ def attribution_picture(
     Args:
         hazy: (H, W, 3) RGB.
         saliency: in [0, 1]; (H, W), or smaller, of the image reduced.
-        window: first row, first column and side in pixels of `hazy`.
+        window: first row, first column, and side (or height and width) in pixels of `hazy`.
         side_max: the longer side of the image in the picture at most; larger ones are reduced.
 
     Returns:
@@ -42,10 +44,11 @@ def attribution_picture(
         raise InputError(f"hazy is uint8 (H, W, 3), got {hazy.dtype} {hazy.shape}")
     if saliency.ndim != 2 or 0 in saliency.shape:
         raise InputError(f"the saliency is (H, W), got {saliency.shape}")
-    top, left, side = window
-    if side < 1 or min(top, left) < 0 or top + side > hazy.shape[0] or left + side > hazy.shape[1]:
+    top, left, tall, wide = rectangle(window)
+    if min(tall, wide) < 1 or min(top, left) < 0 or top + tall > hazy.shape[0] or left + wide > hazy.shape[1]:
         raise InputError(
-            f"the window of side {side} at row {top}, column {left} is not inside {hazy.shape[0]} x {hazy.shape[1]} pixels"
+            f"the window of {wide} x {tall} pixels at row {top}, column {left} is not inside {hazy.shape[1]} x "
+            f"{hazy.shape[0]} pixels"
         )
     if side_max < 1:
         raise InputError(f"side_max is at least 1, got {side_max}")
@@ -61,7 +64,9 @@ def attribution_picture(
     canvas.paste(Image.fromarray(blend), (0, 0))
     canvas.paste(scale, (width, 0))
     pen = ImageDraw.Draw(canvas)
-    bottom, right = (max(int(edge * factor), round((edge + side) * factor) - 1) for edge in (top, left))
+    bottom, right = (
+        max(int(edge * factor), round((edge + side) * factor) - 1) for edge, side in ((top, tall), (left, wide))
+    )
     top, left = int(top * factor), int(left * factor)
     for around, colour in (
         (2 * thin, _BLACK),

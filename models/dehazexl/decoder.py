@@ -122,8 +122,9 @@ class SwinDecoder(nn.Module):
             stages.append(DecoderStage(dim, _SIDE << i, depth, heads[i], rates[stop - depth : stop], upsample))
             stop -= depth
         self.stages = nn.ModuleList(stages)
-        self.up_x2 = Upsample(embed_dim // 2, embed_dim // 8, upsample)
-        self.output = nn.Linear(embed_dim // 8, channels, bias=False)
+        width = max(embed_dim // 8, 2 * channels if channels > 3 else 3)
+        self.up_x2 = Upsample(embed_dim // 2, width, upsample)
+        self.output = nn.Linear(width, channels, bias=False)
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """

@@ -25,8 +25,6 @@ from .windows import FixedBias, PositionBias, WindowAttention
 
 TOKEN = 32
 """Pixels a side that one token of the bottleneck stands for."""
-_AIRLIGHT = 0.75  # where a new network's begins
-_DEEPEST = 4.0  # optical depth beyond which nothing is left to amplify but noise
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ class DehazeXLConfig:
             of.
         attention: of the bottleneck: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
             code; one token is 32 x 32 pixels.
-        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or what turns the "scattering"
-            model around: optical depth u and airlight A, per pixel and colour, for (x - A) exp(u) + A. Then a narrow decoder
-            need not carry the image's detail. Ours; new networks begin as the identity.
+        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or an "affine" map of its colours,
+            a gain and an offset per pixel and colour, as the scattering model has it: then a narrow decoder need not carry
+            the image's detail. Ours.
         lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
         drop_path: highest rate at which training skips a block.
     """
@@ -63,7 +61,7 @@ class DehazeXLConfig:
     decoder_heads: tuple[int, ...] = (24, 12, 6, 3)
     upsample: Upsampling = "transposed"
     attention: Literal["exact", "lsh"] = "exact"
-    reconstruction: Literal["residual", "scattering"] = "residual"
+    reconstruction: Literal["residual", "affine"] = "residual"
     lsh_projections: int = 7
     lsh_block: int = 256
     lsh_samples: int = 256
@@ -92,8 +90,8 @@ class DehazeXLConfig:
             raise InputError(f"upsample is 'transposed' or 'shuffle', got {self.upsample!r}")
         if self.attention not in ("exact", "lsh"):
             raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
-        if self.reconstruction not in ("residual", "scattering"):
-            raise InputError(f"reconstruction is 'residual' or 'scattering', got {self.reconstruction!r}")
+        if self.reconstruction not in ("residual", "affine"):
+            raise InputError(f"reconstruction is 'residual' or 'affine', got {self.reconstruction!r}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
             raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens are at least 1")
         if not 0 <= self.drop_path < 1:
@@ -153,8 +151,17 @@ class DehazeXL(nn.Module):
         self.bottleneck = Bottleneck(c.dim, c.bottleneck_depth, c.bottleneck_heads, c.mlp_ratio, c.hyper)
         channels = 3 if c.reconstruction == "residual" else 6
         self.decoder = SwinDecoder(c.embed_dim, c.decoder_depths, c.decoder_heads, c.upsample, c.drop_path, channels)
-        if c.reconstruction == "scattering":
-            nn.init.zeros_(self.decoder.output.weight)
+        if c.reconstruction == "affine":
+            self._begin_near_identity()
+
+    @torch.no_grad()
+    def _begin_near_identity(self) -> None:
+        """Small outputs; and inputs centred and spread, for the norm after the first layer leaves little of how bright a patch is."""
+        self.decoder.output.weight.mul_(0.1)
+        first = self.encoder.patch_embed.proj
+        first.weight.mul_(5)
+        assert first.bias is not None
+        first.bias.sub_(0.5 * first.weight.sum((1, 2, 3)))
 
     def encode(self, patches: Tensor) -> list[Tensor]:
         """(P, 3, 256, 256) -> maps (P, C, 64, 64), (P, 2C, 32, 32), (P, 4C, 16, 16), (P, 8C, 8, 8)."""
@@ -168,8 +175,8 @@ class DehazeXL(nn.Module):
         """Hazy pixels (B, 3, h, w) and what `decode` gave for them -> clear ones."""
         if self.config.reconstruction == "residual":
             return x + change
-        depth, airlight = change.chunk(2, 1)
-        return x + torch.expm1(depth.clamp(max=_DEEPEST)) * (x - airlight - _AIRLIGHT)
+        gain, offset = change.chunk(2, 1)
+        return x + gain * (x - 0.5) + offset
 
     def forward(
         self,
@@ -236,7 +243,7 @@ VARIANTS = {
         bottleneck_heads=4,
         decoder_depths=(1, 1, 1, 1),
         decoder_heads=(8, 4, 2, 1),
-        reconstruction="scattering",
+        reconstruction="affine",
         drop_path=0.0,
     ),
 }

@@ -65,7 +65,8 @@ def dehaze(
         float, Parameter(help="Videos: steady the brightness over time; 0 is off, 0.8 strong, below 1.")
     ] = 0.0,
     bands: Annotated[
-        str | None, Parameter(help="Which bands are red, green and blue, from 1, e.g. 4,3,2; others are left as they are.")
+        str | None,
+        Parameter(help="Which bands are red, green and blue, from 1, e.g. 4,3,2; others are left as they are."),
     ] = None,
     limits: Annotated[
         str | None,
@@ -138,7 +139,9 @@ def attribute(
     image: Annotated[Path, Parameter(help="The hazy picture.")],
     *,
     region: Annotated[str, Parameter(help="The window of the result to explain: left,top,width,height in pixels.")],
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The map, as .png, .jpg or .webp; or .npz, values.")],
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="The map, as .png, .jpg or .webp; or .npz, values.")
+    ],
     clear: Annotated[
         Path | None, Parameter(help="The same view without haze; without one, the network's own result stands in.")
     ] = None,
@@ -169,7 +172,15 @@ def attribute(
         raise InputError(f"{output}: a map is written as {', '.join(ENDINGS)}")
     pipe = DehazePipeline.create(model, device, "float32", checkpoint)
     facts = attribute_file(
-        pipe, image, output, (top, left, height, width), clear, steps, derivative, overwrite=overwrite, progress=not quiet
+        pipe,
+        image,
+        output,
+        (top, left, height, width),
+        clear,
+        steps,
+        derivative,
+        overwrite=overwrite,
+        progress=not quiet,
     )
     if json:
         emit(facts)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from visionzoo.errors import InputError
 from visionzoo.models.dehazexl import DehazeXL, attribution_map, attribution_picture
+from visionzoo.models.dehazexl.attribution_patches import Window
 from visionzoo.models.dehazexl.attribution_picture import jet
 
 from .test_dehazexl_model import images, network, relative
 
 
-def score(output: Tensor, window: tuple[int, int, int]) -> float:
+def score(output: Tensor, window: Window) -> float:
     top, left, side = window
     seen = output[:, top : top + side, left : left + side]
     return (seen.mean() + seen.var()).item()
@@ -62,6 +63,7 @@ def test_without_a_clear_image_the_line_begins_at_the_result() -> None:
     [
         ({"window": (20, 0, 8)}, "not inside 24 x 24"),
         ({"window": (0, -1, 8)}, "not inside 24 x 24"),
+        ({"window": (0, 0, 4, 25)}, "25 x 4 pixels at row 0"),
         ({"window": (0, 0, 0)}, "not inside 24 x 24"),
         ({"clear": torch.zeros(3, 4, 24)}, "alike"),
         ({"hazy": torch.zeros(24, 24, 3), "clear": None}, r"\(3, H, W\)"),
@@ -83,7 +85,7 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], message: str, whole:
 
 
 LSH = {"attention": "lsh", "lsh_block": 32, "lsh_samples": 16, "lsh_min_tokens": 64}
-SCATTERING = {"reconstruction": "scattering", "upsample": "shuffle"}
+AFFINE = {"reconstruction": "affine", "upsample": "shuffle"}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +95,12 @@ SCATTERING = {"reconstruction": "scattering", "upsample": "shuffle"}
         pytest.param({}, (300, 520), (240, 200, 60), id="window over four patches, mirrored padding"),
         pytest.param({}, (30, 20), (3, 4, 10), id="padding that repeats the edge"),
         pytest.param({}, (257, 600), (0, 10, 257), id="a row that is mirrored in its own patch; wide window"),
-        pytest.param(LSH, (300, 520), (240, 200, 60), id="lsh attention"),
-        pytest.param(SCATTERING, (100, 300), (60, 250, 40), id="scattering reconstruction"),
+        pytest.param(LSH, (300, 520), (240, 200, 30, 70), id="lsh attention"),
+        pytest.param(AFFINE, (100, 300), (60, 250, 40), id="affine reconstruction"),
     ],
 )
 def test_patch_by_patch_gives_what_the_whole_image_gives(
-    changes: dict[str, Any], size: tuple[int, int], window: tuple[int, int, int]
+    changes: dict[str, Any], size: tuple[int, int], window: Window
 ) -> None:
     model = network(**changes)
     hazy, clear = images(2, 3, *size).unbind()

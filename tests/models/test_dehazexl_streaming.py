@@ -1,0 +1,248 @@
+"""DehazeXL in two passes: the same picture whatever is kept where, and a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.golden import seeded
+from visionzoo.errors import InputError
+from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
+from visionzoo.models.dehazexl.model import pad_to_patches
+from visionzoo.models.dehazexl.streaming import (
+    Grid,
+    Held,
+    HeldResult,
+    Restart,
+    StreamedDehaze,
+    StreamOptions,
+    read_patch,
+    shifted_weight,
+)
+
+TINY = DehazeXLConfig(
+    embed_dim=8,
+    depths=(1, 2, 1, 1),
+    heads=(1, 1, 2, 2),
+    bottleneck_heads=4,
+    decoder_depths=(1, 2, 1, 1),
+    decoder_heads=(4, 2, 2, 1),
+)
+LSH = {"attention": "lsh", "lsh_min_tokens": 64, "lsh_block": 32, "lsh_samples": 32}
+
+
+def network(**changes: object) -> DehazeXL:
+    model = DehazeXL(DehazeXLConfig(**{**vars(TINY), **changes})).eval()  # pyright: ignore[reportArgumentType]
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    return model
+
+
+def picture(height: int, width: int) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def streamed(model: DehazeXL, x: Tensor, **options: object) -> Tensor:
+    held = Held(x)
+    StreamedDehaze(model, StreamOptions(**options))(held, held.sink)  # pyright: ignore[reportArgumentType]
+    return held.out
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    assert got.shape == want.shape
+    return float((got.double() - want.double()).norm() / want.double().norm())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"skips": "recompute"},
+        {"skips": "host", "patches_at_once": 3},
+        {"skips": "disk", "tokens": "disk", "heads_at_once": 1, "tokens_at_once": 100},
+        {"tokens": "host", "heads_at_once": 3, "keys_at_once": 50, "patches_at_once": 16},
+    ],
+    ids=["default", "recompute", "host", "disk", "small pieces"],
+)
+@pytest.mark.parametrize(
+    "changes", [{}, {"reconstruction": "affine"}, {"upsample": "shuffle"}, LSH], ids=["exact", "affine", "dam", "lsh"]
+)
+def test_streaming_gives_what_the_whole_gives(options: dict, changes: dict) -> None:
+    model, x = network(**changes), picture(300, 520)
+    with torch.no_grad():
+        want = model(x[None])[0]
+    assert relative(streamed(model.fuse(), x, **options), want) < 2e-6
+
+
+@settings(max_examples=12, deadline=None)
+@given(height=st.integers(1, 600), width=st.integers(1, 600))
+def test_any_size(height: int, width: int) -> None:
+    model, x = network(), picture(height, width)
+    with torch.no_grad():
+        assert relative(streamed(model, x), model(x[None])[0]) < 2e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 600), width=st.integers(1, 600))
+def test_patches_are_padded_as_the_whole_is(height: int, width: int) -> None:
+    x = picture(height, width)
+    padded, grid = pad_to_patches(x[None])[0], Grid(height, width)
+    for number in range(grid.count):
+        top, left = grid.corner(number)
+        patch = read_patch(Held(x), grid, number)
+        assert patch is not None
+        assert torch.equal(patch, padded[:, top : top + 256, left : left + 256])
+
+
+def test_shifted_patches_cover_the_image_once() -> None:
+    grid = Grid(300, 520, 128)
+    seen = torch.zeros(300, 520)
+    for number in range(grid.count):
+        rows, columns = grid.inside(number)
+        top, left = grid.corner(number)
+        seen[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] += 1
+    assert (seen == 1).all()
+    assert (read_patch(Held(picture(300, 520)), grid, 0) is not None) and grid.corner(0) == (-128, -128)
+
+
+def test_blending_hides_the_borders_of_patches() -> None:
+    model, x = network(), picture(512, 768)
+    plain, blended = streamed(model, x) - x, streamed(model, x, blend=True) - x
+
+    def seam(change: Tensor) -> float:
+        """Steps across the borders of patches over steps inside them."""
+        steps = (change[..., 1:] - change[..., :-1]).abs()
+        inside = torch.cat([steps[..., 40:200], steps[..., 300:460]], -1)
+        return float(steps[..., 255::256].mean() / inside.mean())
+
+    assert seam(plain) > 1.2
+    assert seam(blended) < 1 + 0.35 * (seam(plain) - 1)
+
+
+def test_weights_of_the_two_grids() -> None:
+    weight = shifted_weight()
+    assert weight[0, 60] < 1e-2  # at its own border the shifted grid's patch has no say
+    assert weight[128, 128] > 0.99  # at the border of the other grid it has all
+    assert torch.allclose(weight, weight.flip(0))
+
+
+class Stops(HeldResult):
+    """A sink that a run dies in."""
+
+    def __init__(self, out: Tensor, after: int):
+        super().__init__(out)
+        self.after = after
+
+    def write(self, top: int, left: int, pixels: Tensor) -> None:
+        if self.after == 0:
+            raise KeyboardInterrupt
+        self.after -= 1
+        super().write(top, left, pixels)
+
+
+class Dies(Held):
+    """A source that breaks off."""
+
+    def __init__(self, image: Tensor, after: int):
+        super().__init__(image)
+        self.after, self.count = after, 0
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        self.count += 1
+        if self.after and self.count > self.after:
+            raise InputError("the file is cut off")
+        return super().read(top, left, height, width)
+
+
+@pytest.mark.parametrize("changes", [{}, LSH], ids=["exact", "lsh"])
+def test_a_killed_run_goes_on(tmp_path: Path, changes: dict) -> None:
+    model, x = network(**changes), picture(512, 768)
+    stream = StreamedDehaze(model, StreamOptions(skips="recompute"))
+    with torch.no_grad():
+        want = model(x[None])[0]
+    first = Dies(x, 4)
+    with pytest.raises(InputError, match="cut off"):
+        stream(first, first.sink, restart=Restart(tmp_path))
+    second = Dies(x, 0)
+    with pytest.raises(KeyboardInterrupt):
+        stream(second, Stops(second.out, 2), restart=Restart(tmp_path))
+    assert second.count < 6 + 6  # what was encoded is not read again
+    third = Dies(x, 0)
+    third.out.copy_(second.out)
+    stream(third, third.sink, restart=Restart(tmp_path))
+    assert third.count == 4  # two of six patches stood already
+    assert relative(third.out, want) < 2e-6
+    again = Dies(x, 0)
+    stream(again, again.sink, restart=Restart(tmp_path))
+    assert again.count == 0
+
+
+class Holes(Held):
+    """Nothing to see in the right patch."""
+
+    def __init__(self, image: Tensor):
+        super().__init__(image)
+        self.kept: list[tuple[int, ...]] = []
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None if left >= 256 else super().read(top, left, height, width)
+
+
+class KeepsHoles(HeldResult):
+    def __init__(self, source: Holes):
+        super().__init__(source.out)
+        self.source = source
+
+    def keep(self, top: int, left: int, height: int, width: int) -> None:
+        self.source.kept.append((top, left, height, width))
+
+
+def test_missing_parts_are_not_looked_at() -> None:
+    model, x = network(), picture(256, 500)
+    source = Holes(x)
+    StreamedDehaze(model)(source, KeepsHoles(source))
+    with torch.no_grad():
+        want = model(x[None, :, :, :256])[0]
+    assert relative(source.out[..., :256], want) < 2e-6
+    assert source.kept == [(0, 256, 256, 244)]
+    with pytest.raises(InputError, match="attention='exact'"):
+        StreamedDehaze(network(**LSH))(source, KeepsHoles(source))
+
+
+def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network(), picture(512, 512)
+    with torch.no_grad():
+        want = model(x[None])[0]
+    encode: Callable = model.encode
+
+    def limited(patches: Tensor) -> list[Tensor]:
+        if len(patches) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return encode(patches)
+
+    monkeypatch.setattr(model, "encode", limited)
+    with pytest.warns(UserWarning, match="going on with") as said:
+        got = streamed(model, x, patches_at_once=4)
+    assert relative(got, want) < 2e-6
+    assert len(said) == 2  # 4 -> 2 -> 1, and never again
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    held = Held(picture(256, 600))
+    StreamedDehaze(network(), progress=lambda *step: told.append(step))(held, held.sink)
+    assert [step for step in told if step[1] == step[2]] == [("encode", 3, 3), ("attend", 2, 2), ("decode", 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"patches_at_once": 0}, "at least 1"), ({"skips": "tape"}, "skips is"), ({"tokens": "tape"}, "tokens is")],
+)
+def test_wrong_options_are_named(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StreamOptions(**options)
