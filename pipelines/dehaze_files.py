@@ -17,7 +17,7 @@ from tqdm import tqdm
 from visionzoo.errors import InputError
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import list_images
-from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.io.video import probe, read_frames
 
 from ..models.dehazexl.streaming import StreamOptions
 from .dehaze import DehazedFile, DehazePipeline, tile_bar, to_uint8

@@ -169,7 +169,7 @@ def write_small(path: Path, picture: Picture, form: str) -> None:
 
 
 def write_large(path: Path, picture: Picture, form: str) -> None:
-    """PNG, JPEG or WebP by pyvips, by rows from the staged file."""
+    """PNG, JPEG or WebP by pyvips, by rows from the staged file, which it maps (pages that the system may take back)."""
     pyvips = vips(f"writing a large {form}")
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     dtype, profile = picture.pixels.dtype, picture.profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,7 @@ def _unpack(path: Path, scratch: Path | None) -> Raster:
         image = image.colourspace("srgb")
     icc = image.get("icc-profile-data") if "icc-profile-data" in fields else None
     orientation = image.get("orientation") if "orientation" in fields else 1
-    exif = Image.Exif()
-    if "exif-data" in fields:
-        exif.load(image.get("exif-data"))
+    exif = _exif(image.get("exif-data") if "exif-data" in fields else b"")
     known = image.get("resolution-unit") if "resolution-unit" in fields else None
     bands = image.bands - 1 if cmyk else image.bands
     profile = RasterProfile(
@@ -154,13 +153,23 @@ def _unpack(path: Path, scratch: Path | None) -> Raster:
     return RawRaster(path, layout, pixels)
 
 
+def _exif(data: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error) as error:
+        warnings.warn(f"EXIF data are damaged and not kept ({one_line(error)})", stacklevel=2)
+        return Image.Exif()
+    return exif
+
+
 def _upright_exif(exif: Image.Exif) -> bytes | None:
     exif.pop(_ORIENTATION, None)
     if not exif:
         return None
     try:
         return exif.tobytes()
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, struct.error) as error:
         warnings.warn(f"EXIF data are damaged and not kept ({one_line(error)})", stacklevel=2)
         return None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def open_tiff(path: Path, unpack: Callable[[Layout], RawPixels]) -> Raster:
     """
     tifffile = require("tifffile", extra="raster", purpose="reading TIFF by windows")
     try:
-        with tifffile.TiffFile(path) as file:
+        with _quiet(), tifffile.TiffFile(path) as file:
             page = _full_page(path, file)
             header = _Header(path, page)
             layout = header.layout(file)
@@ -80,6 +82,21 @@ def open_tiff(path: Path, unpack: Callable[[Layout], RawPixels]) -> Raster:
             f"{size_words(LARGEST_TILE)}; convert it to smaller tiles, e.g. with gdal_translate -co TILED=YES"
         )
     return _TiffRaster(path, layout, header)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without tifffile's remarks on odd tags: what matters is raised, in one line."""
+    logger = logging.getLogger("tifffile")
+
+    def drop(_: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
 
 
 def _full_page(path: Path, file: Any) -> Any:

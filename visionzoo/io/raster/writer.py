@@ -116,6 +116,12 @@ class RasterWriter:
         with writing_raster(self._raw):
             self._pixels.write(top, left, pixels)
 
+    def read(self, window: Window) -> NDArray[Any]:
+        """(h, w, bands), what is staged; 0 where nothing was written yet."""
+        check_inside(self.path, window, self.height, self.width)
+        with writing_raster(self._raw):
+            return self._pixels.read(window)
+
     def flush(self) -> None:
         """Put what is staged on the disk: it is there even after a power cut."""
         with writing_raster(self._raw):
