@@ -418,6 +418,7 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (b"II*\0\xff\xff\xff\0", "cut off or damaged"),
         (b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10", "cut off or damaged"),
         (b"\x93NUMPY\x01\0", "npy"),
+        (b"\x93NUMPY\x01\0\x08\0{'a': (\n", "npy"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not an image|damaged"),
     ],
 )

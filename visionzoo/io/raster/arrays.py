@@ -117,7 +117,7 @@ def open_npy(path: Path) -> Raster:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # for its header; nothing is read
         stored, shape, offset, in_order = mapped.dtype, mapped.shape, mapped.offset, mapped.flags.c_contiguous
         del mapped
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
+    except Exception as error:  # the header is a Python literal: damaged, it fails in many ways
         raise RasterError(
             f"{path}: cannot be read as .npy, or is cut off ({one_line(error)}); save it again"
         ) from error

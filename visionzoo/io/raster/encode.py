@@ -17,10 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...errors import require
-from .base import RasterError, RasterProfile, Window, one_line
+from .base import RasterError, RasterProfile, Window
 from .raw import RawPixels
 from .tiff import DESCRIPTION, GDAL_METADATA, NODATA, XMP
-from .unpack import DTYPES, vips
+from .unpack import DTYPES, vips, vips_words
 
 _LOSSLESS = {
     "none": None,
@@ -195,7 +195,7 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
     except pyvips.Error as error:
         if "no space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise RasterError(f"{picture.raw}: cannot be written as {form} ({one_line(error)}); choose .tif") from error
+        raise RasterError(f"{picture.raw}: cannot be written as {form} ({vips_words(error)}); choose .tif") from error
 
 
 def _attached(path: Path, profile: RasterProfile, form: str) -> tuple[bytes | None, bytes | None]:

@@ -127,7 +127,7 @@ class _Header:
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
         if self.height < 1 or self.width < 1 or page.imagedepth != 1:
             raise RasterError(
-                f"{path}: is {self.width} x {self.height} x {page.imagedepth} pixels, expected a flat picture"
+                f"{path}: is {self.width} x {self.height} x {page.imagedepth} pixels, expected a flat picture of at least one"
             )
         if page.dtype is None:
             raise RasterError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import require
-from .base import RasterError, one_line, size_words, writing_raster
+from .base import RasterError, size_words, writing_raster
 from .raw import RawPixels
 
 DTYPES = {
@@ -30,6 +30,11 @@ DTYPES = {
 def vips(purpose: str) -> ModuleType:
     """The package pyvips."""
     return require("pyvips", extra="raster", purpose=purpose)
+
+
+def vips_words(error: Any) -> str:
+    """What an error of pyvips says, on one line, without the name of the operation."""
+    return " ".join((error.detail or error.message).split()).rstrip(".")
 
 
 class Unpacked(RawPixels):
@@ -69,7 +74,7 @@ class Unpacked(RawPixels):
                     raise RasterError(
                         f"{raw}: the disk is full; free some space, or name another folder as scratch"
                     ) from error
-                raise RasterError(f"{path}: damaged or truncated image ({one_line(error)}); copy it again") from error
+                raise RasterError(f"{path}: damaged or truncated image ({vips_words(error)}); copy it again") from error
             super().__init__(raw, width=image.width, bands=image.bands, dtype=dtype)
         except BaseException:
             self._folder.cleanup()
@@ -90,4 +95,4 @@ def open_sequential(path: Path, **options: Any) -> Any:
     try:
         return pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated", **options)
     except pyvips.Error as error:
-        raise RasterError(f"{path}: cannot be unpacked ({one_line(error)}); convert it to .tif") from error
+        raise RasterError(f"{path}: cannot be unpacked ({vips_words(error)}); convert it to .tif") from error
