@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -146,7 +147,7 @@ def test_palette_one_bit_and_inverted_tiff(tmp_path: Path) -> None:
     picture.save(tmp_path / "palette.tif", compression="tiff_lzw")
     check_windows(tmp_path / "palette.tif", np.asarray(picture.convert("RGB")))
     bits = Image.fromarray(noise(40, 52)).convert("1")
-    for compression in ("raw", "group4", "tiff_lzw"):
+    for compression in ("raw", "tiff_lzw", *(["group4"] if hasattr(imagecodecs, "CCITTFAX4") else [])):
         bits.save(tmp_path / "bits.tif", compression=compression)
         check_windows(tmp_path / "bits.tif", np.asarray(bits).astype(np.uint8)[..., None] * 255)
     pixels = noise(40, 52, 1)
@@ -217,6 +218,17 @@ def test_tiles_that_are_not_stored_are_no_data(tmp_path: Path) -> None:
     expected = np.full((64, 64, 1), -9999, np.int16)
     expected[:32, :32, 0] = expected[32:, 32:, 0] = tile
     check_windows(tmp_path / "sparse.tif", expected)
+
+
+def test_strips_that_are_not_stored_are_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    for nodata, expected in (("7", 7), ("-9999", 0)):  # no pixel of uint8 can be -9999
+        tifffile.imwrite(path, noise(64, 60), rowsperstrip=16, extratags=[(42113, 2, 0, nodata, True)], metadata=None)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            file.pages[0].tags[279].overwrite([960, 0, 960, 960])
+        pixels = noise(64, 60, 1)
+        pixels[16:32] = expected
+        check_windows(path, pixels)
 
 
 def test_what_a_geotiff_says(tmp_path: Path) -> None:
@@ -546,6 +558,14 @@ def test_values_that_are_no_picture(tmp_path: Path) -> None:
     group.create_array("0", shape=(4, 5), dtype="uint8")
     with pytest.raises(RasterError, match=r"group\.zarr: is a group of arrays, .*group\.zarr/0"):
         open_raster(tmp_path / "group.zarr")
+
+
+def test_exif_that_does_not_fit_is_told_of(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 70_000
+    with pytest.warns(UserWarning, match=r"the EXIF data \(\d+ bytes\) do not fit into \.jpg"):
+        write(tmp_path / "a.jpg", smooth(40, 50), profile=RasterProfile(exif=exif.tobytes()))
+    assert whole(tmp_path / "a.jpg").shape == (40, 50, 3)
 
 
 def test_a_damaged_zarr(tmp_path: Path) -> None:

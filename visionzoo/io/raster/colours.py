@@ -38,7 +38,8 @@ def cmyk(icc: bytes | None) -> Convert:
     def convert(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         if pixels.dtype != np.uint8:
             pixels = (pixels // 257).astype(np.uint8)
-        image = Image.fromarray(np.ascontiguousarray(pixels[..., :4]), "CMYK")
+        inks = np.ascontiguousarray(pixels[..., :4])
+        image = Image.frombuffer("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes(), "raw", "CMYK", 0, 1)
         rgb = image.convert("RGB") if transform is None else ImageCms.applyTransform(image, transform)
         return np.concatenate([np.asarray(rgb), pixels[..., 4:]], axis=2)
 

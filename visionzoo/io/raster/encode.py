@@ -44,10 +44,12 @@ class Picture:
     """What is to be encoded.
 
     Attributes:
+        path: what it becomes (the encoders write to a temporary name).
         raw: the file of `pixels`.
         nodata, alpha: as `RasterWriter` has them.
     """
 
+    path: Path
     raw: Path
     pixels: RawPixels
     height: int
@@ -84,11 +86,7 @@ def write_tiff(path: Path, picture: Picture) -> None:
     profile, dtype = picture.profile, picture.pixels.dtype
     side = profile.tile[0] if profile.tile in ((256, 256), (512, 512)) else 256
     compression = _LOSSLESS.get(profile.compression or "", "adobe_deflate")
-    predictor = None
-    if compression in _PREDICTED and dtype.itemsize < 8:
-        predictor = 3 if dtype.kind == "f" else 2
-    elif compression in _PREDICTED and dtype.kind == "f":
-        predictor = 3
+    predictor = 3 if dtype.kind == "f" else 2 if dtype.itemsize < 8 else None  # few programs predict 64-bit integers
     colours = colour_bands(picture.bands, picture.alpha, profile)
     extra = [0] * (picture.bands - colours)
     if picture.alpha is not None:
@@ -106,7 +104,7 @@ def write_tiff(path: Path, picture: Picture) -> None:
             extrasamples=extra or None,
             tile=(side, side),
             compression=compression,
-            predictor=predictor,
+            predictor=predictor if compression in _PREDICTED else None,
             iccprofile=picture.icc,
             resolution=profile.resolution[:2] if profile.resolution else None,
             resolutionunit=profile.resolution[2] if profile.resolution else None,
@@ -131,15 +129,14 @@ def _tiles(picture: Picture, side: int) -> Iterator[NDArray[Any]]:
 def _tags(picture: Picture) -> list[tuple[int, int, int, Any, bool]]:
     tags = []
     for code, kind, count, value in picture.profile.tags:
-        if code == GDAL_METADATA:
+        if code == GDAL_METADATA and isinstance(value, bytes):
             value = _STATISTICS.sub(b"", value)
             count = len(value)
         if code not in (DESCRIPTION, NODATA):
             tags.append((code, kind, count, value, True))
     if picture.nodata is not None:
-        text = f"{int(picture.nodata)}" if float(picture.nodata).is_integer() else f"{picture.nodata:.17g}"
-        if abs(picture.nodata) >= 2**63:
-            text = f"{picture.nodata:.17g}"
+        whole = float(picture.nodata).is_integer() and abs(picture.nodata) < 2**63
+        text = f"{int(picture.nodata)}" if whole else f"{picture.nodata:.17g}"
         tags.append((NODATA, 2, 0, text, True))
     if picture.profile.xmp:
         tags.append((XMP, 1, len(picture.profile.xmp), picture.profile.xmp, True))
@@ -150,7 +147,7 @@ def write_small(path: Path, picture: Picture, form: str) -> None:
     """PNG, JPEG or WebP by Pillow, from memory."""
     pixels = picture.pixels.read(Window(0, 0, picture.height, picture.width))
     image = Image.fromarray(pixels[..., 0] if picture.bands == 1 else pixels)
-    exif, xmp = _attached(path, picture.profile, form)
+    exif, xmp = _attached(picture.path, picture.profile, form)
     options: dict[str, Any] = {"icc_profile": picture.icc, "exif": exif}
     if form == "png":
         options["pnginfo"] = about = PngInfo()
@@ -182,7 +179,7 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
         dots = _dots_per_inch(profile)
         if dots:
             image = image.copy(xres=dots[0] / 25.4, yres=dots[1] / 25.4)
-        exif, xmp = _attached(path, profile, form)
+        exif, xmp = _attached(picture.path, profile, form)
         for name, value in (("icc-profile-data", picture.icc), ("exif-data", exif), ("xmp-data", xmp)):
             if value:
                 image.set_type(pyvips.GValue.blob_type, name, value)
@@ -195,7 +192,7 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
     except pyvips.Error as error:
         if "no space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise RasterError(f"{picture.raw}: cannot be written as {form} ({vips_words(error)}); choose .tif") from error
+        raise RasterError(f"{picture.path}: cannot be written ({vips_words(error)}); choose .tif") from error
 
 
 def _attached(path: Path, profile: RasterProfile, form: str) -> tuple[bytes | None, bytes | None]:
@@ -205,7 +202,7 @@ def _attached(path: Path, profile: RasterProfile, form: str) -> tuple[bytes | No
         for name, value in (("EXIF", exif), ("XMP", xmp)):
             if value and len(value) > 65000:
                 warnings.warn(
-                    f"the {name} data ({len(value)} bytes) do not fit into .jpg and are left out", stacklevel=2
+                    f"{path}: the {name} data ({len(value)} bytes) do not fit into .jpg and are left out", stacklevel=2
                 )
         exif, xmp = (value if value and len(value) <= 65000 else None for value in (exif, xmp))
     return exif, xmp

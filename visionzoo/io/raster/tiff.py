@@ -23,6 +23,7 @@ from .base import (
     RasterError,
     RasterProfile,
     UnreadableError,
+    as_held,
     one_line,
     plain_dtype,
     size_words,
@@ -67,7 +68,7 @@ def open_tiff(path: Path, unpack: Callable[[Layout], RawPixels]) -> Raster:
             f"{path}: cannot be read as TIFF: cut off or damaged ({one_line(error) or type(error).__name__}); copy it again"
         ) from error
     if header.plain_rows:
-        return RawRaster(path, layout, header.rows(path))
+        return RawRaster(path, layout, header.rows(layout))
     block_bytes = layout.block[0] * layout.block[1] * layout.bands * layout.dtype.itemsize
     if not header.tiled and block_bytes > LARGEST_STRIP:
         if layout.convert is not None or header.planes > 1:
@@ -166,10 +167,8 @@ class _Header:
         )
         if not self.plain_rows:
             self._check_codec()
-        self.jpeg_tables, self.decoder = (
-            page.jpegtables,
-            page.decode,
-        )  # both may look into the file, which is closed soon
+        # both may look into the file, which is closed soon
+        self.jpeg_tables, self.decoder = page.jpegtables, page.decode
 
     @property
     def unit(self) -> str:
@@ -247,7 +246,7 @@ class _Header:
             f"{self.path}: its colours ({name}, {self.samples} samples) cannot be read; convert it to RGB"
         )
 
-    def rows(self, path: Path) -> RawPixels:
+    def rows(self, layout: Layout) -> RawPixels:
         """The pixels of a file of uncompressed strips."""
         row_bytes = self.width * self.samples // self.planes * self.dtype.itemsize
         high, strips = self.block[0], self.grid[0]
@@ -259,13 +258,14 @@ class _Header:
 
             return offset
 
+        fill = None if layout.nodata is None else as_held(layout.nodata, self.dtype)
         return RawPixels(
-            path,
+            self.path,
             width=self.width,
             bands=self.samples,
             dtype=self.dtype.newbyteorder(self.page.parent.byteorder),
             planes=[plane(i * strips) for i in range(self.planes)],
-            fill=_number(self.page.tags.valueof(NODATA)) or 0,
+            fill=0 if fill is None else fill,
         )
 
 

@@ -260,7 +260,7 @@ class RasterWriter:
         return False
 
     def _encoder(self) -> Callable[[Path], None]:
-        picture = encode.Picture(self._raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
+        picture = encode.Picture(self.path, self._raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
         name = self._format.name
         if name == "npy":
             return lambda path: arrays.write_npy(path, self._pixels, self.height)
