@@ -185,7 +185,7 @@ class Smoother:
         """(3, H, W) the frame and what the network made of it -> the steadied result."""
         if not self.amount:
             return clear
-        size = tuple(max(1, side // self.cell) for side in hazy.shape[1:])
+        size = (max(1, hazy.shape[1] // self.cell), max(1, hazy.shape[2] // self.cell))
         coarse = F.adaptive_avg_pool2d((clear - hazy)[None], size)
         view = F.adaptive_avg_pool2d(hazy[None], size)
         if self._held is None or self._seen is None or (view - self._seen).abs().mean() > self.cut:

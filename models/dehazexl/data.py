@@ -195,7 +195,7 @@ class Crops(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         with seeded(self.seed, *key):
-            rng = np.random.default_rng(torch.randint(2**62, ()).item())
+            rng = np.random.default_rng(int(torch.randint(2**62, ())))
         pair = np.stack(self.source.crop(key[1], self.side, rng))
         if self.turn:
             pair = np.rot90(pair, int(rng.integers(4)), (1, 2))

@@ -51,7 +51,7 @@ def lattice_noise(seed: int, top: int, left: int, height: int, width: int, cell:
     fv, fu = v**3 * (v * (6 * v - 15) + 10), u**3 * (u * (6 * u - 15) + 10)
     upper = corner(0, 0) + fu * (corner(0, 1) - corner(0, 0))
     lower = corner(1, 0) + fu * (corner(1, 1) - corner(1, 0))
-    return upper + fv * (lower - upper)
+    return (upper + fv * (lower - upper)).astype(np.float32, copy=False)
 
 
 def _hash(row: NDArray[np.int64], column: NDArray[np.int64], seed: int) -> Array:
@@ -133,10 +133,10 @@ class Haze:
         Returns:
             (h, w, 3) float32 in [0, 1], not rounded.
         """
-        t = self.transmission(top, left, *clear.shape[:2], distance)
+        t = self.transmission(top, left, clear.shape[0], clear.shape[1], distance)
         light = (clear.astype(np.float32) / 255) ** np.float32(GAMMA)
         hazy = light * t + np.array(self.airlight, np.float32) * (1 - t)
-        return np.clip(hazy, 0, 1) ** np.float32(1 / GAMMA)
+        return (np.clip(hazy, 0, 1) ** np.float32(1 / GAMMA)).astype(np.float32, copy=False)
 
 
 def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int = 2048) -> Haze:

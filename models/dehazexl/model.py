@@ -157,6 +157,7 @@ class DehazeXL(nn.Module):
     @torch.no_grad()
     def _begin_near_identity(self) -> None:
         """Small outputs; and inputs centred and spread, for the norm after the first layer leaves little of how bright a patch is."""
+        assert isinstance(self.decoder.output, nn.Linear)
         self.decoder.output.weight.mul_(0.1)
         first = self.encoder.patch_embed.proj
         first.weight.mul_(5)

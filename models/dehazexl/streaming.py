@@ -350,9 +350,8 @@ class _Run:
     # Where things are
 
     def _place_tokens(self) -> Placement:
-        wanted = self.options.tokens
-        if wanted != "auto":
-            return wanted
+        if self.options.tokens != "auto":
+            return self.options.tokens
         need = 3 * self.grid.count * SIDE * SIDE * self.dim * self.dtype.itemsize
         if self.device.type != "cpu" and need < free_memory(self.device) / 2:
             return "device"
@@ -362,13 +361,9 @@ class _Run:
         wanted = self.options.skips
         if wanted == "auto":
             need = self.grid.count * PATCH * PATCH * 15 * self.model.config.embed_dim // 128 * self.dtype.itemsize
-            for place in dict.fromkeys((self.device, torch.device("cpu"))):
-                if need < free_memory(place) / 4:
-                    wanted = "device" if place == self.device else "host"
-                    break
-        if wanted in ("auto", "recompute"):
-            return None
-        return SkipCache(wanted, self.device, self.folder)
+            here = need < free_memory(self.device) / 4
+            wanted = "device" if here else "host" if need < free_memory(torch.device("cpu")) / 4 else "recompute"
+        return None if wanted == "recompute" else SkipCache(wanted, self.device, self.folder)
 
     def _shelf(self, name: str, *, keep: bool = False) -> Shelf:
         """(rows of tokens, columns, C); `keep` for what the next run goes on from."""

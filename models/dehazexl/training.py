@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,12 +13,15 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from visionzoo.errors import InputError, VisionZooError
+from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
 from visionzoo.weights import load_checkpoint, save_safetensors
 
+from .evaluation import Report, score_file
 from .losses import restoration_loss, seam_loss
 from .model import DehazeXL
+from .streaming import StreamedDehaze, StreamOptions
 
 Batch = tuple[Tensor, Tensor]
 """Hazy and clear crops, each (B, 3, H, W) in [0, 1]."""
@@ -33,7 +36,7 @@ class DehazeXLTraining(LightningModule):
         checkpoint: start from this file (published or own key names).
         encoder_checkpoint: start the encoder from this file, e.g. timm's swinv2_tiny_window16_256.
         lr: learning rate; the paper has 1e-3 with Adam, the published code 1e-4.
-        min_lr: where the cosine over all steps ends.
+        min_lr: where the cosine ends, at trainer.max_steps or else after all epochs.
         warmup_steps: steps over which the rate rises; the published recipe has none.
         weight_decay: of AdamW.
         frequency: weight of the Fourier term; 1 is published.
@@ -44,6 +47,9 @@ class DehazeXLTraining(LightningModule):
         recompute: keep only what passes between the parts and compute the rest again in the backward pass: a third more
             time, and 2048 x 2048 pixels in about 2 GB with patches_at_once=1 instead of 33 GB.
         export_half: write weights.safetensors in half precision.
+        benchmark: "8KDehaze", "4KID" or "O-HAZE": the published numbers that a test shows beside its own.
+        lpips: backbone weights for LPIPS in tests, torchvision's alexnet-owt-7be5be79.pth; None leaves LPIPS out.
+        blend: tests hide the borders of patches, see `StreamOptions`.
     """
 
     def __init__(
@@ -63,6 +69,9 @@ class DehazeXLTraining(LightningModule):
         patches_at_once: int = 16,
         recompute: bool = True,
         export_half: bool = False,
+        benchmark: Literal["8KDehaze", "4KID", "O-HAZE"] | None = None,
+        lpips: str | None = None,
+        blend: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -79,6 +88,8 @@ class DehazeXLTraining(LightningModule):
         if ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).requires_grad_(False)
         self._scores: list[Tensor] = []
+        self.report: Report | None = None
+        self._lpips = Lpips("alex", backbone=lpips) if lpips else None
 
     @property
     def best(self) -> DehazeXL:
@@ -92,7 +103,8 @@ class DehazeXLTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         h = self.hparams
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=h["lr"], weight_decay=h["weight_decay"])
-        steps = int(self.trainer.estimated_stepping_batches)
+        limit = self.trainer.max_steps
+        steps = limit if limit > 0 else int(self.trainer.estimated_stepping_batches)
 
         def rate(step: int) -> float:
             if step < h["warmup_steps"]:
@@ -157,3 +169,28 @@ class DehazeXLTraining(LightningModule):
             names = ("val/psnr", "val/ssim", "val/psnr_hazy")
             self.log_dict(dict(zip(names, mean, strict=True)), prog_bar=True, sync_dist=True)
         self._scores = []
+
+    # Testing
+
+    def setup(self, stage: str) -> None:
+        if stage == "test" and not (self.hparams["checkpoint"] or self.trainer.ckpt_path):
+            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or ckpt_path=FILE")
+
+    def on_test_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise InputError("a test runs on one device; set trainer.devices=1")
+        self.report = Report(self.hparams["benchmark"])
+        options = StreamOptions(blend=self.hparams["blend"])
+        self._stream = StreamedDehaze(self.best.eval().fuse().to(self.device), options)
+
+    def test_step(self, batch: tuple[str, str], batch_idx: int) -> None:
+        """Names of a hazy file and of its clear one."""
+        assert self.report is not None
+        self.report.files.append(score_file(self._stream, Path(batch[0]), Path(batch[1]), self._lpips))
+
+    def on_test_epoch_end(self) -> None:
+        assert self.report is not None
+        for name in ("psnr", "ssim"):
+            value = self.report.mean(name)
+            if value is not None:
+                self.log(f"test/{name}", value)
