@@ -107,7 +107,8 @@ def test_shifted_patches_cover_the_image_once() -> None:
         top, left = grid.corner(number)
         seen[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] += 1
     assert (seen == 1).all()
-    assert (read_patch(Held(picture(300, 520)), grid, 0) is not None) and grid.corner(0) == (-128, -128)
+    assert read_patch(Held(picture(300, 520)), grid, 0) is not None
+    assert grid.corner(0) == (-128, -128)
 
 
 def test_blending_hides_the_borders_of_patches() -> None:
