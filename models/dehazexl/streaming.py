@@ -343,7 +343,7 @@ class _Run:
             self.encoded = restart.bitmap(f"encoded{name}", count)
             self.decoded = restart.bitmap(f"decoded{name}", count)
             self.attended = restart.bitmap(f"attended{name}", 1)
-        self.tokens_at = self._place_tokens()
+        self.tokens_at: Placement = self._place_tokens()
         self.skips = self._place_skips()
         self.tokens = self._shelf("tokens", keep=restart is not None)
 

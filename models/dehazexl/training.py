@@ -36,7 +36,7 @@ class DehazeXLTraining(LightningModule):
         checkpoint: start from this file (published or own key names).
         encoder_checkpoint: start the encoder from this file, e.g. timm's swinv2_tiny_window16_256.
         lr: learning rate; the paper has 1e-3 with Adam, the published code 1e-4.
-        min_lr: where the cosine ends, at trainer.max_steps or else after all epochs.
+        min_lr: where the cosine ends, after all epochs (or at trainer.max_steps, if trainer.max_epochs is -1).
         warmup_steps: steps over which the rate rises; the published recipe has none.
         weight_decay: of AdamW.
         frequency: weight of the Fourier term; 1 is published.
@@ -103,8 +103,7 @@ class DehazeXLTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         h = self.hparams
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=h["lr"], weight_decay=h["weight_decay"])
-        limit = self.trainer.max_steps
-        steps = limit if limit > 0 else int(self.trainer.estimated_stepping_batches)
+        steps = self._all_steps()
 
         def rate(step: int) -> float:
             if step < h["warmup_steps"]:
@@ -115,6 +114,15 @@ class DehazeXLTraining(LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _all_steps(self) -> int:
+        """Of all epochs, even if the run is to stop earlier; trainer.max_steps where epochs are not limited."""
+        trainer = self.trainer
+        estimated = int(trainer.estimated_stepping_batches)  # which makes the data loader
+        epochs = trainer.max_epochs
+        if epochs is None or epochs < 0:
+            return estimated
+        return epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         if self.hparams["clip_norm"]:

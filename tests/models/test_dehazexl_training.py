@@ -206,11 +206,11 @@ def test_the_tiny_run_learns_and_its_weights_dehaze(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_bit_equal(tmp_path: Path) -> None:
-    # the cosine follows from max_steps, which is what cuts the first run short: so the rate only warms up here
-    words = ["data.scenes=4", "model.min_lr=2.0e-3", "trainer.check_val_every_n_epoch=5"]
-    _run(tmp_path / "whole", *words, "trainer.max_steps=4")
+    words = ["data.scenes=4", "trainer.max_epochs=2"]
+    _run(tmp_path / "whole", *words)
+    # the rate of a step depends on how many epochs there are, so the first run is cut short by its steps
     _run(tmp_path / "cut", *words, "trainer.max_steps=2")
-    _run(tmp_path / "cut", *words, "trainer.max_steps=4", "ckpt_path=last")
+    _run(tmp_path / "cut", *words, "ckpt_path=last")
     whole, cut = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut")
     )
