@@ -37,7 +37,7 @@ def seam_loss(prediction: Tensor, clear: Tensor, patch: int = 256) -> Tensor:
 
     Args:
         prediction, clear: (B, 3, H, W).
-        patch: side of a patch in pixels; an image of one patch gives 0.
+        patch: side of a patch (or window) in pixels; an image of one gives 0.
     """
     error = prediction - clear
     steps = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +29,29 @@ class Scaling:
     dtype: np.dtype
 
     def to_unit(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy((values.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low))
+        scaled = (values.astype(self._exact) - self._exact(self.low)) / self._exact(self.high - self.low)
+        return torch.from_numpy(scaled.astype(np.float32))
 
     def from_unit(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        values = values * np.float32(self.high - self.low) + np.float32(self.low)
-        if np.issubdtype(self.dtype, np.integer):
-            limits = np.iinfo(self.dtype)
-            values = np.round(np.clip(values, limits.min, limits.max))
-        return values.astype(self.dtype)
+        exact = values.astype(self._exact) * self._exact(self.high - self.low) + self._exact(self.low)
+        if np.issubdtype(self.dtype, np.floating):
+            return np.clip(exact, *_ends(self.dtype)).astype(self.dtype)
+        # the largest 64-bit integers are no floats: those next to them are taken
+        return np.round(np.clip(exact, *_ends(self.dtype))).astype(self.dtype)
+
+    @property
+    def _exact(self) -> type[np.floating]:
+        """32 bits hold more than 8 and 16 bits need; values of the larger types may differ in their last digits only."""
+        return np.float32 if self.dtype.itemsize <= 2 else np.float64
+
+
+def _ends(dtype: np.dtype) -> tuple[float, float]:
+    """The least and the greatest float that `dtype` holds."""
+    if np.issubdtype(dtype, np.floating):
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    limits = np.iinfo(dtype)
+    high = float(limits.max)
+    return float(limits.min), high if high <= limits.max else float(np.nextafter(high, 0))
 
 
 def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = None) -> Scaling:
@@ -47,36 +62,46 @@ def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = No
         limits: the values to take for black and white instead.
 
     Raises:
-        InputError: limits that are none, or a picture without a valid pixel or of one value only.
+        InputError: limits that are none.
     """
     raster = picture.raster
     if limits is not None:
-        if not limits[0] < limits[1]:
-            raise InputError(
-                f"limits are the values of black and white, the lower first; got {limits[0]:g}, {limits[1]:g}"
-            )
+        check_limits(limits)
         return Scaling(*limits, raster.dtype)
     if raster.dtype == np.uint8:
         return Scaling(0, 255, raster.dtype)
     found = [values for window in sample_windows(raster) if len(values := picture.valid_values(window))]
-    if not found:
-        raise InputError(f"{raster.path}: has no valid pixel (all are missing, NaN or transparent)")
-    values = np.concatenate(found)
+    if not found:  # next to nothing is there: look for it everywhere
+        found = [values for window in all_windows(raster) if len(values := picture.valid_values(window, every=1))]
+    values = np.concatenate(found) if found else np.zeros(1)
     low, high = (float(v) for v in np.quantile(values, (_TAIL, 1 - _TAIL)))
     if np.issubdtype(raster.dtype, np.floating) and values.min() >= 0 and 0.05 < high <= 1:
         low, high = 0.0, 1.0
     if not low < high:
-        low, high = low - 0.5, low + 0.5  # one value everywhere: any scale does
+        half = max(0.5, abs(low) / 2**20)
+        low, high = low - half, low + half  # one value everywhere: any scale does
     return Scaling(low, high, raster.dtype)
 
 
-def sample_windows(raster: Raster) -> Iterator[Window]:
-    """Windows of up to 256 x 256 pixels: all of them, or evenly spaced ones of a large image."""
+def check_limits(limits: tuple[float, float]) -> None:
+    """Raise `InputError` unless these are the values of black and of white."""
+    if not (np.isfinite(limits).all() and limits[0] < limits[1]):
+        raise InputError(f"limits are the values of black and white, the lower first; got {limits[0]:g}, {limits[1]:g}")
+
+
+def all_windows(raster: Raster, numbers: Iterable[int] | None = None) -> Iterator[Window]:
+    """The windows of 256 x 256 pixels (at the edges, of what is left), row by row; or those of these numbers."""
     rows, columns = -(-raster.height // 256), -(-raster.width // 256)
-    every = max(1, rows * columns // _SAMPLES)
-    for number in range(0, rows * columns, every):
+    for number in range(rows * columns) if numbers is None else numbers:
         top, left = 256 * (number // columns), 256 * (number % columns)
         yield Window(top, left, min(256, raster.height - top), min(256, raster.width - left))
+
+
+def sample_windows(raster: Raster) -> Iterator[Window]:
+    """All windows; of a large image 256 in no regular order (evenly spaced ones may all be in one column), always the same."""
+    count = -(-raster.height // 256) * -(-raster.width // 256)
+    chosen = np.random.RandomState(0).permutation(count)[:_SAMPLES]
+    yield from all_windows(raster, sorted(chosen.tolist()))
 
 
 class RasterPicture:
@@ -94,10 +119,10 @@ class RasterPicture:
         plain = [band for band in range(raster.bands) if band != raster.alpha]
         if bands is None:
             bands = tuple(plain[:3] if len(plain) >= 3 else plain[:1])
-        if len(bands) not in (1, 3) or not all(0 <= band < raster.bands for band in bands):
+        if len(bands) not in (1, 3) or len({*bands} & {*plain}) != len(bands):
             raise InputError(
-                f"{raster.path}: has bands 0 to {raster.bands - 1}; bands names three of them (red, green, blue) or one, "
-                f"got {', '.join(map(str, bands)) or 'none'}"
+                f"{raster.path}: has {len(plain)} bands of colours; three of them are red, green and blue, or one is grey; "
+                f"got (counted from 1) {', '.join(str(band + 1) for band in bands) or 'none'}"
             )
         self.bands = list(bands)
         self.partial = raster.nodata is not None or raster.alpha is not None or np.issubdtype(raster.dtype, np.floating)
@@ -115,9 +140,15 @@ class RasterPicture:
             there &= pixels[..., self.raster.alpha] > 0
         return there
 
-    def valid_values(self, window: Window) -> NDArray[np.float64]:
-        """Some of the colour values of a window, without missing ones."""
-        pixels = self.raster.read(window)[::4, ::4]
+    def shows_something(self) -> bool:
+        """Whether there is a valid pixel at all."""
+        return not self.partial or any(
+            self.valid(self.raster.read(window)).any() for window in all_windows(self.raster)
+        )
+
+    def valid_values(self, window: Window, every: int = 4) -> NDArray[np.float64]:
+        """Colour values of a window, of every `every`th row and column, without missing ones."""
+        pixels = self.raster.read(window)[::every, ::every]
         return pixels[self.valid(pixels)][:, self.bands].astype(np.float64).ravel()
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor | None:
@@ -141,14 +172,28 @@ class RasterResult:
         self.whole = not picture.partial and len(picture.bands) == picture.raster.bands
 
     def write(self, top: int, left: int, pixels: Tensor) -> None:
+        if not pixels.isfinite().all():
+            raise InputError(f"{self.picture.raster.path}: the network gives no finite numbers; try --dtype float32")
         colours = pixels.mean(0, keepdim=True) if len(self.picture.bands) == 1 else pixels
-        values = self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy())
+        values = self._not_missing(self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy()))
         if not self.whole:
             held = self.picture.raster.read(Window(top, left, *values.shape[:2])).copy()
             there = self.picture.valid(held)
             held[..., self.picture.bands] = np.where(there[..., None], values, held[..., self.picture.bands])
             values = held
         self.writer.write(top, left, np.ascontiguousarray(values))
+
+    def _not_missing(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A result that happens to be the no-data value becomes the value beside it: a pixel that is there stays."""
+        missing = self.picture.raster.nodata
+        if missing is None or np.isnan(missing):
+            return values
+        held = values.dtype.type(missing)
+        if np.issubdtype(values.dtype, np.floating):
+            beside = np.nextafter(held, values.dtype.type(0 if held else 1))
+        else:
+            beside = held - 1 if held == np.iinfo(values.dtype).max else held + 1
+        return np.where(values == held, beside, values).astype(values.dtype)
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         values = self.writer.read(Window(top, left, height, width))[..., self.picture.bands]
@@ -157,3 +202,8 @@ class RasterResult:
 
     def keep(self, top: int, left: int, height: int, width: int) -> None:
         self.writer.write(top, left, self.picture.raster.read(Window(top, left, height, width)))
+
+    def keep_all(self) -> None:
+        """There is nothing to dehaze: the result is the source."""
+        for window in all_windows(self.picture.raster):
+            self.keep(window.top, window.left, window.height, window.width)

@@ -31,6 +31,8 @@ Placement = Literal["device", "host", "disk"]
 Skips = Literal["auto", "recompute", "device", "host", "disk"]
 SIDE = PATCH // TOKEN
 """Tokens along a side of a patch."""
+SHIFT = PATCH // 2 + 16
+"""Where blending's second grid begins: its decoder's windows, of 32 pixels and more, end elsewhere than the first grid's patches."""
 
 
 class Source(Protocol):
@@ -73,8 +75,8 @@ class StreamOptions:
         heads_at_once: heads of which keys and values are held together; None: as many as fit.
         tokens_at_once: slice of queries and of everything else in the bottleneck.
         keys_at_once: keys per piece where keys and values are not on the device.
-        blend: also run on a grid of patches that is shifted by half a patch, and blend the two so that no border of a patch
-            shows: twice the work. Not in the published method.
+        blend: also run on a grid of patches that is shifted by about half a patch, and blend the two so that no border of a
+            patch shows: twice the work. Not in the published method.
         folder: where "disk" puts its files; a temporary folder if None.
     """
 
@@ -88,7 +90,8 @@ class StreamOptions:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if min(self.patches_at_once or 1, self.tokens_at_once, self.keys_at_once, self.heads_at_once or 1) < 1:
+        numbers = (self.patches_at_once, self.heads_at_once, self.tokens_at_once, self.keys_at_once)
+        if any(number is not None and number < 1 for number in numbers):
             raise InputError("patches_at_once, heads_at_once, tokens_at_once and keys_at_once are at least 1")
         if self.skips not in ("auto", "recompute", "device", "host", "disk"):
             raise InputError(f"skips is auto, recompute, device, host or disk, got {self.skips!r}")
@@ -166,7 +169,8 @@ def read_patch(source: Source, grid: Grid, number: int) -> Tensor | None:
     rows, columns = mirrored(top, grid.height), mirrored(left, grid.width)
     first, start = int(rows.min()), int(columns.min())
     window = source.read(first, start, int(rows.max()) - first + 1, int(columns.max()) - start + 1)
-    if window is None or window.shape[1:] == (PATCH, PATCH):
+    inside = top >= 0 and left >= 0 and top + PATCH <= grid.height and left + PATCH <= grid.width
+    if window is None or inside:
         return window
     return window[:, torch.from_numpy(rows - first)][:, :, torch.from_numpy(columns - start)]
 
@@ -295,7 +299,7 @@ class StreamedDehaze:
         if min(source.height, source.width) < 1:
             raise InputError(f"expected an image of at least 1 x 1 pixels, got {source.width} x {source.height}")
         with tempfile.TemporaryDirectory(dir=self.options.folder) as temporary:
-            for number, offset in enumerate((0, PATCH // 2) if self.options.blend else (0,)):
+            for number, offset in enumerate((0, SHIFT) if self.options.blend else (0,)):
                 grid = Grid(source.height, source.width, offset)
                 run = _Run(self, source, sink, grid, Path(temporary), restart, f"{number}")
                 run(draws, blended=number > 0)
@@ -438,7 +442,9 @@ class _Run:
         draws = bottleneck.draw(1, tokens, None) if draws is None else draws
         if not valid.all() and any(draw is not None for draw in draws):
             raise InputError("HyperAttention takes no images with missing parts; use attention='exact'")
-        context = self._shelf("context", keep=self.restart is not None)
+        context = (
+            self.tokens if self.restart is None else self._shelf("context", keep=True)
+        )  # else both are needed again
         seen = None
         if not valid.all():
             seen = valid.view(self.grid.rows, self.grid.columns)
@@ -499,7 +505,8 @@ def shifted_weight() -> Tensor:
     """(256, 256): the share of the shifted grid's patch, 0 at its own border and 1 at the border of the other grid's."""
     place = torch.arange(PATCH, dtype=torch.float32) + 0.5
     own = torch.minimum(place, PATCH - place)  # distance to the border of this grid's patch
-    other = PATCH / 2 - own  # and to the other grid's
+    other = (place - SHIFT).abs()  # and to the other grid's
+    other = torch.minimum(other, PATCH - other)
     mine = torch.minimum(own[:, None], own[None])
     theirs = torch.minimum(other[:, None], other[None])
     return torch.sin(torch.pi / 2 * mine / (mine + theirs)).square()
@@ -525,16 +532,15 @@ class StreamedBottleneck:
         """
         Args:
             source: (h, w, C), the encoder's maps.
-            out: (h, w, C), gets the bottleneck's.
+            out: (h, w, C), gets the bottleneck's; may be `source` itself.
             mixed: (h, w, C), scratch.
             seen: (h * w,) boolean, the tokens that exist; None for all.
             draws: per layer.
         """
         height, width, dim = source.data.shape
         step = max(1, self.options.tokens_at_once // width)
-        steps = -(-height // step)
         groups = self.groups(height * width)
-        total = len(self.bottleneck.layers) * len(groups) * steps
+        total = len(self.bottleneck.layers) * len(groups) * len([*self.slices(height * width)])
         done = 0
         self.progress("attend", 0, total)
         for row in range(0, height, step):
@@ -546,29 +552,15 @@ class StreamedBottleneck:
             head = dim // self.bottleneck.heads
             for group in groups:
                 columns = slice(group.start * head, group.stop * head)
-                if draw is None:
-                    bank = self.bank(layer, tokens, group, seen)
-                    for part in self.slices(len(tokens)):
-                        q = self.project(layer, tokens[part], group)[0]
-                        attended[part, columns] = (
-                            bank.read(q).output.transpose(1, 2).flatten(2)[0].to(attended.device, self.dtype)
-                        )
-                        done += 1
-                        self.progress("attend", min(done, total), total)
-                else:
-                    parts = [self.project(layer, tokens[part], group) for part in self.slices(len(tokens))]
-                    q, k, v = (torch.cat(pieces, 2) for pieces in zip(*parts, strict=True))
-                    assert self.bottleneck.hyper is not None
-                    one = HyperDraw(draw.projections.to(self.device), draw.samples[:, group].to(self.device))
-                    mix = hyper_attention(q, k, v, one, self.bottleneck.hyper.block)[0]
-                    attended[:, columns] = mix.transpose(1, 2).flatten(2)[0].to(attended.device, self.dtype)
-                    done += steps
+                mix = self.exact(layer, tokens, group, seen) if draw is None else self.hyper(layer, tokens, group, draw)
+                for part, values in mix:
+                    attended[part, columns] = values.transpose(1, 2).flatten(2)[0].to(attended.device, self.dtype)
+                    done += 1
                     self.progress("attend", min(done, total), total)
             for part in self.slices(len(tokens)):
                 x = tokens[part][None].to(self.device)
                 x = x + layer.attention.proj(attended[part][None].to(self.device))
                 tokens[part] = layer.feed_forward(x)[0].to(tokens.device)
-        self.progress("attend", total, total)
 
     def slices(self, count: int) -> Iterator[slice]:
         step = self.options.tokens_at_once
@@ -586,6 +578,25 @@ class StreamedBottleneck:
     def project(self, layer: BottleneckLayer, tokens: Tensor, group: slice) -> tuple[Tensor, Tensor, Tensor]:
         """(n, C) -> q, k, v, each (1, heads of the group, n, C / H)."""
         return layer.attention.project(layer.norm1(tokens[None].to(self.device)), group)
+
+    def exact(
+        self, layer: BottleneckLayer, tokens: Tensor, group: slice, seen: Tensor | None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Attention of a group of heads: slices of tokens and (1, heads, n, C / H) for each."""
+        bank = self.bank(layer, tokens, group, seen)
+        for part in self.slices(len(tokens)):
+            yield part, bank.read(self.project(layer, tokens[part], group)[0]).output
+
+    def hyper(
+        self, layer: BottleneckLayer, tokens: Tensor, group: slice, draw: HyperDraw
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """HyperAttention of a group of heads; it sorts all tokens, so all of them are here at once."""
+        assert self.bottleneck.hyper is not None
+        parts = [self.project(layer, tokens[part], group) for part in self.slices(len(tokens))]
+        q, k, v = (torch.cat(pieces, 2) for pieces in zip(*parts, strict=True))
+        here = HyperDraw(draw.projections.to(self.device), draw.samples[:, group].to(self.device))
+        mix = hyper_attention(q, k, v, here, self.bottleneck.hyper.block)[0]
+        yield from ((part, mix[:, :, part]) for part in self.slices(len(tokens)))
 
     def bank(self, layer: BottleneckLayer, tokens: Tensor, group: slice, seen: Tensor | None) -> TensorBank:
         """Keys and values of a group of heads, of all tokens that exist."""

@@ -41,6 +41,7 @@ class DehazeXLTraining(LightningModule):
         weight_decay: of AdamW.
         frequency: weight of the Fourier term; 1 is published.
         seam: weight of `seam_loss`; 0 is published.
+        seam_every: between which pixels it looks: 256 for the borders of patches, 32 for those of the decoder's windows, too.
         clip_norm: largest norm of the gradient; None for no limit, as published.
         ema_decay: of an averaged copy of the weights, which is what is validated and exported; None for none, as published.
         patches_at_once: patches that go through encoder and decoder together.
@@ -64,6 +65,7 @@ class DehazeXLTraining(LightningModule):
         weight_decay: float = 0.01,
         frequency: float = 1.0,
         seam: float = 0.0,
+        seam_every: int = 256,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
         patches_at_once: int = 16,
@@ -134,7 +136,7 @@ class DehazeXLTraining(LightningModule):
         parts = restoration_loss(result, clear)
         loss = parts.spatial + h["frequency"] * parts.frequency
         if h["seam"]:
-            loss = loss + h["seam"] * seam_loss(result, clear)
+            loss = loss + h["seam"] * seam_loss(result, clear, h["seam_every"])
         if not torch.isfinite(loss):
             raise VisionZooError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
