@@ -119,7 +119,9 @@ def measure(methods: dict[str, Callable[[Tensor], Tensor]], sheet: Path | None) 
     levels = [*LEVELS, "by distance"]
     print(f"| PSNR / SSIM | {' | '.join(levels)} | all | s a megapixel |\n|{'---|' * (len(levels) + 3)}")
     for name, found in scores.items():
-        cells = [np.mean(found[level], 0) for level in levels] + [np.mean([row for rows in found.values() for row in rows], 0)]
+        cells = [np.mean(found[level], 0) for level in levels] + [
+            np.mean([row for rows in found.values() for row in rows], 0)
+        ]
         words = " | ".join(f"{value[0]:.2f} / {value[1]:.3f}" for value in cells)
         print(f"| {name} | {words} | {seconds[name] / megapixels:.2f} |")
     better = np.mean(
