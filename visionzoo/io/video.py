@@ -1,4 +1,4 @@
-"""Reading videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
+"""Reading and writing videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, require
+from .video_open import VideoError, open_video
+from .video_writer import VideoWriter
 
-__all__ = ["Frame", "VideoError", "VideoInfo", "probe", "read_frames"]
+__all__ = ["Frame", "VideoError", "VideoInfo", "VideoWriter", "probe", "read_frames"]
 
 log = logging.getLogger(__name__)
-
-
-class VideoError(InputError):
-    """A file that is no video, or one that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     Raises:
         VideoError: missing, empty, not a video, or without a video stream.
     """
-    with _open(Path(path)) as container:
+    with open_video(Path(path)) as container:
         stream = container.streams.video[0]
         fps = stream.average_rate or stream.guessed_rate or Fraction(25)
         seconds = Fraction(0)
@@ -84,9 +82,11 @@ def read_frames(
         raise InputError(f"start is at least 0 and step at least 1, got start {start} and step {step}")
     file = Path(path)
     av = require("av", extra="video", purpose="reading videos")
-    with _open(file) as container:
+    with open_video(file) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        # avi keeps no time stamps, and those guessed for H.264 in it are off by some frames
+        steady = stream.average_rate if container.format.name == "avi" else None
         seen = 0
         frames = container.decode(stream)
         while stop is None or seen < stop:
@@ -102,7 +102,8 @@ def read_frames(
             if frame is None:
                 break
             if seen >= start and (seen - start) % step == 0:
-                yield Frame(seen, float(frame.time or 0.0), _pixels(frame, longest))
+                time_s = float(seen / steady) if steady else float(frame.time or 0.0)
+                yield Frame(seen, time_s, _pixels(frame, longest))
             seen += 1
         if seen == 0 and stop != 0:
             raise VideoError(f"{file}: holds no frames; export the video again")
@@ -113,28 +114,10 @@ def _pixels(frame: Any, longest: int | None) -> NDArray[np.uint8]:
     if longest is not None and max(width, height) > longest:
         factor = longest / max(width, height)
         width, height = max(1, round(width * factor)), max(1, round(height * factor))
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    # said outright, since PyAV 14 leaves the frame's own matrix and range aside
+    colours = {} if frame.format.is_rgb else {"dst_colorspace": "DEFAULT"}
+    if colours and frame.color_range == 2:  # 0 … 255
+        colours["src_color_range"] = "JPEG"
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA", **colours)
     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # degrees counter-clockwise, as phones record
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-
-def _open(file: Path) -> Any:
-    av = require("av", extra="video", purpose="reading videos")
-    if not file.exists():
-        raise VideoError(f"{file}: no such file")
-    if not file.is_file():
-        raise VideoError(f"{file}: is a folder, expected a video file")
-    if file.stat().st_size == 0:
-        raise VideoError(f"{file}: the file is empty")
-    try:
-        # only this file: a playlist or a concat script must not open others
-        container = av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError(
-            f"{file}: cannot be read as a video ({reason}); expected mp4, mov, mkv, webm, avi, …"
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise VideoError(f"{file}: has no video stream")
-    return container
