@@ -239,10 +239,10 @@ VARIANTS = {
     "dehazexl_dam": DehazeXLConfig(upsample="shuffle"),
     "dehazexl_nano": DehazeXLConfig(
         embed_dim=24,
-        depths=(2, 2, 2, 2),
+        depths=(2, 2, 2, 1),
         heads=(1, 2, 4, 8),
         bottleneck_heads=4,
-        decoder_depths=(1, 1, 1, 1),
+        decoder_depths=(1, 2, 2, 2),
         decoder_heads=(8, 4, 2, 1),
         reconstruction="affine",
         drop_path=0.0,

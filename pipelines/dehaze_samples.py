@@ -1,0 +1,58 @@
+"""Hazy pictures to try haze removal with: a photo of a hazy day, and two with drawn haze and their clear originals."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from visionzoo.errors import InputError
+from visionzoo.io.files import atomic_path, check_output
+from visionzoo.io.image import load_image
+
+from ..models.dehazexl.haze import Haze
+from ..models.dehazexl.scenes import aerial_scene
+
+_HAZE = Haze(
+    seed=7,
+    density=0.62,
+    base=0.75,
+    cell=500.0,
+    persistence=0.5,
+    contrast=2.0,
+    slope=(0.0, 0.2),
+    airlight=(0.62, 0.64, 0.66),
+)
+
+
+def write_samples(folder: str | Path, overwrite: bool = False) -> list[Path]:
+    """Write the sample pictures into a folder, which is made if it does not exist.
+
+    Raises:
+        InputError: the folder or a file cannot be written, or a file exists.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made a folder ({error.strerror})") from error
+    temple, flower, scene = (folder / f"{name}.jpg" for name in ("temple", "flower", "fields"))
+    clear = {flower: load_image(_photo("flower_1")), scene: aerial_scene(512, 1)}
+    paths = [temple, *clear, *(path.with_stem(f"{path.stem}_clear") for path in clear)]
+    for path in paths:
+        check_output(path, overwrite=overwrite)
+    with atomic_path(temple) as temporary:
+        shutil.copyfile(_photo("temple_1"), temporary)
+    for path, pixels in clear.items():
+        hazy = np.round(_HAZE(pixels) * 255).astype(np.uint8)
+        for target, image in ((path, hazy), (path.with_stem(f"{path.stem}_clear"), pixels)):
+            with atomic_path(target) as temporary:
+                Image.fromarray(image).save(temporary, "JPEG", quality=95)
+    return paths
+
+
+def _photo(name: str) -> Path:
+    return Path(str(resources.files("visionzoo"))) / "assets" / "photos" / f"{name}.jpg"
