@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from visionzoo.config import as_dict
 from visionzoo.devices import pick_device, pick_dtype
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, VisionZooError
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import load_image
 from visionzoo.io.raster import RasterWriter, open_raster
@@ -36,9 +36,11 @@ from visionzoo.weights import fetch, fingerprint, save_safetensors
 
 from ..models.dehazexl import DehazeXL
 from ..models.dehazexl.rasters import RasterPicture, RasterResult
-from ..models.dehazexl.streaming import Grid, Held, Restart, StreamedDehaze, StreamOptions
+from ..models.dehazexl.streaming import Grid, Held, Restart, Sink, Source, StreamedDehaze, StreamOptions
 
 DEFAULT_MODEL = "dehazexl_nano"
+SMALL_TILES = 64
+"""Pictures of more patches of 256 x 256 pixels than these can be gone on with when they are interrupted."""
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 
@@ -166,12 +168,16 @@ class DehazePipeline:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder}: holds no saved dehazing pipeline (pipeline.json: {error})") from error
         base = DEFAULT_MODEL if name == "custom" else name  # every field is in the file
+        if model_entry(base).card.task != "dehaze":
+            raise InputError(f"{folder}: holds no saved dehazing pipeline (its model is {name})")
         network = create_model(base, checkpoint=folder / "model.safetensors", **config)
         assert isinstance(network, DehazeXL)
         return cls(network, name, device, dtype)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model's weights (not fused) and settings to a folder; `model.safetensors` in it is a checkpoint of its own."""
+        if self.network.is_fused:
+            raise InputError("a fused network cannot be saved to be loaded again; save the one that it was made of")
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"config": as_dict(self.config)}
@@ -218,7 +224,10 @@ class DehazePipeline:
     ) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W, 3) uint8 without haze."""
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
-        return to_uint8(self.restore_tensor(image, options, progress))
+        clear = self.restore_tensor(image, options, progress)
+        if not clear.isfinite().all():
+            raise InputError(f"the network gives no finite numbers in {self.dtype}; try dtype='float32'")
+        return to_uint8(clear)
 
     def restore_tensor(
         self,
@@ -228,14 +237,29 @@ class DehazePipeline:
     ) -> Tensor:
         """(3, H, W) float32 in [0, 1] -> same, not clamped."""
         held = Held(image)
-        self.stream(options, progress)(held, held.sink)
+        self.dehaze(held, held.sink, options, progress)
         return held.out
 
-    def stream(
-        self, options: StreamOptions | None = None, progress: Callable[[str, int, int], None] | None = None
-    ) -> StreamedDehaze:
-        """What dehazes with this network; see `StreamedDehaze`."""
-        return StreamedDehaze(self.model, options, progress)
+    def dehaze(
+        self,
+        source: Source,
+        sink: Sink,
+        options: StreamOptions | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        restart: Restart | None = None,
+    ) -> None:
+        """Dehaze any source into a sink with this network; see `StreamedDehaze`.
+
+        Raises:
+            InputError: the memory does not suffice for the smallest piece of work.
+        """
+        try:
+            StreamedDehaze(self.model, options, progress)(source, sink, restart=restart)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"not enough memory on {self.device}, even for one tile at a time; free some, "
+                "or choose dtype bfloat16 or another device"
+            ) from error
 
     # Files
 
@@ -281,40 +305,34 @@ class DehazePipeline:
             InputError: the input cannot be read (wholly: what was done stays), or the output not written.
         """
         started = time.monotonic()
-        check_output(path_out, overwrite=overwrite)
+        check_target(path_out, overwrite)
         options = options or StreamOptions()
         work = path_out.with_name(f"{path_out.name}.part")
         with open_raster(path_in) as raster:
             picture = RasterPicture(raster, bands, limits)
-            self._claim(work, path_in, picture, options)
-            writer = RasterWriter(
-                path_out,
-                height=raster.height,
-                width=raster.width,
-                bands=raster.bands,
-                dtype=raster.dtype,
-                profile=raster.profile,
-                nodata=raster.nodata,
-                alpha=raster.alpha,
-                work=work / "pixels",
-                overwrite=overwrite,
-            )
             # small pictures are done again sooner than files are opened
-            restart = Restart(work) if Grid(raster.height, raster.width).count > 64 else None
-            try:
-                self.stream(options, progress)(picture, RasterResult(picture, writer), restart=restart)
+            restart = Restart(work) if Grid(raster.height, raster.width).count > SMALL_TILES else None
+            with (
+                unfinished(work, self._key(path_in, picture, options), keep=restart is not None),
+                RasterWriter(
+                    path_out,
+                    height=raster.height,
+                    width=raster.width,
+                    bands=raster.bands,
+                    dtype=raster.dtype,
+                    profile=raster.profile,
+                    nodata=raster.nodata,
+                    alpha=raster.alpha,
+                    work=work / "pixels",
+                    overwrite=overwrite,
+                ) as writer,
+            ):
+                sink = RasterResult(picture, writer)
+                if picture.shows_something():
+                    self.dehaze(picture, sink, options, progress, restart)
+                else:
+                    sink.keep_all()
                 writer.finish()
-            except BaseException as error:
-                writer.close()
-                if restart is None:
-                    shutil.rmtree(work, ignore_errors=True)
-                elif isinstance(error, InputError):
-                    raise type(error)(
-                        f"{error}; what was done is in {work}: the same command goes on from there"
-                    ) from error
-                raise
-            writer.close()
-        shutil.rmtree(work, ignore_errors=True)
         seconds = round(time.monotonic() - started, 3)
         result = DehazedFile(str(path_in), str(path_out), raster.width, raster.height, seconds=seconds)
         scale = {"black": picture.scaling.low, "white": picture.scaling.high}
@@ -333,8 +351,8 @@ class DehazePipeline:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    def _claim(self, work: Path, path_in: Path, picture: RasterPicture, options: StreamOptions) -> None:
-        """Make the folder of unfinished work, or empty it if it belongs to another input, network or setting."""
+    def _key(self, path_in: Path, picture: RasterPicture, options: StreamOptions) -> str:
+        """What unfinished work depends on: input, network and settings."""
         about = path_in.stat()
         owner = {
             "input": str(path_in.absolute()),
@@ -347,19 +365,50 @@ class DehazePipeline:
             "limits": [picture.scaling.low, picture.scaling.high],
             "blend": options.blend,
         }
-        key = hashlib.sha256(json.dumps(owner, sort_keys=True).encode()).hexdigest()
-        stamp = work / "belongs_to"
-        with contextlib.suppress(OSError):
-            if stamp.read_text() == key:
-                return
-        if work.exists() and not stamp.exists() and any(work.iterdir()):
+        return hashlib.sha256(json.dumps(owner, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def unfinished(work: Path, key: str, *, keep: bool) -> Iterator[None]:
+    """A folder for work in progress, deleted when the block ends well; what is in it belongs to `key`, or is deleted at first.
+
+    Args:
+        keep: leave it when the block ends badly, and say so.
+
+    Raises:
+        InputError: the folder cannot be made, or is somebody else's.
+    """
+    stamp = work / "belongs_to"
+    try:
+        if work.exists() and not stamp.exists() and not (work.is_dir() and not any(work.iterdir())):
             raise InputError(f"{work}: is in the way, and not this command's; move it or choose another output")
-        shutil.rmtree(work, ignore_errors=True)
-        try:
+        if not stamp.exists() or stamp.read_text(errors="replace") != key:
+            shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             stamp.write_text(key)
-        except OSError as error:
-            raise InputError(f"{work}: cannot be written ({error.strerror})") from error
+    except OSError as error:
+        raise InputError(f"{work}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    except BaseException as error:
+        if not keep or not any(work.glob("*.done")):  # nothing to go on from
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        how = f"what was done is in {work}: the same command goes on from there"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {how}") from None
+        if isinstance(error, VisionZooError):
+            raise type(error)(f"{error}; {how}") from error
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """`check_output`, also for zarr arrays, which are folders."""
+    if path.suffix.lower() != ".zarr" or not path.is_dir():
+        check_output(path, overwrite=overwrite)
+    elif not overwrite:
+        raise InputError(f"{path}: exists already; choose another name or add --overwrite")
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

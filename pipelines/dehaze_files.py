@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import glob
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,11 +19,12 @@ from tqdm import tqdm
 
 from visionzoo.errors import InputError
 from visionzoo.io.files import check_output, record, write_json
-from visionzoo.io.image import list_images
-from visionzoo.io.video import probe, read_frames
+from visionzoo.io.image import EXTENSIONS, list_images
+from visionzoo.io.video import VideoWriter, probe, read_frames
 
+from ..models.dehazexl.rasters import check_limits
 from ..models.dehazexl.streaming import StreamOptions
-from .dehaze import DehazedFile, DehazePipeline, tile_bar, to_uint8
+from .dehaze import DehazedFile, DehazePipeline, check_target, tile_bar, to_uint8
 
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
 WRITTEN = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr", ".npy")
@@ -31,33 +35,66 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def find_inputs(sources: str | Path | Sequence[str | Path]) -> list[tuple[Path, Path]]:
+def find_inputs(sources: str | Path | Sequence[str | Path], path_out: Path | None = None) -> list[tuple[Path, Path]]:
     """Pictures and videos named by paths, folders and glob patterns, each with its place below what named it.
 
+    Args:
+        path_out: what is in this folder within a folder that is searched are outputs of before, not inputs.
+
     Raises:
-        InputError: a source does not exist, or nothing was found.
+        InputError: a source does not exist or names nothing.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, tuple[Path, Path]] = {}
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
         path = Path(source)
-        if path.is_dir() and path.suffix.lower() != ".zarr":
-            clips = sorted(file for file in path.rglob("*") if file.is_file() and is_video(file))
-            try:
-                files = list_images(path)
-            except InputError:
-                if not clips:
-                    raise
-                files = []
-            found.update((file, file.relative_to(path)) for file in [*files, *clips])
-        elif path.exists():
-            found[path] = Path(path.name)
+        if path.exists() and not (path.is_dir() and path.suffix.lower() != ".zarr"):
+            found.setdefault(os.path.abspath(path), (path, Path(path.name)))
+            continue
+        if path.is_dir():
+            base, files = path, _in_folder(path)
+        elif glob.has_magic(str(source)):
+            base, files = _matches(str(source))
         else:
-            hits = [file for file in Path().glob(str(source)) if is_video(file)] if not path.is_absolute() else []
-            files = hits or list_images(source)
-            found.update((file, Path(file.name)) for file in files)
+            raise InputError(f"{source}: no such file or folder")
+        if path_out is not None and _strictly_below(path_out, base):
+            files = [file for file in files if not _strictly_below(file, path_out)]
+        if not files:
+            raise InputError(
+                f"{source}: no pictures or videos found; expected files ending in .jpg, .png, .tif, .mp4, …"
+            )
+        for file in files:
+            found.setdefault(os.path.abspath(file), (file, file.relative_to(base)))
     if not found:
-        raise InputError(f"{sources}: no pictures or videos found")
-    return list(found.items())
+        raise InputError("the list of inputs is empty")
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Pictures and videos at any depth, without hidden ones."""
+    try:
+        pictures = list_images(folder)
+    except InputError:  # none
+        pictures = []
+    clips = [file for file in folder.rglob("*") if is_video(file) and file.is_file()]
+    shown = [file for file in clips if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    return [*pictures, *sorted(shown)]
+
+
+def _matches(pattern: str) -> tuple[Path, list[Path]]:
+    """The folder above the first wildcard, and the pictures and videos that match."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    hits = [Path(hit) for hit in sorted(glob.glob(pattern, recursive=True))]
+    return Path(*parts[:fixed]), [
+        hit
+        for hit in hits
+        if hit.suffix.lower() in EXTENSIONS | VIDEOS | {*WRITTEN} and hit.is_dir() == (hit.suffix.lower() == ".zarr")
+    ]
+
+
+def _strictly_below(path: Path, folder: Path) -> bool:
+    inner, outer = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return inner != outer and inner.is_relative_to(outer)
 
 
 @dataclass(frozen=True)
@@ -86,8 +123,9 @@ class FileJob:
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < 1:
             raise InputError(f"smooth is at least 0 and below 1, got {self.smooth:g}")
-        if self.format is not None and self.format.lower() not in WRITTEN:
-            raise InputError(f"pictures are written as {', '.join(WRITTEN)}; got {self.format}")
+        if self.limits is not None:
+            check_limits(self.limits)
+        ending_of(self.format)
 
     def run(
         self, path_in: str | Path | Sequence[str | Path], path_out: Path, progress: bool = True
@@ -101,7 +139,7 @@ class FileJob:
             InputError: nothing found, none of several readable, or the output cannot be written.
         """
         todo = plan(path_in, path_out, self.format)
-        single = len(todo) == 1 and not path_out.is_dir() and todo[0][1] == path_out
+        single = len(todo) == 1 and todo[0][1] == path_out
         if not single:
             make_folder(path_out)
         results: list[DehazedFile] = []
@@ -114,9 +152,7 @@ class FileJob:
                 if self.on_result is not None:
                     self.on_result(results[-1])
         if all(result.error for result in results):
-            raise InputError(
-                results[0].error if len(results) == 1 else f"none of {len(results)} files could be dehazed"
-            )
+            raise InputError(f"none of {len(results)} files could be dehazed, e.g. {results[0].error}")
         return results
 
     def _file(self, source: Path, target: Path, single: bool, progress: bool) -> DehazedFile:
@@ -128,7 +164,7 @@ class FileJob:
             with tile_bar(source.name, progress) as show:
                 return self.video(source, target, show) if is_video(source) else self.picture(source, target, show)
         except InputError as error:
-            if single:
+            if single or disk_is_full(error):
                 raise
             warnings.warn(str(error), stacklevel=2)
             return DehazedFile(str(source), error=str(error))
@@ -202,37 +238,68 @@ def plan(
     """Inputs and the outputs that they become.
 
     Raises:
-        InputError: several inputs and an output that is a file's name, or two inputs that would become one output.
+        InputError: several inputs and an output that is a file's name, an ending that cannot be written, an output that is
+            an input, or two inputs that would become one output.
     """
-    inputs = find_inputs(path_in)
-    named_file = path_out.suffix.lower() in WRITTEN or is_video(path_out)
-    if len(inputs) == 1 and named_file and not (path_out.is_dir() and path_out.suffix.lower() != ".zarr"):
+    chosen, inputs = ending_of(format), find_inputs(path_in, path_out)
+    ending = path_out.suffix.lower()
+    named_file = (ending in WRITTEN or is_video(path_out)) and not (path_out.is_dir() and ending != ".zarr")
+    if len(inputs) == 1 and named_file:
         source = inputs[0][0]
         if is_video(source) != is_video(path_out):
             raise InputError(
                 f"{path_out}: {source} is a {'video' if is_video(source) else 'picture'}; choose an output of its kind"
             )
-        return [(source, path_out)]
-    if named_file and not path_out.is_dir():
-        raise InputError(f"{path_out}: several inputs need a folder as the output; leave the ending away")
-    targets: dict[Path, Path] = {}
-    for source, place in inputs:
-        ending = source.suffix.lower()
-        if not is_video(source):
-            ending = format or (ending if ending in WRITTEN else ".png")
-        target = (path_out / place).with_suffix(ending if format or ending != source.suffix.lower() else source.suffix)
-        if target in targets:
+        targets = {path_out: source}
+    else:
+        if named_file or (ending in EXTENSIONS and len(inputs) > 1 and not path_out.is_dir()):
+            raise InputError(f"{path_out}: several inputs need a folder as the output; leave the ending away")
+        if ending and len(inputs) == 1 and inputs[0][1] == Path(inputs[0][0].name) and not path_out.is_dir():
             raise InputError(
-                f"{source} and {targets[target]} would both become {target}; dehaze them one after the other"
+                f"{path_out}: unknown ending {ending}; pictures are written as {', '.join(WRITTEN)}, videos as .mp4, .mkv, …; "
+                "if it is to be a folder, make it first"
             )
-        targets[target] = source
+        targets = {}
+        for source, place in inputs:
+            own = source.suffix
+            suffix = own if is_video(source) else chosen or (own if own.lower() in WRITTEN else ".png")
+            target = (path_out / place).with_suffix(suffix)
+            if target in targets:
+                raise InputError(
+                    f"{source} and {targets[target]} would both become {target}; dehaze one of them to another folder"
+                )
+            targets[target] = source
+    for target, source in targets.items():
+        if os.path.abspath(target) == os.path.abspath(source):
+            raise InputError(f"{target}: is the input itself, which is never replaced; choose another output")
     return [(source, target) for target, source in targets.items()]
 
 
+def ending_of(format: str | None) -> str | None:
+    """ "PNG" or ".png" -> ".png". Raises `InputError` unless pictures can be written so."""
+    if format is None:
+        return None
+    ending = f".{format.lower().removeprefix('.')}"
+    if ending not in WRITTEN:
+        raise InputError(f"pictures are written as {', '.join(WRITTEN)}; got {format}")
+    return ending
+
+
 def check_outputs(todo: Sequence[tuple[Path, Path]], path_out: Path, overwrite: bool) -> None:
-    """Raise `InputError` where a single output may not be written."""
+    """Raise `InputError` where a single output may not be written, or the folder for several cannot be one."""
     if len(todo) == 1 and todo[0][1] == path_out:
-        check_output(path_out, overwrite=overwrite)
+        check_target(path_out, overwrite)
+    elif path_out.exists() and not path_out.is_dir():
+        raise InputError(f"{path_out}: is a file, expected a folder for the outputs; choose another name")
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a full disk: no other file would fit either."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def make_folder(path: Path) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
+visionzoo dehaze samples -o samples
+
 visionzoo dehaze hazy.jpg -o clear.jpg
 
 visionzoo dehaze survey.tif -o survey_clear.tif --blend
@@ -101,8 +103,11 @@ def dehaze(
     from ..dehaze_files import FileJob, check_outputs, plan
 
     chosen = None if bands is None else tuple(number - 1 for number in numbers("bands", bands, (1, 3)))
+    if chosen and min(chosen) < 0:
+        raise InputError(f"--bands counts from 1, got {bands}")
     scale = None if limits is None else numbers("limits", limits, (2,), float)
-    check_outputs(plan(inputs, output, format), output, overwrite)  # mistakes are said before weights are loaded
+    todo = plan(inputs, output, format)
+    check_outputs(todo, output, overwrite)  # mistakes are said before weights are loaded
     stream = StreamOptions(tiles, skips, blend=blend)
     extra = {} if attention is None else {"attention": attention}
     settings = {
@@ -123,10 +128,8 @@ def dehaze(
         job = FileJob(pipe, **settings)
         try:
             results = job.run(inputs, output, progress=not quiet)
-        except KeyboardInterrupt:
-            raise InterruptedDehazing(
-                "interrupted; finished outputs are whole, and the same command goes on with what is left"
-            ) from None
+        except KeyboardInterrupt as error:
+            raise InterruptedDehazing(what_is_left(str(error), len(todo), overwrite)) from None
     if json:
         emit([result.to_dict() for result in results])
         return
@@ -188,8 +191,36 @@ def attribute(
         note(f"written: {output}", quiet=quiet)
 
 
+@app.command
+def samples(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder to write them to.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write hazy pictures to try: a photo of a hazy day, and two with drawn haze and their clear originals.
+
+    Example: visionzoo dehaze samples -o samples
+    """
+    from ..dehaze_samples import write_samples
+
+    for path in write_samples(output, overwrite):
+        note(str(path))
+
+
 class InterruptedDehazing(KeyboardInterrupt):
     """Ctrl-C with a message on what is left."""
+
+
+def what_is_left(said: str, files: int, overwrite: bool) -> str:
+    """What Ctrl-C leaves behind.
+
+    Args:
+        said: by the picture that it met, if that can be gone on with.
+    """
+    if files == 1:
+        return said or "interrupted; no file was written"
+    others = "finished outputs are whole" + ("" if overwrite else ", and the same command goes on with the others")
+    return f"{said or 'interrupted'}; {others}"
 
 
 def numbers(name: str, text: str, counts: tuple[int, ...], kind: type = int) -> tuple:
@@ -219,7 +250,7 @@ def summary(results: list[DehazedFile]) -> list[str]:
     else:
         lines.append(f"{len(made)} written")
         if kept:
-            lines.append(f"{len(kept)} were there already and stayed; --overwrite makes them anew")
+            lines.append(f"{len(kept)} there already, left as they are; --overwrite makes them anew")
         if failed:
             lines.append(f"{len(failed)} could not be dehazed, see the warnings")
     return lines
