@@ -80,7 +80,7 @@ def run(side: int, dtype: str, name: str, options: StreamOptions, how: str, roun
     device = pick_device("auto")
     network = create_model(name)
     assert isinstance(network, DehazeXL)
-    network = network.to(device, getattr(torch, dtype))
+    network.to(device, getattr(torch, dtype))
     streamed = network.fuse() if how == "streamed" else network
     seconds = []
     if device.type == "cuda":

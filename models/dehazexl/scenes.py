@@ -236,11 +236,11 @@ def _draw_trees(
 def _as_photographed(pixels: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Contrast, colour balance, sharpness and noise of a camera."""
     side = len(pixels)
-    pixels = pixels * (1 + 0.03 * _fractal(side, rng, 4, 1.0, 2))[..., None]
+    grain = (1 + 0.03 * _fractal(side, rng, 4, 1.0, 2))[..., None]
     balance = rng.uniform(0.95, 1.05, 3).astype(np.float32)
-    pixels = (pixels - 110) * np.float32(rng.uniform(0.75, 1.15)) + np.float32(110 + rng.uniform(-20, 12))
+    light = (pixels * grain - 110) * rng.uniform(0.75, 1.15) + 110 + rng.uniform(-20, 12)
     noise = rng.normal(0, rng.uniform(0.5, 3), pixels.shape)
-    return _bytes((pixels * balance + noise).astype(np.float32))
+    return _bytes((light * balance + noise).astype(np.float32))
 
 
 def _bytes(pixels: Array) -> NDArray[np.uint8]:
