@@ -1,0 +1,206 @@
+"""Pictures of any type into the network and back: values keep their meaning, and what is missing stays missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("tifffile")
+pytest.importorskip("imagecodecs")
+
+import tifffile
+
+from visionzoo.errors import InputError
+from visionzoo.io.raster import Raster, RasterWriter, Window, open_raster
+from visionzoo.models.dehazexl.rasters import RasterPicture, RasterResult, Scaling, all_windows, sample_windows
+
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
+def raster(path: Path, pixels: np.ndarray, nodata: str | None = None, **more: object) -> Raster:
+    tags = [(42113, 2, 0, nodata, True)] if nodata is not None else None
+    kind = "rgb" if pixels.shape[2] in (3, 4) else "minisblack"
+    options = {"photometric": kind, "planarconfig": "contig"} | more
+    tifffile.imwrite(path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, metadata=None, extratags=tags, **options)  # pyright: ignore[reportArgumentType]
+    return open_raster(path)
+
+
+def result(picture: RasterPicture, folder: Path) -> RasterResult:
+    shape = {name: getattr(picture.raster, name) for name in ("height", "width", "bands", "dtype", "nodata", "alpha")}
+    return RasterResult(picture, RasterWriter(folder / "out.tif", **shape, work=folder / "work"))
+
+
+# Values
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_come_back(dtype: str) -> None:
+    """Every value between black and white, and both ends of the type for what lies far beyond."""
+    limits = np.iinfo(dtype)
+    low = max(limits.min, limits.max - 70_000) if np.dtype(dtype).itemsize < 8 else limits.max // 2
+    values = np.unique(np.linspace(low, min(limits.max, low + 60_000), 500).astype(dtype))
+    scaling = Scaling(float(values.min()), float(values.max()), np.dtype(dtype))
+    unit = scaling.to_unit(values)
+    assert unit.dtype == torch.float32
+    assert (float(unit.min()), float(unit.max())) == (0, 1)
+    back = scaling.from_unit(unit.numpy())
+    assert back.dtype == dtype
+    # 2^62 and more are known to a double up to 1024
+    assert np.abs(back.astype(object) - values.astype(object)).max() <= (0 if values.itemsize < 8 else 1024)
+    beyond = scaling.from_unit(np.array([-1e20, 1e20], np.float32))
+    assert beyond[0] == limits.min
+    assert limits.max - beyond[1] <= limits.max / 2**52
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floats_come_back(dtype: str) -> None:
+    values = np.linspace(-3, 900, 400).astype(dtype)
+    scaling = Scaling(10, 500, np.dtype(dtype))
+    back = scaling.from_unit(scaling.to_unit(values).numpy())
+    assert back.dtype == dtype
+    assert np.allclose(back, values, rtol=1e-3 if dtype == "float16" else 1e-6, atol=1e-4)
+    assert np.isfinite(scaling.from_unit(np.array([-1e6, 1e6], np.float32))).all()
+
+
+@given(low=st.floats(-1e9, 1e9), width=st.floats(1e-2, 1e6))
+def test_small_differences_at_large_values(low: float, width: float) -> None:
+    """Heights above sea level, times since an epoch, …: the offset does not eat the digits."""
+    scaling = Scaling(low, low + width, np.dtype(np.float64))
+    values = low + width * np.linspace(0, 1, 11)
+    assert np.allclose(scaling.to_unit(values).numpy(), np.linspace(0, 1, 11), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        (np.linspace(0, 255, 4096).astype(np.uint8), (0, 255)),
+        (np.linspace(3, 9, 4096).astype(np.uint8), (0, 255)),
+        (np.linspace(0, 0.9, 4096, dtype=np.float32), (0, 1)),
+        (np.linspace(0, 0.01, 4096, dtype=np.float32), (0, 0.01)),
+        (np.linspace(-1, 1, 4096, dtype=np.float32), (-1, 1)),
+        (np.linspace(200, 3000, 4096).astype(np.uint16), (200, 3000)),
+        (np.linspace(-90, 40, 4096).astype(np.int16), (-90, 40)),
+    ],
+)
+def test_black_and_white_are_found(tmp_path: Path, values: np.ndarray, want: tuple[float, float]) -> None:
+    mixed = np.random.RandomState(0).permutation(values.repeat(16)).reshape(256, 256, 1)
+    scaling = RasterPicture(raster(tmp_path / "a.tif", mixed)).scaling
+    assert (scaling.low, scaling.high) == pytest.approx(want, abs=0.02 * (want[1] - want[0]))
+
+
+def test_a_few_wild_values_do_not_count(tmp_path: Path) -> None:
+    pixels = np.random.RandomState(0).randint(100, 200, (300, 300, 3)).astype(np.uint16)
+    pixels[100] = 101
+    pixels[4, 4] = 65535
+    scaling = RasterPicture(raster(tmp_path / "a.tif", pixels)).scaling
+    assert 90 < scaling.low < scaling.high < 210
+
+
+def test_large_pictures_are_looked_at_everywhere(tmp_path: Path) -> None:
+    """A tall picture of two columns of windows, the left one empty: every other window would be empty."""
+    tall = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (256 * 300, 512))
+    tall.flush()
+    with open_raster(tmp_path / "a.npy") as opened:
+        windows = list(sample_windows(opened))
+        assert len(windows) == 256
+        assert {window.left for window in windows} == {0, 256}
+        assert windows == list(sample_windows(opened)), "unfinished work depends on it"
+    with raster(tmp_path / "b.tif", np.zeros((300, 520, 3), np.uint8)) as opened:
+        seen = np.zeros((300, 520), int)
+        for window in all_windows(opened):
+            seen[window.top : window.top + window.height, window.left : window.left + window.width] += 1
+        assert (seen == 1).all()
+        assert list(sample_windows(opened)) == list(all_windows(opened))
+
+
+# Bands
+
+
+@pytest.mark.parametrize(
+    ("bands", "more", "want"),
+    [(1, {}, [0]), (2, {}, [0]), (3, {}, [0, 1, 2]), (5, {}, [0, 1, 2]), (4, {"extrasamples": [2]}, [0, 1, 2]),
+     (2, {"extrasamples": [2]}, [0])],
+)  # fmt: skip
+def test_which_bands_are_colours(tmp_path: Path, bands: int, more: dict, want: list[int]) -> None:
+    picture = RasterPicture(raster(tmp_path / "a.tif", np.ones((20, 30, bands), np.uint8), **more))
+    assert picture.bands == want
+    window = picture.read(0, 0, 20, 30)
+    assert window is not None
+    assert window.shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize("bands", [(), (0, 1), (0, 1, 3), (0, 1, -1), (1, 1, 2), (0, 1, 2, 2)])
+def test_bands_that_are_none(tmp_path: Path, bands: tuple[int, ...]) -> None:
+    pixels = np.ones((8, 8, 4), np.uint8)
+    with pytest.raises(InputError, match=r"a\.tif: has 3 bands of colours"):
+        RasterPicture(raster(tmp_path / "a.tif", pixels, extrasamples=[2]), bands)
+
+
+@pytest.mark.parametrize("limits", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
+def test_limits_that_are_none(tmp_path: Path, limits: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="the lower first"):
+        RasterPicture(raster(tmp_path / "a.tif", np.ones((8, 8, 3), np.uint8)), limits=limits)
+
+
+# Missing parts
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    """No-data in every colour, NaN in one, no alpha; no-data in one colour only is a dark red."""
+    pixels = np.full((2, 4, 4), 5, np.float32)
+    pixels[0, 0, :3] = -9
+    pixels[0, 1, 0] = -9
+    pixels[0, 2, 1] = np.nan
+    pixels[0, 3, 2] = np.inf
+    pixels[1, 0, 3] = 0
+    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, "-9", extrasamples=[2]), limits=(0, 10))
+    there = picture.valid(picture.raster.read(Window(0, 0, 2, 4)))
+    assert there.tolist() == [[False, True, False, False], [False, True, True, True]]
+    assert picture.shows_something()
+    window = picture.read(0, 0, 2, 4)
+    assert window is not None
+    mean = (torch.from_numpy(pixels[..., :3][there]).mean(0) / 10).tolist()
+    assert window[:, 0, 0].tolist() == window[:, 0, 3].tolist() == pytest.approx(mean)
+    assert picture.read(0, 2, 1, 2) is None
+    assert RasterPicture(raster(tmp_path / "b.tif", np.full((9, 9, 3), np.nan, np.float32))).shows_something() is False
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "result_is"),
+    [("uint8", 0, 1), ("uint8", 255, 254), ("int16", -5, -4), ("uint16", 65535, 65534)],
+)
+def test_a_result_is_never_no_data(tmp_path: Path, dtype: str, nodata: int, result_is: int) -> None:
+    pixels = np.full((4, 4, 3), 100, dtype)
+    pixels[0] = nodata
+    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, str(nodata)), limits=(0, 200))
+    sink = result(picture, tmp_path)
+    sink.write(0, 0, torch.full((3, 4, 4), nodata / 200))
+    got = sink.writer.read(Window(0, 0, 4, 4))
+    assert (got[0] == nodata).all()
+    assert (got[1:] == result_is).all()
+
+
+def test_what_is_not_asked_for_stays(tmp_path: Path) -> None:
+    pixels = np.random.RandomState(0).randint(1, 255, (6, 5, 5)).astype(np.uint8)
+    picture = RasterPicture(raster(tmp_path / "a.tif", pixels), (3, 0, 1))
+    sink = result(picture, tmp_path)
+    sink.write(2, 1, torch.stack([torch.full((2, 3), value) for value in (0.0, 0.2, 1.0)]))
+    sink.keep(0, 0, 1, 5)
+    got = sink.writer.read(Window(0, 0, 6, 5))
+    assert np.array_equal(got[2:4, 1:4, [2, 4]], pixels[2:4, 1:4, [2, 4]])
+    assert (got[2:4, 1:4, [3, 0, 1]] == [0, 51, 255]).all()
+    assert np.array_equal(got[0], pixels[0])
+    assert sink.read(2, 1, 2, 3)[:, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    sink.keep_all()
+    assert np.array_equal(sink.writer.read(Window(0, 0, 6, 5)), pixels)
+
+
+def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    sink = result(RasterPicture(raster(tmp_path / "a.tif", np.ones((4, 4, 3), np.uint8))), tmp_path)
+    with pytest.raises(InputError, match=r"a\.tif: the network gives no finite numbers; try --dtype float32"):
+        sink.write(0, 0, torch.full((3, 4, 4), torch.nan))
