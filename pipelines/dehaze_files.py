@@ -29,6 +29,8 @@ from .dehaze import DehazedFile, DehazePipeline, check_target, tile_bar, to_uint
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
 WRITTEN = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr", ".npy")
 """Endings of pictures that can be written."""
+VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""And of videos."""
 
 
 def is_video(path: Path) -> bool:
@@ -105,7 +107,8 @@ class FileJob:
         stream: memory and blending, see `StreamOptions`.
         bands, limits: of pictures, see `visionzoo.models.dehazexl.rasters.RasterPicture`.
         smooth: of videos, in [0, 1): how much of the brightness and colour that are added to a frame come from the frames before.
-        format: ending of outputs in a folder, e.g. ".png"; None keeps the input's where it can be written, else ".png".
+        format: ending of pictures in an output folder, e.g. ".png"; None keeps the input's where it can be written, else ".png"
+            (videos: ".mp4").
         overwrite: make existing outputs anew.
         on_result: called with each file's result.
     """
@@ -243,7 +246,7 @@ def plan(
     """
     chosen, inputs = ending_of(format), find_inputs(path_in, path_out)
     ending = path_out.suffix.lower()
-    named_file = (ending in WRITTEN or is_video(path_out)) and not (path_out.is_dir() and ending != ".zarr")
+    named_file = ending in (*WRITTEN, *VIDEOS_WRITTEN) and not (path_out.is_dir() and ending != ".zarr")
     if len(inputs) == 1 and named_file:
         source = inputs[0][0]
         if is_video(source) != is_video(path_out):
@@ -252,17 +255,20 @@ def plan(
             )
         targets = {path_out: source}
     else:
-        if named_file or (ending in EXTENSIONS and len(inputs) > 1 and not path_out.is_dir()):
+        if named_file or (ending in EXTENSIONS | VIDEOS and len(inputs) > 1 and not path_out.is_dir()):
             raise InputError(f"{path_out}: several inputs need a folder as the output; leave the ending away")
         if ending and len(inputs) == 1 and inputs[0][1] == Path(inputs[0][0].name) and not path_out.is_dir():
             raise InputError(
-                f"{path_out}: unknown ending {ending}; pictures are written as {', '.join(WRITTEN)}, videos as .mp4, .mkv, …; "
-                "if it is to be a folder, make it first"
+                f"{path_out}: unknown ending {ending}; pictures are written as {', '.join(WRITTEN)}, videos as "
+                f"{', '.join(VIDEOS_WRITTEN)}; if it is to be a folder, make it first"
             )
         targets = {}
         for source, place in inputs:
             own = source.suffix
-            suffix = own if is_video(source) else chosen or (own if own.lower() in WRITTEN else ".png")
+            if is_video(source):
+                suffix = own if own.lower() in VIDEOS_WRITTEN else ".mp4"
+            else:
+                suffix = chosen or (own if own.lower() in WRITTEN else ".png")
             target = (path_out / place).with_suffix(suffix)
             if target in targets:
                 raise InputError(

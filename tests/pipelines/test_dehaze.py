@@ -28,10 +28,11 @@ from tests.golden import seeded
 from visionzoo.cli import main
 from visionzoo.errors import InputError
 from visionzoo.io.raster import writer as raster_writer
+from visionzoo.io.video import VideoWriter
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
 from visionzoo.models.dehazexl.streaming import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline, DehazeResult
-from visionzoo.pipelines.dehaze_files import plan
+from visionzoo.pipelines.dehaze_files import VIDEOS_WRITTEN, plan
 from visionzoo.weights import WeightsError, save_safetensors
 
 NODATA = 42113
@@ -364,6 +365,21 @@ def test_patterns(inside: Path, photo: Callable) -> None:
     photo("d/2.gif", size=(8, 8))
     with pytest.raises(InputError, match=r"both become out/2\.png"):
         planned("d")
+
+
+def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
+    pytest.importorskip("av")
+    for name in ("a.mkv", "b.WMV", "c.ts", "d.MP4"):
+        (inside / name).touch()
+    for number, ending in enumerate(VIDEOS_WRITTEN):
+        VideoWriter(inside / f"{number}{ending}", fps=10)  # takes it; writes nothing yet
+    planned = {source.name: target.name for source, target in plan(".", Path("out"), "png")}
+    assert planned == {"a.mkv": "a.mkv", "b.WMV": "b.mp4", "c.ts": "c.mp4", "d.MP4": "d.MP4"}
+    for target, says in (("x.ts", "unknown ending"), ("x.png", "is a video"), ("x.gif", "unknown ending")):
+        with pytest.raises(InputError, match=says):
+            plan("a.mkv", Path(target))
+    with pytest.raises(InputError, match="several inputs need a folder"):
+        plan(".", Path("x.wmv"))
 
 
 def test_broken_pictures_among_good_ones(
