@@ -70,7 +70,7 @@ CARDS = (
         "only weights that come with visionzoo.",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
-        params=5_088_069,
+        params=5_224_764,
         paper=_PAPER,
         code=_CODE,
         code_license="none stated",

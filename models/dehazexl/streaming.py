@@ -417,8 +417,11 @@ class _Run:
     def encode(self) -> None:
         """Pass 1: every patch's last map into `tokens`. In `encoded`, 1 stands for a patch and 2 for one without data."""
         total = self.grid.count
+        sorts = self.model.bottleneck.draw(1, total * SIDE * SIDE)[0] is not None
         self.stream.progress("encode", int((self.encoded > 0).sum()), total)
         for numbers, patches in self._chunks(self.encoded == 0):
+            if sorts and any(patch is None for patch in patches):
+                raise InputError("HyperAttention (lsh) takes no images with missing parts; use attention='exact'")
             held = {n: p for n, p in zip(numbers, patches, strict=True) if p is not None}
 
             def compute(chunk: list[int], held: dict[int, Tensor] = held) -> None:
@@ -440,8 +443,6 @@ class _Run:
         """The bottleneck over all tokens. Patches that are not `valid` (patches,) are neither read nor seen."""
         bottleneck, tokens = self.model.bottleneck, self.grid.count * SIDE * SIDE
         draws = bottleneck.draw(1, tokens, None) if draws is None else draws
-        if not valid.all() and any(draw is not None for draw in draws):
-            raise InputError("HyperAttention takes no images with missing parts; use attention='exact'")
         context = (
             self.tokens if self.restart is None else self._shelf("context", keep=True)
         )  # else both are needed again

@@ -182,7 +182,7 @@ class RasterWriter:
             if form.name == "zarr":
                 if self.path.exists() and not self._overwrite:
                     raise RasterError(f"{self.path}: exists already; choose another name or add --overwrite")
-                check_output(self.path.with_name(f"{self.path.name}.part"), overwrite=True)  # its folder exists
+                check_output(self.path.with_name(f".{self.path.name}.new"), overwrite=True)  # its folder exists
             else:
                 check_output(self.path, overwrite=self._overwrite)
         except RasterError:
