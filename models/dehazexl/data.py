@@ -22,7 +22,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.image import list_images, load_image
 
 from .haze import draw_distance, draw_haze
-from .scenes import aerial_scene
+from .scenes import aerial_scene, draw_sky
 from .windowed import WindowedPicture
 
 Layout = Literal["paired", "clear", "scenes"]
@@ -145,15 +145,25 @@ class PairedCrops:
 
 
 class HazedCrops:
-    """Crops of clear pictures with a new haze each time; every other one as seen at a slant, hazier with distance.
+    """Crops of clear pictures with a new haze each time.
 
     Args:
         count: of pictures.
         load: index -> (H, W, 3) uint8.
+        slanted: share of crops that are hazier with distance, as seen at a slant.
+        skies: share of crops with a drawn sky in their upper part.
+        compress: share of crops that are compressed as JPEG after the haze.
     """
 
-    def __init__(self, count: int, load: Callable[[int], Pixels], slanted: float = 0.4, compress: float = 0.3):
-        self.count, self.load, self.slanted, self.compress = count, load, slanted, compress
+    def __init__(
+        self,
+        count: int,
+        load: Callable[[int], Pixels],
+        slanted: float = 0.4,
+        skies: float = 0.3,
+        compress: float = 0.3,
+    ):
+        self.count, self.load, self.slanted, self.skies, self.compress = count, load, slanted, skies, compress
 
     def __len__(self) -> int:
         return self.count
@@ -162,6 +172,9 @@ class HazedCrops:
         picture = self.load(index)
         top, left = _place(picture.shape[:2], side, rng, index)
         clear = picture[top : top + side, left : left + side]
+        if rng.random() < self.skies:
+            sky, there = draw_sky(side, side, rng)
+            clear = np.where(there[..., None], sky, clear)
         distance = draw_distance(rng, side, side) if rng.random() < self.slanted else None
         hazy = draw_haze(rng, side=side)(clear, distance=distance)
         hazy = hazy + rng.normal(0, rng.uniform(0, 0.008), hazy.shape).astype(np.float32)

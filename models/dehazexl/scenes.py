@@ -84,6 +84,23 @@ def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
     return _as_photographed(pixels, rng)
 
 
+def draw_sky(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A sky, (height, width, 3) uint8, and where it shows above an uneven horizon, (height, width): bright, smooth, not hazy.
+
+    What a network must learn to leave alone, as it looks like the densest haze.
+    """
+    top = np.cumsum([rng.uniform(60, 170), rng.uniform(5, 50), rng.uniform(5, 40)])  # from grey to blue
+    low = np.full(3, rng.uniform(190, 250)) + rng.normal(0, 6, 3)
+    share = np.linspace(0, 1, height)[:, None, None] ** rng.uniform(0.5, 2)
+    cell = max(height, width) * rng.uniform(0.2, 0.8)
+    clouds = lattice_noise(int(rng.integers(2**62)), 0, 0, height, width, cell)[..., None] * rng.uniform(0, 60)
+    sky = top * (1 - share) + low * share + clouds + rng.normal(0, rng.uniform(0.3, 1.5), (height, width, 3))
+    line = lattice_noise(int(rng.integers(2**62)), 0, 0, 1, width, width / 4)[0]
+    line = line + 0.3 * lattice_noise(int(rng.integers(2**62)), 0, 0, 1, width, width / 40)[0]
+    horizon = height * (rng.uniform(0.2, 0.8) + rng.uniform(0, 0.3) * line)
+    return _bytes(sky.astype(np.float32)), np.arange(height)[:, None] < horizon
+
+
 def _fractal(side: int, rng: np.random.Generator, cell: float, persistence: float = 0.5, octaves: int = 6) -> Array:
     """Noise of several sizes, of mean 0 and deviation 1."""
     seed, total, weight = int(rng.integers(2**62)), np.zeros((side, side), np.float32), 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visionzoo.errors import InputError
-from visionzoo.models.dehazexl.scenes import aerial_scene, main
+from visionzoo.models.dehazexl.scenes import aerial_scene, draw_sky, main
 
 
 def test_the_seed_decides() -> None:
@@ -26,6 +26,16 @@ def test_pictures_have_contrast_and_detail() -> None:
         assert scene.std() > 0.03
         fine = np.abs(np.diff(scene.mean(-1), axis=1)).reshape(8, 32, 255).mean((1, 2))
         assert (fine > 0.003).all()  # no flat band anywhere
+
+
+def test_skies_are_smooth_and_above() -> None:
+    sky, there = draw_sky(120, 160, np.random.default_rng(0))
+    assert sky.shape == (120, 160, 3)
+    assert there.shape == (120, 160)
+    assert there[0].all()
+    assert not there[-1].any()
+    assert np.abs(np.diff(sky.astype(int), axis=0)).mean() < 4
+    assert sky[0, :, 2].mean() > sky[0, :, 0].mean()
 
 
 def test_too_small_is_refused() -> None:
