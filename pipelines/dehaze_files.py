@@ -121,7 +121,6 @@ class FileJob:
     format: str | None = None
     overwrite: bool = False
     on_result: Callable[[DehazedFile], None] | None = None
-    options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < 1:
@@ -150,7 +149,7 @@ class FileJob:
             total=len(todo), desc="files", unit="file", disable=None if progress and len(todo) > 1 else True
         ) as bar:
             for source, target in todo:
-                results.append(self._file(source, target, single, progress))
+                results.append(self.one(source, target, strict=single, progress=progress))
                 bar.update()
                 if self.on_result is not None:
                     self.on_result(results[-1])
@@ -158,16 +157,21 @@ class FileJob:
             raise InputError(f"none of {len(results)} files could be dehazed, e.g. {results[0].error}")
         return results
 
-    def _file(self, source: Path, target: Path, single: bool, progress: bool) -> DehazedFile:
-        if not single and target.exists() and not self.overwrite:
+    def one(self, source: Path, target: Path, *, strict: bool = False, progress: bool = False) -> DehazedFile:
+        """One file of a folder: left alone if its output is there; what goes wrong is warned of and noted in the result.
+
+        Args:
+            strict: the only file: an output that is there, and whatever goes wrong, is an error.
+        """
+        if not strict and target.exists() and not self.overwrite:
             return DehazedFile(str(source), str(target))
-        if not single:
+        if not strict:
             make_folder(target.parent)
         try:
             with tile_bar(source.name, progress) as show:
                 return self.video(source, target, show) if is_video(source) else self.picture(source, target, show)
         except InputError as error:
-            if single or disk_is_full(error):
+            if strict or disk_is_full(error):
                 raise
             warnings.warn(str(error), stacklevel=2)
             return DehazedFile(str(source), error=str(error))
@@ -204,8 +208,7 @@ class FileJob:
 
     def facts(self) -> dict[str, Any]:
         """Settings that results depend on."""
-        given = {"blend": self.stream.blend, "smooth": self.smooth, "bands": self.bands, "limits": self.limits}
-        return {**given, **(self.options or {})}
+        return {"blend": self.stream.blend, "smooth": self.smooth, "bands": self.bands, "limits": self.limits}
 
 
 class Smoother:

@@ -1,0 +1,84 @@
+"""The same work on many files, spread over the processes and machines of a Ray cluster. The extra `ray` brings Ray Data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from .errors import VisionZooError, require
+
+__all__ = ["map_on_ray"]
+
+
+def map_on_ray(
+    items: Sequence[Any],
+    build: Callable[..., Callable[[Any], Any]],
+    arguments: dict[str, Any],
+    *,
+    gpus: float = 0.0,
+    processes: int | None = None,
+    progress: bool = True,
+) -> list[Any]:
+    """`build(**arguments)` once in every process, what it gives called with each item; results in the order of the items.
+
+    The cluster is the one that `RAY_ADDRESS` names, or this machine. All machines must see the same files.
+
+    Args:
+        items: what to work on; anything that can be pickled.
+        build: importable under its name on every machine.
+        gpus: of each process.
+        processes: at most; by default as many as the cluster has room for.
+
+    Raises:
+        MissingDependencyError: Ray Data is not installed.
+        VisionZooError: no cluster could be reached or started, or a process died.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = require("ray", extra="ray", purpose="--engine ray")
+    data = require("ray.data", extra="ray", purpose="--engine ray")
+    started = not ray.is_initialized()
+    try:
+        if started:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        room = ray.cluster_resources()
+        free = int(room.get("GPU", 0) / gpus) if gpus else int(room.get("CPU", 1))
+        size = max(1, min(len(items), free, processes or len(items)))
+        rows = (
+            data.from_items(
+                [{"number": number, "item": item} for number, item in enumerate(items)], override_num_blocks=len(items)
+            )
+            .map(
+                _Worker,
+                fn_constructor_args=(build, arguments),
+                compute=data.ActorPoolStrategy(size=size),
+                num_gpus=gpus or None,
+                num_cpus=None if gpus else 1,
+            )
+            .iter_rows()
+        )
+        found: dict[int, Any] = {}
+        with tqdm(total=len(items), desc="files", unit="file", disable=None if progress else True) as bar:
+            for row in rows:
+                found[int(row["number"])] = row["result"]
+                bar.update()
+        return [found[number] for number in range(len(items))]
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise VisionZooError(f"Ray: {' '.join(str(error).split())[-300:]}") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class _Worker:
+    """One process of the cluster."""
+
+    def __init__(self, build: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any]):
+        self.work = build(**arguments)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"], "result": self.work(row["item"])}
