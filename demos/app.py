@@ -22,6 +22,7 @@ PAGES = {
     "retrieve": "visionzoo.demos.retrieve",
     "memory": "visionzoo.demos.memory",
     "classify": "visionzoo.demos.classify",
+    "dehaze": "visionzoo.demos.dehaze",
 }
 """Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
 

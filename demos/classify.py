@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
-import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -22,22 +20,20 @@ from visionzoo.cards import WeightSource
 from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.io.contact_sheet import Tile, thumbnail
-from visionzoo.io.image import EXTENSIONS, ImageError, image_size, list_images, load_image
+from visionzoo.io.image import EXTENSIONS, ImageError, list_images, load_image
 from visionzoo.registry import list_models, model_card, unknown
 from visionzoo.weights import locate, offline
 
 from ..models.shvit import Preprocess
 from ..pipelines.classify import DEFAULT_MODEL, ClassificationResult, ClassifyPipeline, Prediction
 from .retrieve import samples
-from .uploads import refuse_addresses
+from .uploads import path_of, refuse_addresses, without_path
+from .words import duration, plain, prose, show_problem
 
 TITLE = "Classify"
 MAX_RESULTS = 20
 MAX_PICTURES = 60
 """Pictures at once; the command takes any number."""
-MAX_PIXELS = 50_000_000
-FORMATS = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"),)
-"""Pillow's names of the formats that an upload may have: pixels only, nothing that is drawn by running it (EPS)."""
 
 EMPTY = '<div class="vz-empty">Pick one of the sample pictures, or upload one of your own.</div>'
 EMPTY_MANY = '<div class="vz-empty">Upload several pictures: each gets its best class, and all of them a table.</div>'
@@ -163,38 +159,6 @@ class Classifiers:
         return self._made[name]
 
 
-# Uploads
-
-
-def path_of(upload: dict[str, Any]) -> Path:
-    """The file of an upload, if it is a picture of a size that this page takes.
-
-    Raises:
-        ImageError: it is not; the message names no path of this machine.
-    """
-    try:
-        path = Path(upload["path"])
-        width, height = image_size(path)
-    except ImageError as error:
-        raise ImageError(_reason(str(error), str(upload["path"]))) from error
-    except (KeyError, TypeError) as error:
-        raise ImageError("the upload is gone; upload it again") from error
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{width} x {height} pixels is over this page's limit of {MAX_PIXELS / 1e6:.0f} million; shrink it first"
-        )
-    try:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]):
-            return path
-    except OSError as error:
-        raise ImageError("not of a format that this page takes; save it as JPEG, PNG or WebP") from error
-
-
-def _reason(message: str, path: str) -> str:
-    """An error about an upload, without its path."""
-    return message.removeprefix(f"{path}: ").replace(path, "the upload")
-
-
 # Classifying
 
 
@@ -224,7 +188,7 @@ def see(pipe: ClassifyPipeline, upload: dict[str, Any], count: int) -> Seen:
     try:
         picture = load_image(path)
     except ImageError as error:
-        raise ImageError(_reason(str(error), str(path))) from error
+        raise ImageError(without_path(str(error), str(path))) from error
     read = time.perf_counter()
     result = pipe(picture, top=count)
     done = time.perf_counter()
@@ -273,7 +237,7 @@ def see_all(
             yield name, None, ClassificationResult(name, (), str(path))
         else:
             result = next(results)
-            error = None if result.error is None else _reason(result.error, str(path))
+            error = None if result.error is None else without_path(result.error, str(path))
             yield name, path, ClassificationResult(name, result.predictions, error)
 
 
@@ -299,8 +263,8 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
     """Classes as bars, and the picture beside its seen part, as HTML with the pictures inside."""
     best = seen.predictions[0]
     timing = (
-        f"read in {_milliseconds(seen.read_s)}, classified in {_milliseconds(seen.network_s)} on {_device(pipe)} "
-        f"by {_text(pipe.name)}"
+        f"read in {duration(seen.read_s)}, classified in {duration(seen.network_s)} on {_device(pipe)} "
+        f"by {plain(pipe.name)}"
     )
     height, width = seen.picture.shape[:2]
     size = pipe.image_size
@@ -309,7 +273,7 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
     )
     crop = _image(Image.fromarray(seen.crop), "what the network sees")
     return (
-        f'<div class="vz-best"><strong>{_text(best.label)}</strong><span><b>{_percent(best.probability)}</b>, '
+        f'<div class="vz-best"><strong>{plain(best.label)}</strong><span><b>{_percent(best.probability)}</b>, '
         f'{timing}</span></div><div class="vz-stages">'
         '<section class="vz-stage"><h2>Classes</h2>'
         f"<p>The best {len(seen.predictions)} of {len(pipe.classes):,}.</p>{_bars(seen.predictions)}</section>"
@@ -336,21 +300,17 @@ def show_all(
     )
     tiles = "".join(_tile(*one) for one in found)
     return (
-        f'<div class="vz-total"><div><strong>{counted}{problem}</strong> <span>in {_milliseconds(took_s)} on '
-        f'{_device(pipe)} by {_text(pipe.name)}</span></div>{link}</div><ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
+        f'<div class="vz-total"><div><strong>{counted}{problem}</strong> <span>in {duration(took_s)} on '
+        f'{_device(pipe)} by {plain(pipe.name)}</span></div>{link}</div><ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
     )
-
-
-def show_problem(reason: str, below: str = "") -> str:
-    return f'<div class="vz-problem" role="alert">{_text(reason)}</div>{below}'
 
 
 def about(source: WeightSource) -> str:
     """A model and its weights in a few lines of HTML."""
     card = model_card(source.name.partition(".")[0])
     return (
-        f'<p class="vz-hint">{_prose(card.summary)} {card.params / 1e6:.1f} M parameters. '
-        f"Weights: {_prose(source.note)}; licence: {_prose(source.license)}. <b>{_prose(source.caution)}</b></p>"
+        f'<p class="vz-hint">{prose(card.summary)} {card.params / 1e6:.1f} M parameters. '
+        f"Weights: {prose(source.note)}; licence: {prose(source.license)}. <b>{prose(source.caution)}</b></p>"
     )
 
 
@@ -359,20 +319,20 @@ def _bars(predictions: Sequence[Prediction]) -> str:
     for prediction in predictions:
         mark = ' class="vz-first"' if prediction.rank == 1 else ""
         rows.append(
-            f'<li{mark}><span class="vz-label">{_text(prediction.label)}</span>'
+            f'<li{mark}><span class="vz-label">{plain(prediction.label)}</span>'
             f'<span class="vz-share">{_percent(prediction.probability)}</span>{_track(prediction.probability)}</li>'
         )
     return f'<ol class="vz-bars">{"".join(rows)}</ol>'
 
 
 def _tile(name: str, path: Path | None, result: ClassificationResult) -> str:
-    caption = f'<div class="vz-name" title="{_text(name)}">{_text(name)}</div>'
+    caption = f'<div class="vz-name" title="{plain(name)}">{plain(name)}</div>'
     if result.error is not None:
-        return f'<li class="vz-bad"><div class="vz-frame"><em>{_text(result.error)}</em></div>{caption}</li>'
+        return f'<li class="vz-bad"><div class="vz-frame"><em>{plain(result.error)}</em></div>{caption}</li>'
     best = result.predictions[0]
     return (
         f'<li><div class="vz-frame">{_image(path and thumbnail(Tile(path, ""), 260), name)}</div>'
-        f'<div class="vz-line"><span class="vz-label">{_text(best.label)}</span>'
+        f'<div class="vz-line"><span class="vz-label">{plain(best.label)}</span>'
         f'<span class="vz-score">{_percent(best.probability)}</span></div>{_track(best.probability)}{caption}</li>'
     )
 
@@ -386,7 +346,7 @@ def _track(share: float) -> str:
 
 
 def _known(pipe: ClassifyPipeline) -> str:
-    names = ", ".join(_text(name) for name in pipe.classes)
+    names = ", ".join(plain(name) for name in pipe.classes)
     return (
         f'<details class="vz-known"><summary>The {len(pipe.classes):,} classes that it knows</summary>'
         f"<p>{names}</p></details>"
@@ -397,24 +357,12 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 or share == 0 else "< 0.1%"
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
-
-
 def _image(picture: Image.Image | None, label: str) -> str:
     if picture is None:
         return "<em>the upload is gone</em>"
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=88)
-    return f'<img alt="{_text(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
-
-
-def _text(value: str) -> str:
-    return html.escape(printable(value))
-
-
-def _prose(value: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(value))
+    return f'<img alt="{plain(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
 # The page
@@ -428,7 +376,6 @@ def page(*, home: Path, index: Path | None = None) -> None:
         index: belongs to another page.
     """
     del index
-    Image.init()  # all of Pillow's formats, of which `FORMATS` are taken
     sources = {source.name: source for source in choices()}
     classifiers = Classifiers(sources)
     pictures = list_images(samples(home) / "queries")
