@@ -21,6 +21,7 @@ from visionzoo.errors import InputError
 from .bottleneck import Bottleneck, HyperAttentionConfig, HyperDraw
 from .decoder import SwinDecoder, Upsampling
 from .encoder import PATCH, SwinV2Encoder
+from .guided import STRIDE, guided_filter
 from .windows import FixedBias, PositionBias, WindowAttention
 
 TOKEN = 32
@@ -47,6 +48,8 @@ class DehazeXLConfig:
         reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or an "affine" map of its colours,
             a gain and an offset per pixel and colour, as the scattering model has it: then a narrow decoder need not carry
             the image's detail. Ours.
+        smoothing: radius in pixels, a multiple of 4, of a guided filter over the decoder's maps, which the hazy patch guides:
+            haze changes slowly but where the scene's distance does; 0 for none, as published. Ours.
         lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
         drop_path: highest rate at which training skips a block.
     """
@@ -62,6 +65,7 @@ class DehazeXLConfig:
     upsample: Upsampling = "transposed"
     attention: Literal["exact", "lsh"] = "exact"
     reconstruction: Literal["residual", "affine"] = "residual"
+    smoothing: int = 0
     lsh_projections: int = 7
     lsh_block: int = 256
     lsh_samples: int = 256
@@ -92,6 +96,8 @@ class DehazeXLConfig:
             raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
         if self.reconstruction not in ("residual", "affine"):
             raise InputError(f"reconstruction is 'residual' or 'affine', got {self.reconstruction!r}")
+        if not 0 <= self.smoothing < PATCH or self.smoothing % STRIDE:
+            raise InputError(f"smoothing is a multiple of {STRIDE} from 0 to below {PATCH}, got {self.smoothing}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
             raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens are at least 1")
         if not 0 <= self.drop_path < 1:
@@ -173,7 +179,9 @@ class DehazeXL(nn.Module):
         return self.decoder(context, maps)
 
     def restore(self, x: Tensor, change: Tensor) -> Tensor:
-        """Hazy pixels (B, 3, h, w) and what `decode` gave for them -> clear ones."""
+        """Hazy patches (P, 3, 256, 256) and what `decode` gave for them -> clear ones."""
+        if self.config.smoothing:
+            change = guided_filter(change, x.mean(1, keepdim=True), self.config.smoothing).to(change.dtype)
         if self.config.reconstruction == "residual":
             return x + change
         gain, offset = change.chunk(2, 1)
@@ -208,14 +216,14 @@ class DehazeXL(nn.Module):
                 return checkpoint(module, *inputs, use_reentrant=False)
             return module(*inputs)
 
-        maps = [run(self.encoder, chunk) for chunk in split_patches(padded).split(patches_at_once)]
+        patches = split_patches(padded).split(patches_at_once)
+        maps = [run(self.encoder, chunk) for chunk in patches]
         context = self.bottleneck(join_patches(torch.cat([last[-1] for last in maps]), rows, columns), draws)
-        changes: list[Tensor] = []
+        clear: list[Tensor] = []
         for number, chunk in enumerate(split_patches(context, PATCH // TOKEN).split(patches_at_once)):
-            changes.append(run(self.decoder, chunk, maps[number]))
+            clear.append(self.restore(patches[number], run(self.decoder, chunk, maps[number])))
             maps[number] = []  # each is read once
-        change = join_patches(torch.cat(changes), rows, columns)
-        return self.restore(x, change[..., : x.shape[2], : x.shape[3]])
+        return join_patches(torch.cat(clear), rows, columns)[..., : x.shape[2], : x.shape[3]]
 
     @property
     def is_fused(self) -> bool:
@@ -245,6 +253,7 @@ VARIANTS = {
         decoder_depths=(1, 2, 2, 2),
         decoder_heads=(8, 4, 2, 1),
         reconstruction="affine",
+        smoothing=48,
         drop_path=0.0,
     ),
 }

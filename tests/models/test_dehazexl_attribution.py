@@ -85,7 +85,7 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], message: str, whole:
 
 
 LSH = {"attention": "lsh", "lsh_block": 32, "lsh_samples": 16, "lsh_min_tokens": 64}
-AFFINE = {"reconstruction": "affine", "upsample": "shuffle"}
+AFFINE = {"reconstruction": "affine", "smoothing": 48, "upsample": "shuffle"}
 
 
 @pytest.mark.parametrize(
