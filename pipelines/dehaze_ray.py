@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def run_on_ray(
     items = [(str(source), str(target)) for source, target in todo]
     found = map_on_ray(items, build, {"create": create, "settings": settings}, gpus=gpus, progress=progress)
     results = [DehazedFile(**result) for result in found]
+    for result in results:
+        if result.error:  # the warning itself was given in another process
+            warnings.warn(result.error, stacklevel=2)
     if all(result.error for result in results):
         raise InputError(f"none of {len(results)} files could be dehazed, e.g. {results[0].error}")
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +44,7 @@ def map_on_ray(
     try:
         if started:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # our bar tells how far it is
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         room = ray.cluster_resources()
