@@ -2,6 +2,7 @@
 
     python -m benchmarks.dehaze_photos                           # the bundled dehazexl_nano
     python -m benchmarks.dehaze_photos --checkpoint weights.safetensors --sheet sheet.png
+    python -m benchmarks.dehaze_photos --seams                   # how much the borders of patches show
 
 Beside it: doing nothing, and the dark channel prior. The photos come with scikit-image, scikit-learn and Gradio; the haze is of the
 generator that the network learned with, from other seeds. One scene, a stereo pair with measured depth, gets haze by distance.
@@ -23,7 +24,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visionzoo.metrics.restoration import psnr, ssim
+from visionzoo.models.dehazexl.encoder import PATCH
 from visionzoo.models.dehazexl.haze import LEVELS, Haze, draw_haze
+from visionzoo.models.dehazexl.streaming import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline, to_uint8
 
 from .dark_channel import dehaze as dark_channel_prior
@@ -145,13 +148,48 @@ def save_sheet(rows: list[list[Tensor]], path: Path, width: int = 240) -> None:
     Image.fromarray(np.vstack(lines)).save(path, quality=92)
 
 
+def seam_ratio(change: Tensor) -> float:
+    """Mean step across borders of patches, over that between other neighbours, of what was added to a picture (3, H, W)."""
+    at_border, elsewhere = [], []
+    for along in (change, change.transpose(1, 2)):
+        steps = (along[..., 1:] - along[..., :-1]).abs()
+        border = torch.zeros(steps.shape[-1], dtype=torch.bool)
+        border[PATCH - 1 :: PATCH] = True
+        at_border.append(steps[..., border].flatten())
+        elsewhere.append(steps[..., ~border].flatten())
+    return float(torch.cat(at_border).mean() / torch.cat(elsewhere).mean())
+
+
+def seams(pipe: DehazePipeline) -> None:
+    """Print how much borders show in the photos, as they are and blended; 1 would not show."""
+    ways = {"as published": StreamOptions(), "blended": StreamOptions(blend=True)}
+    ratios: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
+    every = [case for case in cases() if max(case.clear.shape[1:]) > PATCH]  # the others are one patch
+    for case in tqdm(every, desc="photos"):
+        for name, options in ways.items():
+            change = rounded(pipe.restore_tensor(case.hazy, options)) - case.hazy
+            ratios[name].setdefault(case.level, []).append(seam_ratio(change))
+    levels = [*LEVELS, "by distance"]
+    print(f"| step at borders / elsewhere | {' | '.join(levels)} | all |\n|{'---|' * (len(levels) + 2)}")
+    for name, found in ratios.items():
+        means = [np.mean(found[level]) for level in levels] + [
+            np.mean([row for rows in found.values() for row in rows])
+        ]
+        print(f"| {name} | {' | '.join(f'{mean:.2f}' for mean in means)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--sheet", type=Path, help="picture to write")
+    parser.add_argument("--seams", action="store_true", help="measure the borders of patches instead")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     pipe = DehazePipeline.create(options.model, device="cpu", checkpoint=options.checkpoint)
+    if options.seams:
+        seams(pipe)
+        return
     methods = {"nothing": lambda x: x, "dark channel prior": dark_channel_prior, "DehazeXL": pipe.restore_tensor}
     measure(methods, options.sheet)
 

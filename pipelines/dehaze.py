@@ -14,7 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,16 +193,21 @@ class DehazePipeline:
         self.model.to(self.device)
         return self
 
+    def settled(self, options: StreamOptions | None) -> StreamOptions:
+        """With `blend` yes or no where it was left open: networks that smooth within patches do, as only borders show then."""
+        options = options or StreamOptions(blend=None)
+        return options if options.blend is not None else replace(options, blend=self.config.smoothing > 0)
+
     # Pictures in memory
 
     def __call__(
-        self, pictures: Picture | list[Any] | tuple[Any, ...], *, blend: bool = False
+        self, pictures: Picture | list[Any] | tuple[Any, ...], *, blend: bool | None = None
     ) -> DehazeResult | list[DehazeResult]:
         """A picture without haze, or each of a list of pictures.
 
         Args:
             pictures: a path, a PIL image, an (H, W, 3) uint8 array, whatever `visionzoo.io.image.load_image` takes; or a list.
-            blend: hide the borders of patches, for twice the time; see `StreamOptions`.
+            blend: hide the borders of patches, for twice the time; None: see `settled`.
 
         Raises:
             InputError: a picture cannot be read.
@@ -211,7 +216,7 @@ class DehazePipeline:
             return [self._one(picture, blend) for picture in pictures]
         return self._one(pictures, blend)
 
-    def _one(self, picture: Picture, blend: bool) -> DehazeResult:
+    def _one(self, picture: Picture, blend: bool | None) -> DehazeResult:
         pixels = self.restore(load_image(picture), StreamOptions(blend=blend))
         name = str(picture) if isinstance(picture, (str, Path)) else "picture"
         return DehazeResult(pixels, name)
@@ -254,7 +259,7 @@ class DehazePipeline:
             InputError: the memory does not suffice for the smallest piece of work.
         """
         try:
-            StreamedDehaze(self.model, options, progress)(source, sink, restart=restart)
+            StreamedDehaze(self.model, self.settled(options), progress)(source, sink, restart=restart)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"not enough memory on {self.device}, even for one tile at a time; free some, "
@@ -306,7 +311,7 @@ class DehazePipeline:
         """
         started = time.monotonic()
         check_target(path_out, overwrite)
-        options = options or StreamOptions()
+        options = self.settled(options)
         work = path_out.with_name(f"{path_out.name}.part")
         with open_raster(path_in) as raster:
             picture = RasterPicture(raster, bands, limits)

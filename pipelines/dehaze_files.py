@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class FileJob:
     """Dehazes files with a pipeline.
 
     Attributes:
-        stream: memory and blending, see `StreamOptions`.
+        stream: memory and blending, see `StreamOptions`; None leaves all to the pipeline.
         bands, limits: of pictures, see `visionzoo.models.dehazexl.rasters.RasterPicture`.
         smooth: of videos, in [0, 1): how much of the brightness and colour that are added to a frame come from the frames before.
         format: ending of pictures in an output folder, e.g. ".png"; None keeps the input's where it can be written, else ".png"
@@ -114,7 +114,7 @@ class FileJob:
     """
 
     pipe: DehazePipeline
-    stream: StreamOptions = field(default_factory=StreamOptions)
+    stream: StreamOptions | None = None
     bands: tuple[int, ...] | None = None
     limits: tuple[float, float] | None = None
     smooth: float = 0.0
@@ -208,7 +208,12 @@ class FileJob:
 
     def facts(self) -> dict[str, Any]:
         """Settings that results depend on."""
-        return {"blend": self.stream.blend, "smooth": self.smooth, "bands": self.bands, "limits": self.limits}
+        return {
+            "blend": self.pipe.settled(self.stream).blend,
+            "smooth": self.smooth,
+            "bands": self.bands,
+            "limits": self.limits,
+        }
 
 
 class Smoother:

@@ -66,8 +66,8 @@ CARDS = (
     ModelCard(
         name="dehazexl_nano",
         task="dehaze",
-        summary="A narrow DehazeXL of our own that gives a gain and an offset per pixel and colour in place of a residual; with the "
-        "only weights that come with visionzoo.",
+        summary="A narrow DehazeXL of our own that gives optical depth and veil of the haze, smoothed by a guided filter, in place of "
+        "a residual; with the only weights that come with visionzoo.",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
         params=5_224_764,
@@ -82,13 +82,12 @@ CARDS = (
                 bundled="weights/dehazexl_nano.drawn.safetensors",
                 sha256="@@SHA@@",
                 size_mb=10.5,
-                note="Trained by visionzoo on one CPU core for about two hours, on haze drawn over tiles of free photos and drawn "
-                "aerial scenes (visionzoo fit --config dehazexl/nano). @@NOTE@@",
+                note="Trained by visionzoo on one CPU core for about three hours, on haze drawn over tiles of free photos and "
+                "drawn aerial scenes (visionzoo fit --config dehazexl/nano). @@NOTE@@",
             ),
         ),
-        limits="Trained little, in crops of 512 x 512, on drawn haze alone: it lightens dense haze more than it removes it. Where a "
-        "tile shows nothing but sky or water it guesses, so that borders of tiles and windows can show (--blend helps). Far "
-        "from what the full network would give.",
+        limits="Trained little, in crops of 512 x 512, on drawn haze alone: it lightens dense haze more than it removes it. Without "
+        "blending (--no-blend) borders of tiles show in skies and on water. Far from what the full network would give.",
         citation=_CITATION,
     ),
 )

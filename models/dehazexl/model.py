@@ -26,6 +26,8 @@ from .windows import FixedBias, PositionBias, WindowAttention
 
 TOKEN = 32
 """Pixels a side that one token of the bottleneck stands for."""
+MAX_DEPTH = 4.0
+"""Optical depth from which on nothing more is brought back: of 8 bits, 1/55 of the light leaves 5 levels."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class DehazeXLConfig:
             of.
         attention: of the bottleneck: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
             code; one token is 32 x 32 pixels.
-        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or an "affine" map of its colours,
-            a gain and an offset per pixel and colour, as the scattering model has it: then a narrow decoder need not carry
-            the image's detail. Ours.
+        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or what the "scattering" model has, per
+            pixel and colour: the optical depth of the haze and the veil of light that it adds. Then a narrow decoder need
+            not carry the image's detail. Ours.
         smoothing: radius in pixels, a multiple of 4, of a guided filter over the decoder's maps, which the hazy patch guides:
             haze changes slowly but where the scene's distance does; 0 for none, as published. Ours.
         lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
@@ -64,7 +66,7 @@ class DehazeXLConfig:
     decoder_heads: tuple[int, ...] = (24, 12, 6, 3)
     upsample: Upsampling = "transposed"
     attention: Literal["exact", "lsh"] = "exact"
-    reconstruction: Literal["residual", "affine"] = "residual"
+    reconstruction: Literal["residual", "scattering"] = "residual"
     smoothing: int = 0
     lsh_projections: int = 7
     lsh_block: int = 256
@@ -94,8 +96,8 @@ class DehazeXLConfig:
             raise InputError(f"upsample is 'transposed' or 'shuffle', got {self.upsample!r}")
         if self.attention not in ("exact", "lsh"):
             raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
-        if self.reconstruction not in ("residual", "affine"):
-            raise InputError(f"reconstruction is 'residual' or 'affine', got {self.reconstruction!r}")
+        if self.reconstruction not in ("residual", "scattering"):
+            raise InputError(f"reconstruction is 'residual' or 'scattering', got {self.reconstruction!r}")
         if not 0 <= self.smoothing < PATCH or self.smoothing % STRIDE:
             raise InputError(f"smoothing is a multiple of {STRIDE} from 0 to below {PATCH}, got {self.smoothing}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
@@ -157,7 +159,7 @@ class DehazeXL(nn.Module):
         self.bottleneck = Bottleneck(c.dim, c.bottleneck_depth, c.bottleneck_heads, c.mlp_ratio, c.hyper)
         channels = 3 if c.reconstruction == "residual" else 6
         self.decoder = SwinDecoder(c.embed_dim, c.decoder_depths, c.decoder_heads, c.upsample, c.drop_path, channels)
-        if c.reconstruction == "affine":
+        if c.reconstruction == "scattering":
             self._begin_near_identity()
 
     @torch.no_grad()
@@ -184,8 +186,8 @@ class DehazeXL(nn.Module):
             change = guided_filter(change, x.mean(1, keepdim=True), self.config.smoothing).to(change.dtype)
         if self.config.reconstruction == "residual":
             return x + change
-        gain, offset = change.chunk(2, 1)
-        return x + gain * (x - 0.5) + offset
+        depth, veil = change.chunk(2, 1)
+        return (x - veil) * depth.clamp(max=MAX_DEPTH).exp()
 
     def forward(
         self,
@@ -252,7 +254,7 @@ VARIANTS = {
         bottleneck_heads=4,
         decoder_depths=(1, 2, 2, 2),
         decoder_heads=(8, 4, 2, 1),
-        reconstruction="affine",
+        reconstruction="scattering",
         smoothing=48,
         drop_path=0.0,
     ),

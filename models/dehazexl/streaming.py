@@ -76,7 +76,7 @@ class StreamOptions:
         tokens_at_once: slice of queries and of everything else in the bottleneck.
         keys_at_once: keys per piece where keys and values are not on the device.
         blend: also run on a grid of patches that is shifted by about half a patch, and blend the two so that no border of a
-            patch shows: twice the work. Not in the published method.
+            patch shows: twice the work. Not in the published method. None leaves it to a pipeline; without one it is no.
         folder: where "disk" puts its files; a temporary folder if None.
     """
 
@@ -86,7 +86,7 @@ class StreamOptions:
     heads_at_once: int | None = None
     tokens_at_once: int = 8192
     keys_at_once: int = 65536
-    blend: bool = False
+    blend: bool | None = False
     folder: Path | None = None
 
     def __post_init__(self) -> None:

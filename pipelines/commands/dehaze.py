@@ -19,7 +19,7 @@ visionzoo dehaze samples -o samples
 
 visionzoo dehaze hazy.jpg -o clear.jpg
 
-visionzoo dehaze survey.tif -o survey_clear.tif --blend
+visionzoo dehaze survey.tif -o survey_clear.tif --dtype bfloat16
 
 visionzoo dehaze PHOTOS -o CLEAR
 
@@ -61,8 +61,12 @@ def dehaze(
     model: Model = None,
     checkpoint: Checkpoint = None,
     blend: Annotated[
-        bool, Parameter(negative="", help="Hide the borders of the 256 x 256 tiles; takes twice the time.")
-    ] = False,
+        bool | None,
+        Parameter(
+            negative="--no-blend",
+            help="Hide the borders of the 256 x 256 tiles; takes twice the time. Without either: dehazexl_nano does.",
+        ),
+    ] = None,
     smooth: Annotated[
         float, Parameter(help="Videos: steady the brightness over time; 0 is off, 0.8 strong, below 1.")
     ] = 0.0,

@@ -273,7 +273,7 @@ def test_an_upload_becomes_a_slider_and_a_download(visit: Visit, pipe: Any, tmp_
     page = visit.page
     path = picture(tmp_path)
     visit.give(path)
-    page.locator("#vz-dehaze-blend input").check()
+    assert page.locator("#vz-dehaze-blend input").is_checked()
     visit.remove()
     text = page.locator("#vz-dehaze-result").inner_text()
     assert re.search(r"300 x 200 pixels 0\.06 megapixels in [\d.]+ m?s on the CPU", text)

@@ -85,7 +85,7 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], message: str, whole:
 
 
 LSH = {"attention": "lsh", "lsh_block": 32, "lsh_samples": 16, "lsh_min_tokens": 64}
-AFFINE = {"reconstruction": "affine", "smoothing": 48, "upsample": "shuffle"}
+SCATTERING = {"reconstruction": "scattering", "smoothing": 48, "upsample": "shuffle"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ AFFINE = {"reconstruction": "affine", "smoothing": 48, "upsample": "shuffle"}
         pytest.param({}, (30, 20), (3, 4, 10), id="padding that repeats the edge"),
         pytest.param({}, (257, 600), (0, 10, 257), id="a row that is mirrored in its own patch; wide window"),
         pytest.param(LSH, (300, 520), (240, 200, 30, 70), id="lsh attention"),
-        pytest.param(AFFINE, (100, 300), (60, 250, 40), id="affine reconstruction"),
+        pytest.param(SCATTERING, (100, 300), (60, 250, 40), id="scattering reconstruction"),
     ],
 )
 def test_patch_by_patch_gives_what_the_whole_image_gives(

@@ -71,7 +71,9 @@ def relative(got: Tensor, want: Tensor) -> float:
     ids=["default", "recompute", "host", "disk", "small pieces"],
 )
 @pytest.mark.parametrize(
-    "changes", [{}, {"reconstruction": "affine", "smoothing": 48}, {"upsample": "shuffle"}, LSH], ids=["exact", "affine", "dam", "lsh"]
+    "changes",
+    [{}, {"reconstruction": "scattering", "smoothing": 48}, {"upsample": "shuffle"}, LSH],
+    ids=["exact", "scattering", "dam", "lsh"],
 )
 def test_streaming_gives_what_the_whole_gives(options: dict, changes: dict) -> None:
     model, x = network(**changes), picture(300, 520)

@@ -9,6 +9,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import visionzoo
 from tests.golden import seeded
 from visionzoo.cli import main
 from visionzoo.errors import InputError
+from visionzoo.io.image import load_image
 from visionzoo.io.raster import writer as raster_writer
 from visionzoo.io.video import VideoWriter
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
@@ -153,6 +155,26 @@ def test_blended(pipe: DehazePipeline, tmp_path: Path) -> None:
     want = pipe.restore_tensor(tensor, blend).permute(1, 2, 0).numpy()
     assert np.abs(tifffile.imread(tmp_path / "out.tif") - want).max() < 1e-4
     assert np.abs(pipe.restore_tensor(tensor).permute(1, 2, 0).numpy() - want).mean() > 0.01
+
+
+def test_networks_that_smooth_within_patches_are_blended_unless_told_otherwise(
+    network: DehazeXL, inside: Path, capsys: pytest.CaptureFixture
+) -> None:
+    smooth = DehazePipeline(DehazeXL(replace(network.config, smoothing=16)).eval())
+    smooth.network.load_state_dict(network.state_dict())
+    picture = view(200, 300)
+    blended, plain = (smooth(picture, blend=blend).image for blend in (True, False))  # pyright: ignore
+    assert not np.array_equal(blended, plain)
+    assert np.array_equal(smooth(picture).image, blended)  # pyright: ignore
+    rough = DehazePipeline(network)
+    assert np.array_equal(rough(picture).image, rough(picture, blend=False).image)  # pyright: ignore
+    smooth.save_pretrained("smooth")
+    Image.fromarray(picture).save("in.png")
+    for name, words, want in (("a", [], blended), ("b", ["--no-blend"], plain), ("c", ["--blend"], blended)):
+        weights = "smooth/model.safetensors"
+        assert run(capsys, "dehaze", "in.png", "-o", f"{name}.png", "--checkpoint", weights, "-q", *words)[0] == 0
+        assert np.array_equal(load_image(f"{name}.png"), want)
+        assert json.loads(Path(f"{name}.png.json").read_text())["options"]["blend"] is (name != "b")
 
 
 def test_upright(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> None:
