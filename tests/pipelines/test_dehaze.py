@@ -160,8 +160,9 @@ def test_blended(pipe: DehazePipeline, tmp_path: Path) -> None:
 def test_networks_that_smooth_within_patches_are_blended_unless_told_otherwise(
     network: DehazeXL, inside: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    smooth = DehazePipeline(DehazeXL(replace(network.config, smoothing=16)).eval())
-    smooth.network.load_state_dict(network.state_dict())
+    model = DehazeXL(replace(network.config, smoothing=16)).eval()
+    model.load_state_dict(network.state_dict())
+    smooth = DehazePipeline(model)
     picture = view(200, 300)
     blended, plain = (smooth(picture, blend=blend).image for blend in (True, False))  # pyright: ignore
     assert not np.array_equal(blended, plain)
