@@ -28,6 +28,7 @@ BENCHMARKS = {
     "shvit_s1": Entry("benchmarks.shvit:s1", "SHViT-S1, batches of 16 and single images", "timm"),
     "shvit_s4": Entry("benchmarks.shvit:s4", "SHViT-S4, batches of 16 and single images", "timm"),
     "dehazexl": Entry("benchmarks.dehazexl:benchmark", "DehazeXL on 1024 x 1024 pixels, streamed", "straightforward"),
+    "mcnet": Entry("benchmarks.mcnet:benchmark", "MCNet animating frames of 256 x 256", "straightforward"),
     "superglobal-rerank": Entry("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400", "published"),
     "attention": Entry("benchmarks.attention:backends", "backends over the shapes that the systems ask for", "math"),
     "attention-long": Entry("benchmarks.attention:long", "65,536 queries over as many keys", "sdpa"),

@@ -358,14 +358,15 @@ def convert(
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: is written as safetensors; give it a name that ends in .safetensors")
     check_output(output, overwrite=overwrite)
-    loaded = weights.read_checkpoint(source, unsafe=unsafe)
-    state: Any = weights.find_state_dict(loaded, str(source))
+    state: Any
+    about = {}
     if model is not None:
-        network = weights.load_checkpoint(registry.create_model(model), state)
-        state = network.state_dict()
-        if to == "official":
-            state = weights.to_official(network)
+        network = weights.load_checkpoint(registry.create_model(model), source, unsafe=unsafe)
+        state = network.state_dict() if to == "ours" else weights.to_official(network)
+        about = {"model": registry.model_entry(model).card.name, "config": "{}"}
     elif to == "official":
         raise InputError("--to official needs --model NAME, which tells the key names")
-    weights.save_safetensors(state, output)
+    else:
+        state = weights.find_state_dict(weights.read_checkpoint(source, unsafe=unsafe), str(source))
+    weights.save_safetensors(state, output, about)
     note(f"{output}: {len(state)} tensors")

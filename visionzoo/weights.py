@@ -336,7 +336,8 @@ def load_checkpoint(
     """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
 
     The converter is the function `to_ours(state_dict, model)` of the system's `checkpoint.py`, found beside the model's class;
-    `SAFE_CLASSES` there are allowed when its files are read.
+    `SAFE_CLASSES` there are allowed when its files are read, and `join_parts(loaded)` makes one state dict of a file that
+    holds several.
 
     Args:
         model: a network of this package.
@@ -353,7 +354,8 @@ def load_checkpoint(
         allowed = getattr(_checkpoint_module(model), "SAFE_CLASSES", ())
         where = str(path_or_state_dict)
         loaded = read_checkpoint(path_or_state_dict, unsafe=unsafe, safe_classes=allowed)
-    state = find_state_dict(loaded, where)
+    join = getattr(_checkpoint_module(model), "join_parts", None)
+    state = find_state_dict(loaded if join is None else join(loaded), where)
     own = model.state_dict()
     if not _fits(own, state):
         convert = getattr(_checkpoint_module(model), "to_ours", None)

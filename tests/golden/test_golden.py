@@ -12,7 +12,13 @@ from _pytest.mark import ParameterSet
 from .__main__ import check, main
 from .case import HERE, Case
 
-SLOW = {"dehazexl/attribution_dehazexl_512_s0", "dehazexl/full_2048_hyper_s0"}
+SLOW = {
+    "dehazexl/attribution_dehazexl_512_s0",
+    "dehazexl/full_2048_hyper_s0",
+    "mcnet/generator_256_seed1",
+    "mcnet/losses_256",
+    "mcnet/relative_motion",
+}
 
 
 def cases() -> Iterator[ParameterSet]:

@@ -1,0 +1,45 @@
+"""Model cards of the registered variants (data only; nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from visionzoo.cards import ModelCard, WeightSource
+
+_CODE = "https://github.com/harlanhong/ICCV2023-MCNET"
+
+CARDS = (
+    ModelCard(
+        name="mcnet",
+        task="reenact",
+        summary="Moves a still face like the one in a video: keypoints found without labels, dense flow between them, and a learned "
+        "memory of faces that completes what the flow cannot bring.",
+        inputs="source (1 or B, 3, H, W) and driving frames (B, 3, H, W) float32, RGB in [0, 1], H and W multiples of 128; trained at "
+        "256 x 256 on cropped faces",
+        outputs="(B, 3, H, W) float32, RGB in [0, 1]",
+        params=101_841_273,
+        paper="Implicit Identity Representation Conditioned Memory Compensation Network for Talking Head Video Generation, ICCV 2023, "
+        "https://arxiv.org/abs/2307.09906",
+        code=_CODE,
+        code_license="none stated",
+        weights=(
+            WeightSource(
+                name="mcnet.official",
+                file="00000099-checkpoint.pth.tar",
+                license="none stated",
+                page=f"{_CODE} (OneDrive folder linked in its README; needs a browser)",
+                note="The authors', 100 epochs of VoxCeleb1. The optimizers' state in it is not read.",
+                caution="no licence is stated for these weights: ask the authors before anything but research",
+            ),
+        ),
+        published={
+            "VoxCeleb1, same identity, SSIM": "82.5 %",
+            "VoxCeleb1, same identity, PSNR (of a data range of 2)": "31.94 dB",
+            "VoxCeleb1, same identity, LPIPS": "0.174",
+            "VoxCeleb1, same identity, L1": "0.0331",
+            "VoxCeleb1, same identity, AKD / AED": "1.203 / 0.1065",
+        },
+        limits="Faces only, cropped like the training data: badly cropped input is what nearly all bad results come from. Other sizes "
+        "than 256 x 256 run, but were not trained. Large turns of the head and hands before the face fail.",
+        citation="Hong, Xu. Implicit Identity Representation Conditioned Memory Compensation Network for Talking Head Video "
+        "Generation. ICCV 2023",
+    ),
+)

@@ -1,0 +1,97 @@
+"""Where to cut a face out of a video: boxes of one face over time joined to a tube, and a square around the tube.
+
+Boxes are (left, top, right, bottom) in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of whole pixels within the frame."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+
+@dataclass(frozen=True)
+class Tube:
+    """One face from frame `start` to frame `end`."""
+
+    start: int
+    end: int
+    first: Box
+    """where it was seen first"""
+    box: Box
+    """around all places where it was seen"""
+
+
+def iou(a: Box, b: Box) -> float:
+    """Shared over joint area of two boxes whose right and lower edges are pixels that belong to them."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    shared = max(width, 0) * max(height, 0)
+    return shared / (_area(a) + _area(b) - shared)
+
+
+def union(a: Box, b: Box) -> Box:
+    """The smallest box around both."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0.1) -> Crop:
+    """A square around a box, wider than its longer side by `margin` at either end; cut off at the frame's border.
+
+    As published: edges are truncated towards zero, and what is cut off does not make the rest square again.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    more_x = max(margin, ((1 + 2 * margin) * height - width) / (2 * width)) * width
+    more_y = max(margin, ((1 + 2 * margin) * width - height) / (2 * height)) * height
+    left, top = max(0, int(left - more_x)), max(0, int(top - more_y))
+    right, bottom = min(frame_width, int(right + more_x)), min(frame_height, int(bottom + more_y))
+    return Crop(left, top, right - left, bottom - top)
+
+
+def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, least_frames: int = 150) -> list[Tube]:
+    """The faces of a video, by their first frame.
+
+    A box belongs to the tube whose first box it overlaps most, by more than `least_iou`; else it begins a tube. A tube that a
+    frame has no box for has ended.
+
+    Args:
+        detections: per frame, the boxes found in it.
+        least_frames: shorter tubes are left out.
+    """
+    running: list[Tube] = []
+    ended: list[Tube] = []
+    number = -1
+    for number, boxes in enumerate(detections):
+        seen: dict[int, Tube] = {}
+        begun: list[Tube] = []
+        for box in boxes:
+            best = max(range(len(running)), key=lambda i: iou(running[i].first, box), default=None)
+            if best is None or iou(running[best].first, box) <= least_iou:
+                begun.append(Tube(number, number + 1, box, box))
+            else:
+                tube = seen.get(best, running[best])
+                seen[best] = Tube(tube.start, number + 1, tube.first, union(tube.box, box))
+        ended += [tube for i, tube in enumerate(running) if i not in seen]
+        running = [*seen.values(), *begun]
+    tubes = [tube for tube in ended + running if tube.end - tube.start >= least_frames]
+    return sorted(tubes, key=lambda tube: (tube.start, tube.first))
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0] + 1) * (box[3] - box[1] + 1)

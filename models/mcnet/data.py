@@ -1,0 +1,361 @@
+"""Pairs of frames of one talking head for MCNet's training and test: VoxCeleb's layout, own clips, published pair lists."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from visionzoo.data.augmented import EpochSampler, seeded
+from visionzoo.errors import InputError
+from visionzoo.io.files import atomic_path
+from visionzoo.io.image import list_images, load_image
+from visionzoo.io.video import read_frames
+
+Pixels = NDArray[np.uint8]
+VIDEOS = (".mp4", ".gif", ".mov", ".avi", ".mkv", ".webm")
+_CLIPS_IN_MEMORY = 16
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A face tube: a folder of frames (which may well be called something.mp4, as VoxCeleb's are) or a video."""
+
+    path: Path
+
+    @property
+    def identity(self) -> str:
+        """Who is seen: what stands before the first #, as in VoxCeleb's names; else the whole name."""
+        return self.path.name.split("#")[0] if "#" in self.path.name else self.path.stem
+
+
+def find_clips(folder: str | Path) -> list[Clip]:
+    """The clips in a folder, by name: its subfolders and its videos.
+
+    Raises:
+        InputError: no such folder, or nothing in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected videos or folders of frames in it")
+    found = [
+        Clip(path)
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in VIDEOS)
+    ]
+    if not found:
+        raise InputError(f"{folder}: holds neither videos ({', '.join(VIDEOS)}) nor folders of frames")
+    return found
+
+
+class ClipReader:
+    """Single frames of clips at one size.
+
+    Frames of a folder are decoded one by one. A video is decoded as a whole when one of its frames is first asked for, and stays in
+    memory (the last 16), or in `cache` as an array that is read by frames.
+
+    Args:
+        size: height and width that frames are resized to, whatever their shape, as published.
+        cache: folder for decoded videos.
+    """
+
+    def __init__(self, size: int | tuple[int, int], cache: Path | None = None):
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.cache = cache
+        self._frames = lru_cache(maxsize=4096)(list_images)
+        self._decoded = lru_cache(maxsize=_CLIPS_IN_MEMORY)(self._decode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"size": (self.height, self.width), "cache": self.cache}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def count(self, clip: Clip) -> int:
+        """Frames of the clip. Raises `InputError` if there are none."""
+        if not clip.path.is_dir():
+            return len(self._decoded(clip.path))
+        return len(self._frames(clip.path))
+
+    def read(self, clip: Clip, numbers: Sequence[int]) -> Pixels:
+        """(len(numbers), height, width, 3)."""
+        if not clip.path.is_dir():
+            return np.asarray(self._decoded(clip.path)[list(numbers)])
+        paths = self._frames(clip.path)
+        return np.stack([self.fit(load_image(paths[number])) for number in numbers])
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """(H, W, 3) -> (height, width, 3)."""
+        if pixels.shape[:2] == (self.height, self.width):
+            return pixels
+        return np.asarray(Image.fromarray(pixels).resize((self.width, self.height), Image.Resampling.BILINEAR))
+
+    def _decode(self, path: Path) -> Pixels:
+        if self.cache is None:
+            return np.stack([self.fit(frame.pixels) for frame in read_frames(path)])
+        state = path.stat()
+        mark = f"{path.absolute()} {state.st_size} {state.st_mtime_ns} {self.height} {self.width}"
+        file = self.cache / f"{path.stem}_{hashlib.sha256(mark.encode()).hexdigest()[:12]}.npy"
+        if not file.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with atomic_path(file) as temporary, open(temporary, "wb") as handle:
+                np.save(handle, np.stack([self.fit(frame.pixels) for frame in read_frames(path)]))
+        return np.load(file, mmap_mode="r")
+
+
+class FramePairs(Dataset):
+    """Two frames of one clip by (epoch, index): source and driving, each (3, H, W) in [0, 1].
+
+    Published: one item per identity, one of its clips at random, two frames of it with replacement in the order of time; half of the
+    pairs change places, half of the others are mirrored; brightness, contrast and saturation change by up to a tenth,
+    the hue by up to a tenth of the circle, both frames alike.
+
+    Args:
+        by_identity: an item per identity; else one per clip.
+        augment: False leaves frames as they are.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], reader: ClipReader, seed: int, *, by_identity: bool = True, augment: bool = True
+    ):
+        groups: dict[str, list[Clip]] = {}
+        for clip in clips:
+            groups.setdefault(clip.identity if by_identity else clip.path.name, []).append(clip)
+        self.groups = [groups[name] for name in sorted(groups)]
+        self.reader, self.seed, self.augment = reader, seed, augment
+        self.jitter = v2.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        clips = self.groups[index % len(self.groups)]
+        with seeded(self.seed, epoch, index):
+            rng = np.random.default_rng(int(torch.randint(2**62, ())))
+            clip = clips[rng.integers(len(clips))]
+            numbers = np.sort(rng.integers(self.reader.count(clip), size=2))
+            frames = self.reader.read(clip, numbers.tolist())
+            if self.augment and rng.random() < 0.5:
+                frames = frames[::-1]
+            elif self.augment and rng.random() < 0.5:
+                frames = frames[:, :, ::-1]
+            pair = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+            if self.augment:
+                pair = self.jitter(pair)
+        source, driving = pair.float() / 255
+        return source, driving
+
+
+class TestPairs(Dataset):
+    """Fixed pairs: source and driving (3, H, W) in [0, 1], and the name of the clip.
+
+    Args:
+        pairs: source and driving of each, as (clip or picture, number of the frame).
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, pairs: Sequence[tuple[Clip, int, Clip, int]], reader: ClipReader):
+        self.pairs, self.reader = pairs, reader
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+        source, first, driving, second = self.pairs[index]
+        frames = [self.reader.read(source, [first])[0], self.reader.read(driving, [second])[0]]
+        one, other = torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2))).float() / 255
+        return one, other, driving.path.name
+
+
+def reconstruction_pairs(clips: Sequence[Clip], reader: ClipReader, most: int | None = None) -> list[Any]:
+    """First frame and every frame of each clip (the protocol of FOMM); at most `most` frames a clip, evenly spaced."""
+    found = []
+    for clip in clips:
+        count = reader.count(clip)
+        numbers = range(count) if most is None or count <= most else np.linspace(0, count - 1, most).round().astype(int)
+        found += [(clip, 0, clip, int(number)) for number in numbers]
+    return found
+
+
+def read_pair_list(file: str | Path, root: str | Path) -> list[Any]:
+    """The frame pairs that a published CSV file names (columns `source` and `driving`, or the first two).
+
+    The published paths are those of the authors' disks: a frame is looked for under `root` by the last parts of its path, as many
+    as lead to a file.
+
+    Raises:
+        InputError: the file cannot be read, names no pairs, or a frame is not there.
+    """
+    file, root = Path(file), Path(root)
+    try:
+        with file.open(newline="", encoding="utf-8") as handle:
+            rows = [row for row in csv.reader(handle) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: not a pair list that can be read ({error})") from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    named = "source" in header and "driving" in header
+    columns = (header.index("source"), header.index("driving")) if named else (0, 1)
+    pairs = []
+    for number, row in enumerate(rows[1 if named else 0 :], 2 if named else 1):
+        if len(row) <= max(columns):
+            raise InputError(f"{file}: line {number} has {len(row)} columns; expected source,driving")
+        frames = [_frame(row[column].strip(), root, f"{file}: line {number}") for column in columns]
+        pairs.append((*frames[0], *frames[1]))
+    if not pairs:
+        raise InputError(f"{file}: names no pairs; expected lines of source,driving")
+    return pairs
+
+
+def _frame(name: str, root: Path, where: str) -> tuple[Clip, int]:
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    for start in range(len(parts)):
+        if ".." in parts[start:]:
+            continue
+        path = root.joinpath(*parts[start:])
+        if path.is_file() and path.parent != root:
+            return _numbered(path)
+    raise InputError(f"{where}: no frame {'/'.join(parts[-2:])} under {root}")
+
+
+@lru_cache(maxsize=1024)
+def _names(folder: Path) -> dict[str, int]:
+    return {path.name: number for number, path in enumerate(list_images(folder))}
+
+
+def _numbered(path: Path) -> tuple[Clip, int]:
+    try:
+        return Clip(path.parent), _names(path.parent)[path.name]
+    except KeyError as error:
+        raise InputError(f"{path}: not a picture") from error
+
+
+class TalkingHeads(LightningDataModule):
+    """Frame pairs of talking heads, as MCNet's training and test want them.
+
+    `root` holds `train/` and `test/` (VoxCeleb1 as prepared for FOMM), or clips at once, which then serve for both. A clip is a
+    folder of frames or a video; names like `id10001#video#000001#000150.mp4` tell the identity.
+
+    Args:
+        root: folder of the data set.
+        size: side that frames are resized to; a multiple of 128, published 256.
+        batch_size: pairs per device; published 8 (on 8 devices).
+        num_workers: processes that read.
+        by_identity: draw identities (published), not clips.
+        augment: swap, mirror and change colours, as published.
+        repeats: how often an epoch goes through the identities; published 75.
+        val_pairs: number of fixed pairs to validate on.
+        pairs: a published pair list (CSV) for tests; without it the test is reconstruction, each clip from its first frame.
+        test_frames: at most so many frames of each clip in a reconstruction test; all if None.
+        cache: folder for decoded videos; None keeps the last few in memory.
+        seed: of order, pairs and changes.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int = 256,
+        batch_size: int = 8,
+        num_workers: int = 4,
+        by_identity: bool = True,
+        augment: bool = True,
+        repeats: int = 75,
+        val_pairs: int = 64,
+        pairs: str | None = None,
+        test_frames: int | None = None,
+        cache: str | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if not root:
+            raise InputError("data.root is the folder of the data set")
+        if size < 128 or size % 128 or min(batch_size, repeats) < 1:
+            raise InputError(
+                f"data.size is a multiple of 128, batch_size and repeats are at least 1, got {size}, {batch_size}, {repeats}"
+            )
+        self.root, self.size, self.batch_size, self.num_workers = root, size, batch_size, num_workers
+        self.by_identity, self.augment, self.repeats, self.val_pairs = by_identity, augment, repeats, val_pairs
+        self.pairs, self.test_frames, self.seed = pairs, test_frames, seed
+        self.reader = ClipReader(size, None if cache is None else Path(cache))
+        self.train_set: Dataset | None = None
+        self.val_set: Dataset | None = None
+        self.test_set: Dataset | None = None
+
+    def setup(self, stage: str = "fit") -> None:
+        root = Path(self.root)
+        parts = {name: root / name if (root / name).is_dir() else root for name in ("train", "test")}
+        if stage == "test":
+            if self.pairs:
+                found = read_pair_list(self.pairs, root)
+            else:
+                found = reconstruction_pairs(find_clips(parts["test"]), self.reader, self.test_frames)
+            self.test_set = TestPairs(found, self.reader)
+            return
+        choice: dict[str, Any] = {"by_identity": self.by_identity}
+        train = FramePairs(find_clips(parts["train"]), self.reader, self.seed, augment=self.augment, **choice)
+        self.train_set = _Repeated(train, len(train) * self.repeats)
+        held = FramePairs(find_clips(parts["test"]), self.reader, self.seed + 1, augment=False, **choice)
+        self.val_set = _Repeated(held, self.val_pairs)
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.train_set is not None
+        sampler = self._sampler(self.train_set, shuffle=True)
+        if len(sampler) < self.batch_size:
+            raise InputError(
+                f"{len(sampler)} pairs an epoch do not fill a batch of {self.batch_size}; raise data.repeats"
+            )
+        return self._loader(self.train_set, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        if self.val_set is None or not self.val_pairs:
+            return []
+        return self._loader(self.val_set, self._sampler(self.val_set, shuffle=False), drop_last=False)
+
+    def test_dataloader(self) -> DataLoader:
+        assert self.test_set is not None
+        return DataLoader(self.test_set, self.batch_size, num_workers=self.num_workers)
+
+    def _sampler(self, data: Any, *, shuffle: bool) -> EpochSampler:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return EpochSampler(data, world, rank, shuffle=shuffle, seed=self.seed)
+
+    def _loader(self, data: Dataset, sampler: Any, *, drop_last: bool) -> DataLoader:
+        return DataLoader(
+            data,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class _Repeated(Dataset):
+    """`data` as if it had `length` items; every one draws its own pair."""
+
+    def __init__(self, data: FramePairs, length: int):
+        self.data, self.length = data, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        return self.data[key]
+
+
+__all__ = ["Clip", "ClipReader", "FramePairs", "TalkingHeads", "TestPairs", "find_clips", "read_pair_list"]

@@ -1,0 +1,125 @@
+"""MCNet: a still face moves like the one in a video (arXiv 2307.09906).
+
+Shapes: B frames, S sources (1 or B), K keypoints, H x W pixels, multiples of 128 for the published network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionzoo.config import configure
+from visionzoo.errors import InputError
+
+from .config import MCNetConfig
+from .fused import fuse_detector, fuse_generator
+from .generator import Animated, Generator, SourceCache
+from .keypoints import KeypointDetector, Keypoints, check_images
+from .memory import Noise, draw_noise
+from .memory_fused import FusedMemoryUnit
+
+
+class MCNet(nn.Module):
+    """Source images and driving images (B, 3, H, W), RGB in [0, 1] -> what the source would look like in the driver's pose.
+
+    For a video, encode the source once and animate frame by frame, or many at a time:
+
+        cache = model.encode_source(source)
+        driving = model.detect(frames)
+        frames = model.animate(cache, transfer_motion(cache.keypoints, driving, driving.at(slice(0, 1))))
+
+    `fuse()` makes a copy that is faster at this. Keypoints, flow and occlusion are float32 whatever the weights are.
+    """
+
+    def __init__(self, config: MCNetConfig):
+        super().__init__()
+        self.config = config
+        self.detector = KeypointDetector(config)
+        self.generator = Generator(config)
+
+    def forward(self, source: Tensor, driving: Tensor) -> Tensor:
+        """The prediction for sources (S, 3, H, W) and drivers (B, 3, H, W), with the driver's keypoints as they are: (B, 3, H, W)."""
+        return self.reenact(source, driving).prediction
+
+    def reenact(
+        self, source: Tensor, driving: Tensor, *, noise: Noise = "none", rng: torch.Generator | None = None
+    ) -> Animated:
+        """`forward` with everything on the way to the prediction, which training needs."""
+        return self.render(self.encode_source(source), self.detect(driving), noise=noise, rng=rng)
+
+    def detect(self, frames: Tensor) -> Keypoints:
+        """Keypoints of images (B, 3, H, W) in [0, 1].
+
+        Raises:
+            InputError: another shape, or sides that are no multiples of `config.size_multiple`.
+        """
+        return self.detector(frames)
+
+    def encode_source(self, source: Tensor, keypoints: Keypoints | None = None) -> SourceCache:
+        """What all frames need of source images (S, 3, H, W) in [0, 1]; errors as `detect`.
+
+        Args:
+            keypoints: the source's, if they have been detected.
+        """
+        check_images(source, self.config, "source images")
+        return self.generator.encode(source, self.detect(source) if keypoints is None else keypoints)
+
+    def animate(
+        self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Frames (B, 3, H, W), float32 in [0, 1], of the source with the given keypoints; see `render`."""
+        return self.render(source, driving, noise=noise, rng=rng).prediction
+
+    def render(
+        self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
+    ) -> Animated:
+        """Frames and everything on the way to them.
+
+        Args:
+            source: of `encode_source` of this very network, for 1 image or B.
+            driving: keypoints of B frames as the source shall have them: the driver's, or `transfer_motion`'s.
+            noise: in the memory: "none", "fixed", "random" or tensors; see `draw_noise`. The published code draws it anew at
+                every frame, and trains its strength, which begins at 0.
+            rng: seeds it.
+
+        Raises:
+            InputError: keypoints of another number or shape, several sources for another number of frames, or no such noise.
+        """
+        batch, count = len(driving.value), self.config.num_keypoints
+        if driving.value.shape != (batch, count, 2) or driving.jacobian.shape != (batch, count, 2, 2):
+            raise InputError(
+                f"expected keypoints (B, {count}, 2) and jacobians (B, {count}, 2, 2), got {tuple(driving.value.shape)} and "
+                f"{tuple(driving.jacobian.shape)}"
+            )
+        if len(source.image) not in (1, batch):
+            raise InputError(f"{len(source.image)} sources for {batch} driving frames; give 1 source or {batch}")
+        maps = draw_noise(noise, self.config.num_down_blocks, batch, self.config.memory_side, rng)
+        return self.generator(source, driving, maps)
+
+    @property
+    def is_fused(self) -> bool:
+        return isinstance(self.generator.memory, FusedMemoryUnit)
+
+    def fuse(self) -> MCNet:
+        """A copy for inference with the same outputs (relative error about 1e-6 in float32); this one stays as it is.
+
+        Its `SourceCache`s are its own. Fuse in float32, then change the precision.
+        """
+        if self.is_fused:
+            return self
+        fused = copy.deepcopy(self).eval().requires_grad_(False)
+        fuse_detector(fused.detector)
+        fuse_generator(fused.generator)
+        return fused.requires_grad_(False)
+
+
+def build(name: str, **overrides: Any) -> MCNet:
+    """The registered variant `name`, with random weights."""
+    return MCNet(configure(VARIANTS[name], overrides))
+
+
+VARIANTS: Mapping[str, MCNetConfig] = {"mcnet": MCNetConfig()}

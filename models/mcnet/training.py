@@ -1,0 +1,294 @@
+"""Training and testing of MCNet, for `visionzoo fit|validate|test`: the published losses and schedule (of the authors' command)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+
+from visionzoo.errors import InputError
+from visionzoo.metrics.lpips import Lpips
+from visionzoo.metrics.restoration import psnr, ssim
+from visionzoo.registry import create_model
+from visionzoo.weights import load_checkpoint, read_checkpoint, save_safetensors
+
+from .config import DiscriminatorConfig
+from .discriminator import Discriminator
+from .evaluation import Report, score_pair
+from .generator import Animated
+from .keypoints import Keypoints
+from .losses import (
+    ThinPlateTransform,
+    VGG19Features,
+    discriminator_loss,
+    equivariance_losses,
+    feature_matching_loss,
+    generator_loss,
+    keypoint_distance_loss,
+    memory_loss,
+    perceptual_loss,
+    pyramid,
+)
+from .model import MCNet
+
+Batch = tuple[Tensor, Tensor]
+"""Source and driving frames of one person, each (B, 3, H, W) in [0, 1]."""
+
+
+class MCNetTraining(LightningModule):
+    """An MCNet with what trains it: it learns to make the driving frame out of the source frame of the same person.
+
+    The defaults are the published recipe (of the authors' command, which overrides their configuration file): Adam at 2e-4, a tenth
+    of it from epoch 80 on, gradients of detector and generator clipped to a norm of 10 each, steps without a finite loss left out.
+
+    Args:
+        name: a registered model, e.g. "mcnet".
+        config: fields of its `MCNetConfig` to set otherwise.
+        checkpoint: start from this file (published or own key names).
+        vgg: weights of VGG-19 for the perceptual loss, torchvision's vgg19-dcbb9e9d.pth.
+        lr, betas: of Adam.
+        decay_epochs: at which the rate falls to a tenth.
+        perceptual, equivariance_value, equivariance_jacobian, keypoint_distance, memory: weights of the published losses.
+        pixel: weight of the mean absolute error at four scales; 0 is published. Needs no VGG.
+        gan: weight of the adversarial loss; 0 is published (the authors found no gain).
+        feature_matching: weight of feature matching, where `gan` is not 0.
+        clip_norm: largest norm of the gradient, of detector and generator each; None for no limit.
+        export_half: write weights.safetensors in half precision.
+        lpips, lpips_network: backbone weights for LPIPS in tests (torchvision's vgg16-397923af.pth or
+            alexnet-owt-7be5be79.pth), and which it is.
+        seed: of the deformations and noise of training.
+    """
+
+    def __init__(
+        self,
+        name: str = "mcnet",
+        config: dict[str, Any] | None = None,
+        checkpoint: str | None = None,
+        vgg: str | None = None,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        decay_epochs: list[int] | None = None,
+        perceptual: float = 10.0,
+        equivariance_value: float = 10.0,
+        equivariance_jacobian: float = 10.0,
+        keypoint_distance: float = 10.0,
+        memory: float = 10.0,
+        pixel: float = 0.0,
+        gan: float = 0.0,
+        feature_matching: float = 10.0,
+        clip_norm: float | None = 10.0,
+        export_half: bool = False,
+        lpips: str | None = None,
+        lpips_network: Literal["vgg", "alex"] = "vgg",
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        if not perceptual and not pixel:
+            raise InputError("nothing compares pictures: give model.perceptual or model.pixel a weight")
+        self.name, self.overrides = name, dict(config or {})
+        model = create_model(name, **self.overrides)
+        if not isinstance(model, MCNet):
+            raise InputError(f"model.name is {name!r}, expected an MCNet, e.g. mcnet")
+        self.model = model.train()  # Lightning leaves the mode as it is
+        if checkpoint is not None:
+            load_checkpoint(self.model, checkpoint)
+        self.vgg = VGG19Features(read_checkpoint(vgg)) if vgg and perceptual else None
+        self.discriminator = Discriminator(DiscriminatorConfig(model.config.num_keypoints)) if gan else None
+        self.automatic_optimization = not gan
+        self._scores: list[Tensor] = []
+        self.report: Report | None = None
+        self._lpips = Lpips(lpips_network, backbone=lpips) if lpips else None
+
+    def forward(self, source: Tensor, driving: Tensor) -> Tensor:
+        """Source and driving images (B, 3, H, W) in [0, 1] -> predictions."""
+        return self.model(source, driving)
+
+    # Training
+
+    def configure_optimizers(self) -> Any:
+        h = self.hparams
+        wanted: dict[str, Any] = {"lr": h["lr"], "betas": tuple(h["betas"])}
+        milestones = [80] if h["decay_epochs"] is None else list(h["decay_epochs"])
+        networks = [self.model] if self.discriminator is None else [self.model, self.discriminator]
+        optimizers = [torch.optim.Adam(network.parameters(), **wanted) for network in networks]
+        return optimizers, [torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) for optimizer in optimizers]
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        if self.hparams["clip_norm"]:
+            for part in (self.model.detector, self.model.generator):
+                clip_grad_norm_(part.parameters(), self.hparams["clip_norm"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        source, driving = batch
+        rng = self._rng(batch_idx)
+        source_keypoints, driving_keypoints = self.model.detect(source), self.model.detect(driving)
+        cache = self.model.encode_source(source, source_keypoints)
+        animated = self.model.render(cache, driving_keypoints, noise="random", rng=rng)
+        terms = self.terms(animated, driving, source_keypoints, driving_keypoints, rng)
+        if self.discriminator is None:
+            loss = torch.stack(list(terms.values())).sum()
+            self._log(terms, loss, len(source))
+            return loss if torch.isfinite(loss) else None
+        self._adversarial_step(terms, animated.prediction, driving, driving_keypoints)
+        return None
+
+    def terms(
+        self,
+        animated: Animated,
+        driving: Tensor,
+        source_keypoints: Keypoints,
+        driving_keypoints: Keypoints,
+        rng: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The weighted losses by name, of those that have a weight.
+
+        Args:
+            animated: made from these keypoints.
+            driving: what the prediction shall be, (B, 3, H, W).
+            rng: draws the deformation of the equivariance losses.
+        """
+        h, found = self.hparams, {}
+        if h["perceptual"] and self.vgg is not None:
+            found["perceptual"] = perceptual_loss(self.vgg, animated.prediction, driving)
+        if h["pixel"]:
+            found["pixel"] = pixel_loss(animated.prediction, driving)
+        if h["equivariance_value"] or h["equivariance_jacobian"]:
+            transform = ThinPlateTransform.random(len(driving), rng=rng, device=driving.device)
+            moved = self.model.detect(transform.transform_frame(driving))
+            value, jacobian = equivariance_losses(driving_keypoints, moved, transform)
+            found |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
+        if h["keypoint_distance"]:
+            found["keypoint_distance"] = sum(
+                (keypoint_distance_loss(points.value) for points in (source_keypoints, driving_keypoints)),
+                start=driving.new_zeros(()),
+            )
+        if h["memory"]:
+            found["memory"] = memory_loss(animated.memory)
+        return {name: h[name] * value for name, value in found.items() if h[name]}
+
+    def _adversarial_step(
+        self, terms: dict[str, Tensor], prediction: Tensor, driving: Tensor, keypoints: Keypoints
+    ) -> None:
+        """One step of the model, and one of the discriminator."""
+        assert self.discriminator is not None
+        h, points = self.hparams, keypoints.value.detach()
+        for_model, for_discriminator = cast(Sequence[Any], self.optimizers())
+        self.discriminator.requires_grad_(False)
+        fake, fake_maps = self.discriminator(prediction, points)
+        terms["gan"] = h["gan"] * generator_loss(fake)
+        if h["feature_matching"]:
+            _, real_maps = self.discriminator(driving, points)
+            terms["feature_matching"] = h["feature_matching"] * feature_matching_loss(real_maps, fake_maps)
+        loss = torch.stack(list(terms.values())).sum()
+        self._log(terms, loss, len(driving))
+        self.discriminator.requires_grad_(True)
+        if not torch.isfinite(loss):
+            return
+        for_model.zero_grad()
+        self.manual_backward(loss)
+        self.configure_gradient_clipping(for_model)
+        for_model.step()
+        (real, _), (made, _) = self.discriminator(driving, points), self.discriminator(prediction.detach(), points)
+        loss = h["gan"] * discriminator_loss(real, made)
+        self.log("train/discriminator", loss, sync_dist=True, batch_size=len(driving))
+        for_discriminator.zero_grad()
+        self.manual_backward(loss)
+        for_discriminator.step()
+
+    def on_train_epoch_end(self) -> None:
+        if not self.automatic_optimization:
+            for scheduler in cast(Sequence[Any], self.lr_schedulers()):
+                scheduler.step()
+
+    def _log(self, terms: dict[str, Tensor], loss: Tensor, count: int) -> None:
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
+        for name, value in terms.items():
+            self.log(f"train/{name}", value, on_step=True, sync_dist=True, batch_size=count)
+
+    def _rng(self, batch_idx: int) -> torch.Generator:
+        """The same at this step in every run, so that a resumed run goes on as if it had not stopped."""
+        numbers = (int(self.hparams["seed"]), self.current_epoch, batch_idx, self.global_rank)
+        seed = 0
+        for number in numbers:
+            seed = (seed * 1_000_003 + number) % 2**63
+        return torch.Generator().manual_seed(seed)
+
+    def on_fit_end(self) -> None:
+        if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
+            return
+        folder = Path(self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.export_weights(folder / "weights.safetensors")
+
+    def export_weights(self, path: str | Path) -> None:
+        """Write the network's weights, for `visionzoo reenact --checkpoint`."""
+        half = self.hparams["export_half"]
+        state = {
+            key: value.half() if half and value.is_floating_point() else value
+            for key, value in self.model.state_dict().items()
+        }
+        save_safetensors(state, path, {"model": self.name, "config": json.dumps(self.overrides)})
+
+    # Validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        self._scores = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        source, driving = batch
+        result = (self(source, driving).float() * 255).round() / 255
+        rows = [
+            (float((a - b).abs().mean()), psnr(a, b), ssim(a, b), psnr(s, b))
+            for a, b, s in zip(result, driving, source, strict=True)
+        ]
+        self._scores.append(torch.tensor(rows))
+
+    def on_validation_epoch_end(self) -> None:
+        if self._scores:
+            mean = torch.cat(self._scores).mean(0).to(self.device)
+            names = ("val/l1", "val/psnr", "val/ssim", "val/psnr_source")
+            self.log_dict(dict(zip(names, mean, strict=True)), prog_bar=True, sync_dist=True)
+        self._scores = []
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.hparams["perceptual"] and self.vgg is None:
+            raise InputError(
+                "the perceptual loss needs model.vgg=vgg19-dcbb9e9d.pth (torchvision's file); "
+                "or train without: model.perceptual=0 model.pixel=10"
+            )
+        if stage == "test" and not (self.hparams["checkpoint"] or self.trainer.ckpt_path):
+            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or ckpt_path=FILE")
+
+    def on_test_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise InputError("a test runs on one device; set trainer.devices=1")
+        self.report = Report()
+        self._fast = self.model.eval().fuse().to(self.device)
+
+    def test_step(self, batch: tuple[Tensor, Tensor, list[str]], batch_idx: int) -> None:
+        assert self.report is not None
+        source, driving, names = batch
+        result = (self._fast(source, driving).float() * 255).round() / 255
+        for image, truth, name in zip(result, driving, names, strict=True):
+            self.report.scores.append(score_pair(name, image, truth, self._lpips))
+
+    def on_test_epoch_end(self) -> None:
+        assert self.report is not None
+        self.log_dict({f"test/{name}": value for name, value in self.report.means().items() if value is not None})
+
+
+def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of images (B, 3, H, W), summed over scales 1, 1/2, 1/4 and 1/8. Ours."""
+    pairs = zip(pyramid(prediction), pyramid(target), strict=True)
+    return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).sum()
+
+
+__all__ = ["MCNetTraining", "pixel_loss"]
