@@ -1,0 +1,184 @@
+"""Square crops around faces, in pixels of the frame, and the way back.
+
+A crop box may lie between pixels and stick out of the frame: nothing is squashed, the frame's edge is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from .detector import Face, check_picture
+
+__all__ = [
+    "STILL_SCALE",
+    "UNION_SCALE",
+    "CropBox",
+    "centre_box",
+    "choose_face",
+    "concerns",
+    "crop_face",
+    "face_box",
+    "square_box",
+]
+
+STILL_SCALE = 1.5
+"""Side of the crop to the longer side of one face box: the head with its hair and some neck, as in VoxCeleb's clips."""
+UNION_SCALE = 1.2
+"""The same to the union of a clip's face boxes: 10 % more on each side, as in first-order-model's tool for crops."""
+
+
+class CropBox(NamedTuple):
+    """A square of the frame.
+
+    Attributes:
+        left, top: of its upper left corner, in pixels; (0, 0) is the frame's corner, (0.5, 0.5) the centre of a pixel.
+        side: in pixels, above 0.
+    """
+
+    left: float
+    top: float
+    side: float
+
+    @property
+    def right(self) -> float:
+        return self.left + self.side
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.side
+
+    def to_crop(self, points: Any, size: int) -> NDArray[np.float64]:
+        """Points (…, 2) of the frame, x and y in pixels, as pixels of a crop of `size` pixels."""
+        return (np.asarray(points, np.float64) - (self.left, self.top)) * (size / self.side)
+
+    def to_frame(self, points: Any, size: int) -> NDArray[np.float64]:
+        """Points (…, 2) of a crop of `size` pixels, x and y in pixels, as pixels of the frame."""
+        return np.asarray(points, np.float64) * (self.side / size) + (self.left, self.top)
+
+    def outside(self, height: int, width: int) -> float:
+        """Share of its area beyond a frame of that many pixels, 0 … 1."""
+        across = max(0.0, min(self.right, width) - max(self.left, 0.0))
+        down = max(0.0, min(self.bottom, height) - max(self.top, 0.0))
+        return 1 - across * down / self.side**2
+
+
+def square_box(box: Sequence[float], scale: float) -> CropBox:
+    """The square around the centre of `box` (left, top, right, bottom), `scale` times as wide as its longer side.
+
+    Raises:
+        InputError: a box without area, values that are not finite, or a scale that is not above 0.
+    """
+    left, top, right, bottom = (float(value) for value in box)
+    side = scale * max(right - left, bottom - top)
+    if not (right > left and bottom > top and 0 < side < math.inf and all(map(math.isfinite, (left, top)))):
+        raise InputError(f"a crop needs a box with area and a scale above 0, got {tuple(box)} and {scale}")
+    return CropBox((left + right - side) / 2, (top + bottom - side) / 2, side)
+
+
+def face_box(face: Face, scale: float = STILL_SCALE) -> CropBox:
+    """The crop for one face of a picture. Raises InputError for a scale that is not above 0."""
+    return square_box(face.box, scale)
+
+
+def centre_box(height: int, width: int) -> CropBox:
+    """The largest square in the middle of the frame: the crop where no face is known. Raises InputError for no pixels."""
+    if height < 1 or width < 1:
+        raise InputError(f"a frame has pixels, got {width} x {height}")
+    side = min(height, width)
+    return CropBox((width - side) / 2, (height - side) / 2, side)
+
+
+def choose_face(faces: Sequence[Face], which: int | str = "largest", *, min_size_px: float = 24) -> Face | None:
+    """One face out of many.
+
+    Args:
+        which: "largest", or the number of the face counted from left to right, from 1.
+        min_size_px: faces whose longer side is shorter are passed over.
+
+    Returns:
+        The face, or None where "largest" finds none.
+
+    Raises:
+        InputError: there is no face of that number.
+    """
+    large = sorted(
+        (face for face in faces if max(face.width, face.height) >= min_size_px), key=lambda face: face.centre
+    )
+    if which == "largest":
+        return max(large, key=lambda face: face.width * face.height, default=None)
+    if not isinstance(which, int) or isinstance(which, bool):
+        raise InputError(f"a face is chosen by 'largest' or by its number from the left, got {which!r}")
+    if not 1 <= which <= len(large):
+        small = len(faces) - len(large)
+        passed_over = f" ({small} smaller than {min_size_px:g} pixels not counted)" if small else ""
+        raise InputError(f"there is no face number {which}: {len(large)} found{passed_over}, counted from the left")
+    return large[which - 1]
+
+
+def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 256) -> list[str]:
+    """What speaks against animating this face, each a sentence for a warning; none where it is fine.
+
+    Args:
+        box: its crop.
+        height, width: of the frame in pixels.
+        size: of the network's picture in pixels.
+    """
+    found = []
+    if box.side < size / 2:
+        found.append(
+            f"the face is small ({round(face.width)} x {round(face.height)} pixels; its crop is enlarged"
+            f" {size / box.side:.1f} times), so the result is soft; use a larger picture"
+        )
+    if (beyond := box.outside(height, width)) > 0.15:
+        found.append(
+            f"{beyond:.0%} of the crop is beyond the picture, where its edge is repeated; use a picture with more room"
+            " around the head"
+        )
+    if face.points is not None:
+        eye, other_eye, nose = face.points[:3].astype(np.float64)
+        across = other_eye - eye
+        apart = float(np.hypot(*across))
+        if apart < 0.2 * face.width or abs(float(across @ (nose - (eye + other_eye) / 2))) > 0.45 * apart**2:
+            found.append("the head is turned to the side; a face seen from the front gives a better result")
+        elif abs(math.degrees(math.atan2(across[1], across[0]))) > 30:
+            found.append("the head is tilted by more than 30 degrees; turn the picture upright")
+    return found
+
+
+def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArray[np.uint8]:
+    """The square of `image`, (H, W, 3) uint8 RGB, resized (bicubic, antialiased) to (size, size, 3) uint8.
+
+    Pixels beyond the frame are those of its edge.
+
+    Raises:
+        InputError: not such an image, a box without area or far larger than the frame, or a size below 1.
+    """
+    check_picture(image)
+    check_box(box)
+    height, width = image.shape[:2]
+    if size < 1:
+        raise InputError(f"the size of a crop is at least 1 pixel, got {size}")
+    if box.side > 16 * max(height, width, size):
+        raise InputError(f"a crop of {box.side:.0f} pixels is too large for a picture of {width} x {height}")
+    margin = math.ceil(2 * max(1.0, box.side / size)) + 1  # what the filter reaches over
+    x = np.arange(math.floor(box.left) - margin, math.ceil(box.right) + margin)
+    y = np.arange(math.floor(box.top) - margin, math.ceil(box.bottom) + margin)
+    window = image[np.clip(y, 0, height - 1)][:, np.clip(x, 0, width - 1)]
+    left, top = box.left - x[0], box.top - y[0]
+    resized = Image.fromarray(window).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + box.side, top + box.side)
+    )
+    return np.array(resized)
+
+
+def check_box(box: CropBox) -> None:
+    """Raises InputError for a box with values that are not finite or without area."""
+    if not (all(map(math.isfinite, box)) and box.side > 0):
+        raise InputError(f"a crop box is finite and has a side above 0, got {tuple(box)}")

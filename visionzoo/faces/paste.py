@@ -1,0 +1,66 @@
+"""An animated crop back into the frame that it was cut from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from .crop import CropBox, check_box
+from .detector import check_picture
+
+__all__ = ["paste_face"]
+
+
+def paste_face(
+    frame: NDArray[np.uint8], crop: NDArray[np.uint8], box: CropBox, *, feather: float = 0.1
+) -> NDArray[np.uint8]:
+    """`frame` with `crop` laid over `box`, fading out towards the sides of the box.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB; it stays as it is.
+        crop: (S, S, 3) uint8 RGB, resized (bicubic, antialiased) to the box. What sticks out of the frame is left out.
+        feather: width of the fade, as a share of the side of the box, 0 (hard) … 0.5 (to the centre).
+
+    Returns:
+        (H, W, 3) uint8; outside the box the very values of `frame`.
+
+    Raises:
+        InputError: pictures of another shape or type, a box without area, or a feather outside 0 … 0.5.
+    """
+    check_picture(frame)
+    check_picture(crop)
+    check_box(box)
+    size = crop.shape[0]
+    if crop.shape[1] != size:
+        raise InputError(f"a crop is square, got {crop.shape[1]} x {size} pixels")
+    if not 0 <= feather <= 0.5:
+        raise InputError(f"feather is a share of the crop from 0 to 0.5, got {feather}")
+    height, width = frame.shape[:2]
+    # whole pixels inside the box and the frame
+    left, right = max(0, math.ceil(box.left)), min(width, math.floor(box.right))
+    top, bottom = max(0, math.ceil(box.top)), min(height, math.floor(box.bottom))
+    result = frame.copy()
+    if right <= left or bottom <= top:
+        return result
+    (x0, y0), (x1, y1) = np.clip(box.to_crop([(left, top), (right, bottom)], size), 0, size)
+    patch = Image.fromarray(crop).resize(
+        (right - left, bottom - top), Image.Resampling.BICUBIC, box=(float(x0), float(y0), float(x1), float(y1))
+    )
+    across = _fade(np.arange(left, right) + 0.5, box.left, box.side, feather)
+    down = _fade(np.arange(top, bottom) + 0.5, box.top, box.side, feather)
+    mask = (down[:, None] * across)[..., None]
+    below = result[top:bottom, left:right].astype(np.float32)
+    blended = below + mask * (np.asarray(patch, np.float32) - below)
+    result[top:bottom, left:right] = np.rint(blended).astype(np.uint8)
+    return result
+
+
+def _fade(positions: NDArray[np.float64], start: float, side: float, feather: float) -> NDArray[np.float32]:
+    """0 at both ends of the side, 1 from `feather` of it on inwards, smooth between."""
+    inwards = np.minimum(positions - start, start + side - positions) / side
+    share = np.clip(inwards / feather, 0, 1) if feather else np.ones_like(inwards)
+    return (share * share * (3 - 2 * share)).astype(np.float32)
