@@ -36,14 +36,14 @@ def _one_thread() -> Iterator[None]:
 def talking(tmp_path: Path) -> Path:
     """Two clips of a blob with a dark mouth that wanders over a ramp."""
     down, across = np.mgrid[:128, :128].astype(np.float32)
-    colours = np.float32([[220, 170, 140], [150, 200, 120]])
+    colours = np.array([[220, 170, 140], [150, 200, 120]], np.float32)
     for clip, colour in enumerate(colours):
         folder = tmp_path / "talking" / f"id{clip}#drawn#0#9.mp4"
         folder.mkdir(parents=True)
         for number in range(10):
             picture = np.stack([across, down, 255 - across], -1) * 0.6
             y, x = 64 + 18 * np.sin(0.7 * number + clip), 64 + 22 * np.cos(0.5 * number)
-            for radius, shift, shade in ((34, 0, colour), (9, 14, np.float32([60, 20, 30]))):
+            for radius, shift, shade in ((34, 0, colour), (9, 14, np.array([60, 20, 30], np.float32))):
                 inside = np.clip(radius - np.hypot(down - y - shift, across - x), 0, 1)[..., None]
                 picture = picture * (1 - inside) + shade * inside
             Image.fromarray(picture.astype(np.uint8)).save(folder / f"{number:03}.png")
