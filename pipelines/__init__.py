@@ -15,6 +15,12 @@ register_pipeline(
     summary="take haze off pictures of any size and off videos",
 )
 register_pipeline(
+    "reenact",
+    factory="visionzoo.pipelines.reenact:ReenactPipeline",
+    command="visionzoo.pipelines.commands.reenact:app",
+    summary="make a still face move like the one in a video",
+)
+register_pipeline(
     "retrieve",
     factory="visionzoo.pipelines.retrieve:RetrievePipeline",
     command="visionzoo.pipelines.commands.retrieve:app",

@@ -1,0 +1,143 @@
+"""What a driver does, as keypoints frame by frame: small enough to keep, to save, and to be used again for other faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visionzoo.errors import InputError
+from visionzoo.faces import OneEuroFilter
+from visionzoo.weights import WeightsError, read_checkpoint, read_metadata, save_safetensors
+
+from ..models.mcnet import Keypoints
+from ..models.mcnet.keypoints import hull_area
+
+FORMAT = "visionzoo motion 1"
+REST_HZ = 5.0
+"""Cutoff of the one-euro filter at rest for the least smoothing."""
+SPEED_HZ = 6.0
+"""Hz of cutoff per half picture a second, so that fast movement is not held back."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A motion template.
+
+    Attributes:
+        keypoints: of N frames on the CPU, float32: positions (N, K, 2) in [-1, 1] and jacobians (N, K, 2, 2).
+        times: (N,) seconds.
+        fps: frames a second.
+        weights: fingerprint of the network whose keypoints they are; no other understands them.
+        size: side in pixels of the crops that they were found in.
+    """
+
+    keypoints: Keypoints
+    times: NDArray[np.float64]
+    fps: Fraction
+    weights: str
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def save(self, path: str | Path) -> None:
+        """Write a `.safetensors` file."""
+        about = {
+            "format": FORMAT,
+            "fps": str(self.fps),
+            "weights": self.weights,
+            "size": str(self.size),
+        }
+        tensors = {
+            "value": self.keypoints.value,
+            "jacobian": self.keypoints.jacobian,
+            "times": torch.from_numpy(self.times),
+        }
+        save_safetensors(tensors, path, about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Motion:
+        """Read what `save` wrote. Raises `InputError` for anything else."""
+        try:
+            about, tensors = read_metadata(path), read_checkpoint(path)
+            if about.get("format") != FORMAT:
+                raise ValueError("it does not say that it is one")
+            value, jacobian, times = (tensors[name] for name in ("value", "jacobian", "times"))
+            fps, size = Fraction(about["fps"]), int(about["size"])
+            fits = jacobian.shape == (*value.shape, 2) and value.shape[2:] == (2,) and times.shape == value.shape[:1]
+            if not fits or not len(times) or fps <= 0 or size <= 0:
+                raise ValueError("its tensors do not belong together")
+            if not all(bool(part.isfinite().all()) for part in (value, jacobian, times)):
+                raise ValueError("it holds numbers that are not finite")
+        except (WeightsError, KeyError, ValueError, ZeroDivisionError) as error:
+            raise InputError(f"{path}: is no motion template that can be read ({error})") from error
+        return cls(Keypoints(value.float(), jacobian.float()), times.double().numpy(), fps, about["weights"], size)
+
+    def steadied(self, amount: float) -> Motion:
+        """With less jitter: a one-euro filter over keypoints. `amount` is from 0 (none) to below 1."""
+        if not 0 <= amount < 1:
+            raise InputError(f"smooth is at least 0 and below 1, got {amount:g}")
+        if not amount or len(self) < 2:
+            return self
+        filters = [OneEuroFilter(REST_HZ * (1 - amount), SPEED_HZ) for _ in self.keypoints]
+        times = _rising(self.times, float(self.fps))
+        parts = [
+            torch.stack([one.filter(x, float(t)) for x, t in zip(part, times, strict=True)])
+            for one, part in zip(filters, self.keypoints, strict=True)
+        ]
+        return Motion(Keypoints(*parts), self.times, self.fps, self.weights, self.size)
+
+    def even(self) -> Motion:
+        """At a constant rate, as videos are written: of a video with a varying one, frames are repeated or left out."""
+        number = np.arange(len(self))
+        if np.abs((self.times - self.times[0]) * float(self.fps) - number).max() < 0.75:
+            return self
+        last = float(self.times[-1] - self.times[0])
+        wanted = np.arange(int(np.floor(last * float(self.fps) + 1e-6)) + 1) / float(self.fps) + self.times[0]
+        chosen = np.clip(np.searchsorted(self.times, wanted + 1e-6, side="right") - 1, 0, len(self) - 1)
+        return Motion(self.keypoints.at(torch.from_numpy(chosen)), wanted, self.fps, self.weights, self.size)
+
+
+def _rising(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
+    """`times`, or even ones where they do not rise (damaged time stamps)."""
+    return times if (np.diff(times) > 0).all() else np.arange(len(times)) / fps
+
+
+def normalised_shape(value: Tensor) -> Tensor:
+    """Positions (K, 2) around their centre, in units of the root of their hull's area."""
+    area = hull_area(value)
+    return (value - value.mean(0)) / (area**0.5 if area > 0 else 1.0)
+
+
+def nearest_frame(source: Tensor, motion: Motion) -> int:
+    """The frame whose keypoints lie most as those of the source (K, 2): the pose that relative motion had best begin with.
+
+    As published, but with the network's own keypoints in place of 68 landmarks of another one.
+    """
+    wanted = normalised_shape(source.cpu())
+    apart = [float((normalised_shape(value) - wanted).square().sum()) for value in motion.keypoints.value]
+    return int(np.argmin(apart))
+
+
+def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items; the last may be shorter."""
+    source = iter(items)
+    while part := list(islice(source, size)):
+        yield part
+
+
+def whole(keypoints: Keypoints) -> Tensor:
+    """(N,) which frames have keypoints that are finite."""
+    return keypoints.value.isfinite().flatten(1).all(1) & keypoints.jacobian.isfinite().flatten(1).all(1)
+
+
+__all__ = ["Motion", "batches", "nearest_frame", "normalised_shape", "whole"]
