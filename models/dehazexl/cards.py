@@ -80,10 +80,11 @@ CARDS = (
                 file="dehazexl_nano.drawn.safetensors",
                 license="Apache-2.0",
                 bundled="weights/dehazexl_nano.drawn.safetensors",
-                sha256="@@SHA@@",
+                sha256="3f8ff05cd37a81937a757aedc2e69ef8fbde7136f8a9386307c0f014128f6b19",
                 size_mb=10.5,
                 note="Trained by visionzoo on one CPU core for about three hours, on haze drawn over tiles of free photos and "
-                "drawn aerial scenes (visionzoo fit --config dehazexl/nano). @@NOTE@@",
+                "drawn aerial scenes (visionzoo fit --config dehazexl/nano). On other photos with drawn haze "
+                "20.9 dB / 0.826 SSIM, against 13.8 / 0.680 of the hazy ones and 16.4 / 0.762 of the dark channel prior.",
             ),
         ),
         limits="Trained little, in crops of 512 x 512, on drawn haze alone: it lightens dense haze more than it removes it. Without "
