@@ -23,6 +23,7 @@ PAGES = {
     "memory": "visionzoo.demos.memory",
     "classify": "visionzoo.demos.classify",
     "dehaze": "visionzoo.demos.dehaze",
+    "reenact": "visionzoo.demos.reenact",
 }
 """Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
 

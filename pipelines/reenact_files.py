@@ -20,7 +20,7 @@ from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import EXTENSIONS, list_images
 from visionzoo.io.video import VideoWriter, probe, read_frames
 
-from .reenact import Crop, Mode, Pixels, Portrait, ReenactPipeline
+from .reenact import Crop, Mode, Pixels, Portrait, Progress, ReenactPipeline
 from .reenact_motion import Motion
 
 VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -128,27 +128,14 @@ class ReenactJob:
         if not left:
             return [ReenactedFile(str(source), str(target)) for source, target in todo]
         with _Bars(progress) as bars:
-            motion = self.pipe.motion(
-                self.driving,
-                crop=self.crop_driving,
-                face=self.face_driving,
-                batch_size=self.batch_size,
-                progress=bars.show,
-            )
-            if self.save_motion is not None:
-                motion.save(self.save_motion)
-            if len(motion) == 1 and self.mode == "relative":
-                warnings.warn(
-                    f"{self.driving}: has one frame, so nothing moves; --mode absolute takes its pose", stacklevel=2
-                )
-            motion = motion.even().steadied(self.smooth)
+            motion = self._motion(bars.show)
             results = []
             for source, target in todo:
                 if (source, target) not in left:
                     results.append(ReenactedFile(str(source), str(target)))
                     continue
                 try:
-                    results.append(self._one(source, target, motion, bars))
+                    results.append(self._one(source, target, motion, bars.show))
                 except InputError as error:
                     if not many:
                         raise
@@ -158,7 +145,23 @@ class ReenactJob:
             raise InputError(f"none of {len(results)} pictures could be animated, e.g. {results[0].error}")
         return results
 
-    def _one(self, source: Path, target: Path, motion: Motion, bars: _Bars) -> ReenactedFile:
+    def animate(self, source: Any, target: Path, tell: Progress) -> ReenactedFile:
+        """One picture, whatever `load_image` takes, to a video file."""
+        return self._one(source, target, self._motion(tell), tell)
+
+    def _motion(self, tell: Progress) -> Motion:
+        motion = self.pipe.motion(
+            self.driving, crop=self.crop_driving, face=self.face_driving, batch_size=self.batch_size, progress=tell
+        )
+        if self.save_motion is not None:
+            motion.save(self.save_motion)
+        if len(motion) == 1 and self.mode == "relative":
+            warnings.warn(
+                f"{self.driving}: has one frame, so nothing moves; --mode absolute takes its pose", stacklevel=3
+            )
+        return motion.even().steadied(self.smooth)
+
+    def _one(self, source: Any, target: Path, motion: Motion, tell: Progress) -> ReenactedFile:
         started = time.monotonic()
         portrait = self.pipe.portrait(source, crop=self.crop, face=self.face)
         keypoints = self.pipe.transfer(portrait, motion, mode=self.mode, adapt_scale=self.adapt_scale, start=self.start)
@@ -173,9 +176,10 @@ class ReenactJob:
                     frame = add_label(frame)
                 height, width = frame.shape[:2]
                 writer.write(frame)
-                bars.show(f"frames of {source.name}", writer.frames, len(motion))
+                tell(f"frames of {target.name}", writer.frames, len(motion))
         seconds = round(time.monotonic() - started, 3)
-        result = ReenactedFile(str(source), str(target), width, height, writer.frames, seconds)
+        name = str(source) if isinstance(source, str | Path) else "picture"
+        result = ReenactedFile(name, str(target), width, height, writer.frames, seconds)
         write_json(f"{target}.json", {"result": result.to_dict(), **record({**self.pipe.facts(), **self.facts()})})
         return result
 

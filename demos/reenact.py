@@ -1,0 +1,310 @@
+"""The demo page of reenactment: a face picture moves like a video, or like the one before the webcam."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from visionzoo.errors import InputError, VisionZooError, writing
+from visionzoo.faces import add_watermark
+from visionzoo.io.image import ImageError, load_image
+from visionzoo.io.video import probe
+from visionzoo.registry import model_card, weight_source
+from visionzoo.weights import locate
+
+from ..pipelines.reenact import DEFAULT_MODEL, Live, ReenactPipeline
+from ..pipelines.reenact_files import ReenactJob
+from .uploads import path_of, refuse_addresses, without_path
+from .words import duration, plain, prose, show_problem
+
+TITLE = "Animate a face"
+MAX_FRAMES = 1500
+"""Of a driving video: a minute at 25 frames a second. The command takes any number."""
+EMPTY = '<div class="vz-empty">Upload a picture of a face and a video of somebody talking. Then press Animate.</div>'
+EMPTY_LIVE = "<div class=\"vz-hint\">The picture of the first tab is animated. The first frame's pose counts as the picture's.</div>"
+INTRO = (
+    '<div class="vz-head"><h1>Make a face move like the one in a video</h1>'
+    "<p>One picture is enough. <strong>Only with people who agreed to it</strong>: every frame is marked invisibly as "
+    "synthetic, and who shows the result should say that it is.</p></div>"
+)
+NOTE = """<div class="vz-note">
+<p><strong>Good input.</strong> Faces from the front, upright, with room around the head, in picture and video; a driver who begins
+in a pose like the picture's.</p>
+<p><strong>Relative</strong> motion keeps the shape and place of the face; absolute motion takes the driver's. <strong>Method:</strong>
+MCNet, <a href="https://arxiv.org/abs/2307.09906" rel="noreferrer" target="_blank">Implicit Identity Representation Conditioned
+Memory Compensation Network for Talking Head Video Generation</a>, ICCV 2023.</p>
+<p><strong>Uploads</strong> and results are deleted after an hour. Nothing is sent to other hosts.</p>
+</div>"""
+
+_STYLE = """<style>
+.gradio-container {
+#vz-reenact-source, #vz-reenact-driving { border: 1px solid var(--border-color-primary); }
+}
+</style>"""
+
+
+def what_is_missing() -> str | None:
+    """Why the default network cannot be had here, or None."""
+    source = weight_source(DEFAULT_MODEL)
+    path = locate(source)
+    if path is not None and path.is_file():
+        return None
+    return (
+        f"the weights of {DEFAULT_MODEL} are not here: put {source.file} into the folder `weights` of visionzoo's cache "
+        f"(VISIONZOO_HOME); they are linked at {source.page or model_card(DEFAULT_MODEL).code}"
+    )
+
+
+class Animator:
+    """The pipeline with the default network, made when it is first asked for.
+
+    Args:
+        pipe: use this one instead.
+    """
+
+    def __init__(self, pipe: ReenactPipeline | None = None):
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    @property
+    def missing(self) -> str | None:
+        return None if self._pipe is not None else what_is_missing()
+
+    def __call__(self) -> ReenactPipeline:
+        """Raises `VisionZooError` if the weights cannot be had."""
+        with self._lock:
+            if self._pipe is None:
+                missing = what_is_missing()
+                if missing is not None:
+                    raise InputError(missing)
+                self._pipe = ReenactPipeline.create()
+            return self._pipe
+
+
+def about() -> str:
+    """The network and its limits in a few lines of HTML."""
+    card = model_card(DEFAULT_MODEL)
+    return (
+        f'<p class="vz-hint"><strong>{plain(card.name)}</strong>, {card.params / 1e6:.0f} M parameters. {prose(card.summary)} '
+        f"{prose(card.limits)}</p>"
+    )
+
+
+def face_of(upload: dict[str, Any] | None) -> np.ndarray:
+    """(H, W, 3) uint8 of an uploaded picture. Raises `InputError`, without a path, if it cannot be used."""
+    if upload is None:
+        raise InputError("upload a picture of a face first")
+    path = path_of(upload)
+    try:
+        return load_image(path)
+    except ImageError as error:
+        raise ImageError(without_path(str(error), str(path))) from error
+
+
+def animate(
+    pipe: ReenactPipeline,
+    upload: dict[str, Any] | None,
+    driving: str | None,
+    folder: Path,
+    *,
+    mode: str,
+    view: str,
+    smooth: float,
+    progress: Any = None,
+) -> tuple[Path, Path, str]:
+    """The video of an uploaded face, the driver's motion template, and what was done as HTML.
+
+    Raises:
+        InputError: an upload is missing or cannot be used; the message names no path.
+    """
+    picture = face_of(upload)
+    if not driving:
+        raise InputError("upload a video of somebody talking first")
+    try:
+        count = probe(driving).frames
+        if count > MAX_FRAMES and Path(driving).suffix != ".safetensors":
+            raise InputError(
+                f"the video has {count} frames; this page takes up to {MAX_FRAMES}, the command any number"
+            )
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            place = Path(tempfile.mkdtemp(dir=folder))
+        started = time.perf_counter()
+        job = ReenactJob(pipe, driving, mode=mode, view=view, smooth=smooth, save_motion=place / "motion.safetensors")  # pyright: ignore[reportArgumentType]
+        target = place / "animated.mp4"
+        result = job.animate(picture, target, progress or (lambda what, done, of: None))
+    except InputError as error:
+        raise InputError(without_path(str(error), driving)) from error
+    seconds = time.perf_counter() - started
+    text = (
+        f'<div class="vz-done"><strong>{result.frames} frames</strong> <span>of {result.width} x {result.height} pixels in '
+        f"{duration(seconds)} ({duration(seconds / max(result.frames, 1))} a frame) by {plain(pipe.name)}</span>"
+        "<p>Marked as synthetic.</p></div>"
+    )
+    return target, place / "motion.safetensors", text
+
+
+# The page
+
+
+def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None = None) -> None:
+    """Lay out the page inside the current `gr.Blocks`.
+
+    Args:
+        home, index: belong to other pages.
+        pipe: what animates; the default network if None.
+    """
+    del home, index
+    animator = Animator(pipe)
+
+    def start(
+        source: dict[str, Any] | None,
+        driving: Any,
+        mode: str,
+        view: str,
+        smooth: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        path = driving["path"] if isinstance(driving, dict) else driving
+        try:
+            video, motion, text = animate(
+                animator(),
+                source,
+                path,
+                Path(result.GRADIO_CACHE),
+                mode=mode,
+                view=view,
+                smooth=smooth,
+                progress=lambda what, done, of: progress((done, of), desc=what, unit="frames"),
+            )
+        except VisionZooError as error:
+            return show_problem(str(error), EMPTY), gr.Video(None, visible=False), gr.DownloadButton(visible=False)
+        shown = gr.Video(video, visible=True, autoplay=True)
+        return text, shown, gr.DownloadButton("Download the motion template", value=motion, visible=True)
+
+    def live_frame(
+        frame: np.ndarray | None, source: dict[str, Any] | None, live: Live | None
+    ) -> tuple[Any, Live | None, Any]:
+        if frame is None:
+            return gr.skip(), live, gr.skip()
+        try:
+            if live is None:
+                live = animator().live(face_of(source))
+            return add_watermark(live(frame)), live, EMPTY_LIVE
+        except VisionZooError as error:
+            return gr.skip(), None, show_problem(str(error))
+
+    def calibrate(live: Live | None) -> Live | None:
+        if live is not None:
+            live.reset()
+        return live
+
+    gr.HTML(_STYLE + INTRO)
+    if animator.missing is not None:
+        gr.HTML(show_problem(f"Faces cannot be animated yet: {animator.missing}"), elem_id="vz-reenact-missing")
+    gr.HTML(about())
+    state = gr.State(None, time_to_live=3600)
+    with gr.Row(elem_classes="vz-columns", equal_height=False):
+        with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
+            source = gr.Image(
+                label="Picture of a face",
+                type="filepath",
+                sources=["upload", "clipboard"],
+                height=270,
+                buttons=["fullscreen"],
+                elem_id="vz-reenact-source",
+            )
+        with gr.Column(scale=8, min_width=300), gr.Tabs():
+            with gr.Tab("Video"), gr.Row(equal_height=False):
+                with gr.Column(scale=4, min_width=260):
+                    driving = gr.File(
+                        label="Video of somebody talking",
+                        file_types=[".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"],
+                        type="filepath",
+                        height=150,
+                        elem_id="vz-reenact-driving",
+                    )
+                    mode = gr.Radio(
+                        ["relative", "absolute"], value="relative", label="Motion", elem_id="vz-reenact-mode"
+                    )
+                    view = gr.Radio(
+                        [("the face", "face"), ("the whole picture", "whole"), ("side by side", "side-by-side")],
+                        value="face",
+                        label="Show",
+                        elem_id="vz-reenact-view",
+                    )
+                    smooth = gr.Slider(
+                        0, 0.9, value=0, step=0.1, label="Smooth the motion", elem_id="vz-reenact-smooth"
+                    )
+                    button = gr.Button("Animate", variant="primary", size="lg", elem_id="vz-reenact-start")
+                with gr.Column(scale=6, min_width=300):
+                    reading = gr.HTML(EMPTY, elem_id="vz-reenact-reading")
+                    result = gr.Video(
+                        show_label=False, interactive=False, visible=False, elem_id="vz-reenact-result", height=420
+                    )
+                    template = gr.DownloadButton(
+                        "Download the motion template", visible=False, elem_id="vz-reenact-motion"
+                    )
+            with gr.Tab("Webcam"), gr.Row(equal_height=False):
+                with gr.Column(min_width=260):
+                    camera = gr.Image(
+                        sources=["webcam"],
+                        streaming=True,
+                        type="numpy",
+                        label="Webcam",
+                        height=320,
+                        elem_id="vz-reenact-camera",
+                    )
+                    again = gr.Button("Start from this pose", elem_id="vz-reenact-calibrate")
+                with gr.Column(min_width=260):
+                    shown = gr.Image(
+                        show_label=False, interactive=False, height=320, elem_id="vz-reenact-live", format="jpeg"
+                    )
+                    live_text = gr.HTML(EMPTY_LIVE)
+    gr.HTML(NOTE)
+
+    refuse_addresses(source, "picture")
+    refuse_addresses(driving, "video")
+    run: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "reenact", "concurrency_limit": 1}
+    button.click(
+        lambda: (EMPTY, gr.Video(None, visible=False), gr.DownloadButton(visible=False)),
+        None,
+        [reading, result, template],
+        api_visibility="private",
+        show_progress="hidden",
+    ).then(
+        start,
+        [source, driving, mode, view, smooth],
+        [reading, result, template],
+        preprocess=False,
+        show_progress_on=reading,
+        **run,
+    )
+    source.change(lambda: None, None, state, api_visibility="private", show_progress="hidden")
+    camera.stream(
+        _with_source(live_frame),
+        [camera, source, state],
+        [shown, state, live_text],
+        stream_every=0.1,
+        time_limit=600,
+        **run,
+    )
+    again.click(calibrate, state, state, api_visibility="private", show_progress="hidden")
+
+
+def _with_source(function: Any) -> Any:
+    """The streamed picture arrives decoded, the source as its path."""
+
+    def call(frame: np.ndarray | None, source: str | None, live: Live | None) -> Any:
+        return function(frame, None if source is None else {"path": source, "orig_name": Path(source).name}, live)
+
+    return call
+
+
+__all__ = ["TITLE", "Animator", "animate", "page"]
