@@ -341,7 +341,7 @@ class DehazeData(LightningDataModule):
         if self.val_set is None or not len(self.val_set) or not self.val_crops:
             return []
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        few = _Repeated(self.val_set, 1, self.val_crops)
+        few = _Fixed(self.val_set, self.val_crops)
         return self._loader(few, EpochSampler(few, world, rank, shuffle=False), drop_last=False)
 
     def test_dataloader(self) -> DataLoader:
@@ -377,21 +377,33 @@ class _Mixed:
 
 
 class _Repeated(Dataset):
-    """`data` several times, or evenly spaced items of it; (epoch, index) -> the crop of index modulo its length."""
+    """`data` several times an epoch; (epoch, index) -> the crop of index modulo its length."""
 
-    def __init__(self, data: Crops, times: int, at_most: int | None = None):
+    def __init__(self, data: Crops, times: int):
         self.data, self.times = data, times
-        self.at_most = len(data) * times if at_most is None else at_most
 
     def __len__(self) -> int:
-        return self.at_most
+        return len(self.data) * self.times
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        copy, index = divmod(index, len(self.data)) if self.at_most >= len(self.data) else (0, index)
-        if self.at_most < len(self.data):
-            index = index * len(self.data) // self.at_most
-        return self.data[epoch * max(self.times, 1) + copy, index]
+        copy, index = divmod(index, len(self.data))
+        return self.data[epoch * self.times + copy, index]
+
+
+class _Fixed(Dataset):
+    """`count` crops that are the same in every epoch, evenly spread over the pictures."""
+
+    def __init__(self, data: Crops, count: int):
+        self.data, self.count = data, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        total = len(self.data)
+        copy, index = divmod(key[1], total) if self.count >= total else (0, key[1] * total // self.count)
+        return self.data[copy, index]
 
 
 def _first(items: list[Any]) -> Any:

@@ -309,7 +309,7 @@ class TalkingHeads(LightningDataModule):
         train = FramePairs(find_clips(parts["train"]), self.reader, self.seed, augment=self.augment, **choice)
         self.train_set = _Repeated(train, len(train) * self.repeats)
         held = FramePairs(find_clips(parts["test"]), self.reader, self.seed + 1, augment=False, **choice)
-        self.val_set = _Repeated(held, self.val_pairs)
+        self.val_set = _Repeated(held, self.val_pairs, fixed=True)
 
     def train_dataloader(self) -> DataLoader:
         assert self.train_set is not None
@@ -346,16 +346,16 @@ class TalkingHeads(LightningDataModule):
 
 
 class _Repeated(Dataset):
-    """`data` as if it had `length` items; every one draws its own pair."""
+    """`data` as if it had `length` items; every one draws its own pair, anew in every epoch or `fixed`."""
 
-    def __init__(self, data: FramePairs, length: int):
-        self.data, self.length = data, length
+    def __init__(self, data: FramePairs, length: int, *, fixed: bool = False):
+        self.data, self.length, self.fixed = data, length, fixed
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        return self.data[key]
+        return self.data[0 if self.fixed else key[0], key[1]]
 
 
 __all__ = ["Clip", "ClipReader", "FramePairs", "TalkingHeads", "TestPairs", "find_clips", "read_pair_list"]

@@ -174,6 +174,19 @@ def test_one_picture_may_stand_for_many() -> None:
     assert split_pairs([Pair("a", Path("a"), (Path("b"),))]) == ([], [Pair("a", Path("a"), (Path("b"),))])
 
 
+def test_validation_is_on_the_same_crops_in_every_epoch() -> None:
+    data = DehazeData(layout="scenes", scenes=3, scene_side=64, crop=32, num_workers=0, val_crops=5)
+    data.setup()
+    loader = data.val_dataloader()
+    assert not isinstance(loader, list)
+    batches = []
+    for epoch in (0, 3):
+        loader.sampler.set_epoch(epoch)  # pyright: ignore
+        batches.append(torch.cat([torch.stack(batch) for batch in loader], 1))
+    assert batches[0].shape[1] == 5
+    assert torch.equal(*batches)
+
+
 # Losses
 
 

@@ -103,6 +103,12 @@ def test_the_module_takes_voxceleb_and_plain_folders(voxceleb: Path) -> None:
     batches = list(data.train_dataloader())
     assert [tuple(batch[0].shape) for batch in batches] == [(4, 3, 128, 128)] * 2
     assert sum(len(batch[0]) for batch in data.val_dataloader()) == 5
+    loader = data.val_dataloader()
+    batches = []
+    for epoch in (0, 3):
+        loader.sampler.set_epoch(epoch)  # pyright: ignore
+        batches.append(torch.cat([torch.stack(batch) for batch in loader], 1))
+    assert torch.equal(*batches), "the same pairs in every epoch"
     data.setup("test")
     source, driving, names = next(iter(data.test_dataloader()))
     assert [round(level(image)) for image in driving] == [0, 1, 2, 3]

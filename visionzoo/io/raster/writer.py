@@ -182,7 +182,10 @@ class RasterWriter:
             if form.name == "zarr":
                 if self.path.exists() and not self._overwrite:
                     raise RasterError(f"{self.path}: exists already; choose another name or add --overwrite")
-                check_output(self.path.with_name(f".{self.path.name}.new"), overwrite=True)  # its folder exists
+                if not self.path.absolute().parent.is_dir():
+                    raise RasterError(
+                        f"{self.path}: the folder {self.path.absolute().parent} does not exist; make it first"
+                    )
             else:
                 check_output(self.path, overwrite=self._overwrite)
         except RasterError:
