@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-visionzoo dehaze samples -o samples
+visionzoo dehaze samples -o hazy
 
 visionzoo dehaze hazy.jpg -o clear.jpg
 
@@ -203,12 +203,14 @@ def samples(
 ) -> None:
     """Write hazy pictures to try: a photo of a hazy day, and two with drawn haze and their clear originals.
 
-    Example: visionzoo dehaze samples -o samples
+    Example: visionzoo dehaze samples -o hazy
     """
     from ..dehaze_samples import write_samples
 
     for path in write_samples(output, overwrite):
         note(str(path))
+    if Path("samples").is_dir() and output.absolute() != Path("samples").absolute():
+        note("these are the sample pictures; the folder samples is dehazed by: visionzoo dehaze ./samples -o FOLDER")
 
 
 class InterruptedDehazing(KeyboardInterrupt):

@@ -181,6 +181,12 @@ def test_networks_that_smooth_within_patches_are_blended_unless_told_otherwise(
     assert not np.array_equal(default, plain)
 
 
+def test_a_folder_that_is_called_samples_is_told_from_the_command(inside: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "./samples" not in run(capsys, "dehaze", "samples", "-o", "samples")[2]
+    assert "dehazed by: visionzoo dehaze ./samples -o" in run(capsys, "dehaze", "samples", "-o", "hazy")[2]
+    assert names(inside / "hazy") == names(inside / "samples")
+
+
 def test_upright(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
