@@ -226,16 +226,21 @@ class MCNetTraining(LightningModule):
             return
         folder = Path(self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.export_weights(folder / "weights.safetensors")
+        self.export_weights(folder / "weights.safetensors", getattr(self.trainer.datamodule, "size", None))  # pyright: ignore[reportAttributeAccessIssue]
 
-    def export_weights(self, path: str | Path) -> None:
-        """Write the network's weights, for `visionzoo reenact --checkpoint`."""
+    def export_weights(self, path: str | Path, image_size: int | None = None) -> None:
+        """Write the network's weights, for `visionzoo reenact --checkpoint`.
+
+        Args:
+            image_size: side of the pictures in pixels that it was trained for, written beside them.
+        """
         half = self.hparams["export_half"]
         state = {
             key: value.half() if half and value.is_floating_point() else value
             for key, value in self.model.state_dict().items()
         }
-        save_safetensors(state, path, {"model": self.name, "config": json.dumps(self.overrides)})
+        about = {"model": self.name, "config": json.dumps(self.overrides)}
+        save_safetensors(state, path, about if image_size is None else {**about, "image_size": str(image_size)})
 
     # Validation and test
 

@@ -60,6 +60,7 @@ def test_the_tiny_run_learns_to_move_a_face(talking: Path, tmp_path: Path) -> No
     assert result["val/psnr"] > result["val/psnr_source"] + 3
     weights = tmp_path / "run" / "weights.safetensors"
     assert read_metadata(weights)["model"] == "mcnet"
+    assert visionzoo.pipeline("reenact", checkpoint=weights, device="cpu").size == 128
     words = [f"data.root={talking}", f"model.checkpoint={weights}", f"model.config={json.dumps(SMALL)}"]
     report = run("test", ["mcnet/tiny"], [*words, "data.test_frames=4"])
     assert len(report["pairs"]) == 8
