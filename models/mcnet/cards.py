@@ -5,6 +5,10 @@ from __future__ import annotations
 from visionzoo.cards import ModelCard, WeightSource
 
 _CODE = "https://github.com/harlanhong/ICCV2023-MCNET"
+PAPER = (
+    "Implicit Identity Representation Conditioned Memory Compensation Network for Talking Head Video Generation, ICCV 2023, "
+    "https://arxiv.org/abs/2307.09906"
+)
 
 CARDS = (
     ModelCard(
@@ -16,8 +20,7 @@ CARDS = (
         "256 x 256 on cropped faces",
         outputs="(B, 3, H, W) float32, RGB in [0, 1]",
         params=101_841_273,
-        paper="Implicit Identity Representation Conditioned Memory Compensation Network for Talking Head Video Generation, ICCV 2023, "
-        "https://arxiv.org/abs/2307.09906",
+        paper=PAPER,
         code=_CODE,
         code_license="none stated",
         weights=(
@@ -41,5 +44,16 @@ CARDS = (
         "than 256 x 256 run, but were not trained. Large turns of the head and hands before the face fail.",
         citation="Hong, Xu. Implicit Identity Representation Conditioned Memory Compensation Network for Talking Head Video "
         "Generation. ICCV 2023",
+    ),
+    ModelCard(
+        name="mcnet_nano",
+        task="reenact",
+        summary="A small MCNet for 128 x 128 pixels.",
+        inputs="as of mcnet, trained at 128 x 128",
+        outputs="(B, 3, H, W) float32, RGB in [0, 1]",
+        params=3_227_585,
+        paper=PAPER,
+        code=_CODE,
+        code_license="none stated",
     ),
 )

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 
 from .blocks import Hourglass, antialias_downsample, coordinate_grid, full_precision
@@ -75,8 +76,9 @@ class KeypointDetector(nn.Module):
         maps = full_precision(self.jacobian(features)).unflatten(1, (self.config.num_keypoints, 4))
         heatmap = (full_precision(logits) / self.config.temperature).flatten(2).softmax(2).view_as(logits)
         grid = coordinate_grid(*logits.shape[2:], like=heatmap)
-        value = torch.einsum("bkhw,hwc->bkc", heatmap, grid)
-        jacobian = torch.einsum("bkhw,bkjhw->bkj", heatmap, maps).unflatten(2, (2, 2))
+        with without_autocast(x.device):
+            value = torch.einsum("bkhw,hwc->bkc", heatmap, grid)
+            jacobian = torch.einsum("bkhw,bkjhw->bkj", heatmap, maps).unflatten(2, (2, 2))
         return Detection(small, features, logits, heatmap, maps, Keypoints(value, jacobian))
 
 

@@ -122,4 +122,18 @@ def build(name: str, **overrides: Any) -> MCNet:
     return MCNet(configure(VARIANTS[name], overrides))
 
 
-VARIANTS: Mapping[str, MCNetConfig] = {"mcnet": MCNetConfig()}
+VARIANTS: Mapping[str, MCNetConfig] = {
+    "mcnet": MCNetConfig(),
+    "mcnet_nano": MCNetConfig(
+        detector_channels=16,
+        detector_max_channels=96,
+        motion_channels=16,
+        motion_max_channels=96,
+        channels=24,
+        max_channels=96,
+        residual_blocks=1,
+        memory_channels=64,
+        memory_side=16,
+        style_channels=64,
+    ),
+}

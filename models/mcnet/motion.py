@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionzoo.devices import without_autocast
+
 from .blocks import Hourglass, coordinate_grid, full_precision
 from .config import MCNetConfig
 from .keypoints import Keypoints, gaussian_heatmaps, inverse_2x2
@@ -59,7 +61,8 @@ class DenseMotion(nn.Module):
             source_heatmaps = self.heatmaps_of(source, height, width)
         change = self.heatmaps_of(driving, height, width) - source_heatmaps
         heatmaps = F.pad(change, (0, 0, 0, 0, 1, 0))
-        candidates = candidate_flows(source, driving, height, width)
+        with without_autocast(small.device):
+            candidates = candidate_flows(source, driving, height, width)
         small = small.to(candidates.dtype).expand(batch, -1, -1, -1)
         # the grid's ends are the centres of the outermost pixels, yet it is read as if they were the image's edges: as published
         moved = F.grid_sample(
@@ -69,7 +72,8 @@ class DenseMotion(nn.Module):
         inputs = torch.cat([heatmaps.unsqueeze(2), deformed], 2).flatten(1, 2)
         features = self.hourglass(inputs.to(self.mask.weight.dtype))
         mask = full_precision(self.mask(features)).softmax(1)
-        flow = torch.einsum("bkhw,bkhwc->bhwc", mask, candidates)
+        with without_autocast(small.device):
+            flow = torch.einsum("bkhw,bkhwc->bhwc", mask, candidates)
         occlusion = full_precision(self.occlusion(features)).sigmoid()
         return Motion(heatmaps, candidates, deformed, features, mask, flow, occlusion)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
+from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
@@ -162,8 +163,11 @@ class MCNetTraining(LightningModule):
             found["pixel"] = pixel_loss(animated.prediction, driving)
         if h["equivariance_value"] or h["equivariance_jacobian"]:
             transform = ThinPlateTransform.random(len(driving), rng=rng, device=driving.device)
-            moved = self.model.detect(transform.transform_frame(driving))
-            value, jacobian = equivariance_losses(driving_keypoints, moved, transform)
+            with without_autocast(driving.device):
+                deformed = transform.transform_frame(driving)
+            moved = self.model.detect(deformed)
+            with without_autocast(driving.device):
+                value, jacobian = equivariance_losses(driving_keypoints, moved, transform)
             found |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
         if h["keypoint_distance"]:
             found["keypoint_distance"] = sum(

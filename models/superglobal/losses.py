@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 
 
@@ -47,7 +48,7 @@ class ArcFace(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, descriptors: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(descriptors.device.type, enabled=False):  # angles near 0 are lost in half precision
+        with without_autocast(descriptors.device):  # angles near 0 are lost in half precision
             wide = descriptors if descriptors.dtype == torch.float64 else descriptors.float()
             cosines = F.linear(F.normalize(wide, dim=-1), F.normalize(self.weight, dim=-1))
             return arcface_logits(cosines, labels, self.margin, self.scale)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .call import AttentionCall, accumulate_dtype, autocast_dtype, expand_mask
+from ..devices import autocast_dtype
+from .call import AttentionCall, accumulate_dtype, expand_mask
 
 __all__ = ["MULTIPLIES_BFLOAT16", "Gradients", "backward", "forward", "merge_into"]
 

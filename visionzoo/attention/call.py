@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..devices import autocast_dtype
 from ..errors import InputError
 
-__all__ = ["AttentionCall", "accumulate_dtype", "autocast_dtype", "expand_mask", "prepare"]
-
-
-_AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # torch raises for others
+__all__ = ["AttentionCall", "accumulate_dtype", "expand_mask", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +110,6 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
             f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}"
         )
     return mask[(None,) * (4 - mask.ndim)]
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on this device, if it is on."""
-    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
-        return None
-    return torch.get_autocast_dtype(device.type)
 
 
 def expand_mask(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:

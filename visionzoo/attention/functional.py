@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..devices import autocast_dtype
 from ..errors import InputError
-from .call import AttentionCall, accumulate_dtype, autocast_dtype, prepare
+from .call import AttentionCall, accumulate_dtype, prepare
 from .gradient import differentiable
 from .select import choose
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..devices import autocast_dtype
 from ..errors import InputError
 from ..streaming import stream_to
 from . import blocks
-from .call import AttentionCall, accumulate_dtype, autocast_dtype, prepare
+from .call import AttentionCall, accumulate_dtype, prepare
 from .functional import attend
 from .gradient import row_term
 from .select import segmented_backend

