@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from visionzoo.errors import InputError, VisionZooError, writing
-from visionzoo.io.files import atomic_path
+from visionzoo.io.files import atomic_path, bundled
 from visionzoo.io.image import ImageError, load_image
 from visionzoo.registry import model_card, weight_source
 from visionzoo.weights import locate, offline
@@ -361,8 +360,7 @@ def samples(home: Path) -> list[Path]:
         for path, (name, (seed, far)) in zip(paths, SAMPLES.items(), strict=True):
             if path.exists():
                 continue
-            with resources.as_file(resources.files("visionzoo") / "assets" / "photos" / f"{name}_1.jpg") as photo:
-                clear = load_image(photo)
+            clear = load_image(bundled("photos", f"{name}_1.jpg"))
             height, width = clear.shape[:2]
             pixels = sample_haze(seed)(clear, distance=view_distance(height, width) if far else None)
             with atomic_path(path) as temporary:

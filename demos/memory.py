@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from visionzoo.errors import VisionZooError
+from visionzoo.io.files import bundled
 
 from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
 from .memory_walk import DESIGNS, LiteFeatures, Picture, Walk, sample_frames, video_frames
@@ -60,8 +61,7 @@ def frames_of(sample: str | None, upload: str | None) -> list[Picture]:
     clips = sample_clips()
     if sample in clips:
         return video_frames(clips[sample], STEPS)
-    with resources.as_file(resources.files("visionzoo") / "assets") as assets:
-        return sample_frames(assets, STEPS)
+    return sample_frames(bundled(), STEPS)
 
 
 def page(*, home: Path, index: Path | None = None) -> None:

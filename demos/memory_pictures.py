@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from visionzoo.console import fail
 from visionzoo.errors import InputError, VisionZooError, writing
+from visionzoo.io.files import bundled
 
 from .memory_walk import DESIGNS, PATCH, LiteFeatures, Moment, Picture, Walk, sample_frames, unpatched, video_frames
 
@@ -269,8 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 0 <= options.moment <= 1 or not all(0 <= value <= 1 for value in options.point) or options.steps < 1:
             raise InputError("--moment and --point are numbers from 0 to 1, --steps is at least 1")
         if options.video is None:
-            with resources.as_file(resources.files("visionzoo") / "assets") as assets:
-                pictures_in = sample_frames(assets, options.steps)
+            pictures_in = sample_frames(bundled(), options.steps)
         else:
             pictures_in = video_frames(options.video, options.steps)
         frames = tqdm(pictures_in, desc="features", disable=not sys.stderr.isatty())

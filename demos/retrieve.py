@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ import numpy as np
 from visionzoo.console import note
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.contact_sheet import Tile, thumbnail
+from visionzoo.io.files import bundled
 from visionzoo.io.image import ImageError, list_images, load_image
 from visionzoo.registry import list_models, model_card
 
@@ -125,9 +125,9 @@ def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None
 def samples(home: Path) -> Path:
     """The bundled photos and queries, copied to `home`, where their paths stay the same whatever the installation."""
     folder = home / "samples"
-    with writing(home), resources.as_file(resources.files("visionzoo") / "assets") as assets:
+    with writing(home):
         for part in ("photos", "queries"):
-            mirror(assets / part, folder / part)
+            mirror(bundled(part), folder / part)
     return folder
 
 

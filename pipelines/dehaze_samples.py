@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from visionzoo.errors import InputError
-from visionzoo.io.files import atomic_path, check_output
+from visionzoo.io.files import atomic_path, bundled, check_output, make_folder
 from visionzoo.io.image import load_image
 
 from ..models.dehazexl.haze import Haze
@@ -34,25 +32,17 @@ def write_samples(folder: str | Path, overwrite: bool = False) -> list[Path]:
     Raises:
         InputError: the folder or a file cannot be written, or a file exists.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made a folder ({error.strerror})") from error
+    folder = make_folder(folder)
     temple, flower, scene = (folder / f"{name}.jpg" for name in ("temple", "flower", "fields"))
-    clear = {flower: load_image(_photo("flower_1")), scene: aerial_scene(512, 1)}
+    clear = {flower: load_image(bundled("photos", "flower_1.jpg")), scene: aerial_scene(512, 1)}
     paths = [temple, *clear, *(path.with_stem(f"{path.stem}_clear") for path in clear)]
     for path in paths:
         check_output(path, overwrite=overwrite)
     with atomic_path(temple) as temporary:
-        shutil.copyfile(_photo("temple_1"), temporary)
+        shutil.copyfile(bundled("photos", "temple_1.jpg"), temporary)
     for path, pixels in clear.items():
         hazy = np.round(_HAZE(pixels) * 255).astype(np.uint8)
         for target, image in ((path, hazy), (path.with_stem(f"{path.stem}_clear"), pixels)):
             with atomic_path(target) as temporary:
                 Image.fromarray(image).save(temporary, "JPEG", quality=95)
     return paths
-
-
-def _photo(name: str) -> Path:
-    return Path(str(resources.files("visionzoo"))) / "assets" / "photos" / f"{name}.jpg"

@@ -42,12 +42,18 @@ from visionzoo.io.image import load_image
 from visionzoo.io.video import probe, read_frames
 from visionzoo.registry import create_model, list_models, model_entry, weight_source
 from visionzoo.stored import read_stored
-from visionzoo.weights import fetch, fingerprint, save_safetensors
+from visionzoo.weights import WeightsError, fetch, fingerprint, save_safetensors
 
 from ..models.mcnet import Keypoints, MCNet, SourceCache, transfer_motion
+from .reenact_live import Live
 from .reenact_motion import Motion, batches, nearest_frame, whole
 
 DEFAULT_MODEL = "mcnet"
+SMALL_MODEL = "mcnet_nano"
+"""Knows two people, and comes with visionzoo."""
+TO_TRY = (
+    "to try it without: visionzoo reenact samples -o talking, then --model mcnet_nano, which knows the people in them"
+)
 Pixels = NDArray[np.uint8]
 Crop = Literal["auto", "centre", "none"] | CropBox
 """Which square of a picture the network sees: around the face, the largest in the middle, all of it (squeezed), or this one."""
@@ -99,6 +105,7 @@ class ReenactPipeline:
         device, dtype: where and in what the network runs.
         checkpoint: the weights file that was loaded, recorded beside results.
         size: side of the crops in pixels; the published network was trained at 256.
+        detector: of faces, by name; see `visionzoo.faces.open_detector`.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class ReenactPipeline:
         dtype: torch.dtype | str = "auto",
         checkpoint: str | Path | None = None,
         size: int = 256,
+        detector: str = "auto",
     ):
         if size % model.config.size_multiple or size < model.config.smallest_side:
             raise InputError(
@@ -121,6 +129,7 @@ class ReenactPipeline:
         self.fingerprint = fingerprint(model)
         self.network = model
         self.model = model.fuse().to(self.device, self.dtype)
+        self.detector_name = detector
         self._detector: FaceDetector | None = None
 
     @classmethod
@@ -131,6 +140,7 @@ class ReenactPipeline:
         dtype: str = "auto",
         checkpoint: str | Path | None = None,
         size: int | None = None,
+        detector: str = "auto",
         **config_overrides: Any,
     ) -> ReenactPipeline:
         """A pipeline for `model`, with the weights of `checkpoint` or else the model's own.
@@ -139,6 +149,7 @@ class ReenactPipeline:
             model: a registered name or an `MCNet`; None is the checkpoint's, or `mcnet`.
             checkpoint: published or own key names; a file that `visionzoo fit` wrote says which model it is for.
             size: side of crops; None is what the checkpoint was trained for, or 256.
+            detector: of faces, by name: auto, mtcnn or centerface.
             **config_overrides: fields of `MCNetConfig`.
 
         Raises:
@@ -149,13 +160,18 @@ class ReenactPipeline:
                 raise InputError(f"expected an MCNet network or a name, got {type(model).__name__}")
             if checkpoint is not None or config_overrides:
                 raise InputError("a network has its weights and configuration; a checkpoint and fields go with a name")
-            return cls(model, "custom", device, dtype, size=size or 256)
+            return cls(model, "custom", device, dtype, size=size or 256, detector=detector)
         known = list_models(task="reenact")
         if model is not None and model_entry(model).card.name not in known:
             raise InputError(f"{model} animates no faces; use {', '.join(known)}")
         if checkpoint is None:
             source = weight_source(model or DEFAULT_MODEL)
-            path = fetch(source)
+            try:
+                path = fetch(source)
+            except WeightsError as error:
+                if model is None:
+                    raise WeightsError(f"{error}; {TO_TRY}") from error
+                raise
             if source.caution:
                 warnings.warn(f"{model or DEFAULT_MODEL}: {source.caution}", stacklevel=2)
         else:
@@ -166,7 +182,7 @@ class ReenactPipeline:
         name = model or stored.model or DEFAULT_MODEL
         network = create_model(name, checkpoint=path, **{**stored.config, **config_overrides})
         assert isinstance(network, MCNet)
-        return cls(network, name, device, dtype, checkpoint, size or stored.image_size or 256)
+        return cls(network, name, device, dtype, checkpoint, size or stored.image_size or 256, detector)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "auto", dtype: str = "auto") -> ReenactPipeline:
@@ -220,7 +236,7 @@ class ReenactPipeline:
     @property
     def detector(self) -> FaceDetector:
         if self._detector is None:
-            found = open_detector()
+            found = open_detector(self.detector_name)
             if found is None:
                 raise InputError("no face detector works here; see `visionzoo doctor`, or give --crop centre")
             self._detector = found
@@ -240,9 +256,9 @@ class ReenactPipeline:
         frame = load_image(source)
         name = str(source) if isinstance(source, str | Path) else "the picture"
         box = self._still_box(frame, crop, face, name)
-        pixels = self._cut(frame, box)
+        pixels = self.cut(frame, box)
         with torch.inference_mode():
-            cache = self.model.encode_source(self._tensor([pixels]))
+            cache = self.model.encode_source(self.tensor([pixels]))
         return Portrait(frame, box, pixels, cache)
 
     def _still_box(self, frame: Pixels, crop: Crop, face: int | str, name: str) -> CropBox | None:
@@ -264,13 +280,14 @@ class ReenactPipeline:
             warnings.warn(f"{name}: {concern}", stacklevel=3)
         return box
 
-    def _cut(self, frame: Pixels, box: CropBox | None) -> Pixels:
-        """(H, W, 3) -> (S, S, 3)."""
+    def cut(self, frame: Pixels, box: CropBox | None) -> Pixels:
+        """What the network sees of a frame: (H, W, 3) -> (S, S, 3)."""
         if box is not None:
             return crop_face(frame, box, self.size)
         return np.asarray(Image.fromarray(frame).resize((self.size, self.size), Image.Resampling.BICUBIC))
 
-    def _tensor(self, crops: list[Pixels]) -> Tensor:
+    def tensor(self, crops: list[Pixels]) -> Tensor:
+        """Crops (S, S, 3) uint8 as the network takes them: (B, 3, S, S) in [0, 1], on its device."""
         pixels = torch.from_numpy(np.stack(crops)).to(self.device)
         return pixels.permute(0, 3, 1, 2).float() / 255
 
@@ -304,7 +321,7 @@ class ReenactPipeline:
         times: list[float] = []
         for part in batches(read_frames(driving), batch_size):
             with torch.inference_mode():
-                points = self.model.detect(self._tensor([self._cut(frame.pixels, box) for frame in part]))
+                points = self.model.detect(self.tensor([self.cut(frame.pixels, box) for frame in part]))
             found.append(Keypoints(points.value.float().cpu(), points.jacobian.float().cpu()))
             times += [frame.time_s for frame in part]
             tell("keypoints", len(times), max(info.frames, len(times)))
@@ -445,38 +462,6 @@ class ReenactPipeline:
         from .reenact_files import ReenactJob
 
         return ReenactJob(self, **options).run(path_in, Path(path_out), progress=progress)
-
-
-class Live:
-    """A driver that is seen frame by frame. The pose of the first frame is taken to be the source's, until `reset`."""
-
-    def __init__(self, pipe: ReenactPipeline, portrait: Portrait, mode: Mode, adapt_scale: bool):
-        self.pipe, self.portrait, self.adapt_scale = pipe, portrait, adapt_scale
-        self.mode: Mode = mode
-        self._box: CropBox | None = None
-        self._initial: Keypoints | None = None
-        self._last = portrait.crop
-
-    def reset(self) -> None:
-        """Take the next frame's pose for the source's, and look for the face anew."""
-        self._box = self._initial = None
-
-    def __call__(self, frame: Pixels) -> Pixels:
-        """(H, W, 3) uint8 RGB -> (S, S, 3) uint8. Without a face in view, the last result again."""
-        if self._box is None:
-            face = choose_face(self.pipe.detector(frame))
-            if face is None:
-                return self._last
-            self._box = face_box(face)
-        with torch.inference_mode():
-            driving = self.pipe.model.detect(self.pipe._tensor([self.pipe._cut(frame, self._box)]))
-            if self._initial is None:
-                self._initial = driving
-            source = self.portrait.cache.keypoints
-            moved = transfer_motion(source, driving, self._initial, mode=self.mode, adapt_scale=self.adapt_scale)
-            if bool(whole(moved).all()):
-                self._last = next(self.pipe.animate(self.portrait, moved))
-        return self._last
 
 
 def _mended(keypoints: Keypoints, name: object) -> Keypoints:

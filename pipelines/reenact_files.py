@@ -210,7 +210,7 @@ class ReenactJob:
         for time_s in motion.times:
             while following is not None and following.time_s <= time_s + 1e-6:
                 frame, following = following, next(source, None)
-            yield self.pipe._cut(frame.pixels, box)
+            yield self.pipe.cut(frame.pixels, box)
 
     def facts(self) -> dict[str, Any]:
         """Settings that results depend on."""

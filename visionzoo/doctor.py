@@ -38,6 +38,7 @@ def examine() -> dict[str, dict[str, Any]]:
     from . import weights
     from .attention import report, select
     from .devices import environment, pick_device, pick_dtype
+    from .faces import detector_reasons
 
     facts = environment()
     device = pick_device("auto")
@@ -60,6 +61,7 @@ def examine() -> dict[str, dict[str, Any]]:
             "override": _override(os.environ.get(select.VARIABLE)),
         },
         "optional packages": {name: _optional(name, *about) for name, about in OPTIONAL.items()},
+        "face detectors": {name: reason or "works" for name, reason in detector_reasons().items()},
         "compiling": {"C++ compiler": _compiler()},
         "weights": {
             "folder": str(weights.weights_dir()),

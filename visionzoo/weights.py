@@ -61,7 +61,9 @@ def locate(source: WeightSource) -> Path | None:
     if cached.is_file():
         return cached
     if source.bundled:
-        return Path(str(resources.files("visionzoo"))) / "assets" / source.bundled
+        from .io.files import bundled
+
+        return bundled(source.bundled)
     if source.package:
         package, inner, _ = source.package
         try:

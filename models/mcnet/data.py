@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from visionzoo.data.augmented import EpochSampler, seeded
 from visionzoo.errors import InputError
-from visionzoo.io.files import atomic_path
+from visionzoo.io.files import atomic_path, bundled
 from visionzoo.io.image import list_images, load_image
 from visionzoo.io.video import read_frames
 
@@ -251,7 +251,7 @@ class TalkingHeads(LightningDataModule):
     folder of frames or a video; names like `id10001#video#000001#000150.mp4` tell the identity.
 
     Args:
-        root: folder of the data set.
+        root: folder of the data set; "samples" for the two clips that come with visionzoo.
         size: side that frames are resized to; a multiple of 128, published 256.
         batch_size: pairs per device; published 8 (on 8 devices).
         num_workers: processes that read.
@@ -296,7 +296,7 @@ class TalkingHeads(LightningDataModule):
         self.test_set: Dataset | None = None
 
     def setup(self, stage: str = "fit") -> None:
-        root = Path(self.root)
+        root = bundled("talking") if self.root == "samples" else Path(self.root)
         parts = {name: root / name if (root / name).is_dir() else root for name in ("train", "test")}
         if stage == "test":
             if self.pairs:

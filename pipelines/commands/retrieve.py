@@ -215,14 +215,13 @@ def samples(
     Example: visionzoo retrieve samples -o samples
     """
     import shutil
-    from importlib import resources
 
     from visionzoo.errors import writing
+    from visionzoo.io.files import bundled, make_folder
 
-    with writing(output), resources.as_file(resources.files("visionzoo") / "assets") as assets:
-        if output.exists() and not output.is_dir():
-            raise InputError(f"{output}: is a file, expected a folder")
-        shutil.copytree(assets, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns("weights"))
+    with writing(output):
+        ignore = shutil.ignore_patterns("weights", "talking")
+        shutil.copytree(bundled(), make_folder(output), dirs_exist_ok=True, ignore=ignore)
     count = {part: len(list((output / part).glob("*.jpg"))) for part in ("photos", "queries")}
     if json:
         emit({"folder": str(output), **count})

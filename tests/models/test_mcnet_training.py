@@ -55,13 +55,15 @@ def _fit(root: Path, folder: Path, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_tiny_run_learns_to_move_a_face(talking: Path, tmp_path: Path) -> None:
-    result = _fit(talking, tmp_path / "run")
+def test_the_tiny_run_learns_to_move_real_faces(tmp_path: Path) -> None:
+    """On the two sample clips; copying the source has 18.5 dB, a run gave 24.7 dB."""
+    result = run("fit", ["mcnet/tiny"], [f"trainer.default_root_dir={tmp_path / 'run'}"])
+    assert result["val/psnr_source"] == pytest.approx(18.48, abs=0.3)
     assert result["val/psnr"] > result["val/psnr_source"] + 3
     weights = tmp_path / "run" / "weights.safetensors"
     assert read_metadata(weights)["model"] == "mcnet"
     assert visionzoo.pipeline("reenact", checkpoint=weights, device="cpu").size == 128
-    words = [f"data.root={talking}", f"model.checkpoint={weights}", f"model.config={json.dumps(SMALL)}"]
+    words = [f"model.checkpoint={weights}", f"model.config={json.dumps(SMALL)}"]
     report = run("test", ["mcnet/tiny"], [*words, "data.test_frames=4"])
     assert len(report["pairs"]) == 8
     assert report["mean"]["psnr"] > 18
@@ -102,6 +104,24 @@ def test_a_resumed_run_is_bit_equal(talking: Path, tmp_path: Path) -> None:
     assert whole["global_step"] == cut["global_step"] == 4
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, cut["state_dict"][key]), key
+
+
+def test_positions_stay_exact_under_autocast() -> None:
+    """bfloat16 knows places in [-1, 1] to 1/256; keypoints, flow and the equivariance losses must not be rounded to that."""
+    module = MCNetTraining("mcnet", SMALL, perceptual=0, pixel=1)
+    torch.manual_seed(0)
+    source, driving = torch.rand(2, 1, 3, 128, 128).unbind()
+    with torch.autocast("cpu", torch.bfloat16):
+        points = module.model.detect(driving)
+        animated = module.model.reenact(source, driving)
+        terms = module.terms(animated, driving, points, points, torch.Generator().manual_seed(0))
+    for exact in (*points, animated.motion.candidates, animated.motion.flow, animated.prediction):
+        assert exact.dtype == torch.float32
+        assert not torch.equal(exact, exact.bfloat16().float())
+    assert terms["equivariance_value"].dtype == torch.float32
+    torch.stack(list(terms.values())).sum().backward()
+    gradients = [p.grad for p in module.model.detector.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
 def test_adversarial_training_moves_both_networks(talking: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_frames_are_the_networks(pipe: ReenactPipeline, network: MCNet, face: Pa
     portrait = pipe.portrait(face, crop="centre")
     source, driver = (
         torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-        for pixels in (portrait.crop, pipe._cut(list(read_frames(talk))[4].pixels, None))
+        for pixels in (portrait.crop, pipe.cut(list(read_frames(talk))[4].pixels, None))
     )
     with torch.no_grad():
         want = (network(source, driver)[0].permute(1, 2, 0) * 255).round().numpy()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,37 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
     return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """`path`, a folder that is made if it does not exist. Raises `InputError` if it cannot be one."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{path}: is a file, expected a folder") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder ({error.strerror})") from error
+    return path
+
+
+def bundled(*parts: str) -> Path:
+    """Where a file or folder is that comes with visionzoo (`visionzoo/assets`)."""
+    return Path(str(resources.files("visionzoo")), "assets", *parts)
+
+
+def copy_bundled(part: str, folder: str | Path, names: list[str], *, overwrite: bool = False) -> list[Path]:
+    """Copies of bundled files of the folder `part`, in `folder`, which is made if it does not exist.
+
+    Raises:
+        InputError: the folder or a file cannot be written, or a file exists and `overwrite` is off.
+    """
+    folder = make_folder(folder)
+    paths = [check_output(folder / name, overwrite=overwrite) for name in names]
+    for path in paths:
+        with atomic_path(path) as temporary:
+            shutil.copyfile(bundled(part, path.name), temporary)
+    return paths
 
 
 @contextlib.contextmanager

@@ -1,0 +1,54 @@
+"""Reenactment frame by frame, for a webcam."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from visionzoo.faces import CropBox, choose_face, face_box
+
+from ..models.mcnet import Keypoints, transfer_motion
+from .reenact_motion import whole
+
+if TYPE_CHECKING:
+    from .reenact import Mode, Portrait, ReenactPipeline
+
+Pixels = NDArray[np.uint8]
+
+
+class Live:
+    """A driver that is seen frame by frame. The pose of the first frame is taken to be the source's, until `reset`."""
+
+    def __init__(self, pipe: ReenactPipeline, portrait: Portrait, mode: Mode, adapt_scale: bool):
+        self.pipe, self.portrait, self.adapt_scale = pipe, portrait, adapt_scale
+        self.mode: Mode = mode
+        self._box: CropBox | None = None
+        self._initial: Keypoints | None = None
+        self._last = portrait.crop
+
+    def reset(self) -> None:
+        """Take the next frame's pose for the source's, and look for the face anew."""
+        self._box = self._initial = None
+
+    def __call__(self, frame: Pixels) -> Pixels:
+        """(H, W, 3) uint8 RGB -> (S, S, 3) uint8. Without a face in view, the last result again."""
+        if self._box is None:
+            face = choose_face(self.pipe.detector(frame))
+            if face is None:
+                return self._last
+            self._box = face_box(face)
+        with torch.inference_mode():
+            driving = self.pipe.model.detect(self.pipe.tensor([self.pipe.cut(frame, self._box)]))
+            if self._initial is None:
+                self._initial = driving
+            source = self.portrait.cache.keypoints
+            moved = transfer_motion(source, driving, self._initial, mode=self.mode, adapt_scale=self.adapt_scale)
+            if bool(whole(moved).all()):
+                self._last = next(self.pipe.animate(self.portrait, moved))
+        return self._last
+
+
+__all__ = ["Live"]
