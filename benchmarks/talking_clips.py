@@ -50,7 +50,7 @@ class View:
     @classmethod
     def random(cls, rng: np.random.Generator) -> View:
         x, y = rng.uniform(-0.08, 0.08, 2)
-        return cls(rng.uniform(0.9, 1.25), (x, y), rng.uniform(-12, 12), float(np.exp(rng.uniform(-0.15, 0.15))))
+        return cls(rng.uniform(0.95, 1.6), (x, y), rng.uniform(-12, 12), float(np.exp(rng.uniform(-0.15, 0.15))))
 
     def of(self, pixels: NDArray[np.uint8], box: CropBox, size: int) -> Image.Image:
         side = box.side * self.scale * SPARE

@@ -13,12 +13,13 @@ import numpy as np
 
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.faces import add_watermark
+from visionzoo.io.files import bundled
 from visionzoo.io.image import ImageError, load_image
 from visionzoo.io.video import probe
 from visionzoo.registry import model_card, weight_source
 from visionzoo.weights import locate
 
-from ..pipelines.reenact import DEFAULT_MODEL, Live, ReenactPipeline
+from ..pipelines.reenact import DEFAULT_MODEL, SMALL_MODEL, Live, ReenactPipeline
 from ..pipelines.reenact_files import ReenactJob
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
@@ -49,20 +50,8 @@ _STYLE = """<style>
 </style>"""
 
 
-def what_is_missing() -> str | None:
-    """Why the default network cannot be had here, or None."""
-    source = weight_source(DEFAULT_MODEL)
-    path = locate(source)
-    if path is not None and path.is_file():
-        return None
-    return (
-        f"the weights of {DEFAULT_MODEL} are not here: put {source.file} into the folder `weights` of visionzoo's cache "
-        f"(VISIONZOO_HOME); they are linked at {source.page or model_card(DEFAULT_MODEL).code}"
-    )
-
-
 class Animator:
-    """The pipeline with the default network, made when it is first asked for.
+    """The pipeline, made when it is first asked for: with the published network if its weights are here, else with the small one.
 
     Args:
         pipe: use this one instead.
@@ -71,25 +60,32 @@ class Animator:
     def __init__(self, pipe: ReenactPipeline | None = None):
         self._pipe = pipe
         self._lock = threading.Lock()
+        path = locate(weight_source(DEFAULT_MODEL))
+        here = pipe is not None or (path is not None and path.is_file())
+        self.model = DEFAULT_MODEL if here else SMALL_MODEL
 
-    @property
-    def missing(self) -> str | None:
-        return None if self._pipe is not None else what_is_missing()
+    def notice(self) -> str | None:
+        """What a visitor must know of the small network, or None."""
+        if self.model != SMALL_MODEL:
+            return None
+        source = weight_source(DEFAULT_MODEL)
+        return (
+            "The small network is at work, which knows the two people of the samples and nobody else. For pictures of your own, put "
+            f"{source.file} into the folder `weights` of visionzoo's cache (`visionzoo doctor` names it) and start the page again; "
+            f"it is linked at {model_card(DEFAULT_MODEL).code}"
+        )
 
     def __call__(self) -> ReenactPipeline:
         """Raises `VisionZooError` if the weights cannot be had."""
         with self._lock:
             if self._pipe is None:
-                missing = what_is_missing()
-                if missing is not None:
-                    raise InputError(missing)
-                self._pipe = ReenactPipeline.create()
+                self._pipe = ReenactPipeline.create(self.model)
             return self._pipe
 
 
-def about() -> str:
+def about(model: str) -> str:
     """The network and its limits in a few lines of HTML."""
-    card = model_card(DEFAULT_MODEL)
+    card = model_card(model)
     return (
         f'<p class="vz-hint"><strong>{plain(card.name)}</strong>, {card.params / 1e6:.0f} M parameters. {prose(card.summary)} '
         f"{prose(card.limits)}</p>"
@@ -206,9 +202,9 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
         return live
 
     gr.HTML(_STYLE + INTRO)
-    if animator.missing is not None:
-        gr.HTML(show_problem(f"Faces cannot be animated yet: {animator.missing}"), elem_id="vz-reenact-missing")
-    gr.HTML(about())
+    if (notice := animator.notice()) is not None:
+        gr.HTML(f'<div class="vz-note">{prose(notice)}</div>', elem_id="vz-reenact-notice")
+    gr.HTML(about(animator.model))
     state = gr.State(None, time_to_live=3600)
     with gr.Row(elem_classes="vz-columns", equal_height=False):
         with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
@@ -220,6 +216,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
                 buttons=["fullscreen"],
                 elem_id="vz-reenact-source",
             )
+            samples = gr.Column(elem_id="vz-reenact-samples")
         with gr.Column(scale=8, min_width=300), gr.Tabs():
             with gr.Tab("Video"), gr.Row(equal_height=False):
                 with gr.Column(scale=4, min_width=260):
@@ -267,6 +264,14 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
                         show_label=False, interactive=False, height=320, elem_id="vz-reenact-live", format="jpeg"
                     )
                     live_text = gr.HTML(EMPTY_LIVE)
+    with samples:
+        pairs = [("woman.jpg", "woman.mp4"), ("man.jpg", "man.mp4"), ("woman.jpg", "man.mp4")]
+        gr.Examples(
+            [[str(bundled("talking", name)) for name in pair] for pair in pairs],
+            [source, driving],
+            label="Samples",
+            api_visibility="private",
+        )
     gr.HTML(NOTE)
 
     refuse_addresses(source, "picture")

@@ -118,12 +118,18 @@ def test_long_videos_are_refused(
         reenact.animate(pipe, upload(face), str(talk), tmp_path, mode="relative", view="face", smooth=0)
 
 
-def test_weights_that_are_not_here_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_small_network_stands_in_and_says_so(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from visionzoo.demos.reenact import Animator
 
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"put 00000099-checkpoint\.pth\.tar into the folder"):
-        Animator()()
+    small = Animator()
+    assert "put 00000099-checkpoint.pth.tar into the folder" in (small.notice() or "")
+    assert (small().name, small().size) == ("mcnet_nano", 128)
+    assert Animator(pipe).notice() is None
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "00000099-checkpoint.pth.tar").write_bytes(b"here")
+    published = Animator()
+    assert (published.model, published.notice()) == ("mcnet", None)
 
 
 @pytest.fixture(scope="module")
