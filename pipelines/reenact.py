@@ -275,7 +275,7 @@ class ReenactPipeline:
             raise InputError(
                 f"{name}: no face found; take a picture that shows one from the front, or give --crop centre"
             )
-        box = face_box(found)
+        box = face_box(found, frame=(height, width))
         for concern in concerns(found, box, height, width, size=self.size):
             warnings.warn(f"{name}: {concern}", stacklevel=3)
         return box

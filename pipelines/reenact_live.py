@@ -39,7 +39,7 @@ class Live:
             face = choose_face(self.pipe.detector(frame))
             if face is None:
                 return self._last
-            self._box = face_box(face)
+            self._box = face_box(face, frame=frame.shape[:2])
         with torch.inference_mode():
             driving = self.pipe.model.detect(self.pipe.tensor([self.pipe.cut(frame, self._box)]))
             if self._initial is None:

@@ -47,6 +47,23 @@ def test_there_and_back(box, size, points) -> None:
     np.testing.assert_allclose(box.to_crop([(box.left, box.top), (box.right, box.bottom)], size), [(0, 0), (size,) * 2])
 
 
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(20, 300), st.integers(20, 300), st.floats(0.05, 1))
+def test_a_crop_stays_in_the_picture_if_it_can(x, y, height, width, share) -> None:
+    side = share * min(height, width)
+    found = face(x * (width - side), y * (height - side), side * 0.8, side)
+    box = face_box(found, frame=(height, width))
+    assert 1.2 * side - 1e-6 <= box.side <= 1.5 * side + 1e-6
+    assert box.left <= found.box[0] + 1e-6
+    assert box.top <= found.box[1] + 1e-6
+    assert box.right >= found.box[2] - 1e-6
+    assert box.bottom >= found.box[3] - 1e-6
+    if 1.2 * side <= min(height, width):
+        assert box.outside(height, width) == pytest.approx(0, abs=1e-9)
+    free = face_box(found)
+    if free.outside(height, width) < 1e-12:
+        assert box == pytest.approx(free)
+
+
 @given(boxes, st.integers(1, 400), st.integers(1, 400))
 def test_the_share_outside(box, height, width) -> None:
     share = box.outside(height, width)

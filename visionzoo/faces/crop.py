@@ -82,9 +82,29 @@ def square_box(box: Sequence[float], scale: float) -> CropBox:
     return CropBox((left + right - side) / 2, (top + bottom - side) / 2, side)
 
 
-def face_box(face: Face, scale: float = STILL_SCALE) -> CropBox:
-    """The crop for one face of a picture. Raises InputError for a scale that is not above 0."""
-    return square_box(face.box, scale)
+def face_box(face: Face, scale: float = STILL_SCALE, frame: tuple[int, int] | None = None) -> CropBox:
+    """The crop for one face of a picture.
+
+    Args:
+        scale: side of the crop to the longer side of the face's box.
+        frame: height and width of the picture in pixels. A crop that would stick out of it is moved inwards, and made smaller
+            down to `UNION_SCALE`.
+
+    Raises:
+        InputError: a scale that is not above 0.
+    """
+    box = square_box(face.box, scale)
+    if frame is None:
+        return box
+    height, width = frame
+    smallest = min(box.side, UNION_SCALE * max(face.width, face.height))
+    side = max(min(box.side, height, width), smallest)
+    shrunk = (box.side - side) / 2
+    left, top = (
+        min(max(start + shrunk, min(0.0, length - side)), max(0.0, length - side))
+        for start, length in ((box.left, width), (box.top, height))
+    )
+    return CropBox(left, top, side)
 
 
 def centre_box(height: int, width: int) -> CropBox:
