@@ -35,6 +35,7 @@ from visionzoo.faces import (
     face_box,
     fixed_box,
     follow_face,
+    moving_boxes,
     open_detector,
 )
 from visionzoo.io.files import write_json
@@ -57,6 +58,8 @@ TO_TRY = (
 Pixels = NDArray[np.uint8]
 Crop = Literal["auto", "centre", "none"] | CropBox
 """Which square of a picture the network sees: around the face, the largest in the middle, all of it (squeezed), or this one."""
+DrivingCrop = Crop | Literal["follow"]
+"""The same of a video: "auto" and the others stay where they are, "follow" keeps the face in the middle of every frame."""
 Mode = Literal["relative", "absolute"]
 Progress = Callable[[str, int, int], object]
 """Called with (what is being done, done, of)."""
@@ -297,7 +300,7 @@ class ReenactPipeline:
         self,
         driving: str | Path,
         *,
-        crop: Crop = "auto",
+        crop: DrivingCrop = "auto",
         face: int | str = "largest",
         batch_size: int = 8,
         progress: Progress | None = None,
@@ -306,7 +309,8 @@ class ReenactPipeline:
 
         Args:
             driving: a video, or a motion template of this network.
-            crop, face: as of `portrait`; around the whole way of the face, so that the crop stays where it is.
+            crop: see `DrivingCrop`; "auto" is around the whole way of the face, "follow" takes its way across the frame out.
+            face: as of `portrait`.
 
         Raises:
             InputError: the file cannot be read, shows no face, or is a template of another network.
@@ -316,12 +320,14 @@ class ReenactPipeline:
             return self._own(Motion.load(driving), driving)
         tell = progress or (lambda what, done, of: None)
         info = probe(driving)
-        box = self.driving_box(driving, crop, face, tell)
+        box_of = self.driving_boxes(driving, crop, face, tell)
         found: list[Keypoints] = []
         times: list[float] = []
         for part in batches(read_frames(driving), batch_size):
             with torch.inference_mode():
-                points = self.model.detect(self.tensor([self.cut(frame.pixels, box) for frame in part]))
+                points = self.model.detect(
+                    self.tensor([self.cut(frame.pixels, box_of(frame.number)) for frame in part])
+                )
             found.append(Keypoints(points.value.float().cpu(), points.jacobian.float().cpu()))
             times += [frame.time_s for frame in part]
             tell("keypoints", len(times), max(info.frames, len(times)))
@@ -334,16 +340,15 @@ class ReenactPipeline:
             raise InputError(f"{path}: holds keypoints of other weights; make it again from the video with these")
         return motion
 
-    def driving_box(self, driving: Path, crop: Crop, face: int | str, tell: Progress) -> CropBox | None:
-        """The square of a video's frames that the network sees; None for all of them."""
-        if not isinstance(crop, str):
-            return crop
-        if crop == "none":
-            return None
-        if crop == "centre":
-            info = probe(driving)
-            return centre_box(info.height, info.width)
+    def driving_boxes(
+        self, driving: Path, crop: DrivingCrop, face: int | str, tell: Progress
+    ) -> Callable[[int], CropBox | None]:
+        """Number of a video's frame -> the square of it that the network sees; None for all of it."""
+        if crop == "none" or not isinstance(crop, str):
+            return lambda number: None if isinstance(crop, str) else crop
         info = probe(driving)
+        if crop == "centre":
+            return lambda number: centre_box(info.height, info.width)
 
         def frames() -> Iterator[tuple[float, Pixels]]:
             for frame in read_frames(driving):
@@ -358,7 +363,11 @@ class ReenactPipeline:
             raise InputError(
                 f"{driving}: no face found; take a video that shows one from the front, or give --crop-driving centre"
             )
-        return fixed_box(track)
+        if crop == "follow":
+            boxes = moving_boxes(track)
+            return lambda number: boxes[min(number, len(boxes) - 1)]
+        box = fixed_box(track)
+        return lambda number: box
 
     # Animation
 
@@ -428,7 +437,7 @@ class ReenactPipeline:
         adapt_scale: bool = True,
         start: int | Literal["best", "first"] = "best",
         crop: Crop = "auto",
-        crop_driving: Crop = "auto",
+        crop_driving: DrivingCrop = "auto",
         face: int | str = "largest",
         smooth: float = 0.0,
         batch_size: int = 8,
@@ -439,7 +448,7 @@ class ReenactPipeline:
             source: a picture, whatever `load_image` takes.
             driving: a video, a motion template, or the `motion` of a result of this pipeline.
             mode, adapt_scale, start: see `transfer`.
-            crop, face: of the source, see `portrait`; crop_driving: of the driver.
+            crop, face: of the source, see `portrait`; crop_driving: of the driver, see `DrivingCrop`.
             smooth: takes jitter off the motion, from 0 to below 1.
 
         Raises:

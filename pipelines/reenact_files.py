@@ -20,7 +20,7 @@ from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import EXTENSIONS, list_images
 from visionzoo.io.video import VideoWriter, probe, read_frames
 
-from .reenact import Crop, Mode, Pixels, Portrait, Progress, ReenactPipeline
+from .reenact import Crop, DrivingCrop, Mode, Pixels, Portrait, Progress, ReenactPipeline
 from .reenact_motion import Motion
 
 VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -76,7 +76,7 @@ class ReenactJob:
     adapt_scale: bool = True
     start: int | Literal["best", "first"] = "best"
     crop: Crop = "auto"
-    crop_driving: Crop = "auto"
+    crop_driving: DrivingCrop = "auto"
     face: int | str = "largest"
     face_driving: int | str = "largest"
     smooth: float = 0.0
@@ -203,14 +203,14 @@ class ReenactJob:
 
     def _drivers(self, motion: Motion) -> Iterator[Pixels]:
         """The driver's crops at the motion's times."""
-        box = self.pipe.driving_box(Path(self.driving), self.crop_driving, self.face_driving, lambda *_: None)
+        box_of = self.pipe.driving_boxes(Path(self.driving), self.crop_driving, self.face_driving, lambda *_: None)
         source = read_frames(self.driving)
         frame = next(source)
         following = next(source, None)
         for time_s in motion.times:
             while following is not None and following.time_s <= time_s + 1e-6:
                 frame, following = following, next(source, None)
-            yield self.pipe.cut(frame.pixels, box)
+            yield self.pipe.cut(frame.pixels, box_of(frame.number))
 
     def facts(self) -> dict[str, Any]:
         """Settings that results depend on."""

@@ -64,7 +64,9 @@ def reenact(
         str,
         Parameter(help="Of the source: auto (around the face), centre, none (squeezed), or left,top,side in pixels."),
     ] = "auto",
-    crop_driving: Annotated[str, Parameter(help="The same of the driver.")] = "auto",
+    crop_driving: Annotated[
+        str, Parameter(help="The same of the driver; or follow, which keeps the face in the middle of every frame.")
+    ] = "auto",
     face: Annotated[int | None, Parameter(help="Of several faces in the source, which; from the left, from 1.")] = None,
     face_driving: Annotated[int | None, Parameter(help="The same of the driver.")] = None,
     detector: Annotated[
@@ -113,7 +115,7 @@ def reenact(
         "adapt_scale": adapt_scale,
         "start": _start(start),
         "crop": _crop("crop", crop),
-        "crop_driving": _crop("crop-driving", crop_driving),
+        "crop_driving": _crop("crop-driving", crop_driving, "follow"),
         "face": face or "largest",
         "face_driving": face_driving or "largest",
         "smooth": smooth,
@@ -172,15 +174,16 @@ def _start(text: str) -> Any:
     return int(text)
 
 
-def _crop(name: str, text: str) -> Any:
+def _crop(name: str, text: str, *others: str) -> Any:
     from visionzoo.faces import CropBox
 
-    if text in ("auto", "centre", "none"):
+    words = ("auto", "centre", "none", *others)
+    if text in words:
         return text
     try:
         left, top, side = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--{name} is auto, centre, none, or left,top,side in pixels, got {text!r}") from error
+        raise InputError(f"--{name} is {', '.join(words)}, or left,top,side in pixels, got {text!r}") from error
     if side <= 0:
         raise InputError(f"--{name} has a side above 0, got {text!r}")
     return CropBox(left, top, side)

@@ -148,6 +148,28 @@ def test_faces_are_cropped(pipe: ReenactPipeline, face: Path) -> None:
     assert np.array_equal(own.crop, load_image(face)[20:148, 10:138])
 
 
+def test_a_crop_follows_the_driver(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
+    """A face that moves to the right by 8 pixels a frame: a fixed crop shows it, one that follows does not."""
+    picture = load_image(face)
+    with VideoWriter(tmp_path / "walk.mp4", fps=25) as writer:
+        for number in range(11):
+            writer.write(
+                np.ascontiguousarray(np.pad(picture[:300, :320], ((0, 0), (8 * number, 80 - 8 * number), (0, 0))))
+            )
+    boxes = {
+        crop: [pipe.driving_boxes(tmp_path / "walk.mp4", crop, "largest", lambda *_: None)(n) for n in (0, 5, 10, 99)]
+        for crop in ("auto", "follow")
+    }
+    assert len(set(boxes["auto"])) == 1
+    first, middle, last, beyond = (box.left + box.side / 2 for box in boxes["follow"] if box is not None)
+    assert 25 < middle - first < 55
+    assert 50 < last - first < 100
+    assert beyond == last
+    fixed, follows = (pipe.motion(tmp_path / "walk.mp4", crop=crop) for crop in ("auto", "follow"))
+    assert len(fixed) == len(follows) == 11
+    assert not torch.equal(fixed.keypoints.value, follows.keypoints.value)
+
+
 def test_motion_is_saved_and_used_again(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path) -> None:
     first = pipe(face, talk)
     first.motion.save(tmp_path / "talk.safetensors")
