@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from visionzoo.errors import InputError
+from visionzoo.io.files import bundled
 from visionzoo.io.image import load_image
 from visionzoo.io.video import VideoError, probe, read_frames
 
@@ -79,6 +80,20 @@ def test_a_file_that_breaks_off_gives_what_is_there(tmp_path: Path, caplog: pyte
         frames = list(read_frames(short))
     assert 5 < len(frames) < 25
     np.testing.assert_array_equal(frames[3].pixels, picture(3, (256, 192)))
+
+
+def test_a_file_that_ends_before_its_index_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Downloads that stop: the table of frames at the start of an mp4 is whole, the frames are not. Nothing fails to decode."""
+    whole = bundled("talking", "man.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with caplog.at_level(logging.WARNING):
+        frames = list(read_frames(tmp_path / "cut.mp4"))
+        assert 5 <= len(frames) < 63
+        assert f"breaks off after {len(frames)} of 70 frames" in caplog.text
+        caplog.clear()
+        assert len(list(read_frames(bundled("talking", "man.mp4")))) == 70
+        list(read_frames(tmp_path / "cut.mp4", stop=3))
+    assert not caplog.records
 
 
 def test_what_is_no_video_is_said(tmp_path: Path, photo) -> None:

@@ -87,7 +87,7 @@ def read_frames(
         stream.thread_type = "AUTO"
         # avi keeps no time stamps, and those guessed for H.264 in it are off by some frames
         steady = stream.average_rate if container.format.name == "avi" else None
-        seen = 0
+        seen, last_s = 0, 0.0
         frames = container.decode(stream)
         while stop is None or seen < stop:
             try:
@@ -100,13 +100,26 @@ def read_frames(
                 log.warning("%s: breaks off after %d frames (%s); what is there is used", file, seen, error.strerror)
                 return
             if frame is None:
+                if seen and _is_short(stream, seen, last_s):
+                    log.warning(
+                        "%s: breaks off after %d of %d frames; what is there is used", file, seen, stream.frames
+                    )
                 break
+            last_s = float(frame.time or 0.0)
             if seen >= start and (seen - start) % step == 0:
                 time_s = float(seen / steady) if steady else float(frame.time or 0.0)
                 yield Frame(seen, time_s, _pixels(frame, longest))
             seen += 1
         if seen == 0 and stop != 0:
             raise VideoError(f"{file}: holds no frames; export the video again")
+
+
+def _is_short(stream: Any, frames: int, last_s: float) -> bool:
+    """Whether the container, which counts its frames, promised at least a tenth more of them, and of time."""
+    if stream.duration is None or stream.time_base is None:
+        return False
+    duration_s = float(stream.duration * stream.time_base)
+    return frames < 0.9 * stream.frames and last_s < 0.9 * duration_s - 0.2
 
 
 def _pixels(frame: Any, longest: int | None) -> NDArray[np.uint8]:
