@@ -27,7 +27,9 @@ from .words import duration, plain, prose, show_problem
 TITLE = "Animate a face"
 MAX_FRAMES = 1500
 """Of a driving video: a minute at 25 frames a second. The command takes any number."""
-EMPTY = '<div class="vz-empty">Upload a picture of a face and a video of somebody talking. Then press Animate.</div>'
+EMPTY = (
+    '<div class="vz-empty">Click a sample, or upload a face and a video of somebody talking. Then press Animate.</div>'
+)
 EMPTY_LIVE = "<div class=\"vz-hint\">The picture of the first tab is animated. The first frame's pose counts as the picture's.</div>"
 INTRO = (
     '<div class="vz-head"><h1>Make a face move like the one in a video</h1>'

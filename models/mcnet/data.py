@@ -161,25 +161,34 @@ class FramePairs(Dataset):
 
 
 class TestPairs(Dataset):
-    """Fixed pairs: source and driving (3, H, W) in [0, 1], and the name of the clip.
+    """Fixed pairs: source and driving (3, H, W) in [0, 1], a name, and whether they are of two people.
+
+    The name is the driving clip's; of two people both: "A driven by B".
 
     Args:
         pairs: source and driving of each, as (clip or picture, number of the frame).
+        cross: whether all are of two people; None goes by `Clip.identity`.
     """
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, pairs: Sequence[tuple[Clip, int, Clip, int]], reader: ClipReader):
-        self.pairs, self.reader = pairs, reader
+    def __init__(self, pairs: Sequence[tuple[Clip, int, Clip, int]], reader: ClipReader, *, cross: bool | None = None):
+        self.pairs, self.reader, self.cross = pairs, reader, cross
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+    def is_cross(self, index: int) -> bool:
+        """Whether the pair is of two people."""
+        source, _, driving, _ = self.pairs[index]
+        return source.identity != driving.identity if self.cross is None else self.cross
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, bool]:
         source, first, driving, second = self.pairs[index]
         frames = [self.reader.read(source, [first])[0], self.reader.read(driving, [second])[0]]
         one, other = torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2))).float() / 255
-        return one, other, driving.path.name
+        cross, name = self.is_cross(index), driving.path.name
+        return one, other, f"{source.path.name} driven by {name}" if cross else name, cross
 
 
 def reconstruction_pairs(clips: Sequence[Clip], reader: ClipReader, most: int | None = None) -> list[Any]:
@@ -260,6 +269,8 @@ class TalkingHeads(LightningDataModule):
         repeats: how often an epoch goes through the identities; published 75.
         val_pairs: number of fixed pairs to validate on.
         pairs: a published pair list (CSV) for tests; without it the test is reconstruction, each clip from its first frame.
+        cross: whether every pair of the list is of two people, so that there are no true frames; None goes by what stands before
+            the first # in the names of clips (`Clip.identity`), so that a list may hold both kinds.
         test_frames: at most so many frames of each clip in a reconstruction test; all if None.
         cache: folder for decoded videos; None keeps the last few in memory.
         seed: of order, pairs and changes.
@@ -276,6 +287,7 @@ class TalkingHeads(LightningDataModule):
         repeats: int = 75,
         val_pairs: int = 64,
         pairs: str | None = None,
+        cross: bool | None = None,
         test_frames: int | None = None,
         cache: str | None = None,
         seed: int = 0,
@@ -287,9 +299,13 @@ class TalkingHeads(LightningDataModule):
             raise InputError(
                 f"data.size is a multiple of 128, batch_size and repeats are at least 1, got {size}, {batch_size}, {repeats}"
             )
+        if cross and not pairs:
+            raise InputError(
+                "data.cross=true needs data.pairs=FILE.csv: a clip made from its first frame is of one person"
+            )
         self.root, self.size, self.batch_size, self.num_workers = root, size, batch_size, num_workers
         self.by_identity, self.augment, self.repeats, self.val_pairs = by_identity, augment, repeats, val_pairs
-        self.pairs, self.test_frames, self.seed = pairs, test_frames, seed
+        self.pairs, self.cross, self.test_frames, self.seed = pairs, cross, test_frames, seed
         self.reader = ClipReader(size, None if cache is None else Path(cache))
         self.train_set: Dataset | None = None
         self.val_set: Dataset | None = None
@@ -303,7 +319,7 @@ class TalkingHeads(LightningDataModule):
                 found = read_pair_list(self.pairs, root)
             else:
                 found = reconstruction_pairs(find_clips(parts["test"]), self.reader, self.test_frames)
-            self.test_set = TestPairs(found, self.reader)
+            self.test_set = TestPairs(found, self.reader, cross=self.cross)
             return
         choice: dict[str, Any] = {"by_identity": self.by_identity}
         train = FramePairs(find_clips(parts["train"]), self.reader, self.seed, augment=self.augment, **choice)

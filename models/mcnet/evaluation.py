@@ -1,4 +1,4 @@
-"""Quality of reenacted frames beside the true ones, and the published numbers (VoxCeleb1, same identity)."""
+"""Quality of reenacted frames: beside the true ones, with the published numbers (VoxCeleb1, same identity), or across identities."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from visionzoo.faces import IdentityNetwork, LandmarkFinder
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 
@@ -16,36 +18,105 @@ PUBLISHED = {
     "without memory": {"l1": 0.0356, "psnr": 31.701, "ssim": 0.811, "lpips": 0.182, "akd": 1.303, "aed": 0.1236},
 }
 """Of the authors' plotting script. Their PSNR and L1 do not fit a range of 1 together (an image with that L1 has at most 29.6 dB), so
-their PSNR is not of the protocol here; their LPIPS is probably VGG's."""
+their PSNR is not of the protocol here; their LPIPS is probably VGG's; their AKD is by face-alignment's 2DFAN4, their AED by OpenFace's
+nn4.small2. Their table across identities could not be read."""
 DIGITS = {"l1": 4, "psnr": 2, "ssim": 4, "lpips": 4, "akd": 3, "aed": 4}
+CROSS_DIGITS = {"aed": 4, "csim": 4}
+ACROSS = (
+    "Source and driver are two people: no true frames; AED and CSIM are between result and source.\n"
+    "The authors' numbers across identities could not be read, so none stand beside."
+)
+BESIDE = (
+    "AKD is in pixels of 256 x 256. The published one is by face-alignment's FAN, the published AED by OpenFace's nn4.small2:\n"
+    "values by other networks do not compare with them."
+)
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """One frame against the true one, images in [0, 1].
+    """One frame beside the true one; or, where source and driver are two people and there is no true one, beside the source.
 
     Attributes:
-        name: of the clip.
-        l1: mean absolute difference.
+        name: of the driver's clip; of two people both, "A driven by B".
+        cross: whether source and driver are two people.
+        l1: mean absolute difference of images in [0, 1].
         psnr: dB; ssim: Gaussian window of 11, sigma 1.5, per channel.
         lpips: if it was asked for.
-        akd: average keypoint distance: mean absolute difference of facial landmarks' coordinates in pixels.
-        aed: average Euclidean distance: of identity descriptors, squared.
+        akd: average keypoint distance: mean absolute difference of the coordinates of 68 facial landmarks, in pixels of 256 x 256.
+        aed: average Euclidean distance of identity descriptors, squared as published; from the source's if `cross`.
+        csim: cosine of the descriptors of result and source, if `cross`.
+        no_face: whether landmarks or descriptors were asked for and no face was found.
     """
 
     name: str
-    l1: float
-    psnr: float
-    ssim: float
+    cross: bool = False
+    l1: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
     lpips: float | None = None
     akd: float | None = None
     aed: float | None = None
+    csim: float | None = None
+    no_face: bool = False
 
 
-def score_pair(name: str, image: Tensor, truth: Tensor, lpips: Lpips | None = None) -> PairScore:
-    """Images (3, H, W) in [0, 1]."""
-    distance = None if lpips is None else float(lpips(image[None], truth[None]))
-    return PairScore(name, float((image - truth).abs().mean()), psnr(image, truth), ssim(image, truth), distance)
+@dataclass(frozen=True)
+class Measures:
+    """What compares frames, beside L1, PSNR and SSIM.
+
+    Attributes:
+        lpips: perceptual distance.
+        landmarks: for AKD.
+        identity: for AED and CSIM.
+    """
+
+    lpips: Lpips | None = None
+    landmarks: LandmarkFinder | None = None
+    identity: IdentityNetwork | None = None
+
+    def names(self) -> dict[str, str]:
+        """What the networks are, for records."""
+        found = {"landmarks": self.landmarks, "identity": self.identity}
+        return {what: network.name for what, network in found.items() if network is not None}
+
+    def score(self, name: str, image: Tensor, truth: Tensor, source: Tensor, *, cross: bool = False) -> PairScore:
+        """Images (3, H, W) in [0, 1]; `truth` is the driving frame."""
+        ours = _pixels(image)
+        if cross:
+            found, no_face = self._distances(ours, _pixels(source))
+            return PairScore(name, True, aed=found.get("aed"), csim=found.get("csim"), no_face=no_face)
+        distance = None if self.lpips is None else float(self.lpips(image[None], truth[None]))
+        theirs = _pixels(truth)
+        found, no_face = self._distances(ours, theirs)
+        akd = None
+        if self.landmarks is not None:
+            points = self.landmarks(ours), self.landmarks(theirs)
+            if points[0] is None or points[1] is None:
+                no_face = True
+            else:
+                apart = np.abs(points[0] - points[1]) * (256 / np.array([ours.shape[1], ours.shape[0]]))
+                akd = float(apart.mean())
+        l1 = float((image - truth).abs().mean())
+        return PairScore(
+            name, False, l1, psnr(image, truth), ssim(image, truth), distance, akd, found.get("aed"), no_face=no_face
+        )
+
+    def _distances(self, image: Pixels, other: Pixels) -> tuple[dict[str, float], bool]:
+        """AED and CSIM of two pictures, and whether one shows no face."""
+        if self.identity is None:
+            return {}, False
+        one, two = self.identity(image), self.identity(other)
+        if one is None or two is None:
+            return {}, True
+        one, two = one.astype(np.float64), two.astype(np.float64)
+        lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
+        return {"aed": float(np.square(one - two).sum()), "csim": float(one @ two) / max(lengths, 1e-12)}, False
+
+
+def _pixels(image: Tensor) -> Pixels:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 @dataclass
@@ -53,12 +124,14 @@ class Report:
     """Scores of a test, as a table with the published numbers (same identity)."""
 
     scores: list[PairScore] = field(default_factory=list)
+    networks: dict[str, str] = field(default_factory=dict)
+    """What measured landmarks and identity."""
 
-    def means(self) -> dict[str, float | None]:
-        """By measure, over pairs that have it; None if none has."""
+    def means(self, cross: bool = False) -> dict[str, float | None]:
+        """By measure, over the pairs of that kind that have it; None if none has."""
         found: dict[str, float | None] = {}
-        for name in DIGITS:
-            values = [getattr(score, name) for score in self.scores]
+        for name in CROSS_DIGITS if cross else DIGITS:
+            values = [getattr(score, name) for score in self.scores if score.cross == cross]
             values = [value for value in values if value is not None]
             found[name] = float(np.mean(values)) if values else None
         return found
@@ -67,25 +140,50 @@ class Report:
         return {
             "pairs": [asdict(score) for score in self.scores],
             "mean": self.means(),
-            "published": PUBLISHED,
+            "mean_cross_identity": self.means(cross=True),
+            "without_face": sum(score.no_face for score in self.scores),
+            "networks": self.networks,
+            "published": {} if self.scores and all(score.cross for score in self.scores) else PUBLISHED,
         }
 
     def __str__(self) -> str:
-        clips: dict[str, list[PairScore]] = {}
-        for score in self.scores:
-            clips.setdefault(score.name, []).append(score)
-        rows: list[tuple[str, ...]] = [("", *(name.upper() for name in DIGITS))]
-        if 1 < len(clips) <= 20:
-            rows += [_row(name, Report(scores).means()) for name, scores in clips.items()]
-        rows.append(_row(f"mean of {len(self.scores)} frames", self.means()))
-        rows += [_row(f"published, VoxCeleb1, {name}", dict(values)) for name, values in PUBLISHED.items()]
-        width = max(len(row[0]) for row in rows)
-        return "\n".join(f"{row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows)
+        blocks = []
+        same, cross = ([score for score in self.scores if score.cross is kind] for kind in (False, True))
+        if same:
+            rows = _rows(same, DIGITS, cross=False)
+            rows += [_row(f"published, VoxCeleb1, {name}", dict(values), DIGITS) for name, values in PUBLISHED.items()]
+            blocks.append(_table(rows))
+        if cross:
+            blocks.append(f"{ACROSS}\n{_table(_rows(cross, CROSS_DIGITS, cross=True))}")
+        without = sum(score.no_face for score in self.scores)
+        if without:
+            blocks.append(f"{without} of {len(self.scores)} frames left out of AKD, AED or CSIM: no face was found.")
+        if self.networks:
+            lines = [f"{what}: {name}" for what, name in self.networks.items()]
+            if same and {"landmarks", "identity"} & set(self.networks):
+                lines.append(BESIDE)
+            blocks.append("\n".join(lines))
+        return "\n\n".join(blocks)
 
 
-def _row(name: str, values: dict[str, float | None]) -> tuple[str, ...]:
+def _rows(scores: list[PairScore], digits: dict[str, int], *, cross: bool) -> list[tuple[str, ...]]:
+    clips: dict[str, list[PairScore]] = {}
+    for score in scores:
+        clips.setdefault(score.name, []).append(score)
+    rows: list[tuple[str, ...]] = [("", *(name.upper() for name in digits))]
+    if 1 < len(clips) <= 20:
+        rows += [_row(name, Report(of_one).means(cross), digits) for name, of_one in clips.items()]
+    return [*rows, _row(f"mean of {len(scores)} frames", Report(scores).means(cross), digits)]
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"{row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows)
+
+
+def _row(name: str, values: dict[str, float | None], digits: dict[str, int]) -> tuple[str, ...]:
     cells = []
-    for measure, digits in DIGITS.items():
+    for measure, places in digits.items():
         value = values.get(measure)
-        cells.append("-" if value is None else f"{value:.{digits}f}")
+        cells.append("-" if value is None else f"{value:.{places}f}")
     return name, *cells

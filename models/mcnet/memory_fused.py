@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionzoo.attention.functional import attention
+from visionzoo.devices import autocast_dtype, without_autocast
 
 from .memory import ATTENTION_SCALE, KERNEL_TEMPERATURE, LEAK, MemoryTrace, MemoryUnit
 
@@ -98,7 +99,10 @@ class FusedMemoryUnit(nn.Module):
     def forward(
         self, features: Sequence[Tensor], keypoints: Tensor, noise: Sequence[Tensor] | None = None
     ) -> tuple[list[Tensor], list[MemoryTrace]]:
-        """As `MemoryUnit`, without traces."""
+        """As `MemoryUnit`, without traces; in the dtype of its weights under autocast too, as it works in place."""
+        if autocast_dtype(self.mb.device) is not None:
+            with without_autocast(self.mb.device):
+                return self([x.to(self.mb.dtype) for x in features], keypoints, noise)
         batch, levels = len(features[0]), cast("list[FusedLevel]", list(self.levels))
         halves = [x.chunk(2, 1) for x in features]
         means = torch.cat(

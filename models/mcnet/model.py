@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visionzoo.config import configure
+from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 
 from .config import MCNetConfig
@@ -112,8 +113,9 @@ class MCNet(nn.Module):
         if self.is_fused:
             return self
         fused = copy.deepcopy(self).eval().requires_grad_(False)
-        fuse_detector(fused.detector)
-        fuse_generator(fused.generator)
+        with without_autocast(next(fused.parameters()).device):  # products of weights keep their precision
+            fuse_detector(fused.detector)
+            fuse_generator(fused.generator)
         return fused.requires_grad_(False)
 
 

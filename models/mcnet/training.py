@@ -15,14 +15,16 @@ from torch.nn.utils import clip_grad_norm_
 
 from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
+from visionzoo.faces import open_identity, open_landmarks
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
 from visionzoo.weights import load_checkpoint, read_checkpoint, save_safetensors
 
 from .config import DiscriminatorConfig
+from .data import TestPairs
 from .discriminator import Discriminator
-from .evaluation import Report, score_pair
+from .evaluation import Measures, Report
 from .generator import Animated
 from .keypoints import Keypoints
 from .losses import (
@@ -64,6 +66,11 @@ class MCNetTraining(LightningModule):
         export_half: write weights.safetensors in half precision.
         lpips, lpips_network: backbone weights for LPIPS in tests (torchvision's vgg16-397923af.pth or
             alexnet-owt-7be5be79.pth), and which it is.
+        landmarks: network of 68 facial landmarks for AKD in tests: face-alignment's 2DFAN4-cd938726ad.zip (published), or dlib's
+            shape_predictor_68_face_landmarks.dat; see `visionzoo.faces.open_landmarks`.
+        identity, identity_order: network of identity descriptors for AED and CSIM in tests: OpenFace's nn4.small2 (published for AED) or
+            another as TorchScript or ONNX, or dlib's dlib_face_recognition_resnet_model_v1.dat; and the order of channels that
+            TorchScript or ONNX gets, "bgr" (published) or "rgb". See `visionzoo.faces.open_identity`.
         seed: of the deformations and noise of training.
     """
 
@@ -88,6 +95,9 @@ class MCNetTraining(LightningModule):
         export_half: bool = False,
         lpips: str | None = None,
         lpips_network: Literal["vgg", "alex"] = "vgg",
+        landmarks: str | None = None,
+        identity: str | None = None,
+        identity_order: Literal["bgr", "rgb"] = "bgr",
         seed: int = 0,
     ):
         super().__init__()
@@ -275,23 +285,42 @@ class MCNetTraining(LightningModule):
             )
         if stage == "test" and not (self.hparams["checkpoint"] or self.trainer.ckpt_path):
             raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or ckpt_path=FILE")
+        if stage == "test":
+            self._measures = self._open_measures()
+
+    def _open_measures(self) -> Measures:
+        h, device = self.hparams, self.trainer.strategy.root_device
+        landmarks = open_landmarks(h["landmarks"], device=device) if h["landmarks"] else None
+        identity = open_identity(h["identity"], order=h["identity_order"], device=device) if h["identity"] else None
+        pairs = getattr(getattr(self.trainer, "datamodule", None), "test_set", None)
+        if identity is None and isinstance(pairs, TestPairs) and all(map(pairs.is_cross, range(len(pairs)))):
+            raise InputError(
+                "the pairs are of two people each, so there are no true frames; give model.identity=FILE, or data.cross=false"
+            )
+        return Measures(self._lpips, landmarks, identity)
 
     def on_test_start(self) -> None:
         if self.trainer.world_size > 1:
             raise InputError("a test runs on one device; set trainer.devices=1")
-        self.report = Report()
+        names = self._measures.names()
+        if self.hparams["lpips"]:
+            names = {"lpips": f"{self.hparams['lpips_network']}, {Path(self.hparams['lpips']).name}", **names}
+        self.report = Report(networks=names)
         self._fast = self.model.eval().fuse().to(self.device)
 
-    def test_step(self, batch: tuple[Tensor, Tensor, list[str]], batch_idx: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor, list[str], Tensor], batch_idx: int) -> None:
         assert self.report is not None
-        source, driving, names = batch
-        result = (self._fast(source, driving).float() * 255).round() / 255
-        for image, truth, name in zip(result, driving, names, strict=True):
-            self.report.scores.append(score_pair(name, image, truth, self._lpips))
+        source, driving, names, crosses = batch
+        with without_autocast(source.device):  # measured in float32, whatever trains
+            result = (self._fast(source, driving).float() * 255).round() / 255
+        for image, truth, first, name, cross in zip(result, driving, source, names, crosses.tolist(), strict=True):
+            self.report.scores.append(self._measures.score(name, image, truth, first, cross=cross))
 
     def on_test_epoch_end(self) -> None:
         assert self.report is not None
-        self.log_dict({f"test/{name}": value for name, value in self.report.means().items() if value is not None})
+        found = {f"test/{name}": value for name, value in self.report.means().items()}
+        found |= {f"test/cross_{name}": value for name, value in self.report.means(cross=True).items()}
+        self.log_dict({name: value for name, value in found.items() if value is not None})
 
 
 def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:

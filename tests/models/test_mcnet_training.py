@@ -124,6 +124,19 @@ def test_positions_stay_exact_under_autocast() -> None:
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
+def test_the_fused_form_runs_under_autocast() -> None:
+    torch.manual_seed(0)
+    model = visionzoo.create_model("mcnet", **SMALL).eval()
+    assert isinstance(model, MCNet)
+    source, driving = torch.rand(2, 1, 3, 128, 128).unbind()
+    with torch.inference_mode():
+        want = model.fuse()(source, driving)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = model.fuse()(source, driving)
+    assert made.dtype == torch.float32
+    assert psnr(made[0], want[0]) > 35
+
+
 def test_adversarial_training_moves_both_networks(talking: Path, tmp_path: Path) -> None:
     words = ["data.repeats=2", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=3", "model.gan=1"]
     _fit(talking, tmp_path / "gan", *words)

@@ -1,4 +1,4 @@
-"""Faces in pictures and clips: find, follow, cut out square, paste back, steady keypoints, mark what is synthetic."""
+"""Faces in pictures and clips: find, follow, cut out square, paste back, steady keypoints, compare, mark what is synthetic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ _names = {
     "Face": "visionzoo.faces.detector:Face",
     "FaceDetector": "visionzoo.faces.detector:FaceDetector",
     "FaceTrack": "visionzoo.faces.track:FaceTrack",
+    "IdentityNetwork": "visionzoo.faces.identity:IdentityNetwork",
+    "LandmarkFinder": "visionzoo.faces.landmarks:LandmarkFinder",
     "OneEuroFilter": "visionzoo.faces.smoothing:OneEuroFilter",
     "Watermark": "visionzoo.faces.watermark:Watermark",
     "add_label": "visionzoo.faces.watermark:add_label",
@@ -25,6 +27,8 @@ _names = {
     "follow_face": "visionzoo.faces.track:follow_face",
     "moving_boxes": "visionzoo.faces.track:moving_boxes",
     "open_detector": "visionzoo.faces.detector:open_detector",
+    "open_identity": "visionzoo.faces.identity:open_identity",
+    "open_landmarks": "visionzoo.faces.landmarks:open_landmarks",
     "paste_face": "visionzoo.faces.paste:paste_face",
     "read_watermark": "visionzoo.faces.watermark:read_watermark",
 }
@@ -42,6 +46,10 @@ if TYPE_CHECKING:
     from .detector import FaceDetector as FaceDetector
     from .detector import detector_reasons as detector_reasons
     from .detector import open_detector as open_detector
+    from .identity import IdentityNetwork as IdentityNetwork
+    from .identity import open_identity as open_identity
+    from .landmarks import LandmarkFinder as LandmarkFinder
+    from .landmarks import open_landmarks as open_landmarks
     from .paste import paste_face as paste_face
     from .smoothing import OneEuroFilter as OneEuroFilter
     from .track import FaceTrack as FaceTrack
