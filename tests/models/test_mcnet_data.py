@@ -110,10 +110,11 @@ def test_the_module_takes_voxceleb_and_plain_folders(voxceleb: Path) -> None:
         batches.append(torch.cat([torch.stack(batch) for batch in loader], 1))
     assert torch.equal(*batches), "the same pairs in every epoch"
     data.setup("test")
-    source, driving, names = next(iter(data.test_dataloader()))
+    source, driving, names, crosses = next(iter(data.test_dataloader()))
     assert [round(level(image)) for image in driving] == [0, 1, 2, 3]
     assert [round(level(image)) for image in source] == [0, 0, 0, 0]
     assert set(names) == {"id9#v#0#9.mp4"}
+    assert not crosses.any()
     few = TalkingHeads(str(voxceleb / "train"), size=128, num_workers=0, repeats=3, test_frames=2)
     few.setup("test")
     assert len(few.test_set) == 12  # pyright: ignore[reportArgumentType]
