@@ -68,9 +68,9 @@ class MCNetTraining(LightningModule):
             alexnet-owt-7be5be79.pth), and which it is.
         landmarks: network of 68 facial landmarks for AKD in tests: face-alignment's 2DFAN4-cd938726ad.zip (published), or dlib's
             shape_predictor_68_face_landmarks.dat; see `visionzoo.faces.open_landmarks`.
-        identity, identity_order: network of identity descriptors for AED and CSIM in tests: OpenFace's nn4.small2 (published for AED) or
-            another as TorchScript or ONNX, or dlib's dlib_face_recognition_resnet_model_v1.dat; and the order of channels that
-            TorchScript or ONNX gets, "bgr" (published) or "rgb". See `visionzoo.faces.open_identity`.
+        identity, identity_order: network of identity descriptors for AED and CSIM in tests: OpenFace's nn4.small2 (published for
+            AED) or another as TorchScript or ONNX, or dlib's dlib_face_recognition_resnet_model_v1.dat; and the order of channels
+            that TorchScript or ONNX gets, "bgr" (published) or "rgb". See `visionzoo.faces.open_identity`.
         seed: of the deformations and noise of training.
     """
 
@@ -272,7 +272,8 @@ class MCNetTraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if self._scores:
-            mean = torch.cat(self._scores).mean(0).to(self.device)
+            scores = torch.cat(self._scores)  # of a pair of equal frames the source's is infinite
+            mean = torch.where(scores.isfinite(), scores, torch.nan).nanmean(0).to(self.device)
             names = ("val/l1", "val/psnr", "val/ssim", "val/psnr_source")
             self.log_dict(dict(zip(names, mean, strict=True)), prog_bar=True, sync_dist=True)
         self._scores = []

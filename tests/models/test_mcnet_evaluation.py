@@ -119,6 +119,24 @@ def test_who_is_who_goes_by_names(tmp_path: Path) -> None:
     assert TestPairs(pairs, ClipReader(128), cross=False)[1][3] is False
 
 
+def test_across_identities_no_published_numbers_stand_beside() -> None:
+    report = Report([PairScore("a driven by b", True, aed=0.4, csim=0.75)], {"identity": "some network"})
+    assert "0.0331" not in str(report)
+    assert "could not be read" in str(report)
+    assert "nn4.small2" not in str(report)
+    assert report.as_dict()["published"] == {}
+    assert report.means()["l1"] is None
+    beside = Report([PairScore("a", aed=0.4)], {"identity": "some network"})
+    assert "values by other networks do not compare" in str(beside)
+    assert beside.as_dict()["published"]["MCNet"]["aed"] == 0.1065
+
+
+def test_a_face_in_the_source_alone_is_none() -> None:
+    score = Measures(identity=Mean()).score("a", plain(0, 0, 0), plain(9, 9, 9), plain(9, 9, 9), cross=True)
+    assert (score.aed, score.csim, score.no_face) == (None, None, True)
+    assert "1 of 1 frames left out" in str(Report([score]))
+
+
 # Networks in files
 
 
@@ -266,9 +284,16 @@ def test_a_whole_test_measures_both_protocols(tmp_path: Path) -> None:
     report = run("test", ["mcnet/tiny"], [*words, f"model.identity={script(Corner(), tmp_path / 'id.pt')}"])
     same, cross = report["pairs"]
     assert (same["cross"], cross["cross"]) == (False, True)
+    assert (same["name"], cross["name"]) == ("id1#a#0#1.mp4", "id1#a#0#1.mp4 driven by id2#a#0#1.mp4")
+    assert same["akd"] >= 0
     assert same["psnr"] > 0
     assert cross["psnr"] is None
     assert 0 < cross["csim"] <= 1 + 1e-6
     assert report["networks"] == {"landmarks": "FAN, fan.pt", "identity": "TorchScript, id.pt, 96 x 96 BGR"}
     with pytest.raises(VisionZooError, match=r"gone\.pt: no such file"):
         run("test", ["mcnet/tiny"], [*words, f"model.identity={tmp_path / 'gone.pt'}"])
+    with pytest.raises(VisionZooError, match=r"two people each.*model.identity=FILE, or data.cross=false"):
+        run("test", ["mcnet/tiny"], [*words, "data.cross=true"])
+    assert run("test", ["mcnet/tiny"], [*words, "data.cross=false"])["pairs"][1]["psnr"] > 0
+    with pytest.raises(VisionZooError, match="data.cross=true needs data.pairs"):
+        run("test", ["mcnet/tiny"], [*words[:1], *words[2:], "data.cross=true"])

@@ -1,0 +1,41 @@
+"""The bundled small network does what its card says, on the bundled clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import visionzoo
+from visionzoo.io.files import bundled
+from visionzoo.io.image import load_image
+from visionzoo.metrics.restoration import psnr
+from visionzoo.models.mcnet import MCNet
+from visionzoo.models.mcnet.data import ClipReader, find_clips
+
+
+@pytest.mark.slow
+def test_it_moves_the_people_it_knows() -> None:
+    """Frames of a clip made out of its first one are far nearer to them than that one is."""
+    model = visionzoo.create_model("mcnet_nano", pretrained=True)
+    assert isinstance(model, MCNet)
+    reader = ClipReader(128)
+    gains = {}
+    for clip in find_clips(bundled("talking")):
+        numbers = np.linspace(0, reader.count(clip) - 1, 9).astype(int)
+        frames = torch.from_numpy(reader.read(clip, numbers.tolist()).copy()).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            made = model.eval()(frames[:1], frames[1:])
+        scores = [(psnr(a, b), psnr(frames[0], b)) for a, b in zip(made, frames[1:], strict=True)]
+        gains[clip.identity] = float(np.mean([ours - still for ours, still in scores]))
+    print(gains)
+    assert gains["woman"] > 3
+    assert gains["man"] > 3
+
+
+def test_the_samples_are_of_faces_that_are_found() -> None:
+    pipe = visionzoo.pipeline("reenact", "mcnet_nano", device="cpu")
+    assert pipe.size == 128
+    for name in ("woman.jpg", "man.jpg"):
+        portrait = pipe.portrait(load_image(bundled("talking", name)))
+        assert portrait.box.outside(360, 360) < 0.15, "no warning about the sample pictures"
