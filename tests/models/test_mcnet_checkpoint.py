@@ -160,6 +160,6 @@ def test_fused_takes_and_gives_no_published_weights() -> None:
 
 
 def test_registered() -> None:
-    assert vz.list_models("mcnet*", task="reenact") == ["mcnet"]
+    assert vz.list_models("mcnet*", task="reenact") == ["mcnet", "mcnet_nano"]
     with pytest.raises(vz.VisionZooError, match=r"download 00000099-checkpoint.pth.tar from .*MCNET.*put the file at"):
         vz.create_model("mcnet", pretrained=True)
