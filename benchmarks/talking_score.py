@@ -1,0 +1,96 @@
+"""How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame as it is; and how fast.
+
+python -m benchmarks.talking_score data/talking                          # of benchmarks/talking_clips.py
+python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample pictures, drivers and results in rows
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import visionzoo
+from visionzoo.io.files import bundled
+from visionzoo.io.video import read_frames
+from visionzoo.metrics.restoration import psnr, ssim
+from visionzoo.models.mcnet.data import ClipReader, find_clips
+
+SIZE = 128
+PAIRS = {
+    ("woman", "woman"): (0, 18, 36, 55, 70, 88),
+    ("man", "man"): (0, 20, 28, 36, 50, 66),
+    ("woman", "man"): (0, 20, 28, 36, 50, 66),
+}
+"""Picture and driver of the samples -> the frames that are shown."""
+
+
+def score(model: Any, frames: Tensor) -> list[tuple[float, ...]]:
+    """PSNR and SSIM of the first frame as it is and of the network's, for the others (N, 3, H, W)."""
+    rows = []
+    with torch.inference_mode():
+        for frame in frames[1:]:
+            made = model(frames[:1], frame[None])[0]
+            rows.append(tuple(measure(image, frame) for image in (frames[0], made) for measure in (psnr, ssim)))
+    return rows
+
+
+def speed(model: Any, frames: Tensor) -> float:
+    """Frames a second, one at a time, the source being encoded."""
+    with torch.inference_mode():
+        cache, seconds = model.encode_source(frames[:1]), []
+        for frame in frames:
+            started = time.perf_counter()
+            model.animate(cache, model.detect(frame[None]))
+            seconds.append(time.perf_counter() - started)
+    return 1 / float(np.median(seconds))
+
+
+def picture(path: Path) -> None:
+    pipe = visionzoo.pipeline("reenact", "mcnet_nano", device="cpu")
+    rows = []
+    for (person, driver), numbers in PAIRS.items():
+        still, video = bundled("talking", f"{person}.jpg"), bundled("talking", f"{driver}.mp4")
+        box_of = pipe.driving_boxes(video, "auto", "largest", lambda *_: None)
+        seen = [pipe.cut(frame.pixels, box_of(frame.number)) for frame in read_frames(video)]
+        made = pipe(still, video).frames
+        row = np.full((2 * SIZE + 4, (len(numbers) + 1) * SIZE + 14, 3), 255, np.uint8)
+        row[SIZE // 2 + 2 : SIZE * 3 // 2 + 2, :SIZE] = pipe.portrait(still).crop
+        for place, number in enumerate(numbers):
+            left = SIZE + 14 + place * SIZE
+            row[:SIZE, left : left + SIZE], row[SIZE + 4 :, left : left + SIZE] = seen[number], made[number]
+        rows += [row, np.full((16, row.shape[1], 3), 255, np.uint8)]
+    Image.fromarray(np.vstack(rows[:-1])).save(path, quality=88)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--picture", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model: Any = visionzoo.create_model("mcnet_nano", pretrained=True)
+    model, reader, rows = model.eval().fuse(), ClipReader(SIZE), {}
+    frames = torch.empty(0)
+    for clip in find_clips(args.root / "test"):
+        pixels = reader.read(clip, range(reader.count(clip)))
+        frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        rows[clip.identity] = score(model, frames)
+    rows["all"] = [row for part in rows.values() for row in part]
+    print("| | frames | first frame, PSNR / SSIM | mcnet_nano |\n|---|---|---|---|")
+    for name, part in rows.items():
+        still_psnr, still_ssim, made_psnr, made_ssim = np.mean(part, 0)
+        print(f"| {name} | {len(part)} | {still_psnr:.2f} / {still_ssim:.3f} | {made_psnr:.2f} / {made_ssim:.3f} |")
+    print(f"\n{speed(model, frames):.1f} frames/s, one thread, float32")
+    if args.picture:
+        picture(args.picture)
+
+
+if __name__ == "__main__":
+    main()
