@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tools.sample_photos import SOURCES, source_photo
+from tools.views import random_view
 from visionzoo import create_model, model_card
 from visionzoo.devices import environment
 from visionzoo.memory import MatrixStore
@@ -29,9 +31,6 @@ from visionzoo.metrics.ranking import average_precision
 from visionzoo.models.superglobal import Preprocess, SuperGlobal, from_classifier, rerank
 from visionzoo.models.superglobal.extraction import describe
 from visionzoo.models.superglobal.model import SCALES
-
-from .sample_photos import SOURCES, source_photo
-from .views import random_view
 
 OTHERS = [
     "page.png",

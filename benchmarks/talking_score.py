@@ -1,6 +1,6 @@
 """How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame as it is; and how fast.
 
-python -m benchmarks.talking_score data/talking                          # of benchmarks/talking_clips.py
+python -m benchmarks.talking_score data/talking                          # of tools/talking_clips.py
 python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample pictures, drivers and results in rows
 """
 

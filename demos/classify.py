@@ -25,7 +25,7 @@ from visionzoo.registry import list_models, model_card, unknown
 from visionzoo.weights import locate, offline
 
 from ..models.shvit import Preprocess
-from ..pipelines.classify import DEFAULT_MODEL, ClassificationResult, ClassifyPipeline, Prediction
+from ..pipelines.classify.pipeline import DEFAULT_MODEL, ClassificationResult, ClassifyPipeline, Prediction
 from .retrieve import samples
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem

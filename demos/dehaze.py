@@ -24,8 +24,8 @@ from visionzoo.weights import locate, offline
 from ..models.dehazexl import attribution_map, attribution_picture
 from ..models.dehazexl.haze import Haze
 from ..models.dehazexl.streaming import SHIFT, Grid, StreamOptions
-from ..pipelines.dehaze import DEFAULT_MODEL, DehazePipeline
-from ..pipelines.dehaze_attribution import share_inside
+from ..pipelines.dehaze.attribution import share_inside
+from ..pipelines.dehaze.pipeline import DEFAULT_MODEL, DehazePipeline
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
 

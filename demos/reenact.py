@@ -12,15 +12,15 @@ import gradio as gr
 import numpy as np
 
 from visionzoo.errors import InputError, VisionZooError, writing
-from visionzoo.faces import add_watermark
 from visionzoo.io.files import bundled
 from visionzoo.io.image import ImageError, load_image
 from visionzoo.io.video import probe
 from visionzoo.registry import model_card, weight_source
+from visionzoo.watermark import add_watermark
 from visionzoo.weights import locate
 
-from ..pipelines.reenact import DEFAULT_MODEL, SMALL_MODEL, Live, ReenactPipeline
-from ..pipelines.reenact_files import ReenactJob
+from ..pipelines.reenact.files import ReenactJob
+from ..pipelines.reenact.pipeline import DEFAULT_MODEL, SMALL_MODEL, Live, ReenactPipeline
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
 

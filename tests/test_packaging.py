@@ -87,7 +87,7 @@ def test_one_system_reaches_another_only_by_its_public_names() -> None:
 
 
 def test_no_bare_names_in_tests_and_benchmarks() -> None:
-    for folder in ("tests", "benchmarks"):
+    for folder in ("tests", "benchmarks", "tools"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             for module, level in imports_of(file):
                 assert level or module.split(".")[0] not in FOLDERS[1:], f"{file} imports the bare name {module}"

@@ -15,8 +15,8 @@ from tests.golden import seeded
 from visionzoo.errors import MissingDependencyError
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
 from visionzoo.pipelines.dehaze import DehazePipeline
-from visionzoo.pipelines.dehaze_files import FileJob
-from visionzoo.pipelines.dehaze_ray import run_on_ray
+from visionzoo.pipelines.dehaze.files import FileJob
+from visionzoo.pipelines.dehaze.ray import run_on_ray
 from visionzoo.ray_engine import map_on_ray
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 import visionzoo
 from visionzoo.errors import InputError
-from visionzoo.faces import read_watermark
 from visionzoo.io.image import load_image
 from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.watermark import read_watermark
 
 from .conftest import free_port
 
@@ -69,7 +69,7 @@ def upload(path: Path) -> dict[str, str]:
 
 def test_a_video_and_a_template_come_out(pipe: Any, face: Path, talk: Path, tmp_path: Path) -> None:
     from visionzoo.demos.reenact import animate
-    from visionzoo.pipelines.reenact_motion import Motion
+    from visionzoo.pipelines.reenact.motion import Motion
 
     told: list[str] = []
     video, template, text = animate(

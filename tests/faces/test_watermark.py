@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.faces import add_label, add_watermark, read_watermark
-from visionzoo.faces.watermark import PAYLOAD, THRESHOLD
 from visionzoo.io.video import VideoWriter, read_frames
+from visionzoo.watermark import PAYLOAD, THRESHOLD, add_label, add_watermark, read_watermark
 
 PHOTOS = ["astronaut", "coffee", "cat", "camera", "rocket"]
 

@@ -480,7 +480,7 @@ def test_published_weights_without_a_network(tmp_path: Path, monkeypatch: pytest
 
 def test_a_bundled_model_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where published weights cannot be had, the error names a model whose weights are here, if there is one."""
-    import visionzoo.pipelines.classify as module
+    import visionzoo.pipelines.classify.pipeline as module
 
     real = module.model_card
 
@@ -700,6 +700,6 @@ def test_a_compiled_network_gives_the_same_and_is_kept(
         assert [p.probability for p in got.predictions] == pytest.approx(
             [p.probability for p in want.predictions], abs=1e-5
         )
-    monkeypatch.setattr("visionzoo.pipelines.classify.compile_ahead", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr("visionzoo.pipelines.classify.pipeline.compile_ahead", lambda *_: pytest.fail("compiled again"))
     again = ClassifyPipeline.create(checkpoint=weights, compile=True)
     assert labels(list(again.classify(files[:3], batch_size=4))) == list(COLOURS)  # three of four

@@ -34,7 +34,7 @@ from visionzoo.io.video import VideoWriter
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
 from visionzoo.models.dehazexl.streaming import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline, DehazeResult
-from visionzoo.pipelines.dehaze_files import VIDEOS_WRITTEN, plan
+from visionzoo.pipelines.dehaze.files import VIDEOS_WRITTEN, plan
 from visionzoo.weights import WeightsError, save_safetensors
 
 NODATA = 42113

@@ -18,14 +18,15 @@ pytest.importorskip("av")
 import visionzoo
 from visionzoo.cli import main
 from visionzoo.errors import InputError
-from visionzoo.faces import CropBox, read_watermark
+from visionzoo.faces import CropBox
 from visionzoo.io.image import load_image
 from visionzoo.io.video import VideoWriter, probe, read_frames
 from visionzoo.models.mcnet import Keypoints, MCNet
 from visionzoo.pipelines.reenact import ReenactPipeline
-from visionzoo.pipelines.reenact_files import plan
-from visionzoo.pipelines.reenact_motion import Motion, nearest_frame
+from visionzoo.pipelines.reenact.files import plan
+from visionzoo.pipelines.reenact.motion import Motion, nearest_frame
 from visionzoo.training.run import load_config
+from visionzoo.watermark import read_watermark
 
 SMALL = load_config(["mcnet/tiny"], ["data.root=x"])["model"]["init_args"]["config"]
 

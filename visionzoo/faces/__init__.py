@@ -1,4 +1,4 @@
-"""Faces in pictures and clips: find, follow, cut out square, paste back, steady keypoints, compare, mark what is synthetic."""
+"""Faces in pictures and clips: find, follow, cut out square, paste back, steady keypoints, compare."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from ..lazy import attach as _attach
 
 _names = {
     "CropBox": "visionzoo.faces.crop:CropBox",
-    "Face": "visionzoo.faces.detector:Face",
+    "Face": "visionzoo.faces.face:Face",
     "FaceDetector": "visionzoo.faces.detector:FaceDetector",
     "FaceTrack": "visionzoo.faces.track:FaceTrack",
     "IdentityNetwork": "visionzoo.faces.identity:IdentityNetwork",
     "LandmarkFinder": "visionzoo.faces.landmarks:LandmarkFinder",
     "OneEuroFilter": "visionzoo.faces.smoothing:OneEuroFilter",
-    "Watermark": "visionzoo.faces.watermark:Watermark",
-    "add_label": "visionzoo.faces.watermark:add_label",
-    "add_watermark": "visionzoo.faces.watermark:add_watermark",
     "centre_box": "visionzoo.faces.crop:centre_box",
     "choose_face": "visionzoo.faces.crop:choose_face",
     "concerns": "visionzoo.faces.crop:concerns",
@@ -30,7 +27,6 @@ _names = {
     "open_identity": "visionzoo.faces.identity:open_identity",
     "open_landmarks": "visionzoo.faces.landmarks:open_landmarks",
     "paste_face": "visionzoo.faces.paste:paste_face",
-    "read_watermark": "visionzoo.faces.watermark:read_watermark",
 }
 __getattr__, __dir__ = _attach(__name__, _names)
 __all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -42,10 +38,10 @@ if TYPE_CHECKING:
     from .crop import concerns as concerns
     from .crop import crop_face as crop_face
     from .crop import face_box as face_box
-    from .detector import Face as Face
     from .detector import FaceDetector as FaceDetector
     from .detector import detector_reasons as detector_reasons
     from .detector import open_detector as open_detector
+    from .face import Face as Face
     from .identity import IdentityNetwork as IdentityNetwork
     from .identity import open_identity as open_identity
     from .landmarks import LandmarkFinder as LandmarkFinder
@@ -56,7 +52,3 @@ if TYPE_CHECKING:
     from .track import fixed_box as fixed_box
     from .track import follow_face as follow_face
     from .track import moving_boxes as moving_boxes
-    from .watermark import Watermark as Watermark
-    from .watermark import add_label as add_label
-    from .watermark import add_watermark as add_watermark
-    from .watermark import read_watermark as read_watermark

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError, MissingDependencyError
-from .detector import Face, check_picture
+from .face import Face, check_picture
 
 __all__ = ["CenterFace"]
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ..errors import InputError, require
 from ..weights import WeightsError
-from .detector import FaceDetector, check_picture
+from .detector import FaceDetector
+from .face import check_picture
 from .network_files import DlibFaces, check_file, load_dlib, load_torchscript, short
 
 __all__ = ["DlibIdentity", "EmbeddingNetwork", "IdentityNetwork", "open_identity"]

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import MissingDependencyError
 from ..weights import WeightsError
 from .crop import CropBox, choose_face
-from .detector import FaceDetector, check_picture, open_detector
+from .detector import FaceDetector, open_detector
+from .face import check_picture
 from .network_files import DlibFaces, load_dlib, load_torchscript, short
 
 __all__ = ["DlibLandmarks", "FanLandmarks", "LandmarkFinder", "heatmap_peaks", "open_landmarks"]

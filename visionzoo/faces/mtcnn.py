@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou, nms, roi_align
 
 from ..errors import InputError
-from .detector import Face, check_picture
+from .face import Face, check_picture
 
 __all__ = ["MTCNN", "WEIGHTS"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .crop import CropBox, check_box
-from .detector import check_picture
+from .face import check_picture
 
 __all__ = ["paste_face"]
 

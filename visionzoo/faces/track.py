@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .crop import STILL_SCALE, UNION_SCALE, CropBox, choose_face, square_box
-from .detector import Face, FaceDetector
+from .detector import FaceDetector
+from .face import Face
 from .smoothing import OneEuroFilter
 
 __all__ = ["FaceTrack", "fixed_box", "follow_face", "moving_boxes", "overlap"]

@@ -1,6 +1,6 @@
 """Makes the pictures on which the bundled SHViT learned from its teacher: tiles of free photos and photographed objects.
 
-    python -m benchmarks.shvit_photos unpacked data/shvit_photos     # benchmarks/free_photos.py says how to get `unpacked`
+    python -m tools.shvit_photos unpacked data/shvit_photos     # tools/free_photos.py says how to get `unpacked`
 
 The tiles are not redistributed. One source in ten (by the
 hash of its name) gives tiles to `val/` only. The result is an image folder, `train/<group>/<tile>.jpg`; the groups are names of

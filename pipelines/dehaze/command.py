@@ -11,7 +11,7 @@ from visionzoo.console import emit, note, printable
 from visionzoo.errors import InputError
 
 if TYPE_CHECKING:
-    from ..dehaze import DehazedFile
+    from .pipeline import DehazedFile
 
 EXAMPLES = """Examples:
 
@@ -103,8 +103,8 @@ def dehaze(
 ) -> None:
     """Take haze off pictures of any size and off videos."""
     from ...models.dehazexl.streaming import StreamOptions
-    from ..dehaze import DehazePipeline
-    from ..dehaze_files import FileJob, check_outputs, plan
+    from .files import FileJob, check_outputs, plan
+    from .pipeline import DehazePipeline
 
     chosen = None if bands is None else tuple(number - 1 for number in numbers("bands", bands, (1, 3)))
     if chosen and min(chosen) < 0:
@@ -123,7 +123,7 @@ def dehaze(
         "overwrite": overwrite,
     }
     if engine == "ray":
-        from ..dehaze_ray import run_on_ray
+        from .ray import run_on_ray
 
         create = {"model": model, "device": device, "dtype": dtype, "checkpoint": checkpoint, **extra}
         results = run_on_ray(create, settings, inputs, output, progress=not quiet)
@@ -170,8 +170,8 @@ def attribute(
     """
     from visionzoo.io.files import check_output
 
-    from ..dehaze import DehazePipeline
-    from ..dehaze_attribution import ENDINGS, attribute_file
+    from .attribution import ENDINGS, attribute_file
+    from .pipeline import DehazePipeline
 
     left, top, width, height = (int(number) for number in numbers("region", region, (4,)))
     check_output(output, overwrite=overwrite)
@@ -205,7 +205,7 @@ def samples(
 
     Example: visionzoo dehaze samples -o hazy
     """
-    from ..dehaze_samples import write_samples
+    from .samples import write_samples
 
     for path in write_samples(output, overwrite):
         note(str(path))

@@ -22,9 +22,9 @@ from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import EXTENSIONS, list_images
 from visionzoo.io.video import VideoWriter, probe, read_frames
 
-from ..models.dehazexl.rasters import check_limits
-from ..models.dehazexl.streaming import StreamOptions
-from .dehaze import DehazedFile, DehazePipeline, check_target, tile_bar, to_uint8
+from ...models.dehazexl.rasters import check_limits
+from ...models.dehazexl.streaming import StreamOptions
+from .pipeline import DehazedFile, DehazePipeline, check_target, tile_bar, to_uint8
 
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
 WRITTEN = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr", ".npy")

@@ -11,8 +11,8 @@ from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 from visionzoo.ray_engine import map_on_ray
 
-from .dehaze import DehazedFile, DehazePipeline
-from .dehaze_files import FileJob, make_folder, plan
+from .files import FileJob, make_folder, plan
+from .pipeline import DehazedFile, DehazePipeline
 
 
 def run_on_ray(

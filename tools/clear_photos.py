@@ -1,6 +1,6 @@
 """Makes the clear pictures that the bundled DehazeXL learned to take haze off: tiles of free photos, and drawn aerial scenes.
 
-    python -m benchmarks.clear_photos unpacked data/clear     # benchmarks/free_photos.py says how to get `unpacked`
+    python -m tools.clear_photos unpacked data/clear     # tools/free_photos.py says how to get `unpacked`
 
 The result is `train/` and `val/` of JPEG files; one source in ten (by the hash of its name) gives tiles to `val/` only. Photos that
 are hazy themselves (a dark channel that is bright and grey) stay out, as do those of scikit-image, scikit-learn and Gradio,

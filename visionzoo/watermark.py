@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import InputError
-from .detector import check_picture
+from .errors import InputError
+from .faces.face import check_picture
 
 __all__ = ["PAYLOAD", "THRESHOLD", "Watermark", "add_label", "add_watermark", "read_watermark"]
 

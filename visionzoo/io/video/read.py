@@ -1,4 +1,4 @@
-"""Reading and writing videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
+"""Reading videos frame by frame."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, require
-from .video_open import VideoError, open_video
-from .video_writer import VideoWriter
+from ...errors import InputError, require
+from .open import VideoError, open_video
 
-__all__ = ["Frame", "VideoError", "VideoInfo", "VideoWriter", "probe", "read_frames"]
+__all__ = ["Frame", "VideoInfo", "probe", "read_frames"]
 
 log = logging.getLogger(__name__)
 

@@ -106,8 +106,8 @@ def reenact(
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
 ) -> None:
     """Make a still face move like the one in a video. Only with faces of people who agreed to it."""
-    from ..reenact import ReenactPipeline
-    from ..reenact_files import ReenactJob, check_driver, plan
+    from .files import ReenactJob, check_driver, plan
+    from .pipeline import ReenactPipeline
 
     settings: dict[str, Any] = {
         "driving": driving,

@@ -69,7 +69,7 @@ def index(
     Example: visionzoo retrieve index ~/Pictures -o pictures.index
     """
     from ...models.superglobal.model import SCALES
-    from ..retrieve import RetrievePipeline
+    from .pipeline import RetrievePipeline
 
     for source in photos:
         if not source.exists() and not any(mark in str(source) for mark in "*?["):
@@ -138,7 +138,7 @@ def search(
 
     Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
     """
-    from ..retrieve import RetrievePipeline
+    from .pipeline import RetrievePipeline
 
     corners = None if box is None else _parse_box(box)
     pipe = RetrievePipeline.for_index(index, device, dtype, model=model, checkpoint=checkpoint)

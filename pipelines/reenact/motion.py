@@ -18,8 +18,8 @@ from visionzoo.errors import InputError
 from visionzoo.faces import OneEuroFilter
 from visionzoo.weights import WeightsError, read_checkpoint, read_metadata, save_safetensors
 
-from ..models.mcnet import Keypoints
-from ..models.mcnet.keypoints import hull_area
+from ...models.mcnet import Keypoints
+from ...models.mcnet.keypoints import hull_area
 
 FORMAT = "visionzoo motion 1"
 REST_HZ = 5.0

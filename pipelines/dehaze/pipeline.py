@@ -34,9 +34,9 @@ from visionzoo.registry import create_model, list_models, model_entry, weight_so
 from visionzoo.stored import read_stored
 from visionzoo.weights import fetch, fingerprint, save_safetensors
 
-from ..models.dehazexl import DehazeXL
-from ..models.dehazexl.rasters import RasterPicture, RasterResult
-from ..models.dehazexl.streaming import Grid, Held, Restart, Sink, Source, StreamedDehaze, StreamOptions
+from ...models.dehazexl import DehazeXL
+from ...models.dehazexl.rasters import RasterPicture, RasterResult
+from ...models.dehazexl.streaming import Grid, Held, Restart, Sink, Source, StreamedDehaze, StreamOptions
 
 DEFAULT_MODEL = "dehazexl_nano"
 SMALL_TILES = 64
@@ -277,12 +277,12 @@ class DehazePipeline:
     ) -> list[DehazedFile]:
         """Dehaze a picture or a video file to a file; or several of them, a folder or a glob pattern to a folder.
 
-        See `visionzoo.pipelines.dehaze_files.FileJob` for the options.
+        See `visionzoo.pipelines.dehaze.files.FileJob` for the options.
 
         Raises:
             InputError: nothing found, none readable, or an output that cannot be written.
         """
-        from .dehaze_files import FileJob
+        from .files import FileJob
 
         return FileJob(self, **options).run(path_in, Path(path_out), progress=progress)
 

@@ -1,6 +1,6 @@
 """Makes the bundled sample collection: small copies of free photos and several views of each.
 
-    python -m benchmarks.sample_photos visionzoo/assets
+    python -m tools.sample_photos visionzoo/assets
 
 Needs scikit-image and scikit-learn, which carry the photos.
 """
@@ -62,7 +62,7 @@ def main() -> None:
     rng = np.random.default_rng(7)
     rows = [
         "# Sample photos\n",
-        "Small copies of free photos, and views made from them (`benchmarks/sample_photos.py`).\n",
+        "Small copies of free photos, and views made from them (`tools/sample_photos.py`).\n",
         "| files | licence and author |",
         "|---|---|",
     ]

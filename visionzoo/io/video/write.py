@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MissingDependencyError, require, writing
-from .files import atomic_path, check_output
-from .video_open import open_media
-from .video_sound import Sound
+from ...errors import InputError, MissingDependencyError, require, writing
+from ..files import atomic_path, check_output
+from .open import open_media
+from .sound import Sound
 
 __all__ = ["VideoWriter"]
 

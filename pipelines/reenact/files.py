@@ -15,13 +15,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionzoo.errors import InputError
-from visionzoo.faces import add_label, add_watermark, paste_face
+from visionzoo.faces import paste_face
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import EXTENSIONS, list_images
 from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.watermark import add_label, add_watermark
 
-from .reenact import Crop, DrivingCrop, Mode, Pixels, Portrait, Progress, ReenactPipeline
-from .reenact_motion import Motion
+from .motion import Motion
+from .pipeline import Crop, DrivingCrop, Mode, Pixels, Portrait, Progress, ReenactPipeline
 
 VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 View = Literal["face", "whole", "side-by-side"]
@@ -61,7 +62,7 @@ class ReenactJob:
         crop, face: of the sources; crop_driving, face_driving: of the driver.
         smooth: takes jitter off the motion, from 0 to below 1.
         view: see `View`.
-        watermark: mark frames invisibly as synthetic (`visionzoo.faces.read_watermark` finds it).
+        watermark: mark frames invisibly as synthetic (`visionzoo.watermark.read_watermark` finds it).
         label: also write "synthetic" into a corner.
         sound: take the driver's along.
         save_motion: also write the driver's motion template here.

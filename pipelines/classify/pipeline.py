@@ -44,7 +44,7 @@ from visionzoo.weights import (
     weights_dir,
 )
 
-from ..models.shvit import FusedSHViT, Preprocess, SHViT, load_classifier
+from ...models.shvit import FusedSHViT, Preprocess, SHViT, load_classifier
 
 DEFAULT_MODEL = "shvit_s4"
 MAX_IMAGE_SIZE = 4096

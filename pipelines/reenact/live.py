@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from visionzoo.faces import CropBox, choose_face, face_box
 
-from ..models.mcnet import Keypoints, transfer_motion
-from .reenact_motion import whole
+from ...models.mcnet import Keypoints, transfer_motion
+from .motion import whole
 
 if TYPE_CHECKING:
-    from .reenact import Mode, Portrait, ReenactPipeline
+    from .pipeline import Mode, Portrait, ReenactPipeline
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from cyclopts import App, Group, Parameter
 from visionzoo.console import emit, note, printable
 
 if TYPE_CHECKING:
-    from ..classify import ClassificationResult
+    from .pipeline import ClassificationResult
 
 EXAMPLES = """Examples:
 
@@ -73,7 +73,7 @@ def classify(
 
     from visionzoo.io.image import list_images
 
-    from ..classify import ClassifyPipeline
+    from .pipeline import ClassifyPipeline
 
     files = list_images(inputs)  # a wrong name is said before weights are loaded
     pipe = ClassifyPipeline.create(model, device, dtype, checkpoint, image_size, labels, compile)

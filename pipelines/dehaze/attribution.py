@@ -13,8 +13,8 @@ from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path, check_output, record, write_json
 from visionzoo.io.image import load_image
 
-from ..models.dehazexl import attribution_map, attribution_picture
-from .dehaze import DehazePipeline
+from ...models.dehazexl import attribution_map, attribution_picture
+from .pipeline import DehazePipeline
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".npz")
 

@@ -11,8 +11,8 @@ from PIL import Image
 from visionzoo.io.files import atomic_path, bundled, check_output, make_folder
 from visionzoo.io.image import load_image
 
-from ..models.dehazexl.haze import Haze
-from ..models.dehazexl.scenes import aerial_scene
+from ...models.dehazexl.haze import Haze
+from ...models.dehazexl.scenes import aerial_scene
 
 _HAZE = Haze(
     seed=7,

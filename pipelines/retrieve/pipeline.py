@@ -32,10 +32,10 @@ from visionzoo.io.image import list_images
 from visionzoo.registry import create_model, model_entry
 from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
 
-from ..models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
-from ..models.superglobal import rerank as rerank_candidates
-from ..models.superglobal.extraction import Described, describe
-from ..models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
+from ...models.superglobal import rerank as rerank_candidates
+from ...models.superglobal.extraction import Described, describe
+from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
 
 DEFAULT_MODEL = "superglobal_lite0"
 MAX_SIDE = {"superglobal_lite0": 448}

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependencyError, require
-from .video_open import open_media
+from ...errors import MissingDependencyError, require
+from .open import open_media
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,54 @@
+"""A face in an image, and the check of what a detector takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+__all__ = ["Face", "check_picture"]
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture.
+
+    Attributes:
+        box: left, top, right, bottom in pixels, (0, 0) being the upper left corner of the picture; it may stick out.
+        score: how sure the detector is, 0 … 1.
+        points: (5, 2) x and y in pixels of the eye on the left of the picture, the eye on the right, the nose, and the
+            left and right corners of the mouth; None where the detector has none.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    points: NDArray[np.float32] | None = None
+
+    @property
+    def width(self) -> float:
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x and y in pixels."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+def check_picture(image: Any) -> NDArray[np.uint8]:
+    """`image`, if it is (H, W, 3) uint8 with at least one pixel. Raises InputError."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        kind = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"expected a picture as (H, W, 3) uint8 RGB, got {kind}; visionzoo.io.image.load_image makes one"
+        )
+    if 0 in image.shape:
+        raise InputError(f"the picture has no pixels: its shape is {image.shape}")
+    return image
