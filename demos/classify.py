@@ -20,7 +20,8 @@ from visionzoo.cards import WeightSource
 from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.io.contact_sheet import Tile, thumbnail
-from visionzoo.io.image import EXTENSIONS, ImageError, list_images, load_image
+from visionzoo.io.extensions import IMAGES
+from visionzoo.io.image import ImageError, list_images, load_image
 from visionzoo.registry import list_models, model_card, unknown
 from visionzoo.weights import locate, offline
 
@@ -453,7 +454,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
                 files = gr.File(
                     label=f"Up to {MAX_PICTURES} pictures",
                     file_count="multiple",
-                    file_types=["image", *sorted(EXTENSIONS)],
+                    file_types=["image", *sorted(IMAGES)],
                     height=270,
                     elem_id="vz-classify-files",
                 )

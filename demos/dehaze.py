@@ -12,12 +12,12 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.files import atomic_path, bundled
 from visionzoo.io.image import ImageError, load_image
+from visionzoo.io.pixels import floats_to_bytes, to_float
 from visionzoo.registry import model_card, weight_source
 from visionzoo.weights import locate, offline
 
@@ -316,7 +316,7 @@ def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -
     """The attribution map of a window as a picture, and HTML on how to read it. Raises `InputError`."""
     window = look.window(x, y, side)
     started = time.perf_counter()
-    hazy = torch.from_numpy(look.hazy.transpose(2, 0, 1).copy()).float() / 255
+    hazy = to_float(look.hazy).contiguous()
     found = attribution_map(pipe.network.to(pipe.device).float(), hazy, None, window, steps=MAP_STEPS)
     saliency = found.saliency.numpy()
     seconds = time.perf_counter() - started
@@ -364,7 +364,7 @@ def samples(home: Path) -> list[Path]:
             height, width = clear.shape[:2]
             pixels = sample_haze(seed)(clear, distance=view_distance(height, width) if far else None)
             with atomic_path(path) as temporary:
-                Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(temporary, "JPEG", quality=92)
+                Image.fromarray(floats_to_bytes(pixels)).save(temporary, "JPEG", quality=92)
     return paths
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from visionzoo.errors import VisionZooError
+from visionzoo.io.extensions import VIDEOS
 from visionzoo.io.files import bundled
 
 from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
@@ -127,7 +128,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
             sample = gr.Radio(names, value=names[0], label="Video", elem_id="vz-memory-sample")
             upload = gr.File(
                 label="Or a video of your own",
-                file_types=[".mp4", ".mov", ".mkv", ".webm", ".avi"],
+                file_types=sorted(VIDEOS),
                 type="filepath",
                 height=150,
                 elem_id="vz-memory-upload",

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images, load_image
+from visionzoo.io.pixels import floats_to_bytes
 from visionzoo.io.video import probe, read_frames
 from visionzoo.memory import AnchorsAndRecent, EvenSample, Fifo, Prototypes, TensorBank, TieredBank, Usage
 from visionzoo.registry import create_model
@@ -265,7 +266,7 @@ def unpatched(patches: Tensor, shape: Sequence[int]) -> Picture:
     """The picture of (T, 192) patches; `shape` is its (H, W, 3)."""
     rows, columns = shape[0] // PATCH, shape[1] // PATCH
     x = patches.reshape(rows, columns, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2).reshape(shape[0], shape[1], 3)
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return floats_to_bytes(x.numpy())
 
 
 def _psnr(a: Picture, b: Picture) -> float:

@@ -12,6 +12,7 @@ import gradio as gr
 import numpy as np
 
 from visionzoo.errors import InputError, VisionZooError, writing
+from visionzoo.io.extensions import ANIMATIONS, VIDEOS
 from visionzoo.io.files import bundled
 from visionzoo.io.image import ImageError, load_image
 from visionzoo.io.video import probe
@@ -228,7 +229,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
                 with gr.Column(scale=4, min_width=260):
                     driving = gr.File(
                         label="Video of somebody talking",
-                        file_types=[".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"],
+                        file_types=sorted(VIDEOS | ANIMATIONS),
                         type="filepath",
                         height=150,
                         elem_id="vz-reenact-driving",

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from visionzoo.data.augmented import EpochSampler, seeded
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images, load_image
+from visionzoo.io.pixels import floats_to_bytes, to_float
 
 from .haze import draw_distance, draw_haze
 from .scenes import aerial_scene, draw_sky
@@ -178,7 +179,7 @@ class HazedCrops:
         distance = draw_distance(rng, side, side) if rng.random() < self.slanted else None
         hazy = draw_haze(rng, side=side)(clear, distance=distance)
         hazy = hazy + rng.normal(0, rng.uniform(0, 0.008), hazy.shape).astype(np.float32)
-        pixels = np.round(np.clip(hazy, 0, 1) * 255).astype(np.uint8)
+        pixels = floats_to_bytes(hazy)
         return (_compressed(pixels, rng) if rng.random() < self.compress else pixels), clear
 
 
@@ -214,7 +215,7 @@ class Crops(Dataset):
             pair = np.rot90(pair, int(rng.integers(4)), (1, 2))
         if self.mirror and rng.random() < 0.5:
             pair = pair[:, :, ::-1]
-        hazy, clear = torch.from_numpy(np.ascontiguousarray(pair.transpose(0, 3, 1, 2))).float() / 255
+        hazy, clear = to_float(pair).contiguous()
         return hazy, clear
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visionzoo.errors import InputError
+from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.raster import Window, open_raster
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import quality
@@ -100,12 +101,11 @@ class _EightBits:
         self.pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (height, width, 3))
 
     def write(self, top: int, left: int, pixels: Tensor) -> None:
-        values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        values = to_uint8(pixels)
         self.pixels[top : top + values.shape[0], left : left + values.shape[1]] = values
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        part = np.array(self.pixels[top : top + height, left : left + width])
-        return torch.from_numpy(part).permute(2, 0, 1).float() / 255
+        return to_float(np.array(self.pixels[top : top + height, left : left + width]))
 
     def keep(self, top: int, left: int, height: int, width: int) -> None:
         self.pixels[top : top + height, left : left + width] = 0
@@ -157,10 +157,7 @@ def _mean_lpips(lpips: Lpips, first: Callable, second: Callable, height: int, wi
         for top, bottom in pairwise(rows):
             for left, right in pairwise(columns):
                 window = (int(top), int(left), int(bottom - top), int(right - left))
-                pair = [
-                    torch.from_numpy(read(*window)).permute(2, 0, 1)[None].to(device).float() / 255
-                    for read in (first, second)
-                ]
+                pair = [to_float(read(*window), device=device)[None] for read in (first, second)]
                 found.append(float(lpips(*pair)))
                 areas.append(window[2] * window[3])
     return float(np.average(found, weights=areas))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io.pixels import quantize
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
@@ -168,7 +169,7 @@ class DehazeXLTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         hazy, clear = batch
-        result = (self(hazy).float().clamp(0, 1) * 255).round() / 255
+        result = quantize(self(hazy).float())
         rows = [(psnr(a, c), ssim(a, c), psnr(b, c)) for a, b, c in zip(result, hazy, clear, strict=True)]
         self._scores.append(torch.tensor(rows))
 

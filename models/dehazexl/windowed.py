@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import RASTERS, extension
 from visionzoo.io.files import atomic_path
 from visionzoo.io.image import load_image
 from visionzoo.io.raster import Window, open_raster
-
-BY_WINDOWS = frozenset({".tif", ".tiff", ".zarr", ".npy"})
 
 
 class WindowedPicture:
@@ -27,7 +26,7 @@ class WindowedPicture:
     def __init__(self, path: Path, cache: Path | None = None):
         self.path = path
         self._raster: Any = None
-        if path.suffix.lower() in BY_WINDOWS:
+        if extension(path) in RASTERS:
             self._raster = open_raster(path)
             self._pixels = None
             self.size = (self._raster.height, self._raster.width)

@@ -21,12 +21,13 @@ from torchvision.transforms import v2
 
 from visionzoo.data.augmented import EpochSampler, seeded
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import ANIMATIONS, VIDEOS, extension
 from visionzoo.io.files import atomic_path, bundled
 from visionzoo.io.image import list_images, load_image
+from visionzoo.io.pixels import to_float
 from visionzoo.io.video import read_frames
 
 Pixels = NDArray[np.uint8]
-VIDEOS = (".mp4", ".gif", ".mov", ".avi", ".mkv", ".webm")
 _CLIPS_IN_MEMORY = 16
 
 
@@ -54,10 +55,10 @@ def find_clips(folder: str | Path) -> list[Clip]:
     found = [
         Clip(path)
         for path in sorted(folder.iterdir())
-        if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in VIDEOS)
+        if not path.name.startswith(".") and (path.is_dir() or extension(path) in VIDEOS | ANIMATIONS)
     ]
     if not found:
-        raise InputError(f"{folder}: holds neither videos ({', '.join(VIDEOS)}) nor folders of frames")
+        raise InputError(f"{folder}: holds neither videos (.mp4, .mov, .mkv, .gif, …) nor folders of frames")
     return found
 
 
@@ -186,7 +187,7 @@ class TestPairs(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, bool]:
         source, first, driving, second = self.pairs[index]
         frames = [self.reader.read(source, [first])[0], self.reader.read(driving, [second])[0]]
-        one, other = torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2))).float() / 255
+        one, other = to_float(np.stack(frames)).contiguous()
         cross, name = self.is_cross(index), driving.path.name
         return one, other, f"{source.path.name} driven by {name}" if cross else name, cross
 

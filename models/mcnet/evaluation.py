@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visionzoo.faces import IdentityNetwork, LandmarkFinder
+from visionzoo.io.pixels import to_uint8
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 
@@ -82,12 +83,12 @@ class Measures:
 
     def score(self, name: str, image: Tensor, truth: Tensor, source: Tensor, *, cross: bool = False) -> PairScore:
         """Images (3, H, W) in [0, 1]; `truth` is the driving frame."""
-        ours = _pixels(image)
+        ours = to_uint8(image)
         if cross:
-            found, no_face = self._distances(ours, _pixels(source))
+            found, no_face = self._distances(ours, to_uint8(source))
             return PairScore(name, True, aed=found.get("aed"), csim=found.get("csim"), no_face=no_face)
         distance = None if self.lpips is None else float(self.lpips(image[None], truth[None]))
-        theirs = _pixels(truth)
+        theirs = to_uint8(truth)
         found, no_face = self._distances(ours, theirs)
         akd = None
         if self.landmarks is not None:
@@ -112,11 +113,6 @@ class Measures:
         one, two = one.astype(np.float64), two.astype(np.float64)
         lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
         return {"aed": float(np.square(one - two).sum()), "csim": float(one @ two) / max(lengths, 1e-12)}, False
-
-
-def _pixels(image: Tensor) -> Pixels:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 @dataclass

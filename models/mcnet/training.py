@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 from visionzoo.faces import open_identity, open_landmarks
+from visionzoo.io.pixels import quantize
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
@@ -263,7 +264,7 @@ class MCNetTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         source, driving = batch
-        result = (self(source, driving).float() * 255).round() / 255
+        result = quantize(self(source, driving).float())
         rows = [
             (float((a - b).abs().mean()), psnr(a, b), ssim(a, b), psnr(s, b))
             for a, b, s in zip(result, driving, source, strict=True)
@@ -313,7 +314,7 @@ class MCNetTraining(LightningModule):
         assert self.report is not None
         source, driving, names, crosses = batch
         with without_autocast(source.device):  # measured in float32, whatever trains
-            result = (self._fast(source, driving).float() * 255).round() / 255
+            result = quantize(self._fast(source, driving).float())
         for image, truth, first, name, cross in zip(result, driving, source, names, crosses.tolist(), strict=True):
             self.report.scores.append(self._measures.score(name, image, truth, first, cross=cross))
 

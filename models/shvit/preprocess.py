@@ -14,6 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from visionzoo.errors import InputError
+from visionzoo.io.pixels import to_float
 
 IMAGE_SIZES = {"shvit_s4": 256}
 """Side in pixels at which the published weights were trained and tested, where it is not 224."""
@@ -51,7 +52,7 @@ class Preprocess:
 
     def normalise(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
-        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
+        pixels = to_float(image)
         return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
     def __call__(self, image: np.ndarray) -> Tensor:

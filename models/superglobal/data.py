@@ -23,7 +23,8 @@ from torchvision.transforms import v2
 
 from visionzoo.data.augmented import Augmented, EpochSampler
 from visionzoo.errors import InputError, writing
-from visionzoo.io.image import EXTENSIONS, image_size, load_image
+from visionzoo.io.extensions import is_image
+from visionzoo.io.image import image_size, load_image
 
 from .model import SuperGlobalConfig
 from .preprocess import Preprocess, crop_box
@@ -199,7 +200,7 @@ def read_folders(root: Path) -> tuple[list[Path], list[int]]:
         raise InputError(f"{root}: no such folder; expected {root}/<class>/<picture>")
     groups: dict[str, list[Path]] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        pictures = sorted(path for path in folder.rglob("*") if is_image(path))
         if pictures:
             groups[folder.name] = pictures
     if len(groups) < 2:

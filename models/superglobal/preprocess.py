@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from visionzoo.errors import InputError
+from visionzoo.io.pixels import to_float
 
 from .model import SuperGlobal, SuperGlobalConfig
 
@@ -86,7 +87,7 @@ class Preprocess:
         """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
         if self.channel_order == "bgr":
             image = image[..., ::-1]
-        pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
+        pixels = to_float(image)
         return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 
     def __call__(self, image: np.ndarray, name: str = "a picture") -> Tensor:

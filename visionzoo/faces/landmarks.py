@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import MissingDependencyError
+from ..io.pixels import to_float
 from ..weights import WeightsError
 from .crop import CropBox, choose_face
 from .detector import FaceDetector, open_detector
@@ -133,7 +134,7 @@ def _fan_crop(image: NDArray[np.uint8], x: float, y: float, side: float) -> Tens
     window = np.zeros((bottom - top, right - left, 3), np.uint8)
     seen = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     window[max(-top, 0) :, max(-left, 0) :][: seen.shape[0], : seen.shape[1]] = seen
-    pixels = torch.from_numpy(window).permute(2, 0, 1)[None].float() / 255
+    pixels = to_float(window)[None].contiguous()
     return F.interpolate(pixels, (CROP, CROP), mode="bilinear", align_corners=False)
 
 

@@ -20,19 +20,12 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
+from .extensions import IMAGES, is_image
 
 if TYPE_CHECKING:
     import torch
 
-EXTENSIONS = frozenset(
-    f".{ending}"
-    for ending in (
-        *("jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "avif"),
-        *("heic", "heif", "ico", "tga"),
-    )
-)
-"""Endings by which `list_images` takes a file for a picture."""
-
+EXTENSIONS = IMAGES
 
 _pillow_limit = threading.Lock()
 
@@ -96,7 +89,7 @@ def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool =
             found[path] = None
         elif glob.has_magic(str(source)):
             hits = sorted(Path(hit) for hit in glob.glob(str(source), recursive=True))
-            found.update(dict.fromkeys(hit for hit in hits if hit.is_file() and hit.suffix.lower() in EXTENSIONS))
+            found.update(dict.fromkeys(hit for hit in hits if hit.is_file() and is_image(hit)))
         else:
             raise ImageError(f"{source}: no such file or folder")
     if not found:
@@ -110,7 +103,7 @@ def _walk(folder: Path, recursive: bool) -> Iterable[Path]:
     for base, folders, files in os.walk(folder, onerror=problems.append):
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+            if not name.startswith(".") and is_image(name):
                 yield Path(base, name)
     for problem in problems:
         warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); passed over", stacklevel=2)

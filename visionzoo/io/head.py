@@ -1,0 +1,55 @@
+"""What is wrong with a file before any reader sees it: missing, a folder, unreadable, empty, a Git LFS pointer, a web page."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import InputError
+
+HEAD_BYTES = 512
+
+_LFS = b"version https://git-lfs"
+_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?(<!doctype\s+html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
+)
+_SERVER_ERROR = re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[^>]*\?>\s*(<!DOCTYPE\s+html|<html|<Error\b)", re.IGNORECASE)
+
+
+def read_head(path: str | os.PathLike[str], expected: str, error: type[InputError] = InputError) -> bytes:
+    """The first bytes of a file (at most `HEAD_BYTES`), once it is clear that they may be what a reader expects.
+
+    Args:
+        expected: what the file should be, with its article, e.g. "an image file".
+        error: class of the error that is raised.
+
+    Raises:
+        InputError: of the class `error`. The file is missing, a folder, a pipe or device, not readable, empty, a Git LFS
+            pointer, or a web page that was saved in place of the file.
+    """
+    path = Path(path)
+    if "\0" in str(path):
+        raise error(f"{str(path)!r}: no such file, expected {expected}")
+    try:
+        if path.is_dir():
+            raise error(f"{path}: is a folder, expected {expected}")
+        if path.exists() and not path.is_file():  # reading a pipe would wait, and use it up
+            raise error(f"{path}: is not a regular file, expected {expected}; save it as a file first")
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"{path}: no such file, expected {expected}") from None
+    except PermissionError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror}); check the permissions of the file") from problem
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror})") from problem
+    if not head:
+        raise error(f"{path}: the file is empty (0 bytes), expected {expected}; copy or download it again")
+    if head.startswith(_LFS):
+        raise error(
+            f"{path}: is a Git LFS pointer, expected {expected}; run `git lfs pull`, or download the file itself"
+        )
+    if _PAGE.match(head) or _SERVER_ERROR.match(head):
+        raise error(f"{path}: is a web page, expected {expected}; download the file itself")
+    return head
