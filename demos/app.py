@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from visionzoo.console import note
-from visionzoo.errors import InputError, require
-from visionzoo.registry import unknown
+from visionzoo.errors import InputError, require, unknown
+from visionzoo.registry import pipeline_entries
 
 if TYPE_CHECKING:
     import gradio as gr
 
-PAGES = {
-    "retrieve": "visionzoo.demos.retrieve",
-    "memory": "visionzoo.demos.memory",
-    "classify": "visionzoo.demos.classify",
-    "dehaze": "visionzoo.demos.dehaze",
-    "reenact": "visionzoo.demos.reenact",
-}
-"""Task -> module whose function `page(home=…, index=…)` lays out its page, and whose constant `TITLE` names its tab."""
+OWN = {"memory": "visionzoo.demos.memory"}
+"""Pages that belong to no task."""
+
+
+def pages() -> dict[str, str]:
+    """Name -> module whose function `page(home=…, index=…)` lays out the page, and whose constant `TITLE` names its tab."""
+    return {**{entry.task: entry.page for entry in pipeline_entries() if entry.page}, **OWN}
+
 
 MAX_UPLOAD = "20mb"
 
@@ -40,21 +40,22 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
     """The page of `task`, or those of all tasks as tabs.
 
     Args:
-        task: one of `PAGES`; None for all of them.
+        task: one of `pages()`; None for all of them.
         index: retrieve: the index to search; the sample photos are indexed otherwise.
 
     Raises:
         InputError: an unknown task, or an index that cannot be searched.
         MissingDependencyError: gradio is not installed.
     """
-    if task is not None and task not in PAGES:
-        raise unknown("demo", task, PAGES)
+    known = pages()
+    if task is not None and task not in known:
+        raise unknown("demo", task, known)
     home = demo_home().absolute()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["GRADIO_TEMP_DIR"] = str(home / "uploads")
     gr = require("gradio", extra="demo", purpose="visionzoo demo")
-    tasks = [task] if task else list(PAGES)
-    modules = [import_module(PAGES[name]) for name in tasks]
+    tasks = [task] if task else list(known)
+    modules = [import_module(known[name]) for name in tasks]
     # uploads older than an hour are deleted
     with gr.Blocks(title="visionzoo", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
         if len(modules) == 1:
@@ -129,4 +130,4 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-__all__ = ["PAGES", "build", "launch", "start"]
+__all__ = ["build", "launch", "pages", "start"]

@@ -18,11 +18,11 @@ from PIL import Image
 
 from visionzoo.cards import WeightSource
 from visionzoo.console import printable
-from visionzoo.errors import InputError, VisionZooError
+from visionzoo.errors import InputError, VisionZooError, unknown
 from visionzoo.io.contact_sheet import Tile, thumbnail
 from visionzoo.io.extensions import IMAGES
 from visionzoo.io.image import ImageError, list_images, load_image
-from visionzoo.registry import list_models, model_card, unknown
+from visionzoo.registry import list_models, model_card
 from visionzoo.weights import locate, offline
 
 from ..models.shvit import Preprocess

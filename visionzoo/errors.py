@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import ModuleType
 
@@ -22,6 +23,14 @@ class InputError(VisionZooError, ValueError):
 
 class MissingDependencyError(VisionZooError, ImportError):
     """An optional package is not installed."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not registered. It suggests similar names, or lists all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return InputError(f"there is no {kind} {name!r}; {hint}")
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -1,12 +1,12 @@
-"""Names of models and pipelines, and what builds them.
+"""Names of models and pipelines, what builds them, and what a task brings along.
 
-A system registers its variants in `models/<system>/__init__.py` and a task in `pipelines/__init__.py`, both as text
-("module:attribute"), so that listing names imports nothing heavy.
+A system registers its variants in `models/<system>/__init__.py`, a task registers itself in `pipelines/<task>/__init__.py`. Both
+do so as text ("module:attribute"), so that listing names imports nothing heavy. The ground floor names no system and no task: the
+command line, the demo, `visionzoo bench` and `visionzoo doctor` show what has been registered.
 """
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import pkgutil
@@ -17,7 +17,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .cards import ModelCard, WeightSource
-from .errors import InputError
+from .errors import InputError, unknown
 from .lazy import resolve
 
 if TYPE_CHECKING:
@@ -33,16 +33,58 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """A benchmark that `visionzoo bench` lists and runs.
+
+    Attributes:
+        name: as typed after `visionzoo bench`.
+        place: "module:function" inside `visionzoo`, e.g. "benchmarks.retrieval:rerank"; the function takes `rounds` and `command`.
+        summary: what is measured.
+        peer: what it is measured beside.
+    """
+
+    name: str
+    place: str
+    summary: str
+    peer: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """An optional package that `visionzoo doctor` looks for.
+
+    Attributes:
+        module: import name.
+        extra: the extra of visionzoo that installs it.
+        purpose: what it is for.
+    """
+
+    module: str
+    extra: str
+    purpose: str
+
+
+@dataclass(frozen=True)
 class PipelineEntry:
     """A registered task.
 
-    The class at `factory` has a classmethod `create(model, device, dtype, checkpoint)`; `command` is its cyclopts app.
+    Attributes:
+        task: its name: the command, and the argument of `visionzoo.pipeline`.
+        factory: "module:class"; the class has a classmethod `create(model, device, dtype, checkpoint)`.
+        summary: what it does, a verb first, no full stop.
+        command: "module:app", its cyclopts app.
+        page: module of its demo page: a function `page(home=…, index=…)` and a constant `TITLE`.
+        benches: its benchmarks.
+        needs: optional packages that it uses by itself.
     """
 
     task: str
     factory: str
     summary: str
     command: str | None = None
+    page: str | None = None
+    benches: tuple[Bench, ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 _models: dict[str, ModelEntry] = {}
@@ -56,25 +98,27 @@ def register_model(card: ModelCard, *, builder: str) -> None:
     _models[card.name] = ModelEntry(card, builder)
 
 
-def register_pipeline(task: str, *, factory: str, summary: str, command: str | None = None) -> None:
-    """Make `task` known to `pipeline` and the command line. `factory` is "module:class", `command` "module:app"."""
-    _pipelines[task] = PipelineEntry(task, factory, summary, command)
+def register_pipeline(
+    task: str,
+    *,
+    factory: str,
+    summary: str,
+    command: str | None = None,
+    page: str | None = None,
+    benches: Iterable[Bench] = (),
+    needs: Iterable[Need] = (),
+) -> None:
+    """Make `task` known to `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
+    _pipelines[task] = PipelineEntry(task, factory, summary, command, page, tuple(benches), tuple(needs))
 
 
 @cache
 def _discover() -> None:
-    """Import every system's `__init__` (light by rule) and the task table, so that they register."""
-    systems = importlib.import_module("visionzoo.models")
-    for module in pkgutil.iter_modules(systems.__path__):
-        importlib.import_module(f"visionzoo.models.{module.name}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not registered: near misses first, else all names."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-    return InputError(f"there is no {kind} {name!r}; {hint}")
+    """Import every system's and every task's `__init__`, which are light by rule, so that they register."""
+    for folder in ("visionzoo.models", "visionzoo.pipelines"):
+        for module in pkgutil.iter_modules(importlib.import_module(folder).__path__):
+            if module.ispkg:
+                importlib.import_module(f"{folder}.{module.name}")
 
 
 def model_entry(name: str) -> ModelEntry:
@@ -103,6 +147,23 @@ def weight_source(name: str) -> WeightSource:
     if not card.weights:
         raise InputError(f"{name} has no published weights; give checkpoint=… or train it with `visionzoo fit`")
     return next((source for source in card.weights if source.name == name), card.weights[0])
+
+
+def all_sources() -> list[WeightSource]:
+    """Every published checkpoint of every registered model, by name."""
+    _discover()
+    found = {source.name: source for entry in _models.values() for source in entry.card.weights}
+    return [found[name] for name in sorted(found)]
+
+
+def require_source(name: str) -> WeightSource:
+    """The checkpoint called `name`, or the default one of the model called `name`. Raises `InputError` with similar names."""
+    sources = {source.name: source for source in all_sources()}
+    if name in sources:
+        return sources[name]
+    if name in list_models(pretrained=True):
+        return model_card(name).weights[0]
+    raise unknown("checkpoint", name, [*sources, *list_models(pretrained=True)])
 
 
 def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
@@ -161,7 +222,7 @@ def create_model(
 
 def pipeline_entries() -> list[PipelineEntry]:
     """Every registered task, by name."""
-    importlib.import_module("visionzoo.pipelines")
+    _discover()
     return [_pipelines[task] for task in sorted(_pipelines)]
 
 

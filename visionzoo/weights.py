@@ -79,16 +79,6 @@ def locate(source: WeightSource) -> Path | None:
     return None
 
 
-def all_sources() -> list[WeightSource]:
-    """Every published checkpoint of every registered model, by name."""
-    from .registry import list_models, model_card
-
-    return sorted(
-        {source.name: source for name in list_models() for source in model_card(name).weights}.values(),
-        key=lambda s: s.name,
-    )
-
-
 def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -> Path:
     """The local file of a checkpoint, downloading it if it is not there yet.
 
@@ -465,24 +455,11 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def require_source(name: str) -> WeightSource:
-    """The checkpoint called `name`, or the default one of the model called `name`. Raises `InputError` with near misses."""
-    from .registry import list_models, model_card, unknown
-
-    sources = {source.name: source for source in all_sources()}
-    if name in sources:
-        return sources[name]
-    if name in list_models(pretrained=True):
-        return model_card(name).weights[0]
-    raise unknown("checkpoint", name, [*sources, *list_models(pretrained=True)])
-
-
 __all__ = [
     "StateDict",
     "VisionZooError",
     "WeightSource",
     "WeightsError",
-    "all_sources",
     "download",
     "fetch",
     "file_sha256",
@@ -494,7 +471,6 @@ __all__ = [
     "offline",
     "read_checkpoint",
     "read_metadata",
-    "require_source",
     "save_safetensors",
     "to_official",
     "verify",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
-from visionzoo.weights import WeightsError, fetch, find_state_dict, misfit, read_checkpoint, require_source
+from visionzoo.registry import require_source
+from visionzoo.weights import WeightsError, fetch, find_state_dict, misfit, read_checkpoint
 
 from .preprocess import MEAN, STD
 

@@ -5,6 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from visionzoo.lazy import attach as _attach
+from visionzoo.registry import Bench, register_pipeline
+
+register_pipeline(
+    "dehaze",
+    factory=f"{__name__}:DehazePipeline",
+    command=f"{__name__}.command:app",
+    summary="remove haze from images of any size and from videos",
+    page="visionzoo.demos.dehaze",
+    benches=(
+        Bench(
+            "dehazexl", "benchmarks.dehazexl:benchmark", "DehazeXL on 1024 x 1024 pixels, streamed", "straightforward"
+        ),
+    ),
+)
 
 _names = {
     "DehazePipeline": "visionzoo.pipelines.dehaze.pipeline:DehazePipeline",

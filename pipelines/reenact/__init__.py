@@ -5,6 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from visionzoo.lazy import attach as _attach
+from visionzoo.registry import Bench, register_pipeline
+
+register_pipeline(
+    "reenact",
+    factory=f"{__name__}:ReenactPipeline",
+    command=f"{__name__}.command:app",
+    summary="make a still face move like the one in a video",
+    page="visionzoo.demos.reenact",
+    benches=(Bench("mcnet", "benchmarks.mcnet:benchmark", "MCNet animating frames of 256 x 256", "straightforward"),),
+)
 
 _names = {
     "Live": "visionzoo.pipelines.reenact.live:Live",

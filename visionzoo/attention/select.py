@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..lazy import resolve
 from .backends.base import Backend
 from .backends.chunked import ChunkedBackend
@@ -123,8 +123,6 @@ def attention_backend(*names: str) -> Iterator[None]:
 
 
 def check_names(names: tuple[str, ...], origin: str) -> None:
-    from ..registry import unknown
-
     if not names:
         raise InputError(f"{origin} names no backend; choose from {', '.join((*BACKENDS, 'auto'))}")
     for name in names:
