@@ -1,13 +1,15 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make try     set up, index the sample photos, search them by example
-#   make test    set up, run the tests
-# VENV names the virtual environment; it is made anew only when pyproject.toml has changed.
+#   make test    set up, run the tests (without the slow ones, which `make test-all` runs too)
+# VENV names the virtual environment; it is made again only when pyproject.toml has changed.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: try test lint docs wheel clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: try test test-all lint docs wheel clean
 
 try: $(VENV)/.try
 	mkdir -p try
@@ -16,8 +18,12 @@ try: $(VENV)/.try
 	$(BIN)/visionzoo retrieve search try/photos.index try/samples/queries/temple.jpg --top 8 --overwrite -o try/result.html
 	@echo "open try/result.html in a browser; your own photos: $(BIN)/visionzoo retrieve index FOLDER -o my.index"
 
+# two processes with one thread each
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.test
+	$(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

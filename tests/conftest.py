@@ -15,7 +15,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    several = "PYTEST_XDIST_WORKER" in os.environ  # processes that share the cores
+    torch.set_num_threads(1 if several else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(autouse=True)
