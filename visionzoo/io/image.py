@@ -10,28 +10,21 @@ from __future__ import annotations
 import glob
 import io
 import os
-import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
-from ..errors import InputError
 from .extensions import IMAGES, is_image
+from .pillow import ImageError, opened
 
 if TYPE_CHECKING:
     import torch
 
 EXTENSIONS = IMAGES
-
-_pillow_limit = threading.Lock()
-
-
-class ImageError(InputError):
-    """An image that cannot be used. The message names the file and the mend."""
 
 
 def max_pixels() -> int:
@@ -64,7 +57,7 @@ def load_image(
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) as stored, from the header alone. Raises `ImageError`."""
-    with _opened(path, str(path)) as image:
+    with opened(path, str(path)) as image:
         return image.size
 
 
@@ -123,28 +116,8 @@ def _load_file(path: Path, max_side: int | None) -> np.ndarray:
     return _decode(path, str(path), max_side)
 
 
-def _opened(source: Any, name: str) -> Image.Image:
-    try:
-        with _pillow_limit:  # our own limit is checked by the caller, with our own words
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return Image.open(source)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that can be read (wrong type, or damaged at its start)") from None
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except OSError as error:
-        if error.errno is None:  # Pillow's own, about the file's content
-            raise ImageError(f"{name}: damaged or truncated image ({error})") from error
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
-    except (SyntaxError, ValueError, MemoryError, OverflowError) as error:
-        raise ImageError(f"{name}: damaged image ({error})") from error
-
-
 def _decode(source: Any, name: str, max_side: int | None) -> np.ndarray:
-    with _opened(source, name) as image:
+    with opened(source, name) as image:
         if max_side is not None and image.format == "JPEG":
             image.draft("RGB" if image.mode != "CMYK" else None, (max_side, max_side))
         width, height = image.size

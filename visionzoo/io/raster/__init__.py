@@ -12,7 +12,18 @@ values the machine's own. Everything else stays as stored: type, range, extra ba
 """
 
 from .base import Raster, RasterError, RasterProfile, Window
-from .opening import open_raster
+from .opening import TIFF_STARTS, open_raster
+from .whole import WholeImage, read_whole
 from .writer import RasterWriter
 
-__all__ = ["Raster", "RasterError", "RasterProfile", "RasterWriter", "Window", "open_raster"]
+__all__ = [
+    "TIFF_STARTS",
+    "Raster",
+    "RasterError",
+    "RasterProfile",
+    "RasterWriter",
+    "WholeImage",
+    "Window",
+    "open_raster",
+    "read_whole",
+]

@@ -9,7 +9,8 @@ from .base import Layout, Raster, RasterError
 from .raw import RawPixels
 from .unpack import Unpacked, open_sequential
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first four bytes of TIFF and BigTIFF."""
 
 
 def open_raster(path: str | Path, *, scratch: Path | None = None) -> Raster:
@@ -38,7 +39,7 @@ def open_raster(path: str | Path, *, scratch: Path | None = None) -> Raster:
         raise RasterError(f"{path}: cannot be read ({error.strerror})") from error
     if not start:
         raise RasterError(f"{path}: the file is empty (0 bytes)")
-    if start.startswith(_TIFF):
+    if start.startswith(TIFF_STARTS):
         return tiff.open_tiff(path, lambda layout: _unpack_strips(path, layout, scratch))
     if start.startswith(b"\x93NUMPY"):
         return arrays.open_npy(path)

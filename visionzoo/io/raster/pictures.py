@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..image import ImageError, _opened
+from ..pillow import ImageError, opened
 from . import colours
 from .base import Layout, Raster, RasterError, RasterProfile, Window, one_line
 from .raw import RawRaster
@@ -32,7 +32,7 @@ def open_picture(path: Path, scratch: Path | None) -> Raster:
         RasterError: not a picture, damaged, or too large to unpack.
     """
     try:
-        image = _opened(path, str(path))
+        image = opened(path, str(path))
     except ImageError as error:
         raise RasterError(str(error)) from error
     with image:

@@ -1,0 +1,95 @@
+"""A TIFF of any kind as one array, for readers that want a whole image: `load_image` and what stands on it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Raster, RasterError, Window
+from .opening import open_raster
+
+
+@dataclass(frozen=True)
+class WholeImage:
+    """An image in memory, and what its numbers mean.
+
+    Attributes:
+        pixels: (H, W, bands), upright, in the machine's byte order; of the type of the file. Palette, CMYK, YCbCr and Lab are
+            RGB already, inverted grey is the right way round, 1 to 7 bits are spread over uint8.
+        colours: how many of the first bands are colours: 3 (red, green, blue) or 1 (grey). Further bands are alpha or other.
+        alpha: index of the alpha band, or None.
+        premultiplied: alpha is multiplied into the colours already.
+        white: the value of white, e.g. 255, 65535, or 4095 of 12 bits in uint16; None where the file does not say: floats and
+            signed integers.
+        icc: ICC profile of the colours, or None.
+        missing: (H, W), True where the file declares that there is no data; None: nowhere.
+    """
+
+    pixels: NDArray[Any]
+    colours: int
+    alpha: int | None
+    premultiplied: bool
+    white: float | None
+    icc: bytes | None
+    missing: NDArray[np.bool_] | None
+
+
+def read_whole(
+    source: str | Path | bytes,
+    *,
+    max_side: int | None = None,
+    max_pixels: int | None = None,
+    name: str = "the uploaded image",
+) -> WholeImage:
+    """All of a TIFF (or of another file that `open_raster` reads).
+
+    Args:
+        source: a path, or the content of a file.
+        max_side: of a file with reduced copies of the image, take the smallest whose longer side is at least this.
+        max_pixels: refuse an image of more pixels than this.
+        name: what errors call content that has no path.
+
+    Raises:
+        RasterError: it cannot be read, is damaged, or is too large.
+        MissingDependencyError: the package that reads such a file is not installed.
+    """
+    if isinstance(source, bytes):
+        with tempfile.TemporaryDirectory(prefix="raster-") as folder:
+            path = Path(folder) / "content"
+            path.write_bytes(source)
+            try:
+                return _read(path, max_side, max_pixels)
+            except RasterError as error:
+                raise RasterError(str(error).replace(str(path), name)) from error
+    return _read(Path(source), max_side, max_pixels)
+
+
+def _read(path: Path, max_side: int | None, max_pixels: int | None) -> WholeImage:
+    with open_raster(path) as raster:
+        if max_pixels is not None and raster.height * raster.width > max_pixels:
+            raise RasterError(
+                f"{path}: {raster.width} x {raster.height} pixels is over the limit of {max_pixels / 1e6:.0f} million; "
+                "shrink it, or raise VISIONZOO_MAX_PIXELS if the file is trusted"
+            )
+        try:
+            pixels = raster.read(Window(0, 0, raster.height, raster.width))
+        except MemoryError:
+            raise RasterError(f"{path}: {raster.width} x {raster.height} pixels do not fit into memory") from None
+        return WholeImage(
+            pixels,
+            colours=3 if raster.profile.photometric == "rgb" and raster.bands >= 3 else 1,
+            alpha=raster.alpha,
+            premultiplied=raster.profile.premultiplied,
+            white=_white(raster),
+            icc=raster.profile.icc,
+            missing=None,
+        )
+
+
+def _white(raster: Raster) -> float | None:
+    return float(np.iinfo(raster.dtype).max) if raster.dtype.kind == "u" else None
