@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from visionzoo.errors import InputError
@@ -25,6 +26,7 @@ from .preprocess import Preprocess, crop_box
 
 Key = TypeVar("Key")
 Box = Sequence[float]
+Source = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Described(Generic[Key]):
 
 def describe(
     model: SuperGlobal,
-    pictures: Iterable[tuple[Key, str | Path | np.ndarray, Box | None]],
+    pictures: Iterable[tuple[Key, Source, Box | None]],
     preprocess: Preprocess,
     *,
     batch_pixels: int = 4_000_000,
@@ -50,7 +52,7 @@ def describe(
 
     Args:
         model: in eval mode, on its device.
-        pictures: (key, path or (H, W, 3) uint8 array, box or None); read lazily, a bounded number ahead.
+        pictures: (key, whatever `load_image` takes, box or None); read lazily, a bounded number ahead.
         preprocess: what turns a picture into the network's input.
         batch_pixels: pixels (at scale 1) that go through the network at once.
         max_batch: most pictures that go through at once.
@@ -60,7 +62,7 @@ def describe(
     buckets: dict[tuple[int, int], list[tuple[Key, Tensor, tuple[int, int]]]] = defaultdict(list)
     runner = _BatchRunner(model, device, batch_pixels, max_batch)
 
-    def prepare(picture: tuple[Key, str | Path | np.ndarray, Box | None]) -> tuple[Tensor, tuple[int, int]]:
+    def prepare(picture: tuple[Key, Source, Box | None]) -> tuple[Tensor, tuple[int, int]]:
         _, source, box = picture
         # the exact crop needs the whole picture; else the decoder may shrink on the way
         array = load_image(source, max_side=None if box is not None else preprocess.max_side)

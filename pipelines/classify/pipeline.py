@@ -31,6 +31,7 @@ from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
 from visionzoo.io.ahead import ahead
 from visionzoo.io.bar_sheet import Bar, Card, check_size, save_bar_sheet
+from visionzoo.io.extensions import SHEETS_WRITTEN
 from visionzoo.io.files import atomic_path, check_output, record, write_json, write_text
 from visionzoo.io.image import list_images, load_image
 from visionzoo.labels import class_names
@@ -51,8 +52,7 @@ MAX_IMAGE_SIZE = 4096
 """Largest side in pixels of the network's input; more is a mistake rather than a wish."""
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
-SHEETS = (".html", ".htm", ".jpg", ".jpeg", ".png", ".webp")
-ENDINGS = (*SHEETS, ".json", ".csv", ".npz")
+ENDINGS = (*SHEETS_WRITTEN, ".json", ".csv", ".npz")
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ class ClassifyPipeline:
         self.check_inputs(top, batch_size)
         out, store = _check_outputs(path_out, features, overwrite)
         files = list_images(path_in)
-        if out is not None and out.suffix.lower() in SHEETS:
+        if out is not None and out.suffix.lower() in SHEETS_WRITTEN:
             check_size(out, len(files), min(top, len(self.classes)))
         results: list[ClassificationResult] = []
         vectors: list[np.ndarray] = []
@@ -530,7 +530,7 @@ def _check_outputs(
 def write_results(path: Path, results: Sequence[ClassificationResult], options: dict[str, Any]) -> None:
     """The sheet or table at `path`, and the results with everything that made them as JSON beside it."""
     ending, readable = path.suffix.lower(), [result for result in results if result.error is None]
-    if ending in SHEETS:
+    if ending in SHEETS_WRITTEN:
         count = "1 picture" if len(readable) == 1 else f"{len(readable)} pictures"
         subtitle = f"{count} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         save_bar_sheet(

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import IMAGES_WRITTEN
 from visionzoo.io.files import atomic_path, check_output, record, write_json
 from visionzoo.io.image import load_image
+from visionzoo.io.pixels import to_float
 
 from ...models.dehazexl import attribution_map, attribution_picture
 from .pipeline import DehazePipeline
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".npz")
+ENDINGS = (*IMAGES_WRITTEN, ".npz")
 
 
 def attribute_file(
@@ -52,8 +53,8 @@ def attribute_file(
         )
     found = attribution_map(
         pipe.network.to(pipe.device).float(),
-        _tensor(hazy),
-        None if baseline is None else _tensor(baseline),
+        to_float(hazy).contiguous(),
+        None if baseline is None else to_float(baseline).contiguous(),
         window,
         steps=steps,
         derivative=derivative,
@@ -84,7 +85,3 @@ def share_inside(saliency: np.ndarray, window: tuple[int, int, int, int]) -> flo
     top, left, height, width = window
     total = float(saliency.sum())
     return round(float(saliency[top : top + height, left : left + width].sum()) / total, 6) if total else 0.0
-
-
-def _tensor(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / 255

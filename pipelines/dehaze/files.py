@@ -12,29 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import IMAGES, RASTERS_WRITTEN, VIDEOS, VIDEOS_WRITTEN, extension, is_video
 from visionzoo.io.files import check_output, record, write_json
-from visionzoo.io.image import EXTENSIONS, list_images
+from visionzoo.io.image import list_images
+from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.video import VideoWriter, probe, read_frames
 
 from ...models.dehazexl.rasters import check_limits
 from ...models.dehazexl.streaming import StreamOptions
-from .pipeline import DehazedFile, DehazePipeline, check_target, tile_bar, to_uint8
-
-VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
-WRITTEN = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr", ".npy")
-"""Endings of pictures that can be written."""
-VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""And of videos."""
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
+from .pipeline import DehazedFile, DehazePipeline, check_target, tile_bar
 
 
 def find_inputs(sources: str | Path | Sequence[str | Path], path_out: Path | None = None) -> list[tuple[Path, Path]]:
@@ -90,7 +81,7 @@ def _matches(pattern: str) -> tuple[Path, list[Path]]:
     return Path(*parts[:fixed]), [
         hit
         for hit in hits
-        if hit.suffix.lower() in EXTENSIONS | VIDEOS | {*WRITTEN} and hit.is_dir() == (hit.suffix.lower() == ".zarr")
+        if extension(hit) in IMAGES | VIDEOS | {*RASTERS_WRITTEN} and hit.is_dir() == (hit.suffix.lower() == ".zarr")
     ]
 
 
@@ -197,7 +188,7 @@ class FileJob:
         smoother = Smoother(self.smooth)
         with VideoWriter(target, fps=info.fps, audio_from=source, overwrite=self.overwrite) as writer:
             for frame in read_frames(source):
-                image = torch.from_numpy(frame.pixels.transpose(2, 0, 1).copy()).float() / 255
+                image = to_float(frame.pixels).contiguous()
                 clear = self.pipe.restore_tensor(image, self.stream)
                 writer.write(to_uint8(smoother(image, clear)))
                 show("decode", writer.frames, max(info.frames, writer.frames))
@@ -254,7 +245,7 @@ def plan(
     """
     chosen, inputs = ending_of(format), find_inputs(path_in, path_out)
     ending = path_out.suffix.lower()
-    named_file = ending in (*WRITTEN, *VIDEOS_WRITTEN) and not (path_out.is_dir() and ending != ".zarr")
+    named_file = ending in (*RASTERS_WRITTEN, *VIDEOS_WRITTEN) and not (path_out.is_dir() and ending != ".zarr")
     if len(inputs) == 1 and named_file:
         source = inputs[0][0]
         if is_video(source) != is_video(path_out):
@@ -263,11 +254,11 @@ def plan(
             )
         targets = {path_out: source}
     else:
-        if named_file or (ending in EXTENSIONS | VIDEOS and len(inputs) > 1 and not path_out.is_dir()):
+        if named_file or (ending in IMAGES | VIDEOS and len(inputs) > 1 and not path_out.is_dir()):
             raise InputError(f"{path_out}: several inputs need a folder as the output; leave the ending away")
         if ending and len(inputs) == 1 and inputs[0][1] == Path(inputs[0][0].name) and not path_out.is_dir():
             raise InputError(
-                f"{path_out}: unknown ending {ending}; pictures are written as {', '.join(WRITTEN)}, videos as "
+                f"{path_out}: unknown ending {ending}; pictures are written as {', '.join(RASTERS_WRITTEN)}, videos as "
                 f"{', '.join(VIDEOS_WRITTEN)}; if it is to be a folder, make it first"
             )
         targets = {}
@@ -276,7 +267,7 @@ def plan(
             if is_video(source):
                 suffix = own if own.lower() in VIDEOS_WRITTEN else ".mp4"
             else:
-                suffix = chosen or (own if own.lower() in WRITTEN else ".png")
+                suffix = chosen or (own if own.lower() in RASTERS_WRITTEN else ".png")
             target = (path_out / place).with_suffix(suffix)
             if target in targets:
                 raise InputError(
@@ -294,8 +285,8 @@ def ending_of(format: str | None) -> str | None:
     if format is None:
         return None
     ending = f".{format.lower().removeprefix('.')}"
-    if ending not in WRITTEN:
-        raise InputError(f"pictures are written as {', '.join(WRITTEN)}; got {format}")
+    if ending not in RASTERS_WRITTEN:
+        raise InputError(f"pictures are written as {', '.join(RASTERS_WRITTEN)}; got {format}")
     return ending
 
 

@@ -29,6 +29,7 @@ from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import load_image
+from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.raster import RasterWriter, open_raster
 from visionzoo.registry import create_model, list_models, model_entry, weight_source
 from visionzoo.stored import read_stored
@@ -228,7 +229,7 @@ class DehazePipeline:
         progress: Callable[[str, int, int], None] | None = None,
     ) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W, 3) uint8 without haze."""
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
+        image = to_float(pixels).contiguous()
         clear = self.restore_tensor(image, options, progress)
         if not clear.isfinite().all():
             raise InputError(f"the network gives no finite numbers in {self.dtype}; try dtype='float32'")
@@ -414,11 +415,6 @@ def check_target(path: Path, overwrite: bool) -> None:
         check_output(path, overwrite=overwrite)
     elif not overwrite:
         raise InputError(f"{path}: exists already; choose another name or add --overwrite")
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 @contextlib.contextmanager

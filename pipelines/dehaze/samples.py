@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from visionzoo.io.files import atomic_path, bundled, check_output, make_folder
 from visionzoo.io.image import load_image
+from visionzoo.io.pixels import floats_to_bytes
 
 from ...models.dehazexl.haze import Haze
 from ...models.dehazexl.scenes import aerial_scene
@@ -41,7 +41,7 @@ def write_samples(folder: str | Path, overwrite: bool = False) -> list[Path]:
     with atomic_path(temple) as temporary:
         shutil.copyfile(bundled("photos", "temple_1.jpg"), temporary)
     for path, pixels in clear.items():
-        hazy = np.round(_HAZE(pixels) * 255).astype(np.uint8)
+        hazy = floats_to_bytes(_HAZE(pixels))
         for target, image in ((path, hazy), (path.with_stem(f"{path.stem}_clear"), pixels)):
             with atomic_path(target) as temporary:
                 Image.fromarray(image).save(temporary, "JPEG", quality=95)

@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from visionzoo.errors import InputError
 from visionzoo.faces import paste_face
+from visionzoo.io.extensions import IMAGES, VIDEOS_WRITTEN
 from visionzoo.io.files import check_output, record, write_json
-from visionzoo.io.image import EXTENSIONS, list_images
+from visionzoo.io.image import list_images
 from visionzoo.io.video import VideoWriter, probe, read_frames
 from visionzoo.watermark import add_label, add_watermark
 
 from .motion import Motion
 from .pipeline import Crop, DrivingCrop, Mode, Pixels, Portrait, Progress, ReenactPipeline
 
-VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 View = Literal["face", "whole", "side-by-side"]
 """What a video shows: the animated crop, the source picture with the crop pasted back, or source, driver and result in a row."""
 
@@ -255,7 +255,7 @@ def plan(path_in: Any, path_out: Path) -> list[tuple[Path, Path]]:
         if ending not in VIDEOS_WRITTEN:
             raise InputError(f"{path_out}: videos are written as {', '.join(VIDEOS_WRITTEN)}")
         return [(paths[0], path_out)]
-    if ending in VIDEOS_WRITTEN or ending in EXTENSIONS or path_out.is_file():
+    if ending in VIDEOS_WRITTEN or ending in IMAGES or path_out.is_file():
         raise InputError(f"{path_out}: several sources need a folder as the output; leave the ending away")
     targets: dict[Path, Path] = {}
     for path in paths:

@@ -40,6 +40,7 @@ from visionzoo.faces import (
 )
 from visionzoo.io.files import write_json
 from visionzoo.io.image import load_image
+from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.video import probe, read_frames
 from visionzoo.registry import create_model, list_models, model_entry, weight_source
 from visionzoo.stored import read_stored
@@ -291,8 +292,7 @@ class ReenactPipeline:
 
     def tensor(self, crops: list[Pixels]) -> Tensor:
         """Crops (S, S, 3) uint8 as the network takes them: (B, 3, S, S) in [0, 1], on its device."""
-        pixels = torch.from_numpy(np.stack(crops)).to(self.device)
-        return pixels.permute(0, 3, 1, 2).float() / 255
+        return to_float(np.stack(crops), device=self.device)
 
     # Motion
 
@@ -426,7 +426,7 @@ class ReenactPipeline:
                 made = self.model.animate(portrait.cache, here, noise=noise, rng=rng)
             if not made.isfinite().all():
                 raise InputError(f"the network gives no finite numbers in {self.dtype}; try dtype='float32'")
-            yield from (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            yield from to_uint8(made)
 
     def __call__(
         self,

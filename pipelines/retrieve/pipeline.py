@@ -27,6 +27,7 @@ from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
+from visionzoo.io.extensions import SHEETS_WRITTEN
 from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import list_images
 from visionzoo.registry import create_model, model_entry
@@ -43,8 +44,7 @@ MAX_SIDE = {"superglobal_lite0": 448}
 CLASSIFIER_MAX_SIDE = 320  # where shvit_xs finds most
 DEFAULT_MAX_SIDE = 1024  # as the photos of the benchmarks that the published numbers are for
 
-Picture = str | Path | np.ndarray | Image.Image
-SHEETS = (".html", ".htm", ".jpg", ".jpeg", ".png", ".webp")
+Picture = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class RetrievePipeline:
         """Unit vectors of pictures: (N, D) float32, in order.
 
         Args:
-            pictures: paths, PIL images or (H, W, 3) uint8 arrays.
+            pictures: paths, PIL images, (H, W, 3) uint8 arrays, whatever `visionzoo.io.image.load_image` takes.
             boxes: per picture (x0, y0, x1, y1) in pixels, or None for all of it.
 
         Raises:
@@ -253,10 +253,7 @@ class RetrievePipeline:
         return vectors
 
     def _describe(self, pictures: Any) -> Iterator[Described[Any]]:
-        arrays = (
-            (key, np.asarray(p.convert("RGB")) if isinstance(p, Image.Image) else p, box) for key, p, box in pictures
-        )
-        return describe(self.model, arrays, self.preprocess)
+        return describe(self.model, pictures, self.preprocess)
 
     # Indexing
 
@@ -534,8 +531,8 @@ def _discard(path: Path) -> None:
 
 def _check_sheet(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
-    if path.suffix.lower() not in (*SHEETS, ".json"):
-        raise InputError(f"{path}: results are written as {', '.join(SHEETS)} or .json; give -o such a name")
+    if path.suffix.lower() not in (*SHEETS_WRITTEN, ".json"):
+        raise InputError(f"{path}: results are written as {', '.join(SHEETS_WRITTEN)} or .json; give -o such a name")
     check_output(path.with_suffix(".json"), overwrite=overwrite)
     return check_output(path, overwrite=overwrite)
 
