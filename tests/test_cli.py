@@ -80,7 +80,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["retrieve", "index", ".", "-o", "x.index", "--device", "cuda:77"], "not available"),
         (["retrieve", "index", "."], "output"),
         (["retrieve", "index", ".", "-o", "x.index", "--model", "superglobal_r50"], "download CVPR2022_CVNet_R50.pyth"),
-        (["retrieve", "index", ".", "-o", "x.index", "--checkpoint", "no.pth"], "no such checkpoint"),
+        (["retrieve", "index", ".", "-o", "x.index", "--checkpoint", "no.pth"], "no such file, expected a checkpoint"),
         (["retrieve", "index", ".", "-o", "x.index", "--qdrant-url", "http://x"], "--store qdrant"),
         (["weights", "fetch", "superglobal_r50"], "by hand|put the file"),
         (["weights", "fetch", "nonsense"], "no checkpoint"),

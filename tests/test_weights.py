@@ -7,7 +7,10 @@ import hashlib
 import http.server
 import pickle
 import socket
+import sys
 import threading
+import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +23,7 @@ from torch import nn
 from visionzoo import create_model, load_checkpoint, registry, weights
 from visionzoo.cards import WeightSource
 from visionzoo.errors import VisionZooError
-from visionzoo.models.superglobal import from_timm
+from visionzoo.models.superglobal import SuperGlobal, from_timm
 from visionzoo.models.superglobal.checkpoint import to_official
 
 
@@ -170,8 +173,9 @@ def test_training_files_need_the_opt_in(tmp_path: Path) -> None:
         (b"<!doctype html><html>", "web page"),
         (b"PK\x03\x04 and then nothing", "truncated"),
         (b"just some bytes that are no checkpoint", "not a checkpoint"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01 a photo", "not a checkpoint"),
     ],
-    ids=["empty", "lfs", "html", "truncated zip", "garbage"],
+    ids=["empty", "lfs", "html", "truncated zip", "garbage", "jpeg"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
@@ -184,8 +188,19 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, says: str
         weights.read_checkpoint(path)
 
 
+def test_archives_that_are_no_checkpoints(tmp_path: Path) -> None:
+    """A TorchScript archive is a zip file like a checkpoint: say what it is, and how to get at its weights."""
+    torch.jit.script(nn.Linear(2, 3)).save(tmp_path / "net.pt")
+    with pytest.raises(VisionZooError, match=r"net\.pt: is a TorchScript archive.*torch\.jit\.load.*state_dict"):
+        weights.read_checkpoint(tmp_path / "net.pt")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    with pytest.raises(VisionZooError, match=r"is a zip file, not a checkpoint"):
+        weights.read_checkpoint(tmp_path / "photos.zip", unsafe=True)
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(VisionZooError, match="no such checkpoint"):
+    with pytest.raises(VisionZooError, match=r"no\.pth: no such file, expected a checkpoint"):
         weights.read_checkpoint(tmp_path / "no.pth")
     with pytest.raises(VisionZooError, match="is a folder"):
         weights.read_checkpoint(tmp_path)
@@ -274,6 +289,39 @@ def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:
     official.pop("encoder_q.s3.b2.f.b.weight")
     with pytest.raises(VisionZooError, match="1 of 322 keys are missing|1 of 321 keys are missing"):
         load_checkpoint(model, official)
+
+
+class OwnNetwork(SuperGlobal):
+    """What a user writes in a package of their own."""
+
+
+def test_a_subclass_takes_published_weights_wherever_it_is_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own package's `checkpoint` module has nothing to do with ours, and is not imported."""
+    foreign = types.ModuleType("foreign.net")
+    monkeypatch.setitem(sys.modules, "foreign", types.ModuleType("foreign"))
+    monkeypatch.setitem(sys.modules, "foreign.net", foreign)
+    monkeypatch.setitem(sys.modules, "foreign.checkpoint", None)  # an import of it would raise
+    model = create_model("superglobal_r50", dim=16)
+    official = to_official(model.state_dict())
+    for home in ("foreign.net", "__main__"):
+        kind = type("Mine", (OwnNetwork,), {"__module__": home})
+        mine = load_checkpoint(kind(model.config), official)
+        assert torch.equal(mine.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+        assert weights.to_official(mine).keys() == official.keys()
+
+
+def test_a_foreign_network_loads_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("Net", (nn.Linear,), {"__module__": "foreign.net"})
+    monkeypatch.setitem(sys.modules, "foreign.checkpoint", None)
+    state = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
+    assert load_checkpoint(kind(2, 3), {"model": state}).state_dict()["weight"].sum() == 6
+    with pytest.raises(VisionZooError, match="no converter"):
+        weights.to_official(kind(2, 3))
+
+
+def test_one_class_has_one_converter() -> None:
+    with pytest.raises(ValueError, match="two converters"):
+        weights.register_converter("other.checkpoint", networks=["visionzoo.models.superglobal.model:SuperGlobal"])
 
 
 def test_embedded_weights_load_and_are_verified() -> None:

@@ -21,6 +21,10 @@ class InputError(VisionZooError, ValueError):
     """A file or value given by the user cannot be used."""
 
 
+class WeightsError(InputError):
+    """A checkpoint that is missing, damaged, unsafe or does not fit. The message says what to do."""
+
+
 class MissingDependencyError(VisionZooError, ImportError):
     """An optional package is not installed."""
 

@@ -16,6 +16,7 @@ from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from . import weights
 from .cards import ModelCard, WeightSource
 from .errors import InputError, unknown
 from .lazy import resolve
@@ -207,8 +208,6 @@ def create_model(
         InputError: an unknown name or field (the message lists the known ones), or a checkpoint that does not fit.
         VisionZooError: `pretrained` without network and without a cached file; the message says which file to put where.
     """
-    from . import weights
-
     entry = model_entry(name)
     if pretrained and checkpoint is not None:
         raise InputError("give either pretrained=True or checkpoint=…, not both")

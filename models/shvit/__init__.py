@@ -6,11 +6,22 @@ from typing import TYPE_CHECKING
 
 from visionzoo.lazy import attach
 from visionzoo.registry import register_model
+from visionzoo.weights.converters import register_converter
 
 from .cards import CARDS
 
 for _card in CARDS:
     register_model(_card, builder=f"{__name__}.model:build")
+register_converter(
+    f"{__name__}.checkpoint",
+    networks=[
+        f"{__name__}.model:SHViT",
+        f"{__name__}.fused:FusedSHViT",
+        f"{__name__}.detection:DetectionBackbone",
+        f"{__name__}.detectors:SHViTRetinaNet",
+        f"{__name__}.detectors:SHViTMaskRCNN",
+    ],
+)
 
 _names = {
     "SHViT": f"{__name__}.model:SHViT",

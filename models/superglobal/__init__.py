@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from visionzoo.lazy import attach
 from visionzoo.registry import register_model
+from visionzoo.weights.converters import register_converter
 
 from .cards import CARDS
 
 for _card in CARDS:
     register_model(_card, builder=f"{__name__}.model:build")
+register_converter(f"{__name__}.checkpoint", networks=[f"{__name__}.model:SuperGlobal"])
 
 _names = {
     "SuperGlobal": f"{__name__}.model:SuperGlobal",

