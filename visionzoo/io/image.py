@@ -1,8 +1,9 @@
-"""Images from files, arrays and PIL to one form: (H, W, 3) uint8 RGB, upright.
+"""One door for every image: a path, bytes, a PIL image, an array or a tensor becomes (H, W, 3) uint8 sRGB, upright.
 
-What is treated: EXIF rotation, palette, grey, CMYK (with its ICC profile), 16-bit and float grey, alpha (laid on white),
-animation (first frame).
-What is refused, with a line that names the file and the mend: missing, empty, truncated, not an image, absurdly large, NaN.
+What is taken into account: the EXIF orientation, ICC profiles, palettes, grey, CMYK, Lab, 16-bit and float values, alpha (laid
+on white), animations (their first frame). TIFF files are read by `visionzoo.io.raster` where its packages are installed (the
+extra `raster`), as Pillow reads many kinds of them wrongly; without the extra, by Pillow if it is right about their kind.
+What is refused, with a line that names the file and the fix: missing, empty, truncated, not an image, absurdly large, NaN.
 """
 
 from __future__ import annotations
@@ -13,33 +14,51 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageFile
 
-from .extensions import IMAGES, is_image
-from .pillow import ImageError, opened
+from ..errors import MissingDependencyError
+from .extensions import is_image
+from .head import read_head
+from .icc import to_srgb
+from .pillow import ImageError, check_pixels, decoding, max_pixels, opened
+from .pixels import floats_to_bytes, on_white, words_to_bytes
+from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whole
 
 if TYPE_CHECKING:
     import torch
 
-EXTENSIONS = IMAGES
+__all__ = ["ImageError", "image_size", "list_images", "load_image", "max_pixels"]
 
-
-def max_pixels() -> int:
-    """Largest number of pixels that a file may declare (a decompression bomb otherwise); `VISIONZOO_MAX_PIXELS` overrides."""
-    return int(os.environ.get("VISIONZOO_MAX_PIXELS", 250_000_000))
+ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 
 
 def load_image(
-    source: str | Path | bytes | Image.Image | np.ndarray | torch.Tensor, *, max_side: int | None = None
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor,
+    *,
+    max_side: int | None = None,
 ) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB.
+    """Read an image as (H, W, 3) uint8 sRGB.
+
+    Values of more than 8 bits are rounded to 8: 0 to 65535 by v / 257. Floats in [0, 1] are taken as they are; floats of a
+    file outside of it, and signed or 32-bit integers of a file, have no stated white: the least value becomes black and
+    the greatest white.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, an array or tensor (H, W), (H, W, 1|3|4), or for tensors
-            (1|3|4, H, W); integers are 0..255 (uint16: 0..65535), floats are in [0, 1].
+        source: a path, the bytes of a file, a PIL image (treated as its file would be), an array or tensor (H, W),
+            (H, W, 1|3|4), or for tensors (1|3|4, H, W); integers are 0 to 255 (uint16: 0 to 65535), floats in [0, 1].
         max_side: shrink (never enlarge) so that the longer side has at most this many pixels. JPEG files are then
             decoded at a fraction of their size, which is faster and lifts the limit on their size accordingly.
 
@@ -47,25 +66,39 @@ def load_image(
         ImageError: the source cannot be read as an image; the message names it.
     """
     if isinstance(source, Image.Image):
-        return _to_array(_shrink(_to_rgb(source), max_side))
-    if isinstance(source, (str, Path)):
-        return _load_file(Path(source), max_side)
-    if isinstance(source, (bytes, bytearray)):
-        return _decode(io.BytesIO(source), "the uploaded image", max_side)
-    return _to_array(_shrink(Image.fromarray(_normalise_array(source)), max_side))
+        return _from_pil(source, max_side)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        return _decode(path, read_head(path, "an image file", ImageError), str(path), max_side)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        content = bytes(source)
+        if not content:
+            raise ImageError("the uploaded image is empty (0 bytes)")
+        return _decode(content, content[:16], "the uploaded image", max_side)
+    image = _shrink(Image.fromarray(_array_to_bytes(source)), max_side)
+    return np.array(image)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone. Raises `ImageError`."""
-    with opened(path, str(path)) as image:
-        return image.size
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of the upright image, from the header alone. Raises `ImageError`."""
+    path = Path(path)
+    head = read_head(path, "an image file", ImageError)
+    if head.startswith(TIFF_STARTS):
+        try:
+            with open_raster(path) as raster:
+                return raster.width, raster.height
+        except (RasterError, MissingDependencyError):
+            pass  # Pillow may know better, and has its own words if it does not
+    with opened(path, str(path)) as image, decoding(str(path)):
+        width, height = image.size
+        return (height, width) if _orientation(image, str(path)) >= 5 else (width, height)
 
 
 def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool = True) -> list[Path]:
     """Files named by paths, folders and glob patterns, each once, sorted by name within a folder.
 
-    Hidden files and folders are passed over, as are files in folders whose ending is not a picture's; a file named
-    outright is taken whatever its ending.
+    Hidden files and folders are skipped, and so are files in folders whose extension is not an image's; a file that is
+    named itself is taken whatever its extension.
 
     Raises:
         ImageError: a source does not exist, or nothing at all was found.
@@ -87,7 +120,7 @@ def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool =
             raise ImageError(f"{source}: no such file or folder")
     if not found:
         names = ", ".join(str(source) for source in sources) or "the list of inputs"
-        raise ImageError(f"{names}: no pictures found; expected files ending in .jpg, .png, .webp, .tif, …")
+        raise ImageError(f"{names}: no pictures found; expected files such as .jpg, .png, .webp, .tif, …")
     return list(found)
 
 
@@ -99,70 +132,202 @@ def _walk(folder: Path, recursive: bool) -> Iterable[Path]:
             if not name.startswith(".") and is_image(name):
                 yield Path(base, name)
     for problem in problems:
-        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); passed over", stacklevel=2)
+        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", stacklevel=2)
 
 
-def _load_file(path: Path, max_side: int | None) -> np.ndarray:
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder, expected an image file")
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    if size == 0:
-        raise ImageError(f"{path}: the file is empty (0 bytes)")
-    return _decode(path, str(path), max_side)
+# From a file
 
 
-def _decode(source: Any, name: str, max_side: int | None) -> np.ndarray:
-    with opened(source, name) as image:
+def _decode(content: Path | bytes, head: bytes, name: str, max_side: int | None) -> np.ndarray:
+    if head.startswith(TIFF_STARTS):
+        return _decode_tiff(content, name, max_side)
+    return _decode_by_pillow(content, name, max_side)
+
+
+def _decode_by_pillow(content: Path | bytes, name: str, max_side: int | None) -> np.ndarray:
+    with opened(content if isinstance(content, Path) else io.BytesIO(content), name) as image, decoding(name):
         if max_side is not None and image.format == "JPEG":
             image.draft("RGB" if image.mode != "CMYK" else None, (max_side, max_side))
-        width, height = image.size
-        if width * height > max_pixels():
-            raise ImageError(
-                f"{name}: {width} x {height} pixels is over the limit of {max_pixels() / 1e6:.0f} million; "
-                "shrink it, or raise VISIONZOO_MAX_PIXELS if the file is trusted"
-            )
+        check_pixels(*image.size, name)
+        image.load()
+        return _finish(image, name, max_side)
+
+
+def _decode_tiff(content: Path | bytes, name: str, max_side: int | None) -> np.ndarray:
+    try:
+        whole = read_whole(content, max_side=max_side, max_pixels=max_pixels(), name=name)
+    except (RasterError, MissingDependencyError) as error:
+        try:  # some rare kinds (old-style JPEG, …) are known to Pillow alone
+            with opened(content if isinstance(content, Path) else io.BytesIO(content), name) as image:
+                right = pillow_reads_rightly(image)
+            if right:
+                return _decode_by_pillow(content, name, max_side)
+        except ImageError:
+            pass  # what the reader of TIFF says is more to the point
+        prefix = "" if str(error).startswith(name) else f"{name}: "
+        raise ImageError(f"{prefix}{error}") from error
+    with decoding(name):
+        image = _image_of(whole, name)
+        return _finish_plain(_shrink(image, max_side), whole.icc, name)
+
+
+def pillow_reads_rightly(image: Image.Image) -> bool:
+    """Whether Pillow gives the values of this TIFF as they are meant.
+
+    It is wrong, without an error, about 16-bit values in planes (the low byte), inverted 16-bit grey (a negative), 9 to 15
+    bits (dark), and more; so only what is known to be right counts.
+    """
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None or 262 not in tags:
+        return False
+    bits, samples, kind = max(tags.get(258, (1,))), int(tags.get(277, 1)), int(tags[262])
+    if set(tags.get(339, (1,))) != {1}:
+        return bits == 32 and samples == 1 and kind == 1
+    if bits == 16:
+        return kind == 1 if samples == 1 else kind == 2 and tags.get(284, 1) == 1
+    return bits in (1, 2, 4, 8) and kind in (0, 1, 2, 3, 5, 6, 8)
+
+
+def _image_of(whole: WholeImage, name: str) -> Image.Image:
+    """Mode L, LA, RGB or RGBA: eight bits, straight alpha, missing pixels transparent."""
+    missing = whole.missing if whole.missing is not None and whole.missing.any() else None
+    colours = _to_bytes(whole.pixels[..., : whole.colours], whole.white, missing, name)
+    alpha = None
+    if whole.alpha is not None:
+        values = whole.pixels[..., whole.alpha]
+        if values.dtype.kind == "u":
+            alpha = floats_to_bytes(values / np.float32(whole.white or np.iinfo(values.dtype).max))
+        else:
+            alpha = floats_to_bytes(np.nan_to_num(values))
+    if missing is not None:
+        alpha = np.where(missing, np.uint8(0), np.uint8(255) if alpha is None else alpha)
+    if alpha is None:
+        return Image.fromarray(colours[..., 0] if whole.colours == 1 else colours)
+    if whole.premultiplied:
+        straight = np.minimum(colours.astype(np.float32) * 255 / np.maximum(alpha, 1)[..., None], 255)
+        colours = np.round(straight).astype(np.uint8)
+    return Image.fromarray(np.concatenate([colours, alpha[..., None]], axis=2))  # of two bands LA, of four RGBA
+
+
+def _to_bytes(values: np.ndarray, white: float | None, missing: np.ndarray | None, name: str) -> np.ndarray:
+    """Values of a file, (H, W, C) of any type -> uint8: by `white` if it is known; floats in [0, 1] as they are; others stretched."""
+    if values.dtype == np.uint8 and white in (None, 255):
+        return values
+    if values.dtype.itemsize == 2 and white == 65535:
+        return words_to_bytes(values)
+    if white is not None and values.dtype.itemsize <= 2:
+        return floats_to_bytes(values / np.float32(white))
+    there = values if missing is None else values[~missing]
+    if values.dtype.kind == "f" and not np.isfinite(there).all():
+        raise ImageError(f"{name}: the image has values that are NaN or infinite; replace them first")
+    low, high = (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    scaled = (values.astype(np.float64) - low) / max(high - low, 1e-300)
+    return floats_to_bytes(np.nan_to_num(scaled, nan=0.0))
+
+
+# From a PIL image
+
+
+def _from_pil(image: Image.Image, max_side: int | None) -> np.ndarray:
+    name = str(getattr(image, "filename", "") or "the given PIL image")
+    content = _undecoded(image, max_side, name)
+    if content is not None:
+        return _decode(content, content[:16], name, max_side)
+    if hasattr(image, "tag_v2") and not pillow_reads_rightly(image):
+        raise ImageError(f"{name}: Pillow decodes this kind of TIFF wrongly; give its path instead of the PIL image")
+    with decoding(name):
+        image.load()
+        return _finish(image, name, max_side)
+
+
+def _undecoded(image: Image.Image, max_side: int | None, name: str) -> bytes | None:
+    """The content of a file that is open but not decoded yet, where its path would be read otherwise than Pillow does: TIFF, and
+    JPEG if it is to be shrunk. None for all others."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell() != 0:
+        return None
+    if image.format != "TIFF" and (image.format != "JPEG" or max_side is None or image.decoderconfig):
+        return None
+    with decoding(name):
+        file = image.fp
+        assert file is not None  # of an open file that is not decoded
+        place = file.tell()
         try:
-            image.load()
-            return _to_array(_shrink(_to_rgb(image), max_side))
-        except ImageError as error:
-            raise ImageError(f"{name}: {error}") from error
-        except MemoryError:
-            raise ImageError(f"{name}: {width} x {height} pixels do not fit into memory; shrink it first") from None
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
-            raise ImageError(f"{name}: damaged or truncated image ({error})") from error
+            file.seek(0)
+            return file.read()
+        finally:
+            file.seek(place)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        return image
-    if image.mode == "CMYK":
-        return _cmyk_to_rgb(image)
-    if image.mode.startswith(("I", "F")):  # 16-bit, 32-bit or float grey
-        return Image.fromarray(_normalise_array(np.asarray(image), float_is_unit=False))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, rgba).convert("RGB")
-    return image.convert("RGB")
+# Finish
 
 
-def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+def _finish(image: Image.Image, name: str, max_side: int | None) -> np.ndarray:
+    """A decoded PIL image of any mode -> (H, W, 3) uint8 sRGB, upright."""
+    turn = _TURNS.get(_orientation(image, name))
     profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            warnings.warn("an ICC profile is damaged; colours are converted without it", stacklevel=2)
-    return image.convert("RGB")
+    pixels = _finish_plain(_shrink(_plain(image, name), max_side), profile, name)
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+
+
+def _finish_plain(image: Image.Image, profile: bytes | None, name: str) -> np.ndarray:
+    """Mode L, LA, RGB, RGBA or CMYK -> (H, W, 3) uint8 sRGB, on white."""
+    if image.mode not in ("LA", "RGBA"):
+        return np.array(to_srgb(image, profile, name).convert("RGB"))
+    colours = to_srgb(image.convert(image.mode[:-1]), profile, name).convert("RGB")
+    return on_white(np.dstack([np.asarray(colours), np.asarray(image.getchannel("A"))]))
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """An image of any mode as L, LA, RGB, RGBA or CMYK of 8 bits."""
+    transparent = "transparency" in image.info
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _plain_grey(image, name)
+    if image.mode in ("L", "RGB", "CMYK", "LA", "RGBA") and not transparent:
+        return image
+    if image.mode == "LAB":
+        return cast(Image.Image, _from_lab(image))
+    if image.mode in ("1", "L", "LA", "La"):
+        return image.convert("LA" if transparent or image.mode in ("LA", "La") else "L")
+    return image.convert("RGBA" if transparent or image.mode in ("RGBA", "RGBa", "PA") else "RGB")
+
+
+def _plain_grey(image: Image.Image, name: str) -> Image.Image:
+    """16-bit, 32-bit or float grey as L, or LA where one value of a 16-bit PNG stands for transparent."""
+    values = np.asarray(image)
+    words = image.mode.startswith("I;16")
+    if image.mode == "I" and image.format != "TIFF":  # what other formats put there has 16 bits
+        words = bool(values.min() >= 0 and values.max() <= 65535)
+    grey = words_to_bytes(values) if words else _to_bytes(values[..., None], None, None, name)[..., 0]
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return Image.fromarray(grey)
+    return Image.fromarray(np.dstack([grey, np.where(values == clear, 0, 255).astype(np.uint8)]))
+
+
+def _from_lab(image: Image.Image) -> Image.Image | None:
+    from PIL import ImageCms
+
+    return ImageCms.profileToProfile(
+        image,
+        ImageCms.createProfile("LAB"),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+    )
+
+
+def _orientation(image: Image.Image, name: str) -> int:
+    """1 to 8, as EXIF counts; 1 if it is not stated."""
+    try:
+        value = Image.Image.getexif(image).get(ORIENTATION, 1)  # of the base class: a PNG's own decodes all of it
+    except Exception as error:  # damaged in any way, and no reason to refuse the image
+        warnings.warn(f"{name}: its EXIF data are damaged ({error}); it is taken as upright", stacklevel=2)
+        return 1
+    if isinstance(value, bytes):  # some programs store a byte in place of a number
+        value = value[0] if value else 1
+    return value if value in range(1, 9) else 1
 
 
 def _shrink(image: Image.Image, max_side: int | None) -> Image.Image:
@@ -173,11 +338,10 @@ def _shrink(image: Image.Image, max_side: int | None) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
-    return np.array(image.convert("RGB"))
+# From an array
 
 
-def _normalise_array(values: Any, *, float_is_unit: bool = True) -> np.ndarray:
+def _array_to_bytes(values: Any) -> np.ndarray:
     """Any array or tensor to (H, W, 3) uint8."""
     if hasattr(values, "detach"):  # a tensor: channels first
         values = values.detach().cpu()
@@ -188,23 +352,24 @@ def _normalise_array(values: Any, *, float_is_unit: bool = True) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or array.size == 0:
-        raise ImageError(f"an array of shape {array.shape} is no image; expected (H, W), (H, W, 3) or (H, W, 4)")
+        raise ImageError(f"an array of shape {array.shape} is not an image; expected (H, W), (H, W, 3) or (H, W, 4)")
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
-    elif np.issubdtype(array.dtype, np.floating):
+    elif array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ImageError("the image has values that are NaN or infinite; replace them first")
-        if not float_is_unit and (array.min() < 0 or array.max() > 1):  # a float file has no stated range: use its own
-            array = (array - array.min()) / max(float(array.max() - array.min()), 1e-12)
         if array.min() < -1e-3 or array.max() > 1 + 1e-3:
-            raise ImageError(f"float images are in [0, 1], this one is in [{array.min():.3g}, {array.max():.3g}]")
-        array = np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
+            raise ImageError(f"float images must be in [0, 1], this one is in [{array.min():.3g}, {array.max():.3g}]")
+        array = floats_to_bytes(array)
     elif array.dtype != np.uint8:
+        if array.dtype.kind not in "iu":
+            raise ImageError(f"an array of {array.dtype} is not an image; expected integers or floats")
         if array.min() < 0 or array.max() > 65535:
-            raise ImageError(f"integer images are in 0..255 or 0..65535, this one is in {array.min()}..{array.max()}")
-        deep = array.dtype == np.uint16 or array.max() > 255
-        array = (array // 257 if deep else array).astype(np.uint8)
+            raise ImageError(
+                f"integer images must be in 0..255 or 0..65535, this one is in {array.min()}..{array.max()}"
+            )
+        words = (array.dtype.kind == "u" and array.dtype.itemsize == 2) or array.max() > 255
+        array = words_to_bytes(array) if words else array.astype(np.uint8)
     if array.shape[-1] == 4:
-        alpha = array[..., 3:].astype(np.uint16)
-        array = ((array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        array = on_white(array)
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else np.ascontiguousarray(array)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -16,7 +20,21 @@ class ImageError(InputError):
     """An image that cannot be used. The message names the file and the fix."""
 
 
-def opened(source: Any, name: str) -> Image.Image:
+def max_pixels() -> int:
+    """Largest number of pixels that a file may declare (a decompression bomb otherwise); `VISIONZOO_MAX_PIXELS` overrides."""
+    return int(os.environ.get("VISIONZOO_MAX_PIXELS", 250_000_000))
+
+
+def check_pixels(width: int, height: int, name: str) -> None:
+    """Raise `ImageError` if an image of this size is over the limit."""
+    if width * height > max_pixels():
+        raise ImageError(
+            f"{name}: {width} x {height} pixels is over the limit of {max_pixels() / 1e6:.0f} million; "
+            "shrink it, or raise VISIONZOO_MAX_PIXELS if the file is trusted"
+        )
+
+
+def opened(source: Path | BinaryIO, name: str) -> Image.Image:
     """An image of any size, of which only the header has been read.
 
     Args:
@@ -26,20 +44,83 @@ def opened(source: Any, name: str) -> Image.Image:
     Raises:
         ImageError: not an image, missing, or damaged.
     """
+    with decoding(name):
+        try:
+            with _pillow_limit:  # our own limit is checked by the caller, with our own words
+                limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                try:
+                    return Image.open(source)
+                finally:
+                    Image.MAX_IMAGE_PIXELS = limit
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: {_refusal(source)}") from None
+
+
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder raises inside becomes an `ImageError` about the file `name`.
+
+    Every exception counts: Pillow's plug-ins raise SyntaxError, KeyError, struct.error, zlib.error, NotImplementedError and
+    more about files that are damaged or of a rare kind, and one such file must not end a run over a folder.
+    """
     try:
-        with _pillow_limit:  # our own limit is checked by the caller, with our own words
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return Image.open(source)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that can be read (wrong type, or damaged at its start)") from None
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: its pixels do not fit into memory; shrink it first") from error
+    except NotImplementedError as error:
+        raise ImageError(
+            f"{name}: an image of a kind that Pillow cannot decode ({_said(error)}); save it as PNG"
+        ) from error
     except OSError as error:
         if error.errno is None:  # Pillow's own, about the file's content
-            raise ImageError(f"{name}: damaged or truncated image ({error})") from error
+            raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
-    except (SyntaxError, ValueError, MemoryError, OverflowError) as error:
-        raise ImageError(f"{name}: damaged image ({error})") from error
+    except Exception as error:
+        raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
+
+
+def _said(error: Exception) -> str:
+    """What an exception says, on one line; its class where it says nothing, or a key only."""
+    text = " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+_BRANDS = {
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"heim": "HEIC",
+    b"hevc": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+    b"avif": "AVIF",
+    b"crx ": "a raw photo",
+}
+"""Major brands of ISO media files that hold images. Any other is a video."""
+
+
+def _refusal(source: Path | BinaryIO) -> str:
+    """Why Pillow does not know the format of a file."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(512)
+    else:
+        source.seek(0)
+        head = source.read(512)
+    kind = None
+    if head[4:8] == b"ftyp":
+        kind = _BRANDS.get(head[8:12], "a video")
+    elif head.startswith(b"\x1aE\xdf\xa3") or (head.startswith(b"RIFF") and head[8:11] == b"AVI"):
+        kind = "a video"
+    elif head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        kind = "JPEG XL"
+    elif head.startswith(b"%PDF"):
+        kind = "a PDF document"
+    elif b"<svg" in head:
+        kind = "an SVG drawing"
+    if kind is not None:
+        return f"is {kind}, which is not read as an image here; convert it to JPEG or PNG"
+    return "not an image that can be read (wrong type, or damaged at its start)"

@@ -82,8 +82,9 @@ def _decode(path: Path, image: Image.Image) -> Raster:
         raise RasterError(f"{path}: {error}") from error
     except MemoryError:
         raise RasterError(f"{path}: {image.width} x {image.height} pixels do not fit into memory") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
-        raise RasterError(f"{path}: damaged or truncated image ({one_line(error)}); copy it again") from error
+    except Exception as error:  # every decoder has errors of its own
+        why = one_line(error) or type(error).__name__
+        raise RasterError(f"{path}: damaged or truncated image ({why}); copy it again") from error
     layout = Layout(
         height,
         width,

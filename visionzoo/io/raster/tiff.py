@@ -232,6 +232,8 @@ class _Header:
     def _colours(self, icc: bytes | None) -> tuple[colours.Convert | None, int, str]:
         """What to do with the stored values, the number of bands afterwards, and whether they are "rgb" or "grey"."""
         page, kind = self.page, int(self.page.photometric)
+        if page.tags.get(262) is None:  # required, and missing in some files all the same
+            kind = 2 if self.samples in (3, 4) else 1
         if kind in (0, 1, 4):  # 0 is white; 0 is black; a mask
             return colours.grey(self.bits, self.dtype, inverted=kind == 0), self.samples, "grey"
         if kind == 2 or (kind == 6 and int(page.compression) in _JPEG and self.samples == 3):

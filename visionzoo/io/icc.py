@@ -1,0 +1,66 @@
+"""Colours by an embedded ICC profile (Adobe RGB, Display P3, ProPhoto, grey, CMYK, …) to sRGB, which every network expects.
+
+Conversion is relative colorimetric, as between displays, with lcms's defaults. A transform is built once per profile.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_SPACES = {"RGB": b"RGB ", "CMYK": b"CMYK", "L": b"GRAY"}
+"""Colour space that a profile must have (bytes 16 to 20 of its header), by the mode of the image."""
+_SAME = 2
+"""Profiles whose colours differ from sRGB by at most this many of 255 levels are sRGB: its many editions do."""
+
+
+def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
+    """An image of mode L, RGB or CMYK with its colours in sRGB: of mode RGB, or L where grey stays as it is.
+
+    Without a profile grey and RGB are sRGB already, and CMYK is converted by formula. So it is with a profile of another
+    colour space than the image's (an RGB profile on a grey image), and, after a warning, with a damaged one.
+
+    Args:
+        name: what the warning calls the image.
+    """
+    if profile and profile[36:40] != b"acsp":
+        _warn(name, "no header")
+    elif profile and profile[16:20] == _SPACES[image.mode]:
+        try:
+            transform = srgb_transform(profile, image.mode)
+            if transform is not None:
+                return transform.apply(image)
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            _warn(name, str(error))
+    return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+def _warn(name: str, why: str) -> None:
+    warnings.warn(f"{name}: its ICC profile is damaged ({why}); its colours are used without it", stacklevel=3)
+
+
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+@functools.lru_cache(maxsize=64)
+def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile to sRGB for images of mode L, RGB or CMYK; None where that changes nothing.
+
+    Raises:
+        PyCMSError, OSError: the profile is damaged, or of another colour space.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    transform = ImageCms.buildTransform(
+        source, _SRGB, mode, "RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    if mode == "CMYK":
+        return transform
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3)
+    probe = Image.fromarray(colours if mode == "RGB" else colours[..., 0])
+    change = np.asarray(transform.apply(probe), np.int16) - np.asarray(probe.convert("RGB"), np.int16)
+    return None if np.abs(change).max() <= _SAME else transform
