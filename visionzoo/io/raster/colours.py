@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+from ..icc import srgb_transform
 
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -48,8 +49,7 @@ def cmyk(icc: bytes | None) -> Convert:
 
 def _to_srgb(icc: bytes) -> ImageCms.ImageCmsTransform | None:
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "CMYK", "RGB")
+        return srgb_transform(icc, "CMYK")
     except (ImageCms.PyCMSError, OSError):
         warnings.warn("an ICC profile is damaged; colours are converted without it", stacklevel=2)
         return None
