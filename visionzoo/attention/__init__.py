@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..lazy import attach as _attach
 
 _names = {
-    "Segment": "visionzoo.attention.segments:Segment",
+    "Segment": "visionzoo.attention.call:Segment",
     "VisionZooAttnProcessor": "visionzoo.attention.diffusion:VisionZooAttnProcessor",
     "attention": "visionzoo.attention.functional:attention",
     "attention_backend": "visionzoo.attention.select:attention_backend",
@@ -25,11 +25,11 @@ __getattr__, __dir__ = _attach(__name__, _names)
 __all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from .call import Segment as Segment
     from .diffusion import VisionZooAttnProcessor as VisionZooAttnProcessor
     from .functional import attention as attention
     from .functional import attention_with_lse as attention_with_lse
     from .functional import merge_attention as merge_attention
-    from .segments import Segment as Segment
     from .segments import segment_attention as segment_attention
     from .select import attention_backend as attention_backend
 

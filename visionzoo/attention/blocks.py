@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..devices import autocast_dtype
-from .call import AttentionCall, accumulate_dtype, expand_mask
+from .call import AttentionCall, accumulate_dtype, expand_mask, left_out
 
 __all__ = ["MULTIPLIES_BFLOAT16", "Gradients", "backward", "forward", "merge_into"]
 
@@ -22,7 +22,7 @@ _SCORES = {"cpu": 1 << 21, "cuda": 1 << 25}  # entries of a block of scores: 8 M
 MULTIPLIES_BFLOAT16: bool = any(
     getattr(torch.cpu, check, bool)() for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 )
-_NO_KEY = -1e37  # a log-sum-exp below this is that of the lowest numbers, which stand for -inf
+_NO_KEY = -1e37  # a log-sum-exp below this is that of keys that `_masked` has left out
 # torch multiplies half-precision matrices on CUDA with a float32 result since 2.8
 _WIDE_PRODUCTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 
@@ -184,13 +184,11 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, dtype: torc
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Applies a mask in place: the lowest finite number, not -inf, where it leaves a key out."""
+    """Applies a mask in place: the lowest finite number where it leaves a key out, as -inf would give NaN in softmax."""
     if mask is None:
         return scores
-    lowest = torch.finfo(scores.dtype).min
-    if mask.dtype == torch.bool:
-        return scores.masked_fill_(~mask, lowest)
-    return scores.add_(mask).clamp_(min=lowest)
+    scores = scores if mask.dtype == torch.bool else scores.add_(mask)
+    return scores.masked_fill_(left_out(mask), torch.finfo(scores.dtype).min)
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Tensor:

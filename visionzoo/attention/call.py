@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,25 @@ from torch import Tensor
 from ..devices import autocast_dtype
 from ..errors import InputError
 
-__all__ = ["AttentionCall", "accumulate_dtype", "expand_mask", "prepare"]
+__all__ = ["LOWEST", "AttentionCall", "Segment", "accumulate_dtype", "expand_mask", "left_out", "prepare"]
+
+LOWEST = -65504.0
+"""The lowest finite float16. An additive mask at or below it leaves a key out, as -inf does, whatever its dtype."""
+
+
+class Segment(NamedTuple):
+    """A piece of keys and values.
+
+    Attributes:
+        k: (B or 1, Hk, N, Dk); v: (B or 1, Hk, N, Dv). On the device of the queries, or on the CPU: plain, pinned, or
+            mapped from a file.
+        length: how many of the N keys count, from the front: an int, (B,) integers on the device of the queries, or
+            None for all.
+    """
+
+    k: Tensor
+    v: Tensor
+    length: int | Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,7 @@ class AttentionCall:
         k: (B, H, N, Dk); batches or heads that were broadcast have stride 0.
         v: (B, H, N, Dv).
         mask: None, or boolean (True takes part) or additive float, four dimensions that broadcast to (B, H, L, N).
+            `left_out` says which keys it leaves out.
         scale: what scores are multiplied by.
         needs_lse: the log-sum-exp of the scores is wanted beside the output.
         needs_grad: some input wants a gradient.
@@ -109,7 +129,21 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
         raise InputError(
             f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) {shape}"
         )
-    return mask[(None,) * (4 - mask.ndim)]
+    mask = mask[(None,) * (4 - mask.ndim)]
+    if not mask.requires_grad:  # a mask that was expanded to all heads or queries would become large where it is copied
+        for dim, stride in enumerate(mask.stride()):
+            mask = mask.narrow(dim, 0, 1) if stride == 0 and mask.shape[dim] > 1 else mask
+    return mask
+
+
+def left_out(mask: Tensor) -> Tensor:
+    """Which keys a mask leaves out: False, or a number at or below `LOWEST`.
+
+    Programs write -inf, -1e9 or the lowest number of some dtype for "not this key". All of them mean the same here, in
+    every backend. The bound is the lowest number of the narrowest dtype, so that what lies above it is finite in any
+    other, and no row loses its keys by a cast.
+    """
+    return ~mask if mask.dtype == torch.bool else mask <= LOWEST
 
 
 def expand_mask(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .call import accumulate_dtype
+from .call import Segment, accumulate_dtype
 from .functional import attention
-from .segments import Segment, segment_attention
+from .segments import segment_attention
 from .select import check_names
 
 if TYPE_CHECKING:

@@ -27,12 +27,14 @@ def attention(
         k: (B, Hk, N, Dk). Hk divides H: a head of k serves H / Hk neighbouring heads of q (grouped queries). A batch
             of 1 serves all of q without a copy, and the other way round.
         v: (B, Hk, N, Dv); Dv need not be Dk.
-        mask: broadcasts to (B, H, L, N). Boolean: True takes part. Float: added to the scores, and may want a gradient.
+        mask: broadcasts to (B, H, L, N). Boolean: True takes part. Float: added to the scores, and may want a gradient; a
+            number at or below -65504, the lowest float16, leaves its key out exactly as -inf and False do. So a query
+            whose whole row is -inf, -1e9 or the lowest number of any dtype may look at no key.
         scale: default 1 / sqrt(Dk).
         backend: "auto" or one of "sdpa", "flex", "xformers", "triton", "chunked", "math"; see `attention_backend`.
 
     Returns:
-        (B, H, L, Dv) in the dtype of q. A query that may look at no key gives zeros.
+        (B, H, L, Dv) in the dtype of q. A query that may look at no key gives zeros, and gradients of zero.
 
     Raises:
         InputError: shapes, dtypes or devices that do not fit, or a named backend that cannot take them.

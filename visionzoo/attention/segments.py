@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -15,29 +15,14 @@ from ..devices import autocast_dtype
 from ..errors import InputError
 from ..streaming import stream_to
 from . import blocks
-from .call import AttentionCall, accumulate_dtype, prepare
+from .call import AttentionCall, Segment, accumulate_dtype, prepare
 from .functional import attend
 from .gradient import row_term
 from .select import segmented_backend
 
-__all__ = ["Segment", "segment_attention"]
+__all__ = ["segment_attention"]
 
 _SMALL, _GATHERED = 512, 1024  # pieces of fewer keys are gathered into one pass of at most so many
-
-
-class Segment(NamedTuple):
-    """A piece of keys and values.
-
-    Attributes:
-        k: (B or 1, Hk, N, Dk); v: (B or 1, Hk, N, Dv). On the device of the queries, or on the CPU: plain, pinned, or
-            mapped from a file.
-        length: how many of the N keys count, from the front: an int, (B,) integers on the device of the queries, or
-            None for all.
-    """
-
-    k: Tensor
-    v: Tensor
-    length: int | Tensor | None = None
 
 
 @overload
@@ -83,7 +68,7 @@ def segment_attention(
     Args:
         q: (B, H, L, Dk).
         segments: any number of `Segment` or (k, v), each with the layout of `attention`.
-        mask: broadcasts to (B, H, L, sum of all N): the keys of all segments in their order.
+        mask: as for `attention`; broadcasts to (B, H, L, sum of all N): the keys of all segments in their order.
         scale, backend: as for `attention`. "triton" goes over all pieces in one launch.
         return_lse: also return the log-sum-exp.
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,10 +18,7 @@ from .backends.chunked import ChunkedBackend
 from .backends.reference import MathBackend
 from .backends.sdpa import SdpaBackend
 from .blocks import MULTIPLIES_BFLOAT16
-from .call import AttentionCall
-
-if TYPE_CHECKING:
-    from .segments import Segment
+from .call import AttentionCall, Segment
 
 __all__ = ["BACKENDS", "RULES", "VARIABLE", "attention_backend", "backend_named", "choose", "segmented_backend"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..attention import Segment
-from ..attention.call import accumulate_dtype
+from ..attention.call import accumulate_dtype, left_out
 from ..errors import InputError
 from ..streaming import stream_to
 
@@ -107,7 +107,8 @@ class Rows:
         mask = self.mask_at(queries, place)
         if mask is None:
             return product
-        return product.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else product.add_(mask)
+        product = product if mask.dtype == torch.bool else product.add_(mask)
+        return product.masked_fill_(left_out(mask), -torch.inf)
 
 
 @torch.no_grad()

@@ -267,7 +267,7 @@ class TensorBank(RingGroups):
             group: None reads all groups together.
             where: a policy that selects which elements take part, within each group.
             top_k: only the k best keys of each query and head take part. Exact; of equal scores any may be taken.
-            mask: broadcasts to (B, H, L, N), in reading order.
+            mask: as for `attention`; broadcasts to (B, H, L, N), in reading order.
             scale: default 1 / sqrt(Dk).
             value: which of several values.
             backend: of the attention (not for `top_k`).

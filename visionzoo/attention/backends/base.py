@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..call import AttentionCall
-
-if TYPE_CHECKING:
-    from ..segments import Segment
+from ..call import AttentionCall, Segment
 
 __all__ = ["Backend"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
-from ..call import AttentionCall, expand_mask
+from ..call import AttentionCall, expand_mask, left_out
 from .base import Backend
 
 __all__ = ["FlexBackend"]
@@ -106,7 +106,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, 
 def _modification(mask: Tensor) -> Callable[..., Tensor]:
     def score_mod(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         value = mask[batch, head, query, key]
-        return torch.where(value, score, -torch.inf) if mask.dtype == torch.bool else score + value
+        added = score if mask.dtype == torch.bool else score + value
+        return torch.where(left_out(value), -torch.inf, added)
 
     return score_mod
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..call import AttentionCall, accumulate_dtype
+from ..call import AttentionCall, accumulate_dtype, left_out
 from .base import Backend
 
 __all__ = ["MathBackend"]
@@ -26,10 +26,8 @@ class MathBackend(Backend):
         dtype = accumulate_dtype(call.q.dtype)
         scores = call.q.to(dtype) @ call.k.to(dtype).transpose(-2, -1) * call.scale
         if call.mask is not None:
-            if call.mask.dtype == torch.bool:
-                scores = scores.masked_fill(~call.mask, -torch.inf)
-            else:
-                scores = scores + call.mask.to(dtype)
+            scores = scores if call.mask.dtype == torch.bool else scores + call.mask.to(dtype)
+            scores = scores.masked_fill(left_out(call.mask), -torch.inf)
         highest = scores.detach().amax(-1, keepdim=True)
         highest = highest.masked_fill(highest == -torch.inf, 0)
         weights = torch.exp(scores - highest)

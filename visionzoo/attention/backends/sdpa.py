@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..call import AttentionCall
+from ..call import AttentionCall, left_out
 from .base import Backend
 
 __all__ = ["SdpaBackend"]
@@ -50,29 +50,34 @@ class SdpaBackend(Backend):
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         if call.q.device.type == "cpu":
             return _cpu(call)
-        if call.needs_lse:
-            return _cuda_with_lse(call)
-        mask = call.mask
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(call.q.dtype)
-        with sdpa_kernel(_FUSED):
-            out = F.scaled_dot_product_attention(call.q, call.k, call.v, attn_mask=mask, scale=call.scale)
-        if mask is not None:  # a row without keys comes back as NaN from some kernels
-            out = out.masked_fill(_empty_rows(mask).unsqueeze(-1), 0)
-        return out, None
+        return _cuda_with_lse(call) if call.needs_lse else (_cuda(call), None)
 
 
 def _cpu(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     q, k, v = _one_width(call.q, call.k, call.v)
-    mask = None if call.mask is None else _additive(call.mask, q.dtype)
+    mask = None if call.mask is None else _cpu_bias(call.mask, q.dtype)
     assert _FLASH_CPU is not None
     out, lse = _FLASH_CPU(q, k, v, 0.0, False, attn_mask=mask, scale=call.scale)
     out = out[..., : call.v.shape[3]]
     if not call.needs_lse:
         return out, None
     if call.mask is not None:  # the kernel says 0 for a row without keys
-        lse = lse.masked_fill(_empty_rows(call.mask), -torch.inf)
+        lse = lse.masked_fill(left_out(call.mask).all(-1), -torch.inf)
     return out, lse
+
+
+def _cpu_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask as the kernel takes it: in the dtype of q, or in float32, so that no bias is rounded to half precision."""
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+    return mask.to(torch.float64 if dtype == torch.float64 else torch.float32).masked_fill(left_out(mask), -torch.inf)
+
+
+def _cuda(call: AttentionCall) -> Tensor:
+    bias, empty, _ = (None, None, None) if call.mask is None else _bias(call.mask, call.q.dtype)
+    with sdpa_kernel(_FUSED):
+        out = F.scaled_dot_product_attention(call.q, call.k, call.v, attn_mask=bias, scale=call.scale)
+    return out if empty is None else out.masked_fill(empty, 0)
 
 
 def _cuda_with_lse(call: AttentionCall) -> tuple[Tensor, Tensor]:
@@ -81,16 +86,40 @@ def _cuda_with_lse(call: AttentionCall) -> tuple[Tensor, Tensor]:
         q, k, v = _one_width(call.q, call.k, call.v, multiple=8)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, False, scale=call.scale)[:2]
         return out[..., :width], lse[..., :queries]
-    bias = None if call.mask is None else _aligned_bias(call)
+    bias, empty, offset = (None, None, None) if call.mask is None else _bias(call.mask, call.q.dtype, floats=True)
+    bias = None if bias is None else _aligned(bias, call)
     q, k, v = (_widen(t, -(-t.shape[3] // 8) * 8) for t in (call.q, call.k, call.v))
     out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
         q, k, v, bias, True, 0.0, False, scale=call.scale
     )[:2]
     out, lse = out[..., :width], lse[..., :queries]
-    if call.mask is not None:
-        empty = _empty_rows(call.mask)
-        out, lse = out.masked_fill(empty.unsqueeze(-1), 0), lse.masked_fill(empty, -torch.inf)
+    if empty is not None and offset is not None:
+        out, lse = out.masked_fill(empty, 0), (lse + offset.squeeze(-1)).masked_fill(empty.squeeze(-1), -torch.inf)
     return out, lse
+
+
+def _bias(mask: Tensor, dtype: torch.dtype, floats: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """A mask as torch's kernels for CUDA require it: boolean or in the dtype of q.
+
+    Rows without any key let all keys through, because some kernels give NaN for them, in the gradients too; the caller
+    replaces their results. The largest number of each row is subtracted before the cast, so that an offset of the whole
+    row is not rounded.
+
+    Args:
+        floats: turn booleans into numbers as well.
+
+    Returns:
+        The bias; which rows have no key, (…, 1); what was subtracted, (…, 1), to be added to the log-sum-exp.
+    """
+    out = left_out(mask)
+    empty = out.all(-1, keepdim=True)
+    if mask.dtype == torch.bool and not floats:
+        return mask | empty, empty, torch.zeros_like(empty, dtype=torch.float32)
+    numbers = mask.new_zeros(mask.shape, dtype=torch.float32) if mask.dtype == torch.bool else mask
+    numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))  # the difference of two halves is none
+    offset = numbers.detach().masked_fill(out, -torch.inf).amax(-1, keepdim=True).masked_fill(empty, 0)
+    bias = (numbers - offset).to(dtype).masked_fill(out, -torch.inf).masked_fill(empty, 0)
+    return bias, empty, offset.float()
 
 
 def _one_width(q: Tensor, k: Tensor, v: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,27 +135,14 @@ def _widen(tensor: Tensor, width: int) -> Tensor:
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()
 
 
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    if mask.dtype != torch.bool:
-        return mask.to(dtype)
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
-
-
-def _aligned_bias(call: AttentionCall) -> Tensor:
-    """The mask as (B, H, L, N) in the dtype of q, rows starting at multiples of 16 values as the kernel reads them."""
-    assert call.mask is not None
-    mask = _additive(call.mask, call.q.dtype)
+def _aligned(bias: Tensor, call: AttentionCall) -> Tensor:
+    """The bias as (B, H, L, N), rows starting at multiples of 16 values as the kernel reads them."""
     keys = call.k.shape[2]
-    if mask.shape[3] == 1:
-        mask = mask.expand(-1, -1, -1, keys)
-    if keys % 16 or mask.stride(3) != 1:
-        mask = F.pad(mask, (0, -keys % 16))[..., :keys]
-    return mask.expand(*call.q.shape[:3], keys)
-
-
-def _empty_rows(mask: Tensor) -> Tensor:
-    """Which rows of a mask let no key through; broadcasts to (B, H, L)."""
-    return ~mask.any(-1) if mask.dtype == torch.bool else (mask == -torch.inf).all(-1)
+    if bias.shape[3] == 1:
+        bias = bias.expand(-1, -1, -1, keys)
+    if keys % 16 or bias.stride(3) != 1:
+        bias = F.pad(bias, (0, -keys % 16))[..., :keys]
+    return bias.expand(*call.q.shape[:3], keys)
 
 
 def _short(dtype: torch.dtype) -> str:

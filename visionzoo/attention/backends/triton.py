@@ -7,16 +7,13 @@ import math
 import os
 from collections.abc import Sequence
 from importlib import util
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ..call import AttentionCall
+from ..call import AttentionCall, Segment
 from .base import Backend
-
-if TYPE_CHECKING:
-    from ..segments import Segment
 
 __all__ = ["TritonBackend"]
 
