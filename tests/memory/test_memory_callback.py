@@ -129,7 +129,7 @@ def test_the_checkpoint_is_plain_and_the_module_has_nothing_episodic(tmp_path: P
     assert list(small.state_dict()) == ["net.weight", "net.bias", "adapter.weight"]
     checkpoint = torch.load(tmp_path / "small" / "step=2.ckpt", weights_only=True)
     assert list(checkpoint["state_dict"]) == list(small.state_dict())
-    saved = checkpoint["callbacks"]["MemoryCallback"]["ranks"][0]
+    saved = checkpoint["callbacks"][memory.state_key]["ranks"][0]
     assert torch.equal(saved["index"]["tensors"]["vectors"], content(memory)["index/vectors"])
     assert not list((tmp_path / "small").glob("*.memory"))
 
@@ -137,7 +137,7 @@ def test_the_checkpoint_is_plain_and_the_module_has_nothing_episodic(tmp_path: P
     file = tmp_path / "large" / "step=2.ckpt"
     checkpoint = torch.load(file, weights_only=True)
     assert list(checkpoint["state_dict"]) == list(small.state_dict())
-    saved = checkpoint["callbacks"]["MemoryCallback"]["ranks"][0]
+    saved = checkpoint["callbacks"][memory.state_key]["ranks"][0]
     assert saved == {
         "frames": {"kind": "tensor", "folder": "frames"},
         "index": {"kind": "index", "folder": "index"},
@@ -190,6 +190,73 @@ def test_a_test_run_begins_with_empty_memories(tmp_path: Path) -> None:
         data = torch.utils.data.DataLoader(torch.zeros(2, 1))
         trainer.test(model, data, ckpt_path=tmp_path / "step=2.ckpt", verbose=False, weights_only=True)
         assert model.seen == expected
+
+
+class Clips(lightning.LightningModule):
+    """Writes one element into each memory that it was given in every step."""
+
+    def __init__(self, banks: dict[str, TensorBank]) -> None:
+        super().__init__()
+        self.net = nn.Linear(WIDTH, WIDTH)
+        self.__dict__["banks"] = banks
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        x = self.net(torch.ones(1, 1, 1, WIDTH))
+        for bank in self.__dict__["banks"].values():
+            bank.write(x, x)
+        return x.square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+
+def fit_clips(
+    folder: Path, callbacks: list[MemoryCallback], banks: dict[str, TensorBank], steps: int, resume: Path | None = None
+) -> Path:
+    """The checkpoint of the last step."""
+    every = lightning.callbacks.ModelCheckpoint(
+        folder, filename="{step}", every_n_train_steps=1, save_on_train_epoch_end=False
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        callbacks=[*callbacks, every],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = torch.utils.data.DataLoader(torch.zeros(STEPS, 1))
+    trainer.fit(Clips(banks), data, weights_only=True, ckpt_path=resume)
+    return folder / f"step={steps}.ckpt"
+
+
+def two_memories(max_bytes: int) -> tuple[dict[str, TensorBank], list[MemoryCallback]]:
+    banks = {name: TensorBank(WIDTH, WIDTH, capacity=100) for name in ("clip", "long")}
+    per_epoch = MemoryCallback({"clip": banks["clip"]}, reset_on="epoch", max_bytes=max_bytes)
+    return banks, [per_epoch, MemoryCallback({"long": banks["long"]}, reset_on="never", max_bytes=max_bytes)]
+
+
+@pytest.mark.parametrize("max_bytes", [1 << 20, 0], ids=["inside", "beside"])
+def test_memories_that_are_reset_at_different_times(tmp_path: Path, max_bytes: int) -> None:
+    """One callback for each; both come back from a checkpoint, in whatever order the callbacks stand."""
+    banks, callbacks = two_memories(max_bytes)
+    file = fit_clips(tmp_path, callbacks, banks, STEPS + 1)
+    assert {name: len(bank) for name, bank in banks.items()} == {"clip": 1, "long": STEPS + 1}
+    again, callbacks = two_memories(max_bytes)
+    fit_clips(tmp_path, callbacks[::-1], again, STEPS + 2, resume=file)
+    assert {name: len(bank) for name, bank in again.items()} == {"clip": 2, "long": STEPS + 2}
+    for name in banks:
+        assert torch.equal(again[name].view().keys[:, :, : len(banks[name])], banks[name].view().keys)
+
+
+def test_memories_that_nobody_takes_are_refused(tmp_path: Path) -> None:
+    banks, callbacks = two_memories(1 << 20)
+    file = fit_clips(tmp_path, callbacks, banks, 1)
+    renamed = TensorBank(WIDTH, WIDTH, capacity=100)
+    with pytest.raises(InputError, match="holds the memories clip, this run has shot"):
+        fit_clips(tmp_path, [MemoryCallback({"shot": renamed}), callbacks[1]], {}, 2, resume=file)
+    with pytest.raises(InputError, match="two MemoryCallbacks hold a memory named long"):
+        fit_clips(tmp_path, [callbacks[1], MemoryCallback({"long": renamed, "more": renamed})], {}, 1)
 
 
 def test_banks_by_name_and_their_reset() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +33,13 @@ class MemoryCallback(Callback):
     beside it, `CHECKPOINT.memory/NAME/` with config.json and safetensors, which follows the checkpoint when Lightning
     deletes it. (Not for strategies that write checkpoints in parts, and not for remote ones: there all goes inside.)
 
-    Banks are per process: each rank gets back its own.
+    Banks are per process: each rank gets back its own. A Trainer may have several of these callbacks, for memories that
+    are reset at different times: each holds banks of other names.
 
     Args:
         banks: by name; or a function of the LightningModule that gives them, or the name of such an attribute of it.
             Validation inside a fit finds the banks as training left them: give it banks of its own.
+            The names (or the name of the function or attribute) are what a checkpoint finds this callback by.
         reset_on: "epoch": reset all banks when an epoch of training, or a run of validation, test or prediction begins.
             "never": only by `reset()`.
         max_bytes: of a bank inside a checkpoint.
@@ -68,6 +70,15 @@ class MemoryCallback(Callback):
             raise InputError("the banks come from the LightningModule, which this callback has not met yet")
         return self._banks
 
+    @property
+    def state_key(self) -> str:
+        """What this callback's state is called in a checkpoint. Lightning asks before it has met the module."""
+        if isinstance(self._given, Mapping):
+            return self._generate_state_key(banks=sorted(self._given))
+        if isinstance(self._given, str):
+            return self._generate_state_key(banks=self._given)
+        return self._generate_state_key(banks=getattr(self._given, "__qualname__", type(self._given).__qualname__))
+
     def reset(self) -> None:
         """Reset all banks, e.g. at the border of an episode or a clip."""
         for bank in self.banks.values():
@@ -84,6 +95,11 @@ class MemoryCallback(Callback):
                     f"{type(pl_module).__name__}: expected memory banks by name from {self._given!r}, got {found!r}"
                 )
             self._banks = _checked(found)
+        for other in _others(self, trainer):
+            if shared := sorted((other._banks or {}).keys() & self.banks.keys()):
+                raise InputError(
+                    f"two MemoryCallbacks hold a memory named {', '.join(shared)}; a checkpoint needs each name once: rename one"
+                )
         self._epoch = None  # of an earlier fit
         if not isinstance(trainer.strategy.checkpoint_io, _BesideCheckpoint):
             trainer.strategy.checkpoint_io = _BesideCheckpoint(trainer.strategy.checkpoint_io)
@@ -121,6 +137,18 @@ class MemoryCallback(Callback):
             dist.all_gather_object(ranks, own)
         return {KEY: self.max_bytes, "epoch": self._epoch, "ranks": ranks}
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse memories that no callback of this run would take; Lightning would warn, and go on without them."""
+        states = {
+            key: state
+            for key, state in checkpoint.get("callbacks", {}).items()
+            if isinstance(state, dict) and KEY in state
+        }
+        unclaimed = states.keys() - {self.state_key} - {other.state_key for other in _others(self, trainer)}
+        if self.state_key not in states and unclaimed:
+            held = sorted(name for key in unclaimed for name in states[key]["ranks"][0])
+            raise InputError(f"the checkpoint holds the memories {_listed(held)}, this run has {_listed(self.banks)}")
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         ranks = state_dict["ranks"]
         if len(ranks) != _ranks():
@@ -130,9 +158,7 @@ class MemoryCallback(Callback):
             )
         saved = ranks[dist.get_rank() if len(ranks) > 1 else 0]
         if saved.keys() != self.banks.keys():
-            raise InputError(
-                f"the checkpoint holds the memories {', '.join(saved) or 'none'}, this run has {', '.join(self.banks)}"
-            )
+            raise InputError(f"the checkpoint holds the memories {_listed(saved)}, this run has {_listed(self.banks)}")
         for name, bank in self.banks.items():
             state = saved[name]
             bank.load_state_dict(read_state(state["folder"], KINDS) if "folder" in state else state)
@@ -199,6 +225,14 @@ def _folder(path: str | Path) -> Path | None:
     """Beside the checkpoint `path`; None where it is not on this machine's disk."""
     text = str(path)
     return None if "://" in text else Path(f"{text}.memory")
+
+
+def _others(callback: MemoryCallback, trainer: Trainer) -> list[MemoryCallback]:
+    return [other for other in trainer.callbacks if isinstance(other, MemoryCallback) and other is not callback]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _checked(banks: Banks) -> dict[str, MemoryBank]:
