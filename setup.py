@@ -20,6 +20,7 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
+        "": ["*.pyi"],  # not for type checkers alone: lazy_loader reads the public names of a package from its stub
         "visionzoo": ["py.typed"],
         "visionzoo.assets": ["**/*"],
         "visionzoo.configs": ["**/*.yaml"],

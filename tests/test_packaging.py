@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -146,7 +145,7 @@ def test_wheel_is_complete_and_works_from_another_directory(tmp_path: Path) -> N
     expected |= {
         f"visionzoo/{name}"
         for name in tracked
-        if name.startswith(FOLDERS[1:]) and name.endswith((".py", ".yaml", "README.md"))
+        if name.startswith(FOLDERS[1:]) and name.endswith((".py", ".pyi", ".yaml", "README.md"))
     }
     expected |= {f"visionzoo/{name}" for name in tracked if name.startswith("configs/") and name.endswith(".yaml")}
     assert (
@@ -164,14 +163,54 @@ def test_wheel_is_complete_and_works_from_another_directory(tmp_path: Path) -> N
     run_python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["visionzoo", "visionzoo.attention", "visionzoo.memory", "visionzoo.metrics", "visionzoo.models.superglobal"],
-)
-def test_no_public_name_is_also_a_module(package: str) -> None:
-    """Importing a submodule sets it as an attribute of its package: a lazy name spelt the same would then give the module."""
-    module = importlib.import_module(package)
-    inside = {entry.name for entry in pkgutil.iter_modules(module.__path__)}
-    same = inside & set(module._names)
-    # a name that *means* the module is safe: visionzoo.attention, which can be called
-    assert not {name for name in same if module._names[name] != f"{package}.{name}"}
+def stubs() -> list[Path]:
+    return [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("__init__.pyi"))]
+
+
+@pytest.mark.parametrize("stub", stubs(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_stub_names_what_the_package_gives(stub: Path) -> None:
+    """The stub is the only list of public names: it is what editors show, and what lazy_loader imports on first use.
+
+    lazy_loader takes `from .module import name as name` alone: it refuses to look outside the package, ignores new names
+    after `as`, and reads the file in the encoding of the machine.
+    """
+    place = ".".join(stub.parent.relative_to(ROOT).parts)
+    module = importlib.import_module(place if place.startswith("visionzoo") else f"visionzoo.{place}")
+    tree = ast.parse(stub.read_text(encoding="ascii"))
+    listed = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names: dict[str, str] = {}
+    for node in listed:
+        assert node.level == 1, ast.unparse(node)
+        for alias in node.names:
+            assert alias.name == alias.asname, f"{alias.name} is not exported: write {alias.name} as {alias.name}"
+            names[alias.name] = node.module or ""
+    assert set(names) == set(module.__all__) - {"__version__"}
+    for name, inner in names.items():
+        expected = getattr(importlib.import_module(f"{module.__name__}.{inner}"), name)
+        if module is sys.modules["visionzoo"] and name == "attention":
+            expected = importlib.import_module("visionzoo.attention")  # a package that can be called as the function
+        # also where a module of the same name has been imported, which would set it as an attribute of its package
+        assert getattr(module, name) is expected
+    with pytest.raises(AttributeError):
+        _ = module.no_such_name
+
+
+def test_every_package_with_lazy_names_has_a_stub() -> None:
+    """A stub hides its `__init__.py` from type checkers, so nothing else public is defined there."""
+    lazy = {file for file in sources() if file.name == "__init__.py" and "attach_stub" in file.read_text("utf-8")}
+    assert {file.with_suffix(".py") for file in stubs()} == lazy
+    for file in lazy:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert not {name for name in defined if not name.startswith("_")}, file
+
+
+def test_the_callable_package_keeps_its_modules_however_names_are_loaded() -> None:
+    for eager in ("0", "1"):  # EAGER_IMPORT=1 is lazy_loader's switch for finding errors in lazy names
+        run_python(
+            "import visionzoo.attention.blocks, torch\n"
+            "x = torch.rand(1, 1, 2, 4)\n"
+            "assert visionzoo.attention(x, x, x).shape == x.shape\n"
+            "assert visionzoo.attention.blocks.__name__ == 'visionzoo.attention.blocks'\n",
+            EAGER_IMPORT=eager,
+        )

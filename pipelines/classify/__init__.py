@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader as _lazy
 
-from visionzoo.lazy import attach as _attach
 from visionzoo.registry import Bench, register_pipeline
 
 register_pipeline(
@@ -19,15 +18,4 @@ register_pipeline(
     ),
 )
 
-_names = {
-    "ClassificationResult": "visionzoo.pipelines.classify.pipeline:ClassificationResult",
-    "ClassifyPipeline": "visionzoo.pipelines.classify.pipeline:ClassifyPipeline",
-    "Prediction": "visionzoo.pipelines.classify.pipeline:Prediction",
-}
-__getattr__, __dir__ = _attach(__name__, _names)
-__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:
-    from .pipeline import ClassificationResult as ClassificationResult
-    from .pipeline import ClassifyPipeline as ClassifyPipeline
-    from .pipeline import Prediction as Prediction
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

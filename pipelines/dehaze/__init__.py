@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader as _lazy
 
-from visionzoo.lazy import attach as _attach
 from visionzoo.registry import Bench, register_pipeline
 
 register_pipeline(
@@ -20,15 +19,4 @@ register_pipeline(
     ),
 )
 
-_names = {
-    "DehazePipeline": "visionzoo.pipelines.dehaze.pipeline:DehazePipeline",
-    "DehazeResult": "visionzoo.pipelines.dehaze.pipeline:DehazeResult",
-    "DehazedFile": "visionzoo.pipelines.dehaze.pipeline:DehazedFile",
-}
-__getattr__, __dir__ = _attach(__name__, _names)
-__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:
-    from .pipeline import DehazedFile as DehazedFile
-    from .pipeline import DehazePipeline as DehazePipeline
-    from .pipeline import DehazeResult as DehazeResult
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader as _lazy
 
-from visionzoo.lazy import attach as _attach
 from visionzoo.registry import Bench, register_pipeline
 
 register_pipeline(
@@ -16,19 +15,4 @@ register_pipeline(
     benches=(Bench("mcnet", "benchmarks.mcnet:benchmark", "MCNet animating frames of 256 x 256", "straightforward"),),
 )
 
-_names = {
-    "Live": "visionzoo.pipelines.reenact.live:Live",
-    "Motion": "visionzoo.pipelines.reenact.motion:Motion",
-    "Portrait": "visionzoo.pipelines.reenact.pipeline:Portrait",
-    "ReenactPipeline": "visionzoo.pipelines.reenact.pipeline:ReenactPipeline",
-    "ReenactResult": "visionzoo.pipelines.reenact.pipeline:ReenactResult",
-}
-__getattr__, __dir__ = _attach(__name__, _names)
-__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:
-    from .live import Live as Live
-    from .motion import Motion as Motion
-    from .pipeline import Portrait as Portrait
-    from .pipeline import ReenactPipeline as ReenactPipeline
-    from .pipeline import ReenactResult as ReenactResult
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader as _lazy
 
-from visionzoo.lazy import attach as _attach
 from visionzoo.registry import Bench, Need, register_pipeline
 
 register_pipeline(
@@ -25,17 +24,4 @@ register_pipeline(
     ),
 )
 
-_names = {
-    "IndexReport": "visionzoo.pipelines.retrieve.pipeline:IndexReport",
-    "Match": "visionzoo.pipelines.retrieve.pipeline:Match",
-    "RetrievalResult": "visionzoo.pipelines.retrieve.pipeline:RetrievalResult",
-    "RetrievePipeline": "visionzoo.pipelines.retrieve.pipeline:RetrievePipeline",
-}
-__getattr__, __dir__ = _attach(__name__, _names)
-__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:
-    from .pipeline import IndexReport as IndexReport
-    from .pipeline import Match as Match
-    from .pipeline import RetrievalResult as RetrievalResult
-    from .pipeline import RetrievePipeline as RetrievePipeline
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -2,21 +2,6 @@
 
 from __future__ import annotations
 
-from visionzoo.lazy import attach
+import lazy_loader as _lazy
 
-_names = {
-    name: f"{__name__}.ranking:{name}"
-    for name in (
-        "GroundTruth",
-        "TopRanking",
-        "average_precision",
-        "evaluate",
-        "evaluate_ranks",
-        "precision_at",
-        "rank_chunks",
-        "ranks_in",
-        "reranked_ranks",
-    )
-}
-__getattr__, __dir__ = attach(__name__, _names)
-__all__ = list(_names)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

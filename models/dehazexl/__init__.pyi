@@ -1,0 +1,12 @@
+from .attribution import attribution_map as attribution_map
+from .attribution_picture import attribution_picture as attribution_picture
+from .bottleneck import Bottleneck as Bottleneck
+from .bottleneck import HyperDraw as HyperDraw
+from .bottleneck import hyper_attention as hyper_attention
+from .data import DehazeData as DehazeData
+from .decoder import SwinDecoder as SwinDecoder
+from .encoder import SwinV2Encoder as SwinV2Encoder
+from .losses import restoration_loss as restoration_loss
+from .model import DehazeXL as DehazeXL
+from .model import DehazeXLConfig as DehazeXLConfig
+from .training import DehazeXLTraining as DehazeXLTraining

@@ -1,0 +1,16 @@
+from .data import SHViTData as SHViTData
+from .detection import DetectionBackbone as DetectionBackbone
+from .detection import NeckConfig as NeckConfig
+from .detectors import DetectorConfig as DetectorConfig
+from .detectors import SHViTMaskRCNN as SHViTMaskRCNN
+from .detectors import SHViTRetinaNet as SHViTRetinaNet
+from .detectors import mask_rcnn as mask_rcnn
+from .detectors import retinanet as retinanet
+from .fused import FusedSHViT as FusedSHViT
+from .loading import load_classifier as load_classifier
+from .losses import DistillationLoss as DistillationLoss
+from .model import SHViT as SHViT
+from .model import SHViTConfig as SHViTConfig
+from .preprocess import Preprocess as Preprocess
+from .sampler import RepeatedAugmentationSampler as RepeatedAugmentationSampler
+from .training import SHViTTraining as SHViTTraining

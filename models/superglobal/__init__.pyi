@@ -1,0 +1,14 @@
+from .data import RevisitedData as RevisitedData
+from .data import SuperGlobalData as SuperGlobalData
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate_descriptors as evaluate_descriptors
+from .model import SuperGlobal as SuperGlobal
+from .model import SuperGlobalConfig as SuperGlobalConfig
+from .model import from_classifier as from_classifier
+from .model import from_timm as from_timm
+from .preprocess import Preprocess as Preprocess
+from .reranking import RerankResult as RerankResult
+from .reranking import rerank as rerank
+from .revisited import convert_ground_truth as convert_ground_truth
+from .revisited import read_benchmark as read_benchmark
+from .training import SuperGlobalTraining as SuperGlobalTraining

@@ -1,0 +1,9 @@
+from .ranking import GroundTruth as GroundTruth
+from .ranking import TopRanking as TopRanking
+from .ranking import average_precision as average_precision
+from .ranking import evaluate as evaluate
+from .ranking import evaluate_ranks as evaluate_ranks
+from .ranking import precision_at as precision_at
+from .ranking import rank_chunks as rank_chunks
+from .ranking import ranks_in as ranks_in
+from .ranking import reranked_ranks as reranked_ranks
