@@ -322,11 +322,11 @@ def test_an_existing_file_is_kept_until_the_new_one_stands(tmp_path: Path) -> No
     ("name", "options", "message"),
     [
         ("a.gif", {}, "videos are written as .mp4"),
-        ("a.mp4", {"fps": 0}, "fps is above 0"),
-        ("a.mp4", {"fps": float("nan")}, "fps is above 0"),
-        ("a.mp4", {"fps": float("inf")}, "fps is above 0"),
-        ("a.mp4", {"fps": 1e9}, "fps is above 0"),
-        ("a.mp4", {"crf": 70}, "crf is from 0"),
+        ("a.mp4", {"fps": 0}, "fps must be above 0"),
+        ("a.mp4", {"fps": float("nan")}, "fps must be above 0"),
+        ("a.mp4", {"fps": float("inf")}, "fps must be above 0"),
+        ("a.mp4", {"fps": 1e9}, "fps must be above 0"),
+        ("a.mp4", {"crf": 70}, "crf must be from 0"),
         ("a.mp4", {"codec": "vp9"}, "holds h264 here, got the codec 'vp9'"),
         ("none/a.mp4", {}, "does not exist; make it first"),
     ],
@@ -340,7 +340,7 @@ def test_what_cannot_be_is_said(tmp_path: Path, name: str, options: dict, messag
     "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
 )
 def test_frames_of_other_types_are_refused(tmp_path: Path, frame: np.ndarray) -> None:
-    with pytest.raises(InputError, match="a frame is"), VideoWriter(tmp_path / "a.mp4", fps=10) as writer:
+    with pytest.raises(InputError, match="a frame must be"), VideoWriter(tmp_path / "a.mp4", fps=10) as writer:
         writer.write(frame)
 
 

@@ -1,7 +1,8 @@
 """Reading and writing videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
 
 from .open import VideoError
-from .read import Frame, VideoInfo, probe, read_frames
+from .probe import VideoInfo, probe
+from .read import Frame, read_frames
 from .write import VideoWriter
 
 __all__ = ["Frame", "VideoError", "VideoInfo", "VideoWriter", "probe", "read_frames"]

@@ -1,4 +1,4 @@
-"""Opening files that hold pictures or sound, with messages for those that cannot be read."""
+"""Opening files that hold a video or sound, with messages for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, require
+from ..head import read_head
 
 
 class VideoError(InputError):
-    """A file that is no video, or one that cannot be decoded."""
+    """A file that is not a video, or one that cannot be decoded."""
 
 
 def open_video(file: Path) -> Any:
@@ -19,7 +20,7 @@ def open_video(file: Path) -> Any:
         VideoError: missing, empty, not a video, or without a video stream.
     """
     container = open_media(file)
-    if not container.streams.video:
+    if video_stream(container) is None:
         container.close()
         raise VideoError(f"{file}: has no video stream")
     return container
@@ -32,12 +33,7 @@ def open_media(file: Path) -> Any:
         VideoError: missing, empty, or neither video nor sound.
     """
     av = require("av", extra="video", purpose="reading videos")
-    if not file.exists():
-        raise VideoError(f"{file}: no such file")
-    if not file.is_file():
-        raise VideoError(f"{file}: is a folder, expected a video file")
-    if file.stat().st_size == 0:
-        raise VideoError(f"{file}: the file is empty")
+    read_head(file, "a video file", VideoError)
     try:
         # only this file: a playlist or a concat script must not open others
         return av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
@@ -46,3 +42,11 @@ def open_media(file: Path) -> Any:
         raise VideoError(
             f"{file}: cannot be read as a video ({reason}); expected mp4, mov, mkv, webm, avi, …"
         ) from error
+
+
+def video_stream(container: Any) -> Any:
+    """The first video stream of a PyAV container; None if there is none. The cover image of a song or a film is not one."""
+    for stream in container.streams.video:
+        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+            return stream
+    return None

@@ -1,4 +1,4 @@
-"""Reading videos frame by frame."""
+"""Reading videos frame by frame, as they are meant to be seen."""
 
 from __future__ import annotations
 
@@ -14,53 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError, require
-from .open import VideoError, open_video
+from .colour import colours_of, rgb
+from .geometry import frame_turn, square_size, within
+from .open import VideoError, open_video, video_stream
+from .probe import probe
+from .times import Clock
 
-__all__ = ["Frame", "VideoInfo", "probe", "read_frames"]
+__all__ = ["Frame", "read_frames"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class VideoInfo:
-    """What the container says; `frames` is an estimate where the container does not count them."""
-
-    width: int
-    height: int
-    fps: Fraction
-    frames: int
-
-
-@dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """One frame of a video, as it is meant to be seen.
 
     Attributes:
         number: counted from 0 in the order of display.
-        time_s: when it is shown.
-        pixels: (H, W, 3) uint8 RGB, turned the way it is shown.
+        time: when it is shown, in seconds from the start of the video stream, exactly.
+        duration: for how long, in seconds: up to the next frame.
+        pixels: (H, W, 3) uint8 RGB: turned and mirrored as shown, with square pixels, in the colours of BT.709 (which are
+            those of sRGB), on white where it is transparent.
     """
 
     number: int
-    time_s: float
+    time: Fraction
+    duration: Fraction
     pixels: NDArray[np.uint8]
 
-
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Size, frame rate and number of frames.
-
-    Raises:
-        VideoError: missing, empty, not a video, or without a video stream.
-    """
-    with open_video(Path(path)) as container:
-        stream = container.streams.video[0]
-        fps = stream.average_rate or stream.guessed_rate or Fraction(25)
-        seconds = Fraction(0)
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = stream.duration * stream.time_base
-        elif container.duration is not None:
-            seconds = Fraction(container.duration, 1_000_000)
-        return VideoInfo(stream.width, stream.height, Fraction(fps), stream.frames or round(seconds * fps))
+    @property
+    def time_s(self) -> float:
+        """When it is shown, in seconds."""
+        return float(self.time)
 
 
 def read_frames(
@@ -68,49 +53,119 @@ def read_frames(
 ) -> Iterator[Frame]:
     """The frames `start`, `start + step`, … before `stop`, one in memory at a time.
 
-    A file that breaks off gives what can be decoded, and one warning.
+    All frames have the size of the first one. A file that breaks off gives what can be decoded, and one warning; so do frames
+    that are damaged, and colours that are converted (HDR, a wide gamut).
 
     Args:
-        longest: make the longer side at most this many pixels.
+        longest: shrink frames until the longer side is at most this many pixels.
 
     Raises:
         VideoError: missing, empty, not a video, or no frame of it can be decoded.
         InputError: a step below 1 or a start below 0.
     """
     if step < 1 or start < 0:
-        raise InputError(f"start is at least 0 and step at least 1, got start {start} and step {step}")
+        raise InputError(f"start must be at least 0 and step at least 1, got start {start} and step {step}")
     file = Path(path)
-    av = require("av", extra="video", purpose="reading videos")
     with open_video(file) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        # avi keeps no time stamps, and those guessed for H.264 in it are off by some frames
-        steady = stream.average_rate if container.format.name == "avi" else None
-        seen, last_s = 0, 0.0
-        frames = container.decode(stream)
-        while stop is None or seen < stop:
-            try:
-                frame = next(frames, None)
-            except av.FFmpegError as error:
-                if seen == 0:
-                    raise VideoError(
-                        f"{file}: no frame can be decoded ({error.strerror}); export the video again"
-                    ) from error
-                log.warning("%s: breaks off after %d frames (%s); what is there is used", file, seen, error.strerror)
+        if stop is not None and stop <= start:
+            return
+        stream = video_stream(container)
+        show = _Shown(file, longest)
+        for number, (frame, time, duration) in enumerate(_timed(file, container, stream)):
+            if stop is not None and number >= stop:
                 return
-            if frame is None:
-                if seen and _is_short(stream, seen, last_s):
-                    log.warning(
-                        "%s: breaks off after %d of %d frames; what is there is used", file, seen, stream.frames
-                    )
+            if number >= start and (number - start) % step == 0:
+                yield Frame(number, time, duration, show(frame, stream))
+
+
+class _Shown:
+    """Decoded frames of one file as pixels, all of the size of the first one."""
+
+    def __init__(self, file: Path, longest: int | None) -> None:
+        self._file, self._longest = file, longest
+        self._size: tuple[int, int] | None = None
+        self._noted = False
+
+    def __call__(self, frame: Any, stream: Any) -> NDArray[np.uint8]:
+        colours = colours_of(frame, stream)
+        if colours.kind is not None and not self._noted:
+            log.warning("%s: %s is converted to the colours of ordinary video (BT.709)", self._file, colours.kind)
+            self._noted = True
+        turn = frame_turn(frame)
+        if self._size is None:
+            size = square_size(frame.width, frame.height, stream.sample_aspect_ratio)
+            width, height = within(*size, self._longest)
+            self._size = (height, width) if turn.transpose else (width, height)
+        width, height = self._size
+        return turn(rgb(frame, *((height, width) if turn.transpose else (width, height)), colours))
+
+
+def _timed(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, Fraction, Fraction]]:
+    """Decoded frames with their time and duration; one is held back to know how long it lasts."""
+    fps = probe(file).fps
+    tick = stream.time_base or 1 / fps
+    in_avi = container.format.name == "avi"  # it numbers packets in the order of decoding
+    clock = Clock(tick, None if in_avi else stream.start_time, fps)
+    first: int | None = None
+    held: tuple[Any, Fraction] | None = None
+    step = 1 / fps
+    for frame in _decoded(file, container, stream):
+        stamp = frame.pts
+        if in_avi and frame.dts is not None:
+            first = frame.dts if first is None else first
+            stamp = frame.dts - first
+        time = clock.time(stamp)
+        if held is not None:
+            step = time - held[1]
+            yield (*held, step)
+        held = frame, time
+    if held is not None:
+        stated = (getattr(held[0], "duration", None) or 0) * tick
+        # where the rate varies, a container may state a length that means nothing, say 1 ms
+        yield (*held, stated if not in_avi and step / 4 <= stated <= 16 * step else step)
+
+
+def _decoded(file: Path, container: Any, stream: Any) -> Iterator[Any]:
+    """PyAV frames in the order of display. Damaged packets are skipped, and a warning says so."""
+    av = require("av", extra="video", purpose="reading videos")
+    decoder = _decoder(av, stream)
+    decoder.thread_type = "AUTO"
+    seen, last_s, damaged, reason = 0, 0.0, 0, ""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
                 break
-            last_s = float(frame.time or 0.0)
-            if seen >= start and (seen - start) % step == 0:
-                time_s = float(seen / steady) if steady else float(frame.time or 0.0)
-                yield Frame(seen, time_s, _pixels(frame, longest))
+            frames = decoder.decode(packet if packet.size else None)
+        except av.FFmpegError as error:
+            damaged, reason, frames = damaged + 1, error.strerror, []
+        for frame in frames:
             seen += 1
-        if seen == 0 and stop != 0:
-            raise VideoError(f"{file}: holds no frames; export the video again")
+            last_s = float((frame.pts or 0) * (stream.time_base or 0))
+            yield frame
+    if not seen:
+        reason = f"no frame can be decoded ({reason})" if damaged else "holds no frames"
+        raise VideoError(f"{file}: {reason}; export the video again")
+    if _is_short(stream, seen, last_s):
+        log.warning("%s: breaks off after %d of %d frames; what is there is used", file, seen, stream.frames)
+    elif damaged:
+        log.warning(
+            "%s: is damaged in %d places (%s); the %d frames that can be decoded are used", file, damaged, reason, seen
+        )
+
+
+def _decoder(av: Any, stream: Any) -> Any:
+    """The codec context that decodes a stream; for VP8 and VP9 with transparency the one that knows of it."""
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") == "1" and context.name in ("vp8", "vp9"):
+        try:
+            decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[context.name], "r")
+        except (ValueError, av.FFmpegError):  # a build of PyAV without it: the colours under the transparency
+            return context
+        decoder.width, decoder.height = context.width, context.height
+        return decoder
+    return context
 
 
 def _is_short(stream: Any, frames: int, last_s: float) -> bool:
@@ -119,17 +174,3 @@ def _is_short(stream: Any, frames: int, last_s: float) -> bool:
         return False
     duration_s = float(stream.duration * stream.time_base)
     return frames < 0.9 * stream.frames and last_s < 0.9 * duration_s - 0.2
-
-
-def _pixels(frame: Any, longest: int | None) -> NDArray[np.uint8]:
-    width, height = frame.width, frame.height
-    if longest is not None and max(width, height) > longest:
-        factor = longest / max(width, height)
-        width, height = max(1, round(width * factor)), max(1, round(height * factor))
-    # said outright, since PyAV 14 leaves the frame's own matrix and range aside
-    colours = {} if frame.format.is_rgb else {"dst_colorspace": "DEFAULT"}
-    if colours and frame.color_range == 2:  # 0 … 255
-        colours["src_color_range"] = "JPEG"
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA", **colours)
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # degrees counter-clockwise, as phones record
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

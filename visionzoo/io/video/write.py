@@ -1,4 +1,4 @@
-"""Writing videos frame by frame, with the sound of another file. `visionzoo.io.video` exports it."""
+"""Writing videos frame by frame, each at its time, with the sound of another file. `visionzoo.io.video` exports it."""
 
 from __future__ import annotations
 
@@ -8,58 +8,50 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, MissingDependencyError, require, writing
+from ...errors import InputError, require, writing
+from ..extensions import extension
 from ..files import atomic_path, check_output
+from .encode import Encoding, Quality
+from .formats import CONTAINERS
 from .open import open_media
 from .sound import Sound
+from .times import ticks
 
 __all__ = ["VideoWriter"]
-
-
-class _Container(NamedTuple):
-    """What a file ending stands for: FFmpeg's name, the codecs it may hold, and the one taken for each purpose."""
-
-    name: str
-    codecs: tuple[str, ...]
-    usual: str
-    lossless: str
-
-
-_CONTAINERS = {
-    ".mp4": _Container("mp4", ("h264",), "h264", "h264"),
-    ".m4v": _Container("mp4", ("h264",), "h264", "h264"),
-    ".mov": _Container("mov", ("h264",), "h264", "h264"),
-    ".mkv": _Container("matroska", ("h264", "vp9", "ffv1"), "h264", "ffv1"),
-    ".webm": _Container("webm", ("vp9",), "vp9", "vp9"),
-    ".avi": _Container("avi", ("h264", "ffv1"), "h264", "ffv1"),
-}
-_LIMITED, _FULL = 1, 2  # FFmpeg's numbers of the ranges 16 … 235 and 0 … 255
-_BT709, _RGB = 1, 0  # and of the matrices; 1 is BT.709 among primaries and transfer curves too
 
 
 class VideoWriter:
     """Writes a video frame by frame; the file appears, whole, when the block ends well, and not at all otherwise.
 
         with VideoWriter("out.mp4", fps=Fraction(30000, 1001), audio_from="in.mp4") as video:
-            for frame in read_frames("in.mp4"):
-                video.write(frame.pixels)
+            for pixels in frames:
+                video.write(pixels)
 
-    Frames are encoded as they come. Frame n is shown at n / fps exactly; mkv and webm round time stamps to 1 ms, and
-    avi keeps none, so that players may show H.264 in it a frame late.
+    Frames are encoded as they come. Without times, frame n is shown at n / fps exactly; mkv and webm round times to 1 ms, and
+    avi keeps none, so that players may show H.264 in it a frame late. With times,
 
-    The picture has 8 bits, in BT.709 (matrix, primaries, curve, range 16 … 235), converted and tagged so. Colour is
-    stored at half the resolution (yuv420p), but at the full one (yuv444p) where the width or height is odd: some players
-    and browsers do not show that; cut a row or column to be shown everywhere.
+        info = probe("in.mkv")
+        with VideoWriter("out.mp4", fps=info.fps, variable=info.is_variable, audio_from="in.mkv") as video:
+            for frame in read_frames("in.mkv"):
+                video.write(frame.pixels, time=frame.time, duration=frame.duration)
+
+    each frame is shown at its own time if `variable`; otherwise, and always in avi, at the constant rate `fps`, where frames
+    are repeated and left out by time.
+
+    The video has 8 bits, in BT.709 (matrix, primaries, curve, range 16 … 235), converted and tagged so, and square pixels.
+    Colour is stored at half the resolution (yuv420p), but at the full one (yuv444p) where the width or height is odd: some
+    players and browsers do not show that; cut a row or column to be shown everywhere.
 
     Attributes:
         path: the file to be.
-        fps: frames a second, as written.
+        fps: frames a second, as written; their mean if the rate varies.
         frames: how many are written.
+        end: seconds from the start to the end of the last frame.
     """
 
     def __init__(
@@ -67,6 +59,7 @@ class VideoWriter:
         path: str | os.PathLike[str],
         *,
         fps: Fraction | float,
+        variable: bool = False,
         crf: float = 18,
         lossless: bool = False,
         codec: str | None = None,
@@ -77,48 +70,50 @@ class VideoWriter:
 
         Args:
             path: ends in .mp4, .m4v, .mov, .mkv, .webm or .avi.
-            fps: frames a second; a float is taken as the nearest fraction with a denominator up to 1001.
+            fps: frames a second; a float is taken as the nearest fraction with a denominator up to 1001. If `variable`,
+                about the mean, for the header.
+            variable: keep the times given to `write`, to 1/90000 s, in mkv and webm to 1 ms.
             crf: quality on x264's scale, 0 (best) to 51; at 18 the loss is hard to see, 6 more halve the file. For
                 VP9 it is stretched to that codec's 0 … 63.
             lossless: keep every RGB value: H.264 in RGB in mp4, m4v and mov, FFV1 in mkv and avi, VP9 in RGB in webm.
                 Most browsers and phones do not play these, except VP9.
             codec: "h264" (all but webm), "vp9" (mkv, webm) or "ffv1" (mkv, avi; always lossless); None: H.264, VP9 in
                 webm, and with `lossless` as above.
-            audio_from: a file whose first sound stream goes along, up to the end of the pictures. It is copied where
+            audio_from: a file whose first audio stream is taken along, up to the end of the last frame. It is copied where
                 the container takes its codec, else encoded (AAC; Opus in webm; MP3 in avi), with at most two
                 channels. No sound in it: none is written.
             overwrite: replace an existing file.
 
         Raises:
-            InputError: an ending, codec, rate or crf that is none; `path` exists; `audio_from` cannot be read.
+            InputError: an extension, codec, rate or crf that cannot be used; `path` exists; `audio_from` cannot be read.
             MissingDependencyError: no PyAV, or one built without the encoder.
         """
         self._av = require("av", extra="video", purpose="writing videos")
         self.path = check_output(Path(path), overwrite=overwrite)
-        self._ending = self.path.suffix.lower()
-        if self._ending not in _CONTAINERS:
-            raise InputError(f"{self.path}: videos are written as {', '.join(_CONTAINERS)}; choose such an ending")
-        container = _CONTAINERS[self._ending]
-        self._codec = codec or (container.lossless if lossless else container.usual)
-        if self._codec not in container.codecs:
+        if extension(self.path) not in CONTAINERS:
+            raise InputError(f"{self.path}: videos are written as {', '.join(CONTAINERS)}; choose such an extension")
+        container = CONTAINERS[extension(self.path)]
+        name = codec or (container.lossless if lossless else container.usual)
+        if name not in container.codecs:
             raise InputError(
-                f"{self.path}: {self._ending} holds {' or '.join(container.codecs)} here, got the codec {codec!r}"
+                f"{self.path}: {self.path.suffix} holds {' or '.join(container.codecs)} here, got the codec {codec!r}"
             )
         if not 0 <= crf <= 51:
-            raise InputError(f"{self.path}: crf is from 0 (best) to 51, got {crf}")
+            raise InputError(f"{self.path}: crf must be from 0 (best) to 51, got {crf}")
         self.fps = _rate(self.path, fps)
-        self._crf = crf
-        self._lossless = lossless or self._codec == "ffv1"
-        self._encoder = _encoder(self._codec, self._lossless)
-        _check_encoder(self._av, self.path, self._encoder)
+        self._variable = variable and container.tick is not None
+        self._tick = container.tick if self._variable and container.tick is not None else 1 / self.fps
+        self._quality = Quality(name, crf, lossless or name == "ffv1")
+        self._quality.check_encoder(self.path)
         self._audio_from = None if audio_from is None else Path(audio_from)
         if self._audio_from is not None:
             open_media(self._audio_from).close()
         self.frames = 0
+        self._next = 0  # the first tick without a frame
         self._landing: contextlib.AbstractContextManager[Path] = contextlib.nullcontext(self.path)
         self._temporary: Path | None = None
         self._container: Any = None
-        self._stream: Any = None
+        self._encoding: Encoding | None = None
         self._sound: Sound | None = None
         self._size = (0, 0)
 
@@ -127,11 +122,24 @@ class VideoWriter:
         self._temporary = self._landing.__enter__()
         return self
 
-    def write(self, pixels: NDArray[np.uint8]) -> None:
+    @property
+    def end(self) -> Fraction:
+        """Seconds from the start to the end of the last frame."""
+        return self._next * self._tick
+
+    def write(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        time: Fraction | float | None = None,
+        duration: Fraction | float | None = None,
+    ) -> None:
         """Add a frame.
 
         Args:
             pixels: (H, W, 3) uint8 RGB, all of one size.
+            time: when it is shown, in seconds; None: after the frame before. The first frame is shown from the start.
+            duration: for how long, in seconds; None: 1 / fps. With times, the frame before fills a gap.
 
         Raises:
             InputError: another shape, type or size, or a size that the codec does not take.
@@ -142,71 +150,59 @@ class VideoWriter:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise InputError(
-                f"{self.path}: a frame is (H, W, 3) uint8, got frame {self.frames} as {pixels.shape} {pixels.dtype}"
+                f"{self.path}: a frame must be (H, W, 3) uint8, got frame {self.frames} as {pixels.shape} {pixels.dtype}"
             )
         height, width = pixels.shape[:2]
-        if self.frames and (height, width) != self._size:
+        if self._size != (0, 0) and (height, width) != self._size:
             raise InputError(
                 f"{self.path}: frame {self.frames} is {width} x {height} pixels, the first one was"
-                f" {self._size[1]} x {self._size[0]}; make all frames alike"
+                f" {self._size[1]} x {self._size[0]}; all frames must have one size"
             )
-        with self._encoding():
-            if not self.frames:
-                self._begin(height, width)
-            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            if not self._lossless:  # FFmpeg's own choice would be the matrix of BT.601
-                frame = frame.reformat(
-                    format=self._stream.pix_fmt,
-                    dst_colorspace="ITU709",
-                    dst_color_range="MPEG",
-                    interpolation="AREA",
-                )
-            frame.pts, frame.time_base = self.frames, 1 / self.fps
-            self._container.mux(self._stream.encode(frame))
-            self.frames += 1
+        times = self._ticks(time, 1 / self.fps if duration is None else duration)
+        with self._errors():
+            self._size = (height, width)
+            if self._encoding is None:
+                self._encoding = self._begin()
+            for packet in self._encoding.encode(pixels, times):
+                self._take(packet)
+            self.frames += len(times)
+            self._next = times.stop
             self._mux_sound()
 
-    def _begin(self, height: int, width: int) -> None:
-        self._size = (height, width)
-        self._container = self._av.open(
-            str(self._temporary),
-            "w",
-            format=_CONTAINERS[self._ending].name,
-            container_options={"movflags": "+faststart"} if self._ending in (".mp4", ".m4v", ".mov") else {},
-        )
-        self._stream = stream = self._container.add_stream(self._encoder, rate=self.fps, options=self._options())
-        stream.width, stream.height = width, height
-        stream.bit_rate = 0  # quality decides
-        if self._lossless:
-            stream.pix_fmt = {"libx264rgb": "rgb24", "libvpx-vp9": "gbrp", "ffv1": "bgr0"}[self._encoder]
+    def _ticks(self, time: Fraction | float | None, duration: Fraction | float) -> range:
+        """When a frame is shown, in ticks: once for as long as it lasts, or at a constant rate as often as needed."""
+        if time is None:
+            begin, end = self._next, self._next + max(1, round(duration / self._tick))
         else:
-            stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        context = stream.codec_context
-        context.time_base = 1 / self.fps
-        context.color_range = _FULL if self._lossless else _LIMITED
-        context.colorspace = _RGB if self._lossless else _BT709
-        context.color_primaries = context.color_trc = _BT709
+            covered = ticks(time, duration, 1 / self._tick)
+            begin, end = covered.start if self._variable and self._next else self._next, covered.stop
+        if self._variable:
+            begin = max(begin, self._next)
+            return range(begin, max(end, begin + 1), max(end - begin, 1))
+        return range(begin, max(end, begin + (not self.frames)))
+
+    def _begin(self) -> Encoding:
+        self._container = self._open(str(self._temporary))
+        encoding = Encoding(self._container, self.path, self._quality, self._size, self.fps, self._tick)
         if self._audio_from is not None:
             self._sound = Sound.into(self._container, self._audio_from)
+        return encoding
 
-    def _options(self) -> dict[str, str]:
-        if self._codec == "ffv1":
-            return {"level": "3", "slicecrc": "1"}
-        if self._codec == "vp9":
-            quality = {"lossless": "1"} if self._lossless else {"crf": str(round(self._crf * 63 / 51))}
-            return {**quality, "row-mt": "1", "cpu-used": "4"}
-        options = {"crf": "0" if self._lossless else f"{self._crf:g}"}
-        if self._ending == ".avi":
-            options["bf"] = "0"  # avi keeps no time stamps: frames come in the order of display
-        return options
+    def _open(self, file: Any) -> Any:
+        name = CONTAINERS[extension(self.path)].name
+        options = {"movflags": "+faststart"} if name in ("mp4", "mov") else {}
+        return self._av.open(file, "w", format=name, container_options=options)
+
+    def _take(self, packet: Any) -> None:
+        self._container.mux(packet)
 
     def _mux_sound(self) -> None:
         if self._sound is not None:
-            for packet in self._sound.packets_before(self.frames / self.fps):
+            for packet in self._sound.packets_before(self.end):
                 self._container.mux(packet)
 
     @contextlib.contextmanager
-    def _encoding(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         """Errors of the disk and of the codec become one line."""
         with writing(self.path):
             try:
@@ -215,8 +211,8 @@ class VideoWriter:
                 if isinstance(error, OSError):
                     raise
                 raise InputError(
-                    f"{self.path}: {self._size[1]} x {self._size[0]} pixels cannot be encoded by {self._encoder}"
-                    f" ({error.strerror}); choose another size or file ending"
+                    f"{self.path}: {self._size[1]} x {self._size[0]} pixels cannot be encoded by {self._quality.encoder}"
+                    f" ({error.strerror}); choose another size or file extension"
                 ) from error
 
     def __exit__(
@@ -234,10 +230,11 @@ class VideoWriter:
         self._landing.__exit__(None, None, None)
 
     def _finish(self) -> None:
-        if not self.frames:
+        if self._encoding is None:
             raise InputError(f"{self.path}: no frame was written; give at least one")
-        with self._encoding():
-            self._container.mux(self._stream.encode())
+        with self._errors():
+            for packet in self._encoding.flush():
+                self._take(packet)
             self._close_sound()
             self._container.close()
 
@@ -265,21 +262,5 @@ def _rate(path: Path, fps: Fraction | float) -> Fraction:
         exact = Fraction(0)
     rate = exact.limit_denominator(1001 if isinstance(fps, float) else 1_000_000)
     if not 0 < rate <= 1000:
-        raise InputError(f"{path}: fps is above 0 and at most 1000, got {fps}")
+        raise InputError(f"{path}: fps must be above 0 and at most 1000, got {fps}")
     return rate
-
-
-def _encoder(codec: str, lossless: bool) -> str:
-    if codec == "h264":
-        return "libx264rgb" if lossless else "libx264"
-    return {"vp9": "libvpx-vp9", "ffv1": "ffv1"}[codec]
-
-
-def _check_encoder(av: Any, path: Path, encoder: str) -> None:
-    try:
-        av.codec.Codec(encoder, "w")
-    except (ValueError, av.FFmpegError) as error:
-        raise MissingDependencyError(
-            f"{path}: this build of PyAV lacks the encoder {encoder}; install the one with it:"
-            " pip install --force-reinstall --only-binary av av, or choose another file ending"
-        ) from error
