@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from visionzoo.cards import WeightSource
-from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError, unknown
 from visionzoo.io.contact_sheet import Tile, thumbnail
 from visionzoo.io.extensions import IMAGES
@@ -254,7 +253,7 @@ def table(results: Sequence[ClassificationResult]) -> str:
     writer.writerow(["source", "rank", "label", "index", "probability"])
     for result in results:
         writer.writerows([result.source, p.rank, p.label, p.index, p.probability] for p in result.predictions)
-    return printable(text.getvalue())
+    return text.getvalue().encode("utf-8", "replace").decode("utf-8")
 
 
 # What is shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from typing import Any
@@ -38,6 +39,15 @@ def show_warnings_as_lines() -> None:
     warnings.filterwarnings("always", category=UserWarning, module=r"visionzoo(\.|$)")
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, breaks of lines and paragraphs, and changes of the direction of writing."""
+
+
 def printable(text: str) -> str:
-    """`text` with bytes of file names that are no text shown as question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """`text` as one line that shows what is there.
+
+    A file name may hold a newline or an escape sequence for the terminal: these become escapes such as \\n. Bytes that are
+    not text become question marks.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -48,6 +48,15 @@ def test_odd_cards(tmp_path: Path) -> None:
         save_bar_sheet(tmp_path / "a.pdf", odd, heading="h")
 
 
+def test_control_characters_in_names_are_shown_as_escapes(tmp_path: Path) -> None:
+    odd = [Card(np.zeros((9, 9, 3), np.uint8), "two\nlines.jpg", [Bar("a\tb", 0.5)])]
+    for name in ("a.html", "a.png"):
+        save_bar_sheet(tmp_path / name, odd, heading="h")
+    page = (tmp_path / "a.html").read_text()
+    assert r"<h2>two\nlines.jpg</h2>" in page
+    assert r">a\tb</dt>" in page
+
+
 def test_too_many_for_a_picture() -> None:
     check_size("a.html", 10**6, 5)
     check_size("a.jpg", 900, 5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, html_sheet, picture_sheet, save_sheet, thumbnail
 
 
@@ -49,6 +50,29 @@ def test_picture_sheet_holds_all_rows(photo) -> None:
     two = picture_sheet([Row(tiles[0], tiles), Row(tiles[1], [])])
     assert one.width == two.width
     assert two.height > 2.5 * one.height
+
+
+ODD = "two\nlines \x1b[31m \u202egpj.exe \udcff"
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.png"])
+def test_control_characters_in_names_are_shown_as_escapes(photo, tmp_path: Path, name: str) -> None:
+    path = photo("q.jpg")
+    tile = Tile(path, ODD, ODD, ODD)
+    save_sheet(tmp_path / name, [Row(tile, [tile])], heading=ODD, subtitle=ODD)
+    if name == "a.html":
+        page = (tmp_path / name).read_text()
+        assert page.count(r"two\nlines \x1b[31m \u202egpj.exe ?") == 11
+        assert "\x1b" not in page
+    else:
+        assert Image.open(tmp_path / name).size == picture_sheet([Row(tile, [tile])]).size
+
+
+def test_too_many_rows_for_an_image(tmp_path: Path) -> None:
+    rows = [Row(Tile(tmp_path / "gone.jpg", "query"), [])] * 400
+    with pytest.raises(InputError, match=r"a\.jpg: .*write an \.html page instead"):
+        save_sheet(tmp_path / "a.jpg", rows, heading="x")
+    assert not (tmp_path / "a.jpg").exists()
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.jpg", "a.png", "a.webp"])
