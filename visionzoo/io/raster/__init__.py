@@ -11,7 +11,8 @@ What a reader gives is upright and plain: palette and CMYK become RGB(A), one bi
 values the machine's own. Everything else stays as stored: type, range, extra bands, alpha.
 """
 
-from .base import Raster, RasterError, RasterProfile, Window
+from .base import Raster, RasterError, Window
+from .metadata import RasterProfile
 from .opening import TIFF_STARTS, open_raster
 from .whole import WholeImage, read_whole
 from .writer import RasterWriter

@@ -17,13 +17,13 @@ from .base import (
     Layout,
     Raster,
     RasterError,
-    RasterProfile,
     UnreadableError,
     Window,
     one_line,
     plain_dtype,
     size_words,
 )
+from .metadata import RasterProfile
 from .raw import RawPixels, RawRaster
 
 LARGEST_CHUNK = 512 << 20

@@ -6,8 +6,8 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError, VisionZooError, writing
+from .metadata import RasterProfile
+from .missing import as_held, equals
 
 CACHE_BYTES = (32 << 20, 512 << 20)
 """Least and most that decoded blocks may take: enough for two rows of windows of 256 pixels, within these."""
@@ -48,48 +50,21 @@ class Window:
 
 
 @dataclass(frozen=True)
-class RasterProfile:
-    """What belongs to a picture beside its pixels, for `RasterWriter` to keep as far as the format can hold it.
-
-    Attributes:
-        tags: TIFF tags as they stand (georeference, GDAL metadata, description, …): (code, type, count, value).
-        icc: ICC profile.
-        xmp: XMP packet.
-        exif: EXIF data, beginning with "Exif"; its orientation is taken out, as the pixels are upright.
-        resolution: pixels per unit: across, down, and the unit (1 none, 2 inch, 3 centimetre).
-        compression: of the source, e.g. "deflate", "none", "jpeg".
-        tile: (height, width) of the tiles, if the source has tiles.
-        photometric: "rgb" or "grey".
-        premultiplied: the alpha band is multiplied into the colours already.
-        nodata: as declared, even where the pixels' type cannot hold it.
-        attributes: of a zarr array.
-    """
-
-    tags: tuple[tuple[int, int, int, Any], ...] = ()
-    icc: bytes | None = None
-    xmp: bytes | None = None
-    exif: bytes | None = None
-    resolution: tuple[float, float, int] | None = None
-    compression: str | None = None
-    tile: tuple[int, int] | None = None
-    photometric: str | None = None
-    premultiplied: bool = False
-    nodata: float | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Layout:
     """How pixels are stored, and what becomes of them.
 
     Attributes:
         height, width, bands, dtype: as stored (dtype in the machine's byte order).
         block: (height, width) of what is read at once.
-        nodata: as declared.
+        bits: of an unsigned value that does not use all of `dtype`.
+        nodata: as declared, of stored values: one for all bands, or one (or None) for each.
         alpha: index of the alpha band after `convert`.
         profile: for a writer.
         orientation: 1 to 8, as EXIF counts.
         convert: (h, w, stored bands) -> (h, w, bands), pixel by pixel.
+        mixes: so many stored bands become the colours together (palette 1, Lab 3, CMYK 4); 0: every band stays one by itself, and
+            different values stay different.
+        mask: opens the mask: not 0 where there is data, stored like the picture.
     """
 
     height: int
@@ -97,11 +72,21 @@ class Layout:
     bands: int
     dtype: np.dtype
     block: tuple[int, int]
-    nodata: float | None = None
+    bits: int | None = None
+    nodata: float | tuple[float | None, ...] | None = None
     alpha: int | None = None
-    profile: RasterProfile = RasterProfile()
+    profile: RasterProfile = field(default_factory=RasterProfile)
     orientation: int = 1
     convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    mixes: int = 0
+    mask: Callable[[], Raster] | None = None
+
+    @property
+    def held_nodata(self) -> tuple[float | None, ...]:
+        """The no-data value of each band as a stored pixel holds it; None where none can."""
+        each = self.nodata if isinstance(self.nodata, tuple) else (self.nodata,) * self.bands
+        each = (*each, *(None,) * self.bands)[: self.bands]
+        return tuple(None if value is None else as_held(value, self.dtype, self.bits) for value in each)
 
 
 class Raster(ABC):
@@ -112,8 +97,10 @@ class Raster(ABC):
         height, width, bands: of the upright picture.
         dtype: of the values, in the machine's byte order.
         block: (height, width) of the storage; whole blocks read fastest.
-        nodata: the value that stands for "no data here", if one is declared that the dtype can hold.
+        nodata: the value that stands for "no data here" in what `read` gives, if there is one.
+        has_mask: whether something says pixel by pixel where there is data: a mask, or a no-data value that conversion hides.
         alpha: index of the band that is alpha, or None.
+        white: the value of white, e.g. 255, or 4095 of 12 bits; None for signed integers and floats.
         profile: what a writer keeps.
     """
 
@@ -124,14 +111,25 @@ class Raster(ABC):
         self.block = layout.block
         if self._turned:
             self.height, self.width, self.block = self.width, self.height, (self.block[1], self.block[0])
-        shown = np.empty((1, 1, layout.bands), layout.dtype)
-        shown[:] = 0
-        if layout.convert is not None:
-            shown = layout.convert(shown)
+        shown = self._shown(np.zeros((1, 1, layout.bands), layout.dtype))
         self.bands, self.dtype = shown.shape[2], shown.dtype
-        self.nodata = None if layout.nodata is None else as_held(layout.nodata, self.dtype)
+        self._held = layout.held_nodata
+        found = [value for value in self._held if value is not None]
+        # one value says it: of all bands, and different stored values stay different
+        plain = bool(found) and not layout.mixes and len({str(value) for value in self._held}) == 1
+        self.nodata = None
+        if plain:
+            self.nodata = float(self._shown(np.full((1, 1, layout.bands), found[0], layout.dtype))[0, 0, 0])
         self.alpha = layout.alpha
+        self.white = _white(self.dtype, layout)
+        self._mask: Raster | None = layout.mask() if layout.mask is not None else None
+        self.has_mask = self._mask is not None or (bool(found) and not plain)
         self.profile = layout.profile
+        if found and (layout.convert is not None or not plain):  # declared of stored values
+            self.profile = replace(self.profile, nodata=self.nodata)
+
+    def _shown(self, stored: NDArray[Any]) -> NDArray[Any]:
+        return stored if self._layout.convert is None else self._layout.convert(stored)
 
     def read(self, window: Window) -> NDArray[Any]:
         """(h, w, bands), C-contiguous, of type `dtype`; the caller may change it.
@@ -139,35 +137,83 @@ class Raster(ABC):
         Raises:
             RasterError: the window is empty or reaches beyond the picture; the file is cut off or damaged there.
         """
+        return self._upright(self._shown(self._stored(window, self._as_stored(window))))
+
+    def read_with_missing(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """`read`, and (h, w, bands): True where the file says that a band has no data (no-data value or mask, not alpha).
+
+        Raises:
+            RasterError: as `read`.
+        """
+        place = self._as_stored(window)
+        stored = self._stored(window, place)
+        found = np.zeros((stored.shape[0], stored.shape[1], stored.shape[2]), bool)
+        mixes = self._layout.mixes
+        for band, value in enumerate(self._held):
+            if value is not None:
+                found[..., band] = equals(stored[..., band], value)
+        if mixes:
+            together = found[..., :mixes].all(-1, keepdims=True)
+            found = np.concatenate([together.repeat(self.bands - found.shape[2] + mixes, -1), found[..., mixes:]], -1)
+        if self._mask is not None:
+            found |= (self._mask.read(place) == 0).all(-1, keepdims=True)
+        return self._upright(self._shown(stored)), self._upright(found)
+
+    def read_mask(self, window: Window) -> NDArray[np.bool_]:
+        """(h, w): True where there is data, as mask and hidden no-data values say. Raises `RasterError`."""
+        colours = [band for band in range(self.bands) if band != self.alpha]
+        return np.logical_not(self.read_with_missing(window)[1][..., colours].all(axis=-1))
+
+    def _as_stored(self, window: Window) -> Window:
+        """The window in the rows and columns of the file."""
         check_inside(self.path, window, self.height, self.width)
-        down, across = self._layout.orientation in (3, 4, 7, 8), self._layout.orientation in (2, 3, 6, 7)
+        down, across = self._flips
         top = self.height - window.top - window.height if down else window.top
         left = self.width - window.left - window.width if across else window.left
+        return (
+            Window(left, top, window.width, window.height)
+            if self._turned
+            else Window(top, left, window.height, window.width)
+        )
+
+    @property
+    def _flips(self) -> tuple[bool, bool]:
+        """Whether the upright picture runs up, and leftwards, in the file."""
+        return self._layout.orientation in (3, 4, 7, 8), self._layout.orientation in (2, 3, 6, 7)
+
+    def _stored(self, window: Window, place: Window) -> NDArray[Any]:
         try:
-            if self._turned:
-                pixels = self._read(Window(left, top, window.width, window.height)).swapaxes(0, 1)
-            else:
-                pixels = self._read(Window(top, left, window.height, window.width))
+            return self._read(place)
         except (UnreadableError, OSError, MemoryError) as error:
             why = one_line(error) or "out of memory"
             raise RasterError(f"{self.path}: {window} cannot be read: {why}") from error
-        if self._layout.convert is not None:
-            pixels = self._layout.convert(pixels)
+
+    def _upright(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        down, across = self._flips
+        pixels = pixels.swapaxes(0, 1) if self._turned else pixels
         return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])
 
     @abstractmethod
     def _read(self, window: Window) -> NDArray[Any]:
         """A fresh (h, w, stored bands) of a window of the picture as stored. Raises `UnreadableError`."""
 
-    @abstractmethod
     def close(self) -> None:
         """Close the file, and delete what was unpacked."""
+        if self._mask is not None:
+            self._mask.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _white(dtype: np.dtype, layout: Layout) -> float | None:
+    if dtype.kind != "u":
+        return None
+    deep = layout.bits is not None and layout.bits > 8 and dtype == layout.dtype
+    return 2.0 ** (layout.bits or 0) - 1 if deep else float(np.iinfo(dtype).max)
 
 
 class BlockRaster(Raster):
@@ -216,6 +262,7 @@ class BlockRaster(Raster):
         return block
 
     def close(self) -> None:
+        super().close()
         self._kept.clear()
         self._kept_bytes = 0
 
@@ -226,16 +273,6 @@ def check_inside(path: Path, window: Window, height: int, width: int) -> None:
     inside &= 0 <= window.left <= window.left + window.width <= width
     if not inside or window.height == 0 or window.width == 0:
         raise RasterError(f"{path}: {window} is not within the picture of {height} rows and {width} columns")
-
-
-def as_held(value: float, dtype: np.dtype) -> float | None:
-    """`value` as a pixel of type `dtype` holds it; None if it cannot."""
-    if np.issubdtype(dtype, np.floating):
-        with np.errstate(over="ignore"):
-            held = float(np.asarray(value).astype(dtype))
-        return None if np.isinf(held) and not np.isinf(value) else held
-    limits = np.iinfo(dtype)
-    return float(value) if value == np.floor(value) and limits.min <= value <= limits.max else None
 
 
 def plain_dtype(path: Path, dtype: Any) -> np.dtype:

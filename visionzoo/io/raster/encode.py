@@ -17,9 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...errors import require
-from .base import RasterError, RasterProfile, Window
+from .base import RasterError, Window
+from .metadata import RasterProfile
 from .raw import RawPixels
-from .tiff import DESCRIPTION, GDAL_METADATA, NODATA, XMP
+from .tiff_tags import DESCRIPTION, GDAL_METADATA, NODATA, XMP
 from .unpack import DTYPES, vips, vips_words
 
 _LOSSLESS = {

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import arrays, pictures, tiff
 from .base import Layout, Raster, RasterError
 from .raw import RawPixels
+from .sidecars import Sidecars, find_sidecars
+from .tiff_header import NotByWindowsError
 from .unpack import Unpacked, open_sequential
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first four bytes of TIFF and BigTIFF."""
 
 
-def open_raster(path: str | Path, *, scratch: Path | None = None) -> Raster:
-    """Open a picture of any size for reading by windows. The format is told from the content, not the name.
+def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int | None = None) -> Raster:
+    """Open a picture of any size for reading by windows. The format is told from the content, not the name. Files beside it
+    (world file, mask, …, see `sidecars.py`) count as part of it.
 
     Args:
         path: a file, or the folder of a zarr array.
         scratch: a folder where large pictures without random access (JPEG, PNG, …) may be unpacked, with room for all
             their pixels; they are deleted on close. By default a folder of temporary files.
+        at_least: of a TIFF with reduced copies of the picture, open the smallest whose longer side is at least this.
 
     Raises:
         RasterError: missing, empty, not a picture, cut off, damaged, or of a kind that cannot be read.
@@ -39,11 +44,28 @@ def open_raster(path: str | Path, *, scratch: Path | None = None) -> Raster:
         raise RasterError(f"{path}: cannot be read ({error.strerror})") from error
     if not start:
         raise RasterError(f"{path}: the file is empty (0 bytes)")
+    beside = find_sidecars(path)
     if start.startswith(TIFF_STARTS):
-        return tiff.open_tiff(path, lambda layout: _unpack_strips(path, layout, scratch))
-    if start.startswith(b"\x93NUMPY"):
-        return arrays.open_npy(path)
-    return pictures.open_picture(path, scratch)
+        raster = _open_tiff(path, beside, scratch, at_least)
+    elif start.startswith(b"\x93NUMPY"):
+        raster = arrays.open_npy(path)
+    else:
+        raster = pictures.open_picture(path, scratch, beside)
+    mask = (lambda: open_raster(path, scratch=scratch)) if raster.has_mask else None
+    raster.profile = replace(raster.profile, sidecars=beside, mask=mask)
+    return raster
+
+
+def _open_tiff(path: Path, beside: Sidecars, scratch: Path | None, at_least: int | None) -> Raster:
+    try:
+        return tiff.open_tiff(
+            path, lambda layout: _unpack_strips(path, layout, scratch), beside=beside, at_least=at_least
+        )
+    except NotByWindowsError as why:
+        try:
+            return pictures.open_picture(path, scratch, beside, why.layout)
+        except RasterError:
+            raise why from None
 
 
 def _unpack_strips(path: Path, layout: Layout, scratch: Path | None) -> RawPixels:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import struct
-import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,23 @@ from PIL import Image
 
 from ..pillow import ImageError, opened
 from . import colours
-from .base import Layout, Raster, RasterError, RasterProfile, Window, one_line
+from .base import Layout, Raster, RasterError, Window, one_line
+from .metadata import ORIENTATION, RasterProfile, exif_bytes, iptc_of_photoshop, read_exif, upright_xmp
 from .raw import RawRaster
+from .sidecars import NONE, Sidecars
+from .tiff import open_mask
 from .unpack import DTYPES, Unpacked, open_sequential
 
 SMALL_PIXELS = 64_000_000
 """Pictures up to this size are decoded in memory."""
 
-_ORIENTATION = 0x0112
-_ORIENTATION_IN_XMP = re.compile(rb'\s*(tiff:Orientation="[0-9]+"|<tiff:Orientation>[0-9]+</tiff:Orientation>)')
 
-
-def open_picture(path: Path, scratch: Path | None) -> Raster:
+def open_picture(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
     """A file of any format that Pillow knows.
+
+    Args:
+        beside: files beside it.
+        tiff: of a TIFF that cannot be read by windows: its profile, mask and no-data value.
 
     Raises:
         RasterError: not a picture, damaged, or too large to unpack.
@@ -37,8 +41,8 @@ def open_picture(path: Path, scratch: Path | None) -> Raster:
         raise RasterError(str(error)) from error
     with image:
         if image.width * image.height > SMALL_PIXELS or _deep_colour_png(path):
-            return _unpack(path, scratch)
-        return _decode(path, image)
+            return _unpack(path, scratch, beside, tiff)
+        return _decode(path, image, beside, tiff)
 
 
 def _deep_colour_png(path: Path) -> bool:
@@ -59,24 +63,37 @@ class _Decoded(Raster):
         return self._pixels[window.top : window.top + window.height, window.left : window.left + window.width].copy()
 
     def close(self) -> None:
+        super().close()
         self._pixels = np.empty((0, 0, self.bands), self.dtype)
 
 
-def _decode(path: Path, image: Image.Image) -> Raster:
+def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | None) -> Raster:
     try:
+        exif = image.getexif()
+        stated = exif.get(ORIENTATION, 1)
         image.load()
-        turned = image.getexif().get(_ORIENTATION, 1)
-        info, compression = image.info, (image.format or "").lower()
-        pixels, alpha = _pixels(image)
-        orientation = turned if turned in range(1, 9) else 1
+        info = image.info
+        if tiff is not None:
+            stated = 1  # libtiff turns it
+            pixels, alpha, convert = *_pixels(image), None
+        elif beside.nodata and image.mode in ("P", "1"):  # declared of stored values
+            pixels, alpha, convert = np.array(image).astype(np.uint8)[..., None], None, _look_up(image)
+        else:
+            pixels, alpha, convert = *_pixels(image), None
+        turned, orientation = _orientation(stated, beside)
         height, width = pixels.shape[:2]
+        bands = pixels.shape[2] if convert is None else 3 if image.mode == "P" else 1
+        shown = (height, width) if orientation >= 5 else (width, height)
+        photoshop = info.get("photoshop")
         profile = RasterProfile(
             icc=info.get("icc_profile") if image.mode != "CMYK" else None,
-            xmp=_upright_xmp(info.get("xmp") or info.get("XML:com.adobe.xmp")),
-            exif=_upright_exif(image.getexif()),
+            xmp=upright_xmp(info.get("xmp") or info.get("XML:com.adobe.xmp"), turned=turned),
+            exif=None if tiff is not None else exif_bytes(path, exif, turned=turned, size=shown),
+            iptc=photoshop.get(0x0404) if isinstance(photoshop, dict) else None,
+            texts=_texts(image),
             resolution=_dots(info.get("dpi")),
-            compression=compression,
-            photometric="rgb" if pixels.shape[2] >= 3 else "grey",
+            compression=(image.format or "").lower(),
+            photometric="rgb" if bands >= 3 else "grey",
         )
     except ImageError as error:
         raise RasterError(f"{path}: {error}") from error
@@ -91,11 +108,46 @@ def _decode(path: Path, image: Image.Image) -> Raster:
         pixels.shape[2],
         pixels.dtype,
         (height, width),
+        bits=1 if image.mode == "1" and convert is not None else None,
         alpha=alpha,
         profile=profile,
         orientation=orientation,
+        convert=convert,
+        mixes=1 if convert is not None and image.mode == "P" else 0,
     )
-    return _Decoded(path, layout, pixels)
+    return _Decoded(path, _with_beside(layout, beside, tiff), pixels)
+
+
+def _with_beside(layout: Layout, beside: Sidecars, tiff: Layout | None) -> Layout:
+    """With no-data value and mask, and of a TIFF what its header says."""
+    if tiff is not None:
+        profile = replace(tiff.profile, icc=layout.profile.icc, photometric=layout.profile.photometric)
+        return replace(layout, profile=profile, mask=tiff.mask, nodata=tiff.nodata)
+    mask = partial(open_mask, beside.mask, layout.height, layout.width) if beside.mask is not None else None
+    nodata = beside.nodata[0] if len(set(beside.nodata)) == 1 else None
+    return replace(layout, nodata=beside.nodata or None, mask=mask, profile=replace(layout.profile, nodata=nodata))
+
+
+def _orientation(stated: object, beside: Sidecars) -> tuple[bool, int]:
+    """Whether the pixels are turned as the file says, and how: not where coordinates count from the stored corner."""
+    orientation = stated if isinstance(stated, int) and stated in range(1, 9) else 1
+    return (False, 1) if beside.georeferenced else (True, orientation)
+
+
+def _look_up(image: Image.Image) -> colours.Convert:
+    """What turns stored numbers of a palette, or bits, into colours."""
+    if image.mode == "1":
+        return lambda pixels: pixels * np.uint8(255)
+    return colours.palette(np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3))
+
+
+def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    """The remarks of a PNG, JPEG or GIF, without those that hold metadata of other kinds."""
+    found = [(name, str(text)) for name, text in getattr(image, "text", {}).items()]
+    comment = image.info.get("comment")
+    if isinstance(comment, (bytes, str)) and comment:
+        found.append(("Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment))
+    return tuple((name, text) for name, text in found if not name.startswith(("XML:", "Raw profile type")))
 
 
 def _pixels(image: Image.Image) -> tuple[NDArray[Any], int | None]:
@@ -119,21 +171,25 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], int | None]:
     return pixels.reshape(*pixels.shape[:2], -1), {"LA": 1, "RGBA": 3}.get(target)
 
 
-def _unpack(path: Path, scratch: Path | None) -> Raster:
+def _unpack(path: Path, scratch: Path | None, beside: Sidecars, tiff: Layout | None) -> Raster:
     image = open_sequential(path)
     fields = set(image.get_fields())
     cmyk = image.interpretation == "cmyk"
     if not cmyk and image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16", "multiband", "scrgb"):
         image = image.colourspace("srgb")
     icc = image.get("icc-profile-data") if "icc-profile-data" in fields else None
-    orientation = image.get("orientation") if "orientation" in fields else 1
-    exif = _exif(image.get("exif-data") if "exif-data" in fields else b"")
+    turned, orientation = _orientation(image.get("orientation") if "orientation" in fields else 1, beside)
+    exif = read_exif(path, image.get("exif-data") if "exif-data" in fields else b"")
+    iptc = image.get("iptc-data") if "iptc-data" in fields else None
     known = image.get("resolution-unit") if "resolution-unit" in fields else None
     bands = image.bands - 1 if cmyk else image.bands
+    shown = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
     profile = RasterProfile(
         icc=None if cmyk else icc,
-        xmp=_upright_xmp(image.get("xmp-data") if "xmp-data" in fields else None),
-        exif=_upright_exif(exif),
+        xmp=upright_xmp(image.get("xmp-data") if "xmp-data" in fields else None, turned=turned),
+        exif=exif_bytes(path, exif, turned=turned, size=shown),
+        iptc=iptc_of_photoshop(iptc) if iptc else None,
+        texts=_comments(image, fields),
         resolution=(image.xres * 25.4, image.yres * 25.4, 2) if known and image.xres > 0 and image.yres > 0 else None,
         compression=path.suffix.lower().lstrip("."),
         photometric="rgb" if bands >= 3 else "grey",
@@ -148,37 +204,20 @@ def _unpack(path: Path, scratch: Path | None) -> Raster:
         (1, image.width),
         alpha=bands - 1 if image.hasalpha() else None,
         profile=profile,
-        orientation=orientation if orientation in range(1, 9) else 1,
+        orientation=orientation,
         convert=colours.cmyk(icc) if cmyk else None,
+        mixes=4 if cmyk else 0,
     )
-    return RawRaster(path, layout, pixels)
+    return RawRaster(path, _with_beside(layout, beside, tiff), pixels)
 
 
-def _exif(data: bytes) -> Image.Exif:
-    exif = Image.Exif()
-    try:
-        exif.load(data)
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error) as error:
-        warnings.warn(f"EXIF data are damaged and not kept ({one_line(error)})", stacklevel=2)
-        return Image.Exif()
-    return exif
-
-
-def _upright_exif(exif: Image.Exif) -> bytes | None:
-    exif.pop(_ORIENTATION, None)
-    if not exif:
-        return None
-    try:
-        return exif.tobytes()
-    except (ValueError, TypeError, KeyError, OSError, struct.error) as error:
-        warnings.warn(f"EXIF data are damaged and not kept ({one_line(error)})", stacklevel=2)
-        return None
-
-
-def _upright_xmp(xmp: Any) -> bytes | None:
-    if not xmp:
-        return None
-    return _ORIENTATION_IN_XMP.sub(b"", xmp.encode() if isinstance(xmp, str) else bytes(xmp))
+def _comments(image: Any, fields: set[str]) -> tuple[tuple[str, str], ...]:
+    """The remarks of a PNG as libvips names them: png-comment-NUMBER-NAME."""
+    return tuple(
+        (name.split("-", 3)[3], str(image.get(name)))
+        for name in sorted(fields)
+        if re.match(r"png-comment-[0-9]+-(?!XML:|Raw profile type)", name)
+    )
 
 
 def _dots(dpi: Any) -> tuple[float, float, int] | None:

@@ -131,6 +131,7 @@ class RawRaster(Raster):
         return self._pixels.read(window)
 
     def close(self) -> None:
+        super().close()
         self._pixels.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Raster, RasterError, Window
+from .base import RasterError, Window
 from .opening import open_raster
 
 
@@ -70,26 +70,24 @@ def read_whole(
 
 
 def _read(path: Path, max_side: int | None, max_pixels: int | None) -> WholeImage:
-    with open_raster(path) as raster:
+    with open_raster(path, at_least=max_side) as raster:
         if max_pixels is not None and raster.height * raster.width > max_pixels:
             raise RasterError(
                 f"{path}: {raster.width} x {raster.height} pixels is over the limit of {max_pixels / 1e6:.0f} million; "
                 "shrink it, or raise VISIONZOO_MAX_PIXELS if the file is trusted"
             )
         try:
-            pixels = raster.read(Window(0, 0, raster.height, raster.width))
+            pixels, missing = raster.read_with_missing(Window(0, 0, raster.height, raster.width))
         except MemoryError:
             raise RasterError(f"{path}: {raster.width} x {raster.height} pixels do not fit into memory") from None
+        colours = 3 if raster.profile.photometric == "rgb" and raster.bands >= 3 else 1
+        nowhere = np.asarray(missing[..., :colours].all(axis=-1))
         return WholeImage(
             pixels,
-            colours=3 if raster.profile.photometric == "rgb" and raster.bands >= 3 else 1,
+            colours=colours,
             alpha=raster.alpha,
             premultiplied=raster.profile.premultiplied,
-            white=_white(raster),
+            white=raster.white,
             icc=raster.profile.icc,
-            missing=None,
+            missing=nowhere if nowhere.any() else None,
         )
-
-
-def _white(raster: Raster) -> float | None:
-    return float(np.iinfo(raster.dtype).max) if raster.dtype.kind == "u" else None

@@ -18,10 +18,12 @@ from numpy.typing import DTypeLike, NDArray
 from ...errors import InputError, require
 from ..files import atomic_path, check_output, write_json
 from . import arrays, encode
-from .base import RasterError, RasterProfile, Window, as_held, check_inside, plain_dtype, writing_raster
+from .base import RasterError, Window, check_inside, plain_dtype, writing_raster
+from .metadata import RasterProfile
+from .missing import as_held
 from .pictures import SMALL_PIXELS
 from .raw import RawPixels, allocate
-from .tiff import GEOREFERENCE
+from .tiff_tags import GEOREFERENCE
 from .unpack import vips
 
 

@@ -1,0 +1,151 @@
+"""What goes along with the pixels of a raster: when, where, by whom and with what it was taken.
+
+The rule: nothing of it is dropped without a word. A reader collects it in a `RasterProfile`; `RasterWriter` writes what the
+format of the result can hold, puts the rest into files beside the result (`sidecars.py`), and names what is left in one warning.
+
+* EXIF (with GPS), XMP, IPTC and the ICC profile are kept between TIFF, JPEG, PNG and WebP in any direction, except for IPTC in
+  PNG and WebP, which have no place for it.
+* Orientation is reset where the pixels were turned. A picture with a georeference, inside or beside it, is not turned, as
+  coordinates count from its stored corner; its orientation stays then.
+* What describes the pixels of the source and not of the result goes: statistics, histograms, overviews, thumbnails.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .sidecars import NONE, Sidecars
+
+ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
+_PIXELS_ACROSS, _PIXELS_DOWN = 0xA002, 0xA003
+_ORIENTATION_IN_XMP = re.compile(rb'\s*(tiff:Orientation="[0-9]+"|<tiff:Orientation>[0-9]+</tiff:Orientation>)')
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_IPTC_RESOURCE = 0x0404
+
+
+class MaskedSource(Protocol):
+    """An open raster, as far as its mask is concerned; a context manager."""
+
+    def read_mask(self, window: Any) -> NDArray[np.bool_]:
+        """(h, w): True where there is data."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class RasterProfile:
+    """What belongs to a picture beside its pixels, for `RasterWriter` to keep.
+
+    Attributes:
+        tags: TIFF tags as they stand (georeference, GDAL metadata, description, …): (code, type, count, value).
+        icc: ICC profile.
+        xmp: XMP packet.
+        exif: EXIF data, beginning with "Exif"; without orientation if the pixels were turned.
+        iptc: IPTC data (IIM), as they stand.
+        texts: remarks, as PNG and JPEG have them: (name, text).
+        resolution: pixels per unit: across, down, and the unit (1 none, 2 inch, 3 centimetre).
+        compression: of the source, e.g. "deflate", "none", "jpeg".
+        tile: (height, width) of the tiles, if the source has tiles.
+        photometric: "rgb" or "grey".
+        premultiplied: the alpha band is multiplied into the colours already.
+        nodata: as declared, in the units of what is read, even where the pixels' type cannot hold it.
+        attributes: of a zarr array.
+        sidecars: files beside the source.
+        mask: opens the source, for its mask (`Raster.read_mask`), if it has one.
+    """
+
+    tags: tuple[tuple[int, int, int, Any], ...] = ()
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    exif: bytes | None = None
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    resolution: tuple[float, float, int] | None = None
+    compression: str | None = None
+    tile: tuple[int, int] | None = None
+    photometric: str | None = None
+    premultiplied: bool = False
+    nodata: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    sidecars: Sidecars = NONE
+    mask: Callable[[], MaskedSource] | None = None
+
+
+def read_exif(path: Path, data: bytes) -> Image.Exif:
+    """EXIF data, parsed; empty, with a warning, if they are damaged."""
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error) as error:
+        warnings.warn(f"{path}: the EXIF data are damaged and not kept ({' '.join(str(error).split())})", stacklevel=2)
+        return Image.Exif()
+    return exif
+
+
+def exif_bytes(path: Path, exif: Image.Exif, *, turned: bool, size: tuple[int, int] | None = None) -> bytes | None:
+    """EXIF data for the result; None if there are none.
+
+    Args:
+        turned: the pixels were turned as the orientation says, so it goes.
+        size: (width, height) of the upright picture, where EXIF tells a size.
+    """
+    result = Image.Exif()
+    result.endian = exif.endian
+    try:
+        for code, value in exif.items():
+            if code not in (EXIF_IFD, GPS_IFD) and not (turned and code == ORIENTATION):
+                result[code] = value
+        for pointer in (EXIF_IFD, GPS_IFD):
+            found = dict(exif.get_ifd(pointer))
+            if pointer == EXIF_IFD and INTEROP_IFD in found:
+                found[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
+            if turned and size is not None and found.keys() & {_PIXELS_ACROSS, _PIXELS_DOWN}:
+                found[_PIXELS_ACROSS], found[_PIXELS_DOWN] = size
+            if found:
+                result.get_ifd(pointer).update(found)
+        return result.tobytes() if result or result._ifds else None
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, AttributeError, struct.error) as error:
+        warnings.warn(f"{path}: the EXIF data are damaged and not kept ({' '.join(str(error).split())})", stacklevel=2)
+        return None
+
+
+def upright_xmp(xmp: Any, *, turned: bool = True) -> bytes | None:
+    """An XMP packet, without orientation if the pixels were turned."""
+    if not xmp:
+        return None
+    packet = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    return _ORIENTATION_IN_XMP.sub(b"", packet) if turned else packet
+
+
+def iptc_of_photoshop(resources: bytes) -> bytes | None:
+    """IPTC data of Photoshop's image resources (APP13 of a JPEG, tag 34377 of a TIFF)."""
+    at = len(_PHOTOSHOP) if resources.startswith(_PHOTOSHOP) else 0
+    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
+        kind = int.from_bytes(resources[at + 4 : at + 6], "big")
+        name = (resources[at + 6] + 2) // 2 * 2  # a counted text, padded to an even size
+        size = int.from_bytes(resources[at + 6 + name : at + 10 + name], "big")
+        start = at + 10 + name
+        if kind == _IPTC_RESOURCE:
+            return resources[start : start + size] or None
+        at = start + (size + 1) // 2 * 2
+    return None
+
+
+def photoshop_of_iptc(iptc: bytes) -> bytes:
+    """IPTC data as the content of a JPEG's APP13."""
+    padding = b"\0" if len(iptc) % 2 else b""
+    head = _IPTC_RESOURCE.to_bytes(2, "big") + b"\0\0" + len(iptc).to_bytes(4, "big")
+    return _PHOTOSHOP + b"8BIM" + head + iptc + padding

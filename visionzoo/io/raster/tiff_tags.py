@@ -1,0 +1,186 @@
+"""TIFF tags that go along with the pixels: read into a `RasterProfile`, and EXIF written as TIFF wants it."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from .metadata import EXIF_IFD, GPS_IFD, INTEROP_IFD, ORIENTATION, exif_bytes, iptc_of_photoshop, read_exif, upright_xmp
+
+DESCRIPTION, SOFTWARE, XMP, IPTC, PHOTOSHOP, NODATA, GDAL_METADATA = 270, 305, 700, 33723, 34377, 42113, 42112
+GEOREFERENCE = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 50844})
+"""Pixel scale, tie points, transformation, GeoKeys and their values, rational polynomial coefficients."""
+WORDS = frozenset({269, DESCRIPTION, 271, 272, 285, 306, 315, 316, 33432, *range(40091, 40096)})
+"""Document and page name, description, camera, date, artist, host computer, copyright; title, comment, … as Windows has them."""
+_KEPT = GEOREFERENCE | WORDS | {GDAL_METADATA, 50909}
+_OWN_WORDS = re.compile(rb'\s*(\{"shape"|ImageJ=|<\?xml[^>]*\?>\s*(<!--.*?-->\s*)?<OME)', re.DOTALL)
+"""Descriptions by which programs describe the layout of their own files: wrong for another file."""
+
+
+def tag_number(tags: dict[int, Any], code: int, default: int) -> int:
+    """The first number of a tag of any integer type."""
+    if code not in tags:
+        return default
+    value = tags[code].value
+    try:
+        if isinstance(value, bytes):
+            return value[0]
+        return int(value[0] if isinstance(value, (tuple, list)) else value)
+    except (IndexError, TypeError, ValueError):
+        return default
+
+
+def tag_bytes(file: Any, tag: Any) -> bytes:
+    """The value of a tag as it stands in the file."""
+    file.filehandle.seek(tag.valueoffset)
+    return file.filehandle.read(tag.valuebytecount)
+
+
+def profile_tags(file: Any, tags: dict[int, Any], *, turned: bool) -> tuple[tuple[int, int, int, Any], ...]:
+    """The tags that go along as they stand: (code, type, count, value); text and bytes as bytes."""
+    kept = []
+    for code, tag in sorted(tags.items()):
+        if code in _KEPT or (code == ORIENTATION and not turned and tag_number(tags, code, 1) != 1):
+            kind = int(tag.dtype)
+            value = tag_bytes(file, tag) if kind in (1, 2, 7) else tag.value
+            if code != DESCRIPTION or not (isinstance(value, bytes) and _OWN_WORDS.match(value)):
+                kept.append((code, kind, int(tag.count), value))
+    return tuple(kept)
+
+
+def attached(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned: bool) -> dict[str, Any]:
+    """EXIF, XMP, IPTC and resolution of a page, as fields of a `RasterProfile`."""
+    iptc = tag_bytes(file, tags[IPTC]) if IPTC in tags else None
+    if iptc is None and PHOTOSHOP in tags:
+        iptc = iptc_of_photoshop(tag_bytes(file, tags[PHOTOSHOP]))
+    return {
+        "xmp": upright_xmp(tag_bytes(file, tags[XMP]), turned=turned) if XMP in tags else None,
+        "exif": _read_exif(path, file, page, tags, turned=turned),
+        "iptc": iptc,
+        "resolution": _resolution(tags),
+    }
+
+
+def _read_exif(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned: bool) -> bytes | None:
+    """What a page says in words and in its EXIF directories, as EXIF data."""
+    if not tags.keys() & (WORDS | {EXIF_IFD, GPS_IFD}):
+        return None
+    exif = Image.Exif()
+    try:
+        file.filehandle.seek(0)
+        head = file.filehandle.read(16)
+        exif.endian = "<" if head[:2] == b"II" else ">"
+        words = _read_directory(file.filehandle, head, page.offset)
+        for code in WORDS & words.keys():
+            if code != DESCRIPTION or not _OWN_WORDS.match(tag_bytes(file, tags[code])):
+                exif[code] = words[code]
+        for pointer in {EXIF_IFD, GPS_IFD} & words.keys():
+            found = _read_directory(file.filehandle, head, words[pointer], pointer)
+            if INTEROP_IFD in found:
+                found[INTEROP_IFD] = _read_directory(file.filehandle, head, found[INTEROP_IFD], INTEROP_IFD)
+            exif.get_ifd(pointer).update(found)
+        if not turned and tag_number(tags, ORIENTATION, 1) != 1:
+            exif[ORIENTATION] = tag_number(tags, ORIENTATION, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, AttributeError, struct.error) as error:
+        warnings.warn(f"{path}: the EXIF data are damaged and not kept ({' '.join(str(error).split())})", stacklevel=2)
+        return None
+    return exif_bytes(path, exif, turned=turned)
+
+
+def _directory(head: bytes, group: int | None = None) -> ImageFileDirectory_v2:
+    """An empty directory in the byte order of a file, and with its size of offsets."""
+    directory = ImageFileDirectory_v2(b"II*\0\x08\0\0\0" if head[:2] == b"II" else b"MM\0*\0\0\0\x08", group=group)
+    directory._bigtiff = is_big(head)  # Pillow does not know big-endian BigTIFF by its head
+    return directory
+
+
+def is_big(head: bytes) -> bool:
+    """Whether a file with this head is a BigTIFF."""
+    return head[2:4] in (b"+\0", b"\0+")
+
+
+def _read_directory(file: Any, head: bytes, offset: Any, group: int | None = None) -> dict[int, Any]:
+    directory = _directory(head, group)
+    file.seek(int(offset))
+    directory.load(file)
+    return dict(directory)
+
+
+def _resolution(tags: dict[int, Any]) -> tuple[float, float, int] | None:
+    if 282 not in tags or 283 not in tags:
+        return None
+    try:
+        (a, b), (c, d) = tags[282].value, tags[283].value
+    except (TypeError, ValueError):
+        return None
+    unit = tag_number(tags, 296, 2)
+    return (a / b, c / d, unit) if a and b and c and d and unit in (1, 2, 3) else None
+
+
+# Writing
+
+
+def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[int, int, int, Any, bool]]:
+    """What EXIF data say in their first directory, as extra tags for tifffile, and room for the pointers to the others.
+
+    Args:
+        known: tags that are written already.
+    """
+    if exif is None:
+        return []
+    parsed = read_exif(path, exif)
+    tags: list[tuple[int, int, int, Any, bool]] = []
+    for code in sorted((WORDS | {SOFTWARE}) - known):
+        value = parsed.get(code)
+        if isinstance(value, str):
+            text = value.encode("utf-8") + b"\0"
+            tags.append((code, 2, len(text), text, True))
+        elif isinstance(value, (bytes, tuple)) and value:
+            tags.append((code, 1, len(value), bytes(value), True))
+    tags += [(pointer, 4, 1, 0, True) for pointer in (EXIF_IFD, GPS_IFD) if parsed.get_ifd(pointer)]
+    return tags
+
+
+def append_exif(tiff: Path, exif: bytes | None) -> None:
+    """Put the EXIF and GPS directories at the end of a TIFF, whose pointers to them (written by `exif_words`) are then set."""
+    parsed = read_exif(tiff, exif) if exif is not None else Image.Exif()
+    for pointer in (EXIF_IFD, GPS_IFD):
+        found = dict(parsed.get_ifd(pointer))
+        if not found:
+            continue
+        if INTEROP_IFD in found:
+            found[INTEROP_IFD] = dict(parsed.get_ifd(INTEROP_IFD))
+        with tiff.open("r+b") as file:
+            head = file.read(16)
+            directory = _directory(head, pointer)
+            for code, value in found.items():
+                directory[code] = value
+            end = file.seek(0, io.SEEK_END)
+            file.write(bytes(end % 2))
+            end += end % 2
+            file.write(directory.tobytes(end))
+            _set_pointer(file, head, pointer, end)
+
+
+def _set_pointer(file: io.BufferedRandom, head: bytes, code: int, value: int) -> None:
+    """Set a tag of the first directory, one integer, to the offset of another directory."""
+    order, big = "<" if head[:2] == b"II" else ">", is_big(head)
+    offset = struct.unpack(order + "Q", head[8:16])[0] if big else struct.unpack(order + "L", head[4:8])[0]
+    file.seek(offset)
+    count = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))[0]
+    first, size = file.tell(), 20 if big else 12
+    for entry in range(first, first + count * size, size):
+        file.seek(entry)
+        if struct.unpack(order + "H", file.read(2))[0] == code:
+            # type LONG8 or LONG, one value
+            file.seek(entry)
+            file.write(struct.pack(order + ("HHQQ" if big else "HHLL"), code, 16 if big else 4, 1, value))
+            return
+    raise ValueError(f"the tag {code} is not in the directory")
