@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from visionzoo.errors import InputError
 from visionzoo.io.raster import Raster, RasterWriter, Window
+from visionzoo.io.raster.missing import is_extreme, not_missing
 
 _SAMPLES = 256
 """Windows that are looked at for the limits of a large image."""
@@ -74,6 +76,7 @@ def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = No
     if not found:  # next to nothing is there: look for it everywhere
         found = [values for window in all_windows(raster) if len(values := picture.valid_values(window, every=1))]
     values = np.concatenate(found) if found else np.zeros(1)
+    _check_one_alone(raster, values)
     low, high = (float(v) for v in np.quantile(values, (_TAIL, 1 - _TAIL)))
     if np.issubdtype(raster.dtype, np.floating) and values.min() >= 0 and 0.05 < high <= 1:
         low, high = 0.0, 1.0
@@ -81,6 +84,29 @@ def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = No
         half = max(0.5, abs(low) / 2**20)
         low, high = low - half, low + half  # one value everywhere: any scale does
     return Scaling(low, high, raster.dtype)
+
+
+def _check_one_alone(raster: Raster, values: NDArray[np.float64]) -> None:
+    """Is there one lowest or highest value, of many pixels, far from all others? It may mean that there are no data.
+
+    Raises:
+        InputError: so far that nothing would be left of the differences between the others.
+    """
+    for sign in (1, -1):
+        signed = sign * values
+        alone = signed.min()
+        others = signed[signed != alone]
+        if len(others) < 64 or len(values) - len(others) <= _TAIL * len(values) or len(np.unique(others[:4096])) < 16:
+            continue
+        near, far = others.min(), np.quantile(others, 1 - _TAIL)
+        if near - alone <= 2 * (far - near):
+            continue
+        share = f"{100 * (1 - len(others) / len(values)):.2g}% of the values that were looked at are {sign * alone:.9g}"
+        between = f"all others are from {min(sign * near, sign * others.max()):.9g} to {max(sign * near, sign * others.max()):.9g}"
+        fix = f"declare it if it means no data (gdal_edit.py -a_nodata {sign * alone:.9g}), or give --limits"
+        if near - alone > 1e4 * (far - near):
+            raise InputError(f"{raster.path}: {share}, {between}, which would be lost beside it; {fix}")
+        warnings.warn(f"{raster.path}: {share}, {between}; {fix}", stacklevel=5)
 
 
 def check_limits(limits: tuple[float, float]) -> None:
@@ -125,37 +151,58 @@ class RasterPicture:
                 f"got (counted from 1) {', '.join(str(band + 1) for band in bands) or 'none'}"
             )
         self.bands = list(bands)
-        self.partial = raster.nodata is not None or raster.alpha is not None or np.issubdtype(raster.dtype, np.floating)
+        self.partial = raster.nodata is not None or raster.has_mask or raster.alpha is not None
+        self.partial |= np.issubdtype(raster.dtype, np.floating)
+        self._told = False
         self.scaling = find_scaling(self, limits)
 
-    def valid(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """(h, w, bands) -> (h, w), where there is a picture: not no-data in every colour, not NaN in any, not transparent."""
+    def read_valid(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(h, w, bands), the values of the file, and (h, w): where there is a picture.
+
+        That is not where the file says that there is no data (of a no-data value, in every colour), nor where a colour is NaN or
+        of the size of fill values, nor where it is transparent; see `visionzoo.io.raster.missing`.
+        """
+        pixels, missing = self.raster.read_with_missing(window)
         colours = pixels[..., self.bands]
-        there = np.ones(pixels.shape[:2], bool)
+        there = np.array(~missing[..., self.bands].all(-1))
         if np.issubdtype(pixels.dtype, np.floating):
             there &= np.isfinite(colours).all(-1)
-        if self.raster.nodata is not None and not np.isnan(self.raster.nodata):
-            there &= (colours != np.asarray(self.raster.nodata).astype(pixels.dtype)).any(-1)
+            extreme = is_extreme(colours)
+            if extreme.any():
+                there &= ~extreme.any(-1)
+                self._tell_of_fill(colours[extreme])
         if self.raster.alpha is not None:
             there &= pixels[..., self.raster.alpha] > 0
-        return there
+        return pixels, there
+
+    def _tell_of_fill(self, values: NDArray[Any]) -> None:
+        """Warn once of fill values that are not the declared no-data value."""
+        nodata = self.raster.nodata
+        others = values if nodata is None else values[values != np.asarray(nodata).astype(values.dtype)]
+        if len(others) and not self._told:
+            self._told = True
+            declares = "declares no no-data value" if nodata is None else f"declares {nodata:.9g} as no-data"
+            warnings.warn(
+                f"{self.raster.path}: {declares}, but holds {float(others[0]):.9g}; values of this size are taken for missing "
+                "and stay as they are",
+                stacklevel=4,
+            )
 
     def shows_something(self) -> bool:
         """Whether there is a valid pixel at all."""
-        return not self.partial or any(
-            self.valid(self.raster.read(window)).any() for window in all_windows(self.raster)
-        )
+        return not self.partial or any(self.read_valid(window)[1].any() for window in all_windows(self.raster))
 
     def valid_values(self, window: Window, every: int = 4) -> NDArray[np.float64]:
         """Colour values of a window, of every `every`th row and column, without missing ones."""
-        pixels = self.raster.read(window)[::every, ::every]
-        return pixels[self.valid(pixels)][:, self.bands].astype(np.float64).ravel()
+        pixels, there = self.read_valid(window)
+        return pixels[::every, ::every][there[::every, ::every]][:, self.bands].astype(np.float64).ravel()
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor | None:
-        pixels = self.raster.read(Window(top, left, height, width))
+        window = Window(top, left, height, width)
+        pixels, valid = self.read_valid(window) if self.partial else (self.raster.read(window), None)
         colours = self.scaling.to_unit(np.ascontiguousarray(pixels[..., self.bands].transpose(2, 0, 1)))
-        if self.partial:
-            there = torch.from_numpy(self.valid(pixels))
+        if valid is not None:
+            there = torch.from_numpy(valid)
             if not there.any():
                 return None
             if not there.all():  # the network sees the mean there
@@ -175,25 +222,13 @@ class RasterResult:
         if not pixels.isfinite().all():
             raise InputError(f"{self.picture.raster.path}: the network gives no finite numbers; try --dtype float32")
         colours = pixels.mean(0, keepdim=True) if len(self.picture.bands) == 1 else pixels
-        values = self._not_missing(self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy()))
+        values = self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy())
+        values = not_missing(values, self.picture.raster.nodata)
         if not self.whole:
-            held = self.picture.raster.read(Window(top, left, *values.shape[:2])).copy()
-            there = self.picture.valid(held)
+            held, there = self.picture.read_valid(Window(top, left, *values.shape[:2]))
             held[..., self.picture.bands] = np.where(there[..., None], values, held[..., self.picture.bands])
             values = held
         self.writer.write(top, left, np.ascontiguousarray(values))
-
-    def _not_missing(self, values: NDArray[Any]) -> NDArray[Any]:
-        """A result that happens to be the no-data value becomes the value beside it: a pixel that is there stays."""
-        missing = self.picture.raster.nodata
-        if missing is None or np.isnan(missing):
-            return values
-        held = values.dtype.type(missing)
-        if np.issubdtype(values.dtype, np.floating):
-            beside = np.nextafter(held, values.dtype.type(0 if held else 1))
-        else:
-            beside = held - 1 if held == np.iinfo(values.dtype).max else held + 1
-        return np.where(values == held, beside, values).astype(values.dtype)
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         values = self.writer.read(Window(top, left, height, width))[..., self.picture.bands]

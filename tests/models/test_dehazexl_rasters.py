@@ -159,7 +159,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
     pixels[0, 3, 2] = np.inf
     pixels[1, 0, 3] = 0
     picture = RasterPicture(raster(tmp_path / "a.tif", pixels, "-9", extrasamples=[2]), limits=(0, 10))
-    there = picture.valid(picture.raster.read(Window(0, 0, 2, 4)))
+    there = picture.read_valid(Window(0, 0, 2, 4))[1]
     assert there.tolist() == [[False, True, False, False], [False, True, True, True]]
     assert picture.shows_something()
     window = picture.read(0, 0, 2, 4)

@@ -23,7 +23,7 @@ from ..errors import MissingDependencyError
 from .extensions import is_image
 from .head import read_head
 from .icc import to_srgb
-from .pillow import ImageError, check_pixels, decoding, max_pixels, opened
+from .pillow import ImageError, check_pixels, decoding, max_pixels, opened, pillow_reads_rightly
 from .pixels import floats_to_bytes, on_white, words_to_bytes
 from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whole
 
@@ -169,23 +169,6 @@ def _decode_tiff(content: Path | bytes, name: str, max_side: int | None) -> np.n
     with decoding(name):
         image = _image_of(whole, name)
         return _finish_plain(_shrink(image, max_side), whole.icc, name)
-
-
-def pillow_reads_rightly(image: Image.Image) -> bool:
-    """Whether Pillow gives the values of this TIFF as they are meant.
-
-    It is wrong, without an error, about 16-bit values in planes (the low byte), inverted 16-bit grey (a negative), 9 to 15
-    bits (dark), and more; so only what is known to be right counts.
-    """
-    tags: Any = getattr(image, "tag_v2", None)
-    if tags is None or 262 not in tags:
-        return False
-    bits, samples, kind = max(tags.get(258, (1,))), int(tags.get(277, 1)), int(tags[262])
-    if set(tags.get(339, (1,))) != {1}:
-        return bits == 32 and samples == 1 and kind == 1
-    if bits == 16:
-        return kind == 1 if samples == 1 else kind == 2 and tags.get(284, 1) == 1
-    return bits in (1, 2, 4, 8) and kind in (0, 1, 2, 3, 5, 6, 8)
 
 
 def _image_of(whole: WholeImage, name: str) -> Image.Image:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -81,6 +81,23 @@ def decoding(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:
         raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
+
+
+def pillow_reads_rightly(image: Image.Image) -> bool:
+    """Whether Pillow gives the values of this TIFF as they are meant.
+
+    It is wrong, without an error, about 16-bit values in planes (the low byte), inverted 16-bit grey (a negative), 9 to 15
+    bits (dark), and more; so only what is known to be right counts.
+    """
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None or 262 not in tags:
+        return False
+    bits, samples, kind = max(tags.get(258, (1,))), int(tags.get(277, 1)), int(tags[262])
+    if set(tags.get(339, (1,))) != {1}:
+        return bits == 32 and samples == 1 and kind == 1
+    if bits == 16:
+        return kind == 1 if samples == 1 else kind == 2 and tags.get(284, 1) == 1
+    return bits in (1, 2, 4, 8) and kind in (0, 1, 2, 3, 5, 6, 8)
 
 
 def _said(error: Exception) -> str:

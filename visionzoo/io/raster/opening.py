@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..pillow import ImageError, opened, pillow_reads_rightly
 from . import arrays, pictures, tiff
 from .base import Layout, Raster, RasterError
 from .raw import RawPixels
@@ -63,9 +64,13 @@ def _open_tiff(path: Path, beside: Sidecars, scratch: Path | None, at_least: int
         )
     except NotByWindowsError as why:
         try:
-            return pictures.open_picture(path, scratch, beside, why.layout)
-        except RasterError:
-            raise why from None
+            with opened(path, str(path)) as image:
+                right = pillow_reads_rightly(image)
+            if right:
+                return pictures.open_picture(path, scratch, beside, why.layout)
+        except (RasterError, ImageError):
+            pass  # what the reader of TIFF says is more to the point
+        raise why
 
 
 def _unpack_strips(path: Path, layout: Layout, scratch: Path | None) -> RawPixels:
