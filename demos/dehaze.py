@@ -25,7 +25,7 @@ from ..models.dehazexl import attribution_map, attribution_picture
 from ..models.dehazexl.haze import Haze
 from ..models.dehazexl.streaming import SHIFT, Grid, StreamOptions
 from ..pipelines.dehaze.attribution import share_inside
-from ..pipelines.dehaze.pipeline import DEFAULT_MODEL, DehazePipeline
+from ..pipelines.dehaze.pipeline import DehazePipeline
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
 
@@ -97,15 +97,15 @@ _STYLE = """<style>
 def what_is_missing() -> str | None:
     """Why the default network cannot be had here, or None if it can (perhaps by a download)."""
     try:
-        source = weight_source(DEFAULT_MODEL)
+        source = weight_source(DehazePipeline.default_model)
     except InputError as error:
         return str(error)
     path = locate(source)
     if (path is not None and path.is_file()) or ((source.url or source.hub) and not offline()):
         return None
     return (
-        f"the weights of {DEFAULT_MODEL} are not here: put {source.file} into the folder `weights` of visionzoo's cache "
-        "(VISIONZOO_HOME), or install visionzoo again"
+        f"the weights of {DehazePipeline.default_model} are not here: put {source.file} into the folder `weights` of "
+        "visionzoo's cache (VISIONZOO_HOME), or install visionzoo again"
     )
 
 
@@ -137,7 +137,7 @@ class Restorer:
 
 def about() -> str:
     """The network and its limits in a few lines of HTML."""
-    card = model_card(DEFAULT_MODEL)
+    card = model_card(DehazePipeline.default_model)
     cautions = "".join(f" <b>{prose(source.caution)}</b>" for source in card.weights[:1])
     return (
         f'<p class="vz-hint"><strong>{plain(card.name)}</strong>, {card.params / 1e6:.1f} M parameters. '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.golden import seeded
-from visionzoo.errors import MissingDependencyError
+from visionzoo.errors import InputError, MissingDependencyError
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
 from visionzoo.pipelines.dehaze import DehazePipeline
-from visionzoo.pipelines.dehaze.files import FileJob
-from visionzoo.pipelines.dehaze.ray import run_on_ray
-from visionzoo.ray_engine import map_on_ray
+from visionzoo.ray_engine import on_ray
 
 
 @pytest.fixture
@@ -45,6 +43,16 @@ def pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_cluster() -> Iterator[None]:
+    """Started once: every start takes five seconds."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
 def doubled(by: int) -> Callable[[int], tuple[int, int]]:
     return lambda item: (by * item, os.getpid())
 
@@ -52,31 +60,38 @@ def doubled(by: int) -> Callable[[int], tuple[int, int]]:
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"--engine ray needs .*pip install 'visionzoo\[ray\]'"):
-        map_on_ray([1], doubled, {"by": 2})
+        list(on_ray([1], doubled, {"by": 2}))
 
 
-@pytest.mark.slow
-def test_results_come_in_order_from_other_processes() -> None:
+def test_results_come_from_other_processes() -> None:
     pytest.importorskip("ray.data")
-    found = map_on_ray(list(range(5)), doubled, {"by": 2}, processes=1, progress=False)
-    assert [value for value, _ in found] == [0, 2, 4, 6, 8]
-    assert os.getpid() not in {process for _, process in found}
+    found = dict(on_ray(list(range(5)), doubled, {"by": 2}, processes=1))
+    assert {number: value for number, (value, _) in found.items()} == {0: 0, 1: 2, 2: 4, 3: 6, 4: 8}
+    assert os.getpid() not in {process for _, process in found.values()}
 
 
-@pytest.mark.slow
 def test_a_folder_gives_what_one_process_gives(tmp_path: Path, network: Path) -> None:
+    """Also with a file that cannot be read; a second run finds nothing to do, and starts no cluster."""
     pytest.importorskip("ray.data")
     source = pictures(tmp_path / "in", 3)
     (source / "broken.png").write_bytes(b"no picture")
-    create = {"device": "cpu", "checkpoint": network}
-    with pytest.warns(UserWarning, match="broken"):
-        results = run_on_ray(create, {}, source, tmp_path / "ray", progress=False)
-    assert [result.error is None for result in results] == [True, True, True, False]
-    with pytest.warns(UserWarning, match="broken"):
-        FileJob(DehazePipeline.create(**create)).run(source, tmp_path / "local", progress=False)
+    pipe = DehazePipeline.from_pretrained(network.parent, device="cpu")
+    runs = {}
+    for engine in ("ray", "local"):
+        with pytest.warns(UserWarning, match="broken"):
+            runs[engine] = pipe.run(source, tmp_path / engine, progress=False, engine=engine)
+    assert [result.error is None for result in runs["ray"]] == [result.error is None for result in runs["local"]]
+    assert [Path(result.source) for result in runs["ray"]] == [Path(result.source) for result in runs["local"]]
     for number in range(3):
         one, other = (np.asarray(Image.open(tmp_path / name / f"{number}.png")) for name in ("ray", "local"))
         assert np.array_equal(one, other)
-    with pytest.warns(UserWarning, match="broken"):
-        again = run_on_ray(create, {}, source, tmp_path / "ray", progress=False)
-    assert [result.seconds for result in again[:3]] == [0, 0, 0]
+        assert (tmp_path / "ray" / f"{number}.png.json").is_file()
+    (source / "broken.png").unlink()
+    again = pipe.run(source, tmp_path / "ray", progress=False, engine="ray")
+    assert all(result.skipped for result in again)
+
+
+def test_a_network_made_in_code_is_refused(tmp_path: Path, network: Path) -> None:
+    pipe = DehazePipeline(DehazePipeline.from_pretrained(network.parent).network)
+    with pytest.raises(InputError, match="--engine ray needs a network that other processes can load"):
+        pipe.run(pictures(tmp_path / "in", 2), tmp_path / "out", progress=False, engine="ray")

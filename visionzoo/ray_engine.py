@@ -1,29 +1,26 @@
-"""The same work on many files, spread over the processes and machines of a Ray cluster. The extra `ray` brings Ray Data."""
+"""The same work on many items, spread over the processes and machines of a Ray cluster. The extra `ray` brings Ray Data."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-from tqdm import tqdm
 
 from .errors import VisionZooError, require
 
-__all__ = ["map_on_ray"]
+__all__ = ["on_ray"]
 
 
-def map_on_ray(
+def on_ray(
     items: Sequence[Any],
     build: Callable[..., Callable[[Any], Any]],
     arguments: dict[str, Any],
     *,
     gpus: float = 0.0,
     processes: int | None = None,
-    progress: bool = True,
-) -> list[Any]:
-    """`build(**arguments)` once in every process, what it gives called with each item; results in the order of the items.
+) -> Iterator[tuple[int, Any]]:
+    """Call `build(**arguments)` once in every process, and what it returns with each item.
 
     The cluster is the one that `RAY_ADDRESS` names, or this machine. All machines must see the same files.
 
@@ -32,6 +29,9 @@ def map_on_ray(
         build: importable under its name on every machine.
         gpus: of each process.
         processes: at most; by default as many as the cluster has room for.
+
+    Yields:
+        (number of the item, its result), as results become ready, in any order.
 
     Raises:
         MissingDependencyError: Ray Data is not installed.
@@ -44,7 +44,7 @@ def map_on_ray(
     try:
         if started:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # our bar tells how far it is
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the caller's bar shows the progress
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         room = ray.cluster_resources()
@@ -63,12 +63,8 @@ def map_on_ray(
             )
             .iter_rows()
         )
-        found: dict[int, Any] = {}
-        with tqdm(total=len(items), desc="files", unit="file", disable=None if progress else True) as bar:
-            for row in rows:
-                found[int(row["number"])] = row["result"]
-                bar.update()
-        return [found[number] for number in range(len(items))]
+        for row in rows:
+            yield int(row["number"]), row["result"]
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise VisionZooError(f"Ray: {' '.join(str(error).split())[-300:]}") from error
     finally:

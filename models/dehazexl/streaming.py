@@ -270,7 +270,7 @@ class StreamedDehaze:
         self,
         model: DehazeXL,
         options: StreamOptions | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Callable[[str, int, int], object] | None = None,
     ):
         self.model, self.options = model, options or StreamOptions()
         weight = next(model.parameters())
@@ -521,7 +521,7 @@ class StreamedBottleneck:
         bottleneck: Bottleneck,
         options: StreamOptions,
         placement: Placement,
-        progress: Callable[[str, int, int], None],
+        progress: Callable[[str, int, int], object],
     ):
         self.bottleneck, self.options, self.placement, self.progress = bottleneck, options, placement, progress
         weight = next(bottleneck.parameters())

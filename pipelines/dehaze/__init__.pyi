@@ -1,3 +1,2 @@
-from .pipeline import DehazedFile as DehazedFile
 from .pipeline import DehazePipeline as DehazePipeline
 from .pipeline import DehazeResult as DehazeResult

@@ -1,4 +1,4 @@
-"""Which pixels of a hazy picture a window of the dehazed one depends on: as a picture, or as numbers."""
+"""Which pixels of a hazy image a window of the dehazed one depends on, as an image or as numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from PIL import Image
 
 from visionzoo.errors import InputError
 from visionzoo.io.extensions import IMAGES_WRITTEN
-from visionzoo.io.files import atomic_path, check_output, record, write_json
+from visionzoo.io.files import atomic_path
 from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float
+from visionzoo.jobs import check_result, write_sidecar
 
 from ...models.dehazexl import attribution_map, attribution_picture
 from .pipeline import DehazePipeline
@@ -32,19 +33,19 @@ def attribute_file(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write the attribution map of a picture file.
+    """Write the attribution map of an image file.
 
     Args:
         window: first row, first column, height and width in the result.
-        clear: the same view without haze; None takes the network's own result.
+        clear: the same view without haze; None uses the network's own result.
 
     Returns:
         What is recorded beside the map.
 
     Raises:
-        InputError: files that cannot be read or do not fit, or a window outside the picture.
+        InputError: files that cannot be read or do not fit, or a window outside the image.
     """
-    check_output(output, overwrite=overwrite)
+    check_result(output, overwrite=overwrite)
     hazy = load_image(image)
     baseline = None if clear is None else load_image(clear)
     if baseline is not None and baseline.shape != hazy.shape:
@@ -76,7 +77,7 @@ def attribute_file(
         "derivative": derivative,
         "share_inside": share_inside(saliency, window),
     }
-    write_json(f"{output}.json", {**facts, **record(pipe.facts())})
+    write_sidecar(output, facts, pipe.facts())
     return facts
 
 

@@ -28,13 +28,15 @@ import visionzoo
 from tests.golden import seeded
 from visionzoo.cli import main
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import VIDEOS_WRITTEN
 from visionzoo.io.image import load_image
 from visionzoo.io.raster import writer as raster_writer
 from visionzoo.io.video import VideoWriter
+from visionzoo.jobs import make_plan
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
 from visionzoo.models.dehazexl.streaming import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline, DehazeResult
-from visionzoo.pipelines.dehaze.files import VIDEOS_WRITTEN, plan
+from visionzoo.pipelines.dehaze.files import KINDS
 from visionzoo.weights import WeightsError, save_safetensors
 
 NODATA = 42113
@@ -183,7 +185,7 @@ def test_networks_that_smooth_within_patches_are_blended_unless_told_otherwise(
 
 def test_a_folder_that_is_called_samples_is_told_from_the_command(inside: Path, capsys: pytest.CaptureFixture) -> None:
     assert "./samples" not in run(capsys, "dehaze", "samples", "-o", "samples")[2]
-    assert "dehazed by: visionzoo dehaze ./samples -o" in run(capsys, "dehaze", "samples", "-o", "hazy")[2]
+    assert "run: visionzoo dehaze ./samples -o" in run(capsys, "dehaze", "samples", "-o", "hazy")[2]
     assert names(inside / "hazy") == names(inside / "samples")
 
 
@@ -355,19 +357,19 @@ def test_folders(capsys: pytest.CaptureFixture, weights: Path, photo: Callable, 
         photo(f"in/{name}", size=(40, 30))
     words = ["dehaze", "in", "-o", "in/clear", "--checkpoint", weights]
     code, _, err = run(capsys, *words)
-    assert (code, err.splitlines()[-1]) == (0, "4 written")
+    assert (code, err.splitlines()[-1]) == (0, "4 files dehazed")
     assert names(inside / "in" / "clear") == ["a.jpg", "c.png", "sub/a.JPG", "sub/deep/b.png"]
     before = {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     code, _, err = run(capsys, *words)
     assert code == 0
-    assert "0 written" in err
-    assert "4 there already, left as they are; --overwrite makes them anew" in err
+    assert "0 files dehazed" in err
+    assert "4 files skipped, as the output exists already; --overwrite makes it again" in err
     assert before == {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     (inside / "in/clear/c.png").unlink()
     code, out, _ = run(capsys, *words, "--json")
     assert [Path(row["source"]).name for row in json.loads(out) if row["seconds"]] == ["c.gif"]
     code, _, err = run(capsys, *words, "--overwrite", "--format", "tif")
-    assert "4 written" in err
+    assert "4 files dehazed" in err
     assert (inside / "in/clear/sub/a.tif").exists()
 
 
@@ -381,7 +383,8 @@ def test_patterns(inside: Path, photo: Callable) -> None:
 
     def planned(*sources: object) -> list[str]:
         return sorted(
-            target.relative_to("out").as_posix() for _, target in plan([str(s) for s in sources], Path("out"))
+            target.relative_to("out").as_posix()
+            for _, target in make_plan([str(s) for s in sources], Path("out"), KINDS).pairs
         )
 
     for start in (Path("d"), inside / "d"):
@@ -389,7 +392,7 @@ def test_patterns(inside: Path, photo: Callable) -> None:
         assert planned(start / "*/*") == wanted[1:]
         assert planned(start / "x/*") == ["1.jpg", "clip.mp4"]
         assert planned(start / "*.png", start / "y/1.jpg", start / "2.png") == ["1.jpg", "2.png"]
-    with pytest.raises(InputError, match=r"d/\*\.webp: no pictures or videos found"):
+    with pytest.raises(InputError, match=r"d/\*\.webp: no images or videos found"):
         planned("d/*.webp")
     with pytest.raises(InputError, match=r"x/1\.jpg would both become out/1\.jpg|y/1\.jpg and .*both become"):
         planned("d/x/1.jpg", "d/y/1.jpg")
@@ -404,13 +407,13 @@ def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
         (inside / name).touch()
     for number, ending in enumerate(VIDEOS_WRITTEN):
         VideoWriter(inside / f"{number}{ending}", fps=10)  # takes it; writes nothing yet
-    planned = {source.name: target.name for source, target in plan(".", Path("out"), "png")}
+    planned = {source.name: target.name for source, target in make_plan(".", Path("out"), KINDS, "png").pairs}
     assert planned == {"a.mkv": "a.mkv", "b.WMV": "b.mp4", "c.ts": "c.mp4", "d.MP4": "d.MP4"}
-    for target, says in (("x.ts", "unknown ending"), ("x.png", "is a video"), ("x.gif", "unknown ending")):
+    for target, says in (("x.ts", "unknown extension"), ("x.png", "is a video"), ("x.gif", "unknown extension")):
         with pytest.raises(InputError, match=says):
-            plan("a.mkv", Path(target))
-    with pytest.raises(InputError, match="several inputs need a folder"):
-        plan(".", Path("x.wmv"))
+            make_plan("a.mkv", Path(target), KINDS)
+    with pytest.raises(InputError, match="with several inputs, the output must be a folder"):
+        make_plan(".", Path("x.wmv"), KINDS)
 
 
 def test_broken_pictures_among_good_ones(
@@ -422,18 +425,18 @@ def test_broken_pictures_among_good_ones(
     (inside / "in/d.png").touch()
     words = ["dehaze", "in", "-o", "out", "--checkpoint", weights]
     code, _, err = run(capsys, *words)
-    assert code == 0
+    assert code == 1
     warned = [line for line in err.splitlines() if line.startswith("visionzoo: warning: ")]
     assert [re.findall(r"in/(\w\.\w+):", line) for line in warned] == [["b.jpg"], ["d.png"]]
-    assert "2 written" in err
-    assert "2 could not be dehazed, see the warnings" in err
+    assert "2 files dehazed" in err
+    assert "2 of 4 files could not be dehazed" in err.splitlines()[-1]
     assert names(inside / "out") == ["a.jpg", "c.jpg"]
     for name in ("a.jpg", "c.jpg"):
         (inside / "in" / name).write_text("words")
     shutil.rmtree("out")
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "none of 4 files could be dehazed, e.g. in/a.jpg: " in err.splitlines()[-1]
+    assert "none of the 4 files could be dehazed, e.g. in/a.jpg: " in err.splitlines()[-1]
     assert names(inside / "out") == []
 
 
@@ -441,13 +444,13 @@ def test_broken_pictures_among_good_ones(
     ("words", "says"),
     [
         (["gone.jpg", "-o", "out.png"], r"gone\.jpg: no such file or folder"),
-        (["empty", "-o", "out"], "empty: no pictures or videos found"),
+        (["empty", "-o", "out"], "empty: no images or videos found"),
         (["a.jpg", "-o", "b.png"], r"b\.png: exists already; choose another name or add --overwrite"),
-        (["a.jpg", "-o", "x.gif"], r"x\.gif: unknown ending \.gif; pictures are written as \.tif, .*\.mp4"),
-        (["a.jpg", "-o", "x.xyz"], r"x\.xyz: unknown ending \.xyz"),
-        (["a.jpg", "b.png", "-o", "x.gif"], r"x\.gif: several inputs need a folder"),
-        (["a.jpg", "b.png", "-o", "x.jpg"], r"x\.jpg: several inputs need a folder"),
-        (["a.jpg", "-o", "x.mp4"], r"x\.mp4: a\.jpg is a picture"),
+        (["a.jpg", "-o", "x.gif"], r"x\.gif: unknown extension \.gif; images are written as \.tif, .*\.mp4"),
+        (["a.jpg", "-o", "x.xyz"], r"x\.xyz: unknown extension \.xyz"),
+        (["a.jpg", "b.png", "-o", "x.gif"], r"x\.gif: with several inputs, the output must be a folder"),
+        (["a.jpg", "b.png", "-o", "x.jpg"], r"x\.jpg: with several inputs, the output must be a folder"),
+        (["a.jpg", "-o", "x.mp4"], r"x\.mp4: a\.jpg is an image"),
         (["a.jpg", "-o", "no/x.jpg"], r"no/x\.jpg: the folder .*no does not exist; make it first"),
         (["a.jpg", "-o", "text"], "text: is a file, expected a folder"),
         (["a.jpg", "-o", "text/sub"], "text/sub: cannot be made a folder"),
@@ -487,7 +490,7 @@ def test_endings_are_refused_before_weights_load(capsys: pytest.CaptureFixture, 
     photo("a.jpg", size=(8, 8))
     code, _, err = run(capsys, "dehaze", "a.jpg", "-o", "x.gif", "--checkpoint", "gone.safetensors")
     assert code == 2
-    assert "unknown ending" in err
+    assert "unknown extension" in err
 
 
 def test_overwrite(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> None:
@@ -540,7 +543,7 @@ def test_a_large_picture_is_gone_on_with(pipe: DehazePipeline, tmp_path: Path, m
     encodes, options = Encodes(pipe, monkeypatch), StreamOptions(skips="recompute")
     pipe.raster(source, tmp_path / "whole.tif", options=options)
     assert encodes.take() == 162
-    left = r"out\.tif\.part: the same command goes on from there"
+    left = r"out\.tif\.part: run the same command again to resume"
     with pytest.raises(KeyboardInterrupt, match=left):
         pipe.raster(source, target, options=options, progress=stops("encode", 50))
     assert encodes.take() == 50
@@ -586,13 +589,13 @@ def test_ctrl_c_says_how_to_go_on(
     calls, limit = 0, 2
     code, _, err = run(capsys, "dehaze", "in.tif", "-o", "out.tif", "--checkpoint", weights)
     assert code == 130
-    assert "interrupted; what was done is in out.tif.part: the same command goes on from there" in err
+    assert "interrupted; finished work is kept in out.tif.part: run the same command again to resume" in err
     assert sorted(file.name for file in inside.iterdir()) == ["a.jpg", "in.tif", "out.tif.part"]
     calls, limit = 0, 1
     photo("b.jpg")
     code, _, err = run(capsys, "dehaze", "a.jpg", "b.jpg", "-o", "out", "--checkpoint", weights, "--skips", "host")
     assert code == 130
-    assert "finished outputs are whole, and the same command goes on with the others" in err
+    assert "1 of 2 files are finished: run the same command again to resume" in err
     assert names(inside / "out") == ["a.jpg"]
 
 
@@ -600,7 +603,7 @@ def test_a_folder_in_the_way(pipe: DehazePipeline, photo: Callable, tmp_path: Pa
     source, target, work = photo("a.jpg"), tmp_path / "out.png", tmp_path / "out.png.part"
     work.mkdir()
     (work / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"out\.png\.part: is in the way, and not this command's"):
+    with pytest.raises(InputError, match=r"out\.png\.part: is in the way and not this command's"):
         pipe.run(source, target, progress=False)
     assert (work / "precious.txt").read_text() == "mine"
     shutil.rmtree(work)
@@ -628,7 +631,7 @@ def test_a_huge_file_that_is_cut_off(
     errors = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
     assert len(errors) == 1
     assert re.search(r"in\.tif: rows \d+ to \d+, columns \d+ to \d+ cannot be read: .*cut off", errors[0])
-    assert "what was done is in out.tif.part: the same command goes on from there" in errors[0]
+    assert "finished work is kept in out.tif.part: run the same command again to resume" in errors[0]
     assert (inside / "out.tif.part").is_dir()
     assert not (inside / "out.tif").exists()
     (inside / "in.tif").write_bytes(whole)
@@ -672,7 +675,7 @@ def test_a_full_disk_before_the_first_pixel(
     monkeypatch.setattr(raster_writer, "allocate", full)
     with pytest.raises(InputError, match="the disk is full") as caught:
         pipe.run(large(tmp_path / "in.tif"), tmp_path / "out.tif", progress=False)
-    assert "goes on from there" not in str(caught.value)
+    assert "resume" not in str(caught.value)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif"]
 
 
@@ -838,7 +841,7 @@ def test_save_and_load(network: DehazeXL, photo: Callable, tmp_path: Path, dtype
 
 
 def test_models_that_are_none(network: DehazeXL, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="superglobal_r50 removes no haze; use dehazexl"):
+    with pytest.raises(InputError, match="superglobal_r50 is not a dehazing model; use dehazexl"):
         DehazePipeline.create("superglobal_r50")
     with pytest.raises(InputError, match="did you mean dehazexl_nano"):
         DehazePipeline.create("dehazexl_nan")
@@ -854,7 +857,7 @@ def test_models_that_are_none(network: DehazeXL, weights: Path, tmp_path: Path) 
         DehazePipeline.create(checkpoint=tmp_path / "gone.safetensors")
     other = tmp_path / "other.safetensors"
     save_safetensors({"head.weight": torch.zeros(3)}, other, {"model": "shvit_s1"})
-    with pytest.raises(InputError, match=r"other\.safetensors: is for 'shvit_s1', which removes no haze"):
+    with pytest.raises(InputError, match=r"other\.safetensors: is for 'shvit_s1', which is not a dehazing model"):
         DehazePipeline.create(checkpoint=other)
     save_safetensors({"head.weight": torch.zeros(3)}, other, {})
     with pytest.raises(WeightsError, match=r"other\.safetensors does not fit DehazeXL"):

@@ -1,0 +1,102 @@
+"""Which files a user means by paths, folders and glob patterns: one rule for every command, data set and page."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from .extensions import extension
+
+ARRAYS = frozenset({".zarr"})
+"""Extensions of folders that count as one file."""
+
+
+def find_inputs(
+    sources: str | Path | Iterable[str | Path],
+    extensions: Collection[str],
+    *,
+    what: str = "images",
+    outside: Path | None = None,
+    recursive: bool = True,
+) -> list[tuple[Path, Path]]:
+    """Files named by paths, folders and glob patterns, each once, with its place below the folder or pattern that named it.
+
+    A file that is named itself is taken whatever its extension. Folders are searched, in the order of names; hidden files and
+    folders in them are skipped.
+
+    Args:
+        extensions: of the files that are taken from folders and patterns, in lower case with the dot.
+        what: those files are called in messages, in the plural.
+        outside: a folder of outputs: if it lies inside a folder that is searched, its files are not inputs.
+        recursive: also search the folders inside folders.
+
+    Raises:
+        InputError: a source does not exist, or no file is found for it.
+    """
+    given = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    if not given:
+        raise InputError("the list of inputs is empty")
+    found: dict[str, tuple[Path, Path]] = {}
+    for source in given:
+        path = Path(source)
+        if is_one_file(path, extensions):
+            found.setdefault(os.path.abspath(path), (path, Path(path.name)))
+            continue
+        if path.is_dir():
+            base, files = path, list(_walk(path, extensions, recursive))
+        elif glob.has_magic(str(source)):
+            base, files = _matches(str(source), extensions)
+        else:
+            raise InputError(f"{source}: no such file or folder")
+        if outside is not None and _strictly_below(outside, base):
+            files = [file for file in files if not _strictly_below(file, outside)]
+        if not files:
+            raise InputError(f"{source}: no {what} found; expected files ending in {_examples(extensions)}, …")
+        for file in files:
+            found.setdefault(os.path.abspath(file), (file, file.relative_to(base)))
+    return list(found.values())
+
+
+def is_one_file(path: Path, extensions: Collection[str]) -> bool:
+    """Whether a path is one input: a file, or a folder that holds one array."""
+    return path.exists() and (not path.is_dir() or extension(path) in ARRAYS & set(extensions))
+
+
+def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> Iterator[Path]:
+    problems: list[OSError] = []
+    arrays = ARRAYS & set(extensions)
+    for base, folders, files in os.walk(folder, onerror=problems.append):
+        shown = sorted(name for name in folders if not name.startswith("."))
+        inner = [name for name in shown if extension(name) in arrays]
+        folders[:] = [name for name in shown if name not in inner] if recursive else []
+        for name in sorted([*files, *inner]):
+            if not name.startswith(".") and extension(name) in extensions:
+                yield Path(base, name)
+    for problem in problems:
+        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", stacklevel=2)
+
+
+def _matches(pattern: str, extensions: Collection[str]) -> tuple[Path, list[Path]]:
+    """The folder above the first wildcard, and the files that match."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    hits = [Path(hit) for hit in sorted(glob.glob(pattern, recursive=True))]
+    files = [hit for hit in hits if extension(hit) in extensions and is_one_file(hit, extensions)]
+    return Path(*parts[:fixed]), files
+
+
+def _strictly_below(path: Path, folder: Path) -> bool:
+    inner, outer = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return inner != outer and inner.is_relative_to(outer)
+
+
+def _examples(extensions: Collection[str]) -> str:
+    usual: Sequence[str] = [name for name in (".jpg", ".png", ".webp", ".tif", ".mp4", ".mkv") if name in extensions]
+    return ", ".join(usual or sorted(extensions)[:4])
+
+
+__all__ = ["find_inputs", "is_one_file"]

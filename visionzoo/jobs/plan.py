@@ -1,0 +1,175 @@
+"""Inputs and the outputs that they become. An input is never replaced, and several inputs go to a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..io.extensions import extension
+from ..io.files import make_folder
+from ..io.find import find_inputs, is_one_file
+from .results import check_result
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files of one kind that a task reads, and as what it writes its result for each.
+
+    Attributes:
+        name: of the input: "image", "video".
+        reads: its extensions.
+        result: what the output is: "image", "video".
+        writes: extensions that the output may have.
+        default: extension in a folder of outputs.
+        keeps: in a folder of outputs, the input's own extension is used where it is among `writes`.
+    """
+
+    name: str
+    reads: frozenset[str]
+    result: str
+    writes: tuple[str, ...]
+    default: str
+    keeps: bool = False
+
+    def extension_for(self, source: Path) -> str:
+        """What a result is written as in a folder of outputs."""
+        return source.suffix if self.keeps and extension(source) in self.writes else self.default
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        pairs: (input, output) of every file.
+        output: as the user named it: a file for a single input, else a folder.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    output: Path
+
+    @property
+    def single(self) -> bool:
+        """One input that goes to the file that the user named: what goes wrong is an error, not a warning."""
+        return len(self.pairs) == 1 and self.pairs[0][1] == self.output
+
+    def check(self, overwrite: bool) -> None:
+        """Raise `InputError` where a single output may not be written, or a file is in the way of the folder for several."""
+        if self.single:
+            check_result(self.output, overwrite=overwrite)
+            return
+        place = self.output.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            problem = "is a file, expected a folder for the outputs" if place == self.output.absolute() else None
+            raise InputError(
+                f"{self.output}: {problem or f'cannot be made a folder ({place} is a file)'}; choose another name"
+            )
+
+    def make_folders(self) -> None:
+        """Make the folder of the outputs. Raises `InputError` if that is impossible."""
+        if not self.single:
+            make_folder(self.output)
+
+
+def make_plan(
+    path_in: str | Path | Sequence[str | Path],
+    path_out: str | Path,
+    kinds: Sequence[Kind],
+    format: str | None = None,
+) -> Plan:
+    """The outputs that inputs become.
+
+    Args:
+        path_in: files, folders and glob patterns.
+        path_out: a file for a single input, else a folder; what lies in it is no input.
+        kinds: what the task reads and writes; a file of an unknown extension is taken for the first.
+        format: extension of the results of the first kind in a folder of outputs, e.g. "png".
+
+    Raises:
+        InputError: nothing is found, several inputs and the name of a file, an extension that cannot be written, an output that
+            is an input, or two inputs that would become one output.
+    """
+    path_out = Path(path_out)
+    chosen = written_extension(format, kinds[0])
+    reads = frozenset().union(*(kind.reads for kind in kinds))
+    what = " or ".join(f"{kind.name}s" for kind in kinds)
+    inputs = find_inputs(path_in, reads, what=what, outside=path_out)
+
+    named_file = extension(path_out) in {name for kind in kinds for name in kind.writes} and not (
+        path_out.is_dir() and extension(path_out) != ".zarr"
+    )
+    if len(inputs) == 1 and named_file:
+        targets = {path_out: inputs[0][0]}
+        _check_kind(inputs[0][0], path_out, kinds)
+    else:
+        _check_folder(path_in, path_out, inputs, kinds, reads, named_file)
+        targets: dict[Path, Path] = {}
+        for source, place in inputs:
+            kind = kind_of(source, kinds)
+            suffix = chosen if chosen and kind is kinds[0] else kind.extension_for(source)
+            target = (path_out / place).with_suffix(suffix)
+            if target in targets:
+                raise InputError(
+                    f"{source} and {targets[target]} would both become {target}; send one of them to another folder"
+                )
+            targets[target] = source
+    for target, source in targets.items():
+        if os.path.abspath(target) == os.path.abspath(source):
+            raise InputError(f"{target}: is the input itself, which is never replaced; choose another output")
+    return Plan(tuple((source, target) for target, source in targets.items()), path_out)
+
+
+def kind_of(path: Path, kinds: Sequence[Kind]) -> Kind:
+    """The kind that reads a file; the first one where the extension is of none."""
+    return next((kind for kind in kinds if extension(path) in kind.reads), kinds[0])
+
+
+def written_extension(format: str | None, kind: Kind) -> str | None:
+    """ "PNG" or ".png" -> ".png". Raises `InputError` unless a kind's results can be written so."""
+    if format is None:
+        return None
+    name = f".{format.lower().removeprefix('.')}"
+    if name not in kind.writes:
+        raise InputError(f"{kind.result}s are written as {', '.join(kind.writes)}; got {format}")
+    return name
+
+
+def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
+    kind = kind_of(source, kinds)
+    if extension(path_out) not in kind.writes:
+        raise InputError(
+            f"{path_out}: {source} is {'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}, whose result is written as "
+            f"{', '.join(kind.writes)}; choose such a name"
+        )
+
+
+def _check_folder(
+    path_in: str | Path | Sequence[str | Path],
+    path_out: Path,
+    inputs: Sequence[tuple[Path, Path]],
+    kinds: Sequence[Kind],
+    reads: frozenset[str],
+    named_file: bool,
+) -> None:
+    """Raise `InputError` where `path_out` is meant to be a file, and cannot be one."""
+    ending = extension(path_out)
+    if named_file or (ending in reads and len(inputs) > 1 and not path_out.is_dir()):
+        raise InputError(f"{path_out}: with several inputs, the output must be a folder (a path without an extension)")
+    given = [path_in] if isinstance(path_in, (str, Path)) else list(path_in)
+    one_file = len(given) == 1 and is_one_file(Path(given[0]), reads)
+    if ending and one_file and not path_out.is_dir():
+        written = "; ".join(
+            f"{result}s are written as {', '.join(writes)}"
+            for result, writes in {kind.result: kind.writes for kind in kinds}.items()
+        )
+        raise InputError(
+            f"{path_out}: unknown extension {ending}; {written}; if it is meant to be a folder, make it first"
+        )
+
+
+__all__ = ["Kind", "Plan", "kind_of", "make_plan", "written_extension"]

@@ -1,0 +1,120 @@
+"""What became of each file, and the sidecar `OUTPUT.json` that says how an output was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..console import printable
+from ..errors import InputError, VisionZooError
+from ..io.extensions import extension
+from ..io.files import check_output, record, write_json
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input file.
+
+    Attributes:
+        source, output: the files.
+        width, height: of the output in pixels.
+        frames: of the output; 1 for an image.
+        seconds: of work; 0 where the output was there already.
+        error: why there is no output, or None.
+    """
+
+    source: str
+    output: str | None = None
+    width: int = 0
+    height: int = 0
+    frames: int = 1
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the output was there already."""
+        return self.error is None and not self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class SomeFailed(VisionZooError):
+    """Some of several files could not be processed; the others were."""
+
+    exit_code = 1
+
+
+def sidecar(path: str | Path) -> Path:
+    """Where the record of an output is: `OUTPUT.json`; results that are written as JSON hold their own."""
+    path = Path(path)
+    return path if extension(path) == ".json" else path.with_name(f"{path.name}.json")
+
+
+def write_sidecar(path: str | Path, content: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
+    """Write `content`, the command, its options and the environment beside the output `path`; returns the file."""
+    place = sidecar(path)
+    write_json(place, {**content, **record(options)})
+    return place
+
+
+def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
+    """`path`, if it and its sidecar may be written.
+
+    Raises:
+        InputError: as `check_output`; or the sidecar's name belongs to a file that is no sidecar.
+    """
+    path = Path(path)
+    if extension(path) != ".zarr" or not path.is_dir():  # a zarr array is a folder
+        check_output(path, overwrite=overwrite)
+    elif not overwrite:
+        raise InputError(f"{path}: exists already; choose another name or add --overwrite")
+    place = sidecar(path)
+    if place != path and place.exists() and not overwrite and not _is_sidecar(place):
+        raise InputError(f"{place}: exists already and is not a record of ours; choose another name or add --overwrite")
+    return path
+
+
+def _is_sidecar(path: Path) -> bool:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and {"options", "environment"} <= facts.keys()
+
+
+def summary(results: Sequence[FileResult], done: str) -> list[str]:
+    """What a run did, in a line or two.
+
+    Args:
+        done: what was done to a file, as a participle: "dehazed".
+    """
+    made = [result for result in results if result.error is None and not result.skipped]
+    kept = sum(result.skipped for result in results)
+    if len(results) == 1 and made:
+        one = made[0]
+        frames = f", {one.frames} frames" if one.frames != 1 else ""
+        return [f"written: {printable(str(one.output))} ({one.width} x {one.height}{frames}, {one.seconds:.1f} s)"]
+    lines = [f"{files(len(made))} {done}"]
+    if kept:
+        lines.append(f"{files(kept)} skipped, as the output exists already; --overwrite makes it again")
+    return lines
+
+
+def files(count: int) -> str:
+    """ "1 file", "2 files"."""
+    return f"{count} {'file' if count == 1 else 'files'}"
+
+
+def raise_if_some_failed(results: Sequence[FileResult], done: str) -> None:
+    """Raise `SomeFailed` where a file has an error: the exit status of the command is then 1."""
+    failed = sum(result.error is not None for result in results)
+    if failed:
+        raise SomeFailed(f"{failed} of {files(len(results))} could not be {done}; the warnings above say why")
+
+
+__all__ = ["FileResult", "SomeFailed", "check_result", "raise_if_some_failed", "sidecar", "summary", "write_sidecar"]

@@ -1,0 +1,161 @@
+"""Work that was interrupted: what is finished is left alone, and a message says how to resume."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, VisionZooError, writing
+
+RESUME = "run the same command again to resume"
+
+Row = tuple[dict[str, Any], NDArray[np.float32] | None]
+"""Facts about an input, as JSON values, and perhaps a vector (N,)."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C with a message on what is left and how to resume."""
+
+
+class Rows:
+    """Results of single inputs, kept in the file `OUTPUT.part` until the one output that is made of all of them is written.
+
+    A row belongs to an input as it was (name, size, time of change) and to the settings: rows of other settings are discarded.
+
+    Args:
+        output: what is made of the rows.
+        settings: whatever the rows depend on, as JSON values.
+
+    Raises:
+        InputError: a file of that name is there that is not ours, or it cannot be written.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]):
+        self.path = output.with_name(f"{output.name}.part")
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._base = sqlite3.connect(self.path)
+        with self._writing():
+            known = {name for (name,) in self._base.execute("select name from sqlite_master where type = 'table'")}
+            if known - {"visionzoo_owner", "visionzoo_rows"}:
+                raise sqlite3.DatabaseError("a database of something else")
+            self._base.execute("create table if not exists visionzoo_owner (key text)")
+            self._base.execute(
+                "create table if not exists visionzoo_rows (input text primary key, stamp text, facts text, vector blob)"
+            )
+            if self._base.execute("select key from visionzoo_owner").fetchall() != [(key,)]:
+                self._base.execute("delete from visionzoo_owner")
+                self._base.execute("delete from visionzoo_rows")
+                self._base.execute("insert into visionzoo_owner values (?)", (key,))
+            self._base.commit()
+
+    def get(self, source: Path) -> Row | None:
+        """The row of an input, or None if there is none or the file has changed since."""
+        found = self._base.execute(
+            "select stamp, facts, vector from visionzoo_rows where input = ?", (_name(source),)
+        ).fetchone()
+        if found is None or found[0] != _stamp(source):
+            return None
+        return json.loads(found[1]), None if found[2] is None else np.frombuffer(found[2], np.float32)
+
+    def put(self, rows: Iterable[tuple[Path, Row]]) -> None:
+        """Keep rows; they are on disk when this returns."""
+        with self._writing():
+            self._base.executemany(
+                "insert or replace into visionzoo_rows values (?, ?, ?, ?)",
+                [
+                    (
+                        _name(source),
+                        _stamp(source),
+                        json.dumps(facts),
+                        None if vector is None else np.ascontiguousarray(vector, np.float32).tobytes(),
+                    )
+                    for source, (facts, vector) in rows
+                ],
+            )
+            self._base.commit()
+
+    def __len__(self) -> int:
+        return int(self._base.execute("select count(*) from visionzoo_rows").fetchone()[0])
+
+    def close(self, *, delete: bool) -> None:
+        """Close the file, and delete it once the output is written or if it holds nothing."""
+        delete = delete or not len(self)
+        self._base.close()
+        if delete:
+            self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn SQLite's errors into our one-line errors."""
+        try:
+            with writing(self.path):
+                try:
+                    yield
+                except sqlite3.OperationalError as error:
+                    full = "full" in str(error)
+                    raise OSError(errno.ENOSPC if full else errno.EACCES, str(error)) from error
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            raise InputError(
+                f"{self.path}: is in the way and not this command's ({error}); move it or choose another output"
+            ) from error
+
+
+@contextmanager
+def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
+    """A folder for work in progress, deleted when the block succeeds. Work that it holds for another `key` is deleted first.
+
+    Args:
+        keep: keep it when the block fails or is interrupted; the message says so.
+
+    Raises:
+        InputError: the folder cannot be made, or holds other files.
+    """
+    stamp = work / "belongs_to"
+    try:
+        if work.exists() and not stamp.exists() and not (work.is_dir() and not any(work.iterdir())):
+            raise InputError(f"{work}: is in the way and not this command's; move it or choose another output")
+        if not stamp.exists() or stamp.read_text(errors="replace") != key:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            stamp.write_text(key)
+    except OSError as error:
+        raise InputError(f"{work}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    except BaseException as error:
+        if not keep or not any(work.glob("*.done")):  # nothing to resume
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        how = f"finished work is kept in {work}: {RESUME}"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {how}") from None
+        if isinstance(error, VisionZooError):
+            raise type(error)(f"{error}; {how}") from error
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _name(source: Path) -> str:
+    return str(source.absolute()).encode("utf-8", "backslashreplace").decode()
+
+
+def _stamp(source: Path) -> str:
+    try:
+        about = source.stat()
+    except OSError:
+        return "gone"
+    return f"{about.st_size} {about.st_mtime_ns}"
+
+
+__all__ = ["RESUME", "Interrupted", "Row", "Rows", "resumable_folder"]

@@ -1,0 +1,174 @@
+"""One file after the other, in this process or spread over a Ray cluster."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..io.files import make_folder
+from ..ray_engine import on_ray
+from .plan import Plan
+from .progress import Bars, Progress, silent
+from .results import FileResult
+from .resume import RESUME, Interrupted
+
+Engine = Literal["local", "ray"]
+
+
+class FileJob(ABC):
+    """What a task does with one file. On a cluster, every process has a copy of its own.
+
+    Attributes:
+        done: what is done to a file, as a participle: "dehazed".
+        gpus: that a process of a cluster needs.
+    """
+
+    done: ClassVar[str]
+    gpus: float = 0.0
+
+    def prepare(self, report: Progress) -> None:  # noqa: B027 (most jobs have nothing to prepare)
+        """Work that all files share. Called once, before the first file; never if no file is left to do."""
+
+    @abstractmethod
+    def convert(self, source: Path, target: Path, report: Progress) -> FileResult:
+        """Make `target` of `source`. Raises `InputError` if that is impossible."""
+
+    def recipe(self) -> tuple[Callable[..., FileJob], dict[str, Any]]:
+        """A function that can be imported on every machine, and the arguments with which it gives this job again."""
+        raise InputError(f"files cannot be {self.done} on a Ray cluster")
+
+
+def run_files(
+    job: FileJob,
+    plan: Plan,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    engine: Engine = "local",
+    on_result: Callable[[FileResult], None] | None = None,
+) -> list[FileResult]:
+    """Do a plan.
+
+    A single file that goes wrong is an error. Among several, outputs that exist already are skipped (unless `overwrite`), and files
+    that cannot be processed are warned of and noted in the results.
+
+    Args:
+        progress: show bars.
+        engine: "local" takes one file after the other in this process, "ray" spreads them over a cluster.
+        on_result: called with each result as it becomes ready.
+
+    Raises:
+        InputError: the output may not be written, a single file cannot be processed, or none of several can.
+        Interrupted: by Ctrl-C; the message says what is left.
+        VisionZooError: Ray is missing, or fails.
+    """
+    plan.check(overwrite)
+    plan.make_folders()
+    finished = {
+        number: FileResult(str(source), str(target))
+        for number, (source, target) in enumerate(plan.pairs)
+        if not plan.single and target.exists() and not overwrite
+    }
+    left = [number for number in range(len(plan.pairs)) if number not in finished]
+    results = dict(finished)
+    try:
+        if left:
+            with Bars(progress) as bars:
+                job.prepare(bars.show)
+        work = _spread(job, plan, left, progress) if engine == "ray" and left else _in_turn(job, plan, left, progress)
+        with tqdm(
+            total=len(plan.pairs), initial=len(finished), desc="files", unit="file",
+            disable=None if progress and not plan.single else True,
+        ) as bar:  # fmt: skip
+            for number in finished if on_result is not None else ():
+                on_result(finished[number])  # pyright: ignore[reportOptionalCall]
+            for number, result in work:
+                results[number] = result
+                bar.update()
+                if on_result is not None:
+                    on_result(result)
+    except KeyboardInterrupt as error:
+        raise Interrupted(_what_is_left(str(error), plan, len(results), overwrite)) from None
+    ordered = [results[number] for number in range(len(plan.pairs))]
+    if all(result.error for result in ordered):
+        raise InputError(f"none of the {len(ordered)} files could be {job.done}, e.g. {ordered[0].error}")
+    return ordered
+
+
+def _in_turn(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Iterator[tuple[int, FileResult]]:
+    for number in left:
+        source, target = plan.pairs[number]
+        with Bars(progress, source.name) as bars:
+            if plan.single:
+                yield number, job.convert(source, target, bars.show)
+                continue
+            result = attempt(job, source, target, bars.show)
+        if result.error is not None:
+            warnings.warn(result.error, stacklevel=3)
+        yield number, result
+
+
+def attempt(job: FileJob, source: Path, target: Path, report: Progress) -> FileResult:
+    """One file of several: what goes wrong is noted in the result, except a full disk, on which no other file would fit."""
+    make_folder(target.parent)
+    try:
+        return job.convert(source, target, report)
+    except InputError as error:
+        if disk_is_full(error):
+            raise
+        return FileResult(str(source), error=str(error))
+
+
+def _spread(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Iterator[tuple[int, FileResult]]:
+    del progress  # one bar over the files; the processes show none
+    build, arguments = job.recipe()
+    items = [tuple(str(path.absolute()) for path in plan.pairs[number]) for number in left]
+    for place, found in on_ray(items, build_worker, {"build": build, "arguments": arguments}, gpus=job.gpus):
+        source, target = plan.pairs[left[place]]
+        result = FileResult(**{**found, "source": str(source), "output": str(target) if found["output"] else None})
+        if result.error is not None:  # a warning in another process would not be seen
+            if plan.single:
+                raise InputError(result.error)
+            warnings.warn(result.error, stacklevel=3)
+        yield left[place], result
+
+
+def build_worker(build: Callable[..., FileJob], arguments: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
+    """What a process of a cluster does with a file; called once in each."""
+    job = build(**arguments)
+
+    def work(item: tuple[str, str]) -> dict[str, Any]:
+        return attempt(job, Path(item[0]), Path(item[1]), silent).to_dict()
+
+    return work
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _what_is_left(said: str, plan: Plan, done: int, overwrite: bool) -> str:
+    """What Ctrl-C leaves behind.
+
+    Args:
+        said: by the file that it met, if that can be resumed.
+    """
+    if plan.single:
+        return said or "interrupted; no file was written"
+    how = "the same command without --overwrite resumes" if overwrite else RESUME
+    return f"{said or 'interrupted'}; {done} of {len(plan.pairs)} files are finished: {how}"
+
+
+__all__ = ["Engine", "FileJob", "attempt", "disk_is_full", "run_files"]
