@@ -22,9 +22,9 @@ from visionzoo.memory import (
     TimeWindow,
     Usage,
 )
+from visionzoo.memory.buffers import Tags
 from visionzoo.memory.consolidate import consolidator_config, consolidator_from_config
 from visionzoo.memory.policies import Policy, policy_config, policy_from_config
-from visionzoo.memory.tags import Tags
 
 from .naive_bank import Element, keep
 

@@ -24,8 +24,8 @@ from visionzoo.memory import (
     TieredBank,
     Usage,
 )
+from visionzoo.memory.buffers import Elements
 from visionzoo.memory.consolidate import Consolidator
-from visionzoo.memory.tags import Elements
 
 
 def drawn(seed: int, *shape: int) -> Tensor:

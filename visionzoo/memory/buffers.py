@@ -1,6 +1,6 @@
-"""The tensors of one group of a memory: where they lie, and writing into them in place.
+"""What the slots of one group of a memory hold: tensors and tags, where they lie, and writing into them in place.
 
-Written in place unless someone needs the old content: a tensor in a graph that autograd will go back through, or one
+Tensors are written in place unless someone needs the old content: a tensor in a graph that autograd will go back through, or one
 that other tensors share. Those are replaced.
 """
 
@@ -10,16 +10,16 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Buffers", "Folder", "Layout", "Place"]
+__all__ = ["Buffers", "Elements", "Folder", "Layout", "Place", "Tags"]
 
 Place = Literal["device", "host", "disk"]
 _BLOCK = 1 << 16  # elements that move at a time when a bank closes its gaps
@@ -87,11 +87,130 @@ class Layout:
 
 
 @dataclass
+class Tags:
+    """Arrays of one length N, on the host.
+
+    Attributes:
+        ids: int64, given in the order of writing, never twice in one bank.
+        times: float64, in the caller's unit.
+        uses: float64, the attention that each element got in counted reads (mean over the batch).
+        lives: int64, the counted reads that it took part in.
+        weights: float64, how many originals it stands for, where elements were merged.
+        permanent: bool.
+    """
+
+    ids: NDArray[np.int64]
+    times: NDArray[np.float64]
+    uses: NDArray[np.float64]
+    lives: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    permanent: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, count: int = 0) -> Self:
+        """`count` places: no use, no life, weight 1."""
+        return cls(
+            np.zeros(count, np.int64),
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count, np.int64),
+            np.ones(count),
+            np.zeros(count, bool),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Tags]) -> Self:
+        if len(parts) == 1:
+            return cls(*parts[0].arrays())
+        columns = zip(*(part.arrays() for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Tags:
+        """A view for a slice, a copy for an array of indices or booleans."""
+        return Tags(*(array[index] for array in self.arrays()))
+
+    def put(self, places: slice | NDArray[np.int64], other: Tags) -> None:
+        """Take over `other` at these places."""
+        self.ids[places] = other.ids
+        self.times[places] = other.times
+        self.uses[places] = other.uses
+        self.lives[places] = other.lives
+        self.weights[places] = other.weights
+        self.permanent[places] = other.permanent
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.ids, self.times, self.uses, self.lives, self.weights, self.permanent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies, under the names that a saved bank uses."""
+        return {name: torch.from_numpy(getattr(self, field).copy()) for field, name in _SAVED.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        return cls(*(tensors[_SAVED[field.name]].cpu().numpy().copy() for field in fields(cls)))
+
+
+_SAVED = {
+    "ids": "id",
+    "times": "time",
+    "uses": "use",
+    "lives": "life",
+    "weights": "weight",
+    "permanent": "permanent",
+}
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Elements of a memory with what is known about them.
+
+    Attributes:
+        keys: (B, H, N, Dk).
+        values: name -> (B, H, N, Dv).
+        ids, times, uses, lives, weights: (N,) on the CPU, see `Tags`.
+        group: the group that all of them are from, or None.
+    """
+
+    keys: Tensor
+    values: dict[str, Tensor]
+    ids: Tensor
+    times: Tensor
+    uses: Tensor
+    lives: Tensor
+    weights: Tensor
+    group: int | str | None = None
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def value(self) -> Tensor:
+        """The values, where there is one kind of them."""
+        (value,) = self.values.values()
+        return value
+
+    def tags(self) -> Tags:
+        """The tags as arrays; none is permanent."""
+        return Tags(
+            self.ids.numpy(),
+            self.times.numpy(),
+            self.uses.numpy(),
+            self.lives.numpy(),
+            self.weights.numpy(),
+            np.zeros(len(self), bool),
+        )
+
+
+@dataclass
 class Buffers:
-    """Named tensors (B, H, S, D) of a common number of slots S."""
+    """Named tensors (B, H, S, D) and the tags of a common number of slots S."""
 
     layout: Layout
     slots: int = 0
+    tags: Tags = field(default_factory=Tags.empty)
     shared: bool = False  # with a graph, or by the members of a batch: replace before writing
     _tensors: dict[str, Tensor] = field(default_factory=dict)
     _files: dict[str, Path | None] = field(default_factory=dict)
@@ -99,8 +218,8 @@ class Buffers:
     _sources: list[Tensor] = field(default_factory=list)  # what they are copied from
 
     def __post_init__(self) -> None:
-        if not self._tensors:
-            self._allocate(self.slots)
+        self._allocate(self.slots)
+        self.tags = Tags.empty(self.slots)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -126,7 +245,13 @@ class Buffers:
         self._tensors, self._files = tensors, dict(files or {})
 
     def resize(self, slots: int, moves: Sequence[tuple[slice, int]]) -> None:
-        """Go on with new tensors of `slots` slots: the slots of each slice of `moves` come to lie from its number on."""
+        """Go on with `slots` new slots: those of each slice of `moves` come to lie from its number on."""
+        self._resize_tensors(slots, moves)
+        old, self.tags = self.tags, Tags.empty(slots)
+        for source, start in moves:
+            self.tags.put(slice(start, start + _len(source)), old[source])
+
+    def _resize_tensors(self, slots: int, moves: Sequence[tuple[slice, int]]) -> None:
         old = self.tensors
         if not self.attached:
             self._allocate(slots)
@@ -144,8 +269,8 @@ class Buffers:
             self._replace(new)
         self.slots, self.shared = slots, False
 
-    def put(self, start: int, sources: Mapping[str, Tensor]) -> None:
-        """Write (B or 1, H, n, D) into the slots from `start` on."""
+    def put(self, start: int, sources: Mapping[str, Tensor], tags: Tags) -> None:
+        """Write (B or 1, H, n, D) and n tags into the slots from `start` on."""
         self.own()
         for name, source in sources.items():
             tensor = self.tensors[name]
@@ -156,12 +281,16 @@ class Buffers:
                     self._tensors[name] = torch.slice_scatter(tensor, source, 2, start, stop)
             else:
                 tensor[:, :, start:stop].copy_(source)
+        self.tags.put(slice(start, start + len(tags)), tags)
 
     def compact(self, kept: NDArray[np.int64], slot_of: NDArray[np.int64]) -> None:
         """Move slot `slot_of[kept[j]]` to slot `slot_of[j]` for all j. `kept` rises."""
         moved = np.flatnonzero(kept != np.arange(len(kept)))
-        if not len(moved):
-            return
+        if len(moved):
+            self._compact_tensors(kept, slot_of, int(moved[0]))
+            self.tags.put(slot_of[: len(kept)], self.tags[slot_of[kept]])
+
+    def _compact_tensors(self, kept: NDArray[np.int64], slot_of: NDArray[np.int64], first: int) -> None:
         if self.attached:
             order = np.arange(self.slots)
             order[slot_of[: len(kept)]] = slot_of[kept]
@@ -173,7 +302,7 @@ class Buffers:
             return
         self.own()
         # kept[j] >= j: going up, no block overwrites what a later one reads
-        for begin in range(int(moved[0]), len(kept), _BLOCK):
+        for begin in range(first, len(kept), _BLOCK):
             end = min(begin + _BLOCK, len(kept))
             sources = torch.from_numpy(slot_of[kept[begin:end]])
             targets = torch.from_numpy(slot_of[begin:end])

@@ -21,9 +21,9 @@ from torch.nn.functional import cosine_similarity
 from ..attention import attention
 from ..errors import InputError
 from . import named
+from .buffers import Elements
 from .named import whole
 from .policies import frames, most_used
-from .tags import Elements
 
 __all__ = [
     "CONSOLIDATORS",

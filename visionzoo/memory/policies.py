@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from . import named
+from .buffers import Tags
 from .named import whole
-from .tags import Tags
 
 __all__ = [
     "POLICIES",

@@ -1,19 +1,28 @@
-"""The slots of one group: a permanent region in front, a ring behind."""
+"""The slots of one group, a permanent region in front and a ring behind, and the groups that a tensor memory is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .buffers import Buffers, Layout
-from .tags import Elements, Tags
+from ..errors import InputError
+from .bank import MemoryBank
+from .buffers import Buffers, Elements, Folder, Layout, Place, Tags
+from .policies import Fifo, Never, Policy, Usage, policy_from_config
+from .static_ring import StaticRing
 
-__all__ = ["Ring", "elements"]
+__all__ = ["DEFAULT_GROUP", "Group", "Ring", "RingGroups"]
+
+Group = int | str
+DEFAULT_GROUP = 0
+MODES, PLACEMENTS = ("dynamic", "static"), ("device", "host", "disk")
 
 _FIRST = 64  # slots of a ring that starts to grow
 
@@ -36,7 +45,6 @@ class Ring:
         self.room, self.size, self.capacity = room, 0, capacity
         self.pinned = self.head = self.count = self.writes = 0
         self.buffers = Buffers(layout, room)
-        self.tags = Tags.empty(room)
 
     def __len__(self) -> int:
         return self.pinned + self.count
@@ -45,6 +53,11 @@ class Ring:
     def tensors(self) -> dict[str, Tensor]:
         """(B, H, slots, D) each."""
         return self.buffers.tensors
+
+    @property
+    def tags(self) -> Tags:
+        """Of each slot."""
+        return self.buffers.tags
 
     # --- where things are ---
 
@@ -111,19 +124,14 @@ class Ring:
         room, size = self._sizes(new, permanent)
         if (room, size) == (self.room, self.size):
             return
-        moves, places = [], []
-        start = 0
+        moves, start = [], 0
         for run in self.parts():
             if run.start >= self.room:
                 start = max(start, room)
             moves.append((run, start))
-            places.append((self.tags[run], start))
             start += run.stop - run.start
         self.buffers.resize(room + size, moves)
-        tags = Tags.empty(room + size)
-        for part, place in places:
-            tags.put(slice(place, place + len(part)), part)
-        self.tags, self.room, self.size, self.head = tags, room, size, 0
+        self.room, self.size, self.head = room, size, 0
 
     def append(self, sources: Mapping[str, Tensor], tags: Tags, permanent: bool = False) -> None:
         """Write new elements behind the last ones; there is room for them under the capacity."""
@@ -132,21 +140,15 @@ class Ring:
             return
         self._make_slots(new, permanent)
         if permanent:
-            self._put(self.pinned, sources, tags)
+            self.buffers.put(self.pinned, sources, tags)
             self.pinned += new
             return
         tail = (self.head + self.count) % self.size
         first = min(new, self.size - tail)
-        if first == new:
-            self._put(self.room + tail, sources, tags)
-        else:
-            self._put(self.room + tail, {name: source[:, :, :first] for name, source in sources.items()}, tags[:first])
-            self._put(self.room, {name: source[:, :, first:] for name, source in sources.items()}, tags[first:])
+        for place, part in ((self.room + tail, slice(0, first)), (self.room, slice(first, new))):
+            if part.stop > part.start:
+                self.buffers.put(place, {name: source[:, :, part] for name, source in sources.items()}, tags[part])
         self.count += new
-
-    def _put(self, start: int, sources: Mapping[str, Tensor], tags: Tags) -> None:
-        self.buffers.put(start, sources)
-        self.tags.put(slice(start, start + len(tags)), tags)
 
     # --- dropping ---
 
@@ -160,19 +162,14 @@ class Ring:
         border = int(np.searchsorted(kept, self.pinned))
         pinned, ring = kept[:border], kept[border:] - self.pinned
         if len(pinned) < self.pinned:
-            self._close(pinned, np.arange(self.pinned))
+            self.buffers.compact(pinned, np.arange(self.pinned))
             self.pinned = len(pinned)
         if len(ring) and ring[-1] - ring[0] == len(ring) - 1:  # one run
             self.advance(int(ring[0]))
         elif len(ring) < self.count:
-            self._close(ring, self.room + (self.head + np.arange(self.count)) % max(self.size, 1))
+            self.buffers.compact(ring, self.room + (self.head + np.arange(self.count)) % max(self.size, 1))
         self.count = len(ring)
         self.head = self.head if self.count else 0
-
-    def _close(self, kept: NDArray[np.int64], slot_of: NDArray[np.int64]) -> None:
-        if len(kept):
-            self.buffers.compact(kept, slot_of)
-            self.tags.put(slot_of[: len(kept)], self.tags[slot_of[kept]])
 
     # --- use ---
 
@@ -210,34 +207,229 @@ class Ring:
         }
         return tensors, self.read_tags()
 
-    @classmethod
-    def restored(
-        cls,
-        layout: Layout,
-        capacity: int | None,
-        counters: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        tags: Tags,
-    ) -> Ring:
-        """The ring that gave `counters()` and `content()`, each element in the slot where it was."""
-        ring = cls(layout, 0, capacity)
-        ring.room, ring.size, ring.head = counters["room"], counters["size"], counters["head"]
-        ring.pinned, ring.count, ring.writes = counters["pinned"], counters["count"], counters["writes"]
-        ring.buffers = Buffers(layout, ring.room + ring.size)
-        ring.tags = Tags.empty(ring.room + ring.size)
-        start = 0
-        for run in ring.parts():
-            stop = start + run.stop - run.start
-            part = {name: tensor[:, :, start:stop] for name, tensor in tensors.items()}
-            ring._put(run.start, part, tags[start:stop])
-            start = stop
+
+class Ids:
+    """Gives ids; several banks may share it."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        self.next += count
+        return np.arange(self.next - count, self.next)
+
+
+class RingGroups(MemoryBank, ABC):
+    """What a `TensorBank` is made of: see there for the arguments."""
+
+    def __init__(
+        self,
+        key_dim: int,
+        value_dim: int | Mapping[str, int],
+        capacity: int | None = None,
+        *,
+        permanent: int = 0,
+        batch: int = 1,
+        heads: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        storage_dtype: torch.dtype | None = None,
+        policy: Policy | Mapping[str, Any] | None = None,
+        mode: str = "dynamic",
+        max_bytes: int | None = None,
+        placement: Place = "device",
+        folder: str | os.PathLike[str] | None = None,
+        stream_block: int = 16384,
+        count_usage: bool | None = None,
+    ) -> None:
+        self.value_dims = {"value": value_dim} if isinstance(value_dim, int) else dict(value_dim)
+        self.key_dim, self.batch, self.heads = key_dim, batch, heads
+        sizes = {"key_dim": key_dim, "batch": batch, "heads": heads, "stream_block": stream_block}
+        sizes |= {f"value_dim {name!r}": width for name, width in self.value_dims.items()}
+        for name, size in (sizes | ({} if capacity is None else {"capacity": capacity})).items():
+            if not isinstance(size, int) or size < 1:
+                raise InputError(f"{name} is {size!r}; expected a whole number, 1 or more")
+        if not self.value_dims or permanent < 0 or mode not in MODES or placement not in PLACEMENTS:
+            raise InputError(
+                f"value_dim {value_dim}, permanent {permanent}, mode {mode!r}, placement {placement!r}: expected at least "
+                f"one value, 0 or more, one of {', '.join(MODES)}, one of {', '.join(PLACEMENTS)}"
+            )
+        if policy is None:
+            policy = Never() if capacity is None else Fifo(capacity)
+        self.policy = policy_from_config(policy)
+        if isinstance(self.policy, Fifo | Usage):
+            if capacity is not None and self.policy.n > capacity:
+                raise InputError(f"{self.policy} keeps more than the capacity of {capacity}")
+            capacity = self.policy.n if capacity is None else capacity
+        self.capacity, self.permanent, self.mode, self.max_bytes = capacity, permanent, mode, max_bytes
+        self.stream_block = stream_block
+        self.placement: Place = placement
+        self.device, self.dtype, self._storage_dtype = _device(device), dtype, storage_dtype
+        self._count_usage = count_usage
+        self.counts_usage = self.policy.needs_usage if count_usage is None else count_usage
+        self.on_evict: Callable[[Elements], None] | None = None
+        self._folder = Folder(folder) if placement == "disk" else None
+        self._crowded = self._away = False  # above max_bytes; offloaded
+        self._stream: torch.cuda.Stream | None = None
+        self._ids = Ids()
+        self._rings: dict[Group, Ring] = {}
+        self._static: dict[Group, StaticRing] = {}
+        if mode == "static":
+            if self.policy != Fifo(capacity or 0) or placement != "device" or max_bytes is not None or count_usage:
+                raise InputError(
+                    "static mode needs a capacity and knows Fifo(capacity), on the device, without max_bytes and use counts"
+                )
+            self._next_id = torch.zeros((), dtype=torch.int64, device=self.device)
+            self._static_ring(DEFAULT_GROUP)
+
+    # --- what it is ---
+
+    @property
+    def storage_dtype(self) -> torch.dtype:
+        """The dtype of what is stored."""
+        return self._storage_dtype or self.dtype
+
+    @property
+    def location(self) -> Place:
+        """Where the buffers are now: "device", "host" or "disk"."""
+        return "host" if self.placement == "device" and (self._crowded or self._away) else self.placement
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that were written, in the order of their first write."""
+        return [*self._rings, *self._static]
+
+    def _layout(self) -> Layout:
+        widths = {"key": self.key_dim} | {f"value.{name}": width for name, width in self.value_dims.items()}
+        return Layout(widths, self.batch, self.heads, self.storage_dtype, self.device, self.location, self._folder)
+
+    def __len__(self) -> int:
+        return sum(len(ring) for ring in self._all())
+
+    def count(self, group: Group | None = None, *, permanent: bool | None = None) -> int:
+        """Elements of a group (None: of all); only the permanent or only the other ones, if asked."""
+        rings = self._all() if group is None else [ring for name, ring in self._named() if name == group]
+        total, pinned = sum(len(ring) for ring in rings), sum(int(ring.pinned) for ring in rings)
+        return total if permanent is None else pinned if permanent else total - pinned
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values of the elements held."""
+        return len(self) * self._layout().element_bytes
+
+    # --- groups ---
+
+    def _named(self) -> list[tuple[Group, Ring | StaticRing]]:
+        return [*self._rings.items(), *self._static.items()]
+
+    def _all(self) -> list[Ring | StaticRing]:
+        return [ring for _, ring in self._named()]
+
+    def _static_ring(self, group: Group) -> StaticRing:
+        ring = self._static.get(group)
+        if ring is None:
+            assert self.capacity is not None
+            ring = self._static[group] = StaticRing(self._layout(), self.permanent, self.capacity, self._next_id)
         return ring
 
+    def share_ids(self, other: RingGroups) -> None:
+        """Draw ids from the counter of `other`, so that none is given twice."""
+        self._ids = other._ids
 
-def elements(
-    tensors: Mapping[str, Tensor], tags: Tags, device: torch.device, dtype: torch.dtype, group: int | str | None
-) -> Elements:
-    """The stored tensors (the keys under "key", values under "value.NAME") and copies of tags, as `Elements`."""
-    named = {name.removeprefix("value."): tensor.to(device, dtype) for name, tensor in tensors.items() if name != "key"}
-    ids, times, uses, lives, weights, _ = (torch.from_numpy(array.copy()) for array in tags.arrays())
-    return Elements(tensors["key"].to(device, dtype), named, ids, times, uses, lives, weights, group)
+    def _dynamic_only(self, what: str, fine: bool = False) -> None:
+        if self.mode == "static" and not fine:
+            raise InputError(f"static mode takes no {what}: make the bank with mode='dynamic'")
+
+    def reset(self, group: Group | None = None, *, keep_permanent: bool = False) -> None:
+        """Forget a group, or all; with `keep_permanent` all but the permanent elements. Ids go on rising."""
+        for static in [ring for name, ring in self._static.items() if group in (None, name)]:
+            static.clear(keep_permanent)
+        for name in [name for name in self._rings if group in (None, name)]:
+            ring = self._rings[name]
+            if keep_permanent and ring.pinned:
+                ring.keep(np.arange(ring.pinned))
+            else:
+                del self._rings[name]
+        if not self._rings and self._crowded:
+            self._crowded = False
+
+    # --- where it lies ---
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move to a device, or change the dtype of what is given (and, without a `storage_dtype`, stored). In place."""
+        self.device = self.device if device is None else _device(device)
+        self.dtype = self.dtype if dtype is None else dtype
+        self._stream = None
+        if self.mode == "static":
+            self._next_id = self._next_id.to(self.device)
+            for ring in self._static.values():
+                ring.move(self._layout(), self._next_id)
+        self._relocate()
+        return self
+
+    def _relocate(self) -> None:
+        for ring in self._rings.values():
+            ring.buffers.move(self._layout())
+
+    def offload(self) -> None:
+        """Begin to move the buffers to main memory (pinned, on a side stream). Reads stream them. Without CUDA: nothing."""
+        self._dynamic_only("offload")
+        self._travel(away=True)
+
+    def prefetch(self) -> None:
+        """Begin to bring back what `offload` moved; the next use waits for it. Without CUDA: nothing."""
+        self._dynamic_only("prefetch")
+        self._travel(away=False)
+
+    def _travel(self, away: bool) -> None:
+        if self.device.type != "cuda" or self.placement != "device" or self._away == away:
+            return
+        self._away = away
+        self._stream = self._stream or torch.cuda.Stream(self.device)
+        for ring in self._rings.values():
+            ring.buffers.start_move(self._layout(), self._stream)
+
+    def detach(self) -> None:
+        """Cut the graph of what was written with `detach=False`: gradients stop at what is held now."""
+        for ring in self._rings.values():
+            ring.buffers.detach()
+
+    # --- the batch ---
+
+    def batch_select(self, indices: Tensor | Sequence[int]) -> None:
+        """Keep these members of the batch, in this order. Ids, times and use counts stay."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        if (
+            chosen.ndim != 1
+            or not len(chosen)
+            or not (-self.batch <= int(chosen.min()) <= int(chosen.max()) < self.batch)
+        ):
+            raise InputError(f"cannot select {chosen.tolist()} from a batch of {self.batch}")
+        chosen = chosen % self.batch
+        self.batch = len(chosen)
+        for ring in self._rings.values():
+            ring.buffers.select(chosen)
+        self._static_batch(lambda ring: ring.select(chosen))
+
+    def batch_repeat(self, count: int) -> None:
+        """The whole batch `count` times over, as `Tensor.repeat`. A batch of 1 is not copied before the next write."""
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"cannot repeat a batch {count!r} times; expected 1 or more")
+        if count == 1:
+            return
+        self.batch *= count
+        for ring in self._rings.values():
+            ring.buffers.repeat(count)
+        self._static_batch(lambda ring: ring.repeat(count))
+
+    def _static_batch(self, change: Callable[[StaticRing], None]) -> None:
+        for ring in self._static.values():
+            change(ring)
+            ring.layout = self._layout()
+
+
+def _device(device: torch.device | str) -> torch.device:
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:  # equal to the device of its tensors
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device

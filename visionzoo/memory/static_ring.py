@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..attention import Segment
 from ..errors import InputError
-from .buffers import Layout
-from .tags import Tags
+from .buffers import Layout, Tags
 
 __all__ = ["StaticRing"]
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from ..attention import Segment, segment_attention
 from ..errors import InputError
 from .bank import ReadResult
-from .groups import DEFAULT_GROUP, Group, RingGroups
+from .buffers import Elements, Tags
 from .policies import Fifo, Policy, policy_from_config
 from .reading import Selection, check_query, read
-from .ring import Ring, elements
-from .tags import Elements, Tags
+from .ring import DEFAULT_GROUP, Group, Ring
+from .saved import SavedGroups
 
 __all__ = ["Elements", "TensorBank"]
 
 
-class TensorBank(RingGroups):
+class TensorBank(SavedGroups):
     """Keys and named values, written in place into a ring buffer per group, read by attention without joining them.
 
     Layout (batch, heads, elements, width). Bookkeeping is per element and shared by batch and heads: an id (rising in the
@@ -355,7 +355,11 @@ class TensorBank(RingGroups):
         return torch.zeros(layout.batch, layout.heads, 0, layout.widths[field], dtype=layout.dtype, device=layout.home)
 
     def _elements(self, tensors: Mapping[str, Tensor], tags: Tags, group: Group | None) -> Elements:
-        return elements(tensors, tags, self.device, self.dtype, group)
+        """The stored tensors ("key", "value.NAME") and copies of tags."""
+        moved = {name: tensor.to(self.device, self.dtype) for name, tensor in tensors.items()}
+        keys, values = moved.pop("key"), {name.removeprefix("value."): tensor for name, tensor in moved.items()}
+        ids, times, uses, lives, weights, _ = (torch.from_numpy(array.copy()) for array in tags.arrays())
+        return Elements(keys, values, ids, times, uses, lives, weights, group)
 
     def nothing(self, value: str | None = None) -> Segment:
         """A segment without keys, of the bank's widths."""

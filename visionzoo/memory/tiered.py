@@ -11,11 +11,11 @@ from torch import Tensor
 from ..attention import Segment
 from ..errors import InputError
 from .bank import MemoryBank, ReadResult
+from .buffers import Elements
 from .consolidate import Consolidator, consolidator_config, consolidator_from_config
-from .groups import Group
 from .policies import Policy
 from .reading import check_query, read
-from .tags import Elements
+from .ring import Group
 from .tensor_bank import TensorBank
 
 __all__ = ["TieredBank"]
