@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import InputError
+from .io.head import read_head
 
 
 def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[str, ...]:
@@ -33,11 +34,10 @@ def imagenet_classes() -> tuple[str, ...]:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Names of classes from a file: a JSON list, or one name a line. Raises `InputError` if it is neither."""
+    read_head(path, "a file of labels")
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
         names = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file of labels") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not UTF-8, or not JSON

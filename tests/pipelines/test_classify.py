@@ -517,7 +517,7 @@ def test_labels(tmp_path: Path) -> None:
         lines.write_bytes(content)
         with pytest.raises(InputError, match=r"labels\.txt: .*JSON list"):
             ClassifyPipeline(small(), labels=lines)
-    with pytest.raises(InputError, match=r"gone\.txt: no such file of labels"):
+    with pytest.raises(InputError, match=r"gone\.txt: no such file, expected a file of labels"):
         ClassifyPipeline(small(), labels=tmp_path / "gone.txt")
 
 

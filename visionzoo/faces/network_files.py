@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import MissingDependencyError
+from ..io.head import read_head
 from ..weights import WeightsError
 from .crop import CropBox, choose_face, square_box
 from .detector import FaceDetector, open_detector
@@ -30,32 +31,21 @@ people, where the means were 0.76 to 0.81 and 0.04 to 0.08."""
 
 
 def check_file(path: str | PathLike[str], what: str) -> Path:
-    """`path`, if it is a file with something in it that is no web page.
+    """`path`, if it is a file that may hold a network: see `read_head`.
 
     Args:
         what: the network that is expected in it, for the message.
 
     Raises:
-        WeightsError: it is not.
+        WeightsError: it is not, or it is still packed.
     """
     path = Path(path)
-    if path.is_dir():
-        raise WeightsError(f"{path}: is a folder, expected the file with {what} (a .zip as downloaded, not unpacked)")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file, expected one with {what}") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    if not head:
-        raise WeightsError(f"{path}: the file is empty (0 bytes); download it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: is a Git LFS pointer, not the file; run `git lfs pull`")
+    expected = f"the file with {what}"
+    head = read_head(
+        path, f"{expected} (a .zip as downloaded, not unpacked)" if path.is_dir() else expected, WeightsError
+    )
     if head.startswith(b"BZh"):
         raise WeightsError(f"{path}: is still packed; unpack it with bunzip2")
-    if head.lstrip()[:1] == b"<":
-        raise WeightsError(f"{path}: is a web page, expected {what}; download the file itself")
     return path
 
 
