@@ -123,6 +123,11 @@ class VideoWriter:
         return self
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames; 0 before the first one."""
+        return self._size[1], self._size[0]
+
+    @property
     def end(self) -> Fraction:
         """Seconds from the start to the end of the last frame."""
         return self._next * self._tick

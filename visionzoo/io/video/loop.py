@@ -1,0 +1,252 @@
+"""From video to video: frames or overlapping windows of them go in, frames come out, and an interrupted job resumes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from .formats import keeps_times
+from .parts import PartedWriter, Reached, State
+from .probe import probe
+from .read import read_frames
+
+__all__ = ["MappedVideo", "Stateful", "Timed", "Window", "map_video", "windows"]
+
+log = logging.getLogger(__name__)
+
+
+class Timed(Protocol):
+    """What is shown at a time: a `Frame`, or anything that stands for one."""
+
+    @property
+    def time(self) -> Fraction | float:
+        """When it is shown, in seconds from the start."""
+        ...
+
+    @property
+    def duration(self) -> Fraction | float:
+        """For how long, in seconds."""
+        ...
+
+
+Item = TypeVar("Item", bound=Timed)
+
+
+@dataclass(frozen=True)
+class Window(Generic[Item]):
+    """Frames that follow one another.
+
+    Attributes:
+        items: the frames, at most as many as `map_video` was asked for; fewer at the end.
+        start: number of the first one in the video, from 0.
+        overlap: how many of them, at the beginning, were the end of the window before.
+        is_last: whether the video ends with it.
+    """
+
+    items: Sequence[Item]
+    start: int
+    overlap: int
+    is_last: bool
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A step that remembers: what it holds is kept with finished parts, so that an interrupted job resumes exactly."""
+
+    def get_state(self) -> State:
+        """Arrays by name."""
+        ...
+
+    def set_state(self, state: State) -> None:
+        """Take up what `get_state` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class MappedVideo:
+    """A video that was written.
+
+    Attributes:
+        width, height, frames: of it.
+        fps: frames a second; the mean if the rate varies.
+        resumed: frames that were there from an earlier, interrupted run.
+    """
+
+    width: int
+    height: int
+    frames: int
+    fps: Fraction
+    resumed: int
+
+
+def map_video(
+    source: str | os.PathLike[str] | Iterable[Item],
+    target: str | os.PathLike[str],
+    step: Callable[[Window[Any]], Iterable[NDArray[np.uint8]]],
+    *,
+    window: int = 1,
+    stride: int | None = None,
+    fps: Fraction | None = None,
+    variable: bool | None = None,
+    frames: int | None = None,
+    sound: bool | str | os.PathLike[str] = True,
+    settings: Mapping[str, Any] | None = None,
+    part_frames: int = 100,
+    progress: Callable[[int, int], object] | None = None,
+    overwrite: bool = False,
+    **encoding: Any,
+) -> MappedVideo:
+    """Make a video of a video, frame by frame or in windows, with its times and its sound, one window in memory.
+
+    Each frame by itself, in batches of 8:
+
+        def brighter(window: Window[Frame]) -> Iterator[np.ndarray]:
+            for frame in window.items:
+                yield 255 - (255 - frame.pixels) // 2
+
+        map_video("in.mov", "out.mp4", brighter, window=8)
+
+    Windows of 16 frames that overlap by 4, blended by the caller, who holds the last 4 results back:
+
+        map_video("in.mov", "out.mp4", Edit(), window=16, stride=12)
+
+    Args:
+        source: a video; or what stands for its frames, each with a `time` and a `duration`, the same whenever it is iterated
+            over. Then give `fps`.
+        target: the video to be; its extension as of `VideoWriter`.
+        step: called with one window after the other; returns or yields the next finished frames, (H, W, 3) uint8 RGB, all of
+            one size, in order: in all as many as go in, whenever it likes. The frame n that comes out is shown when the
+            frame n that went in is. If it is `Stateful`, its state is kept with each part.
+        window: frames in a window.
+        stride: by how many frames the next window begins later; None: `window`, without overlap.
+        fps: frames a second; None: those of the source.
+        variable: keep the times of a varying rate where the container can, see `VideoWriter`; None: as the source is.
+        frames: how many will come, for `progress`; None: those of the source.
+        sound: take the sound of the source along; or that of this file.
+        settings: all else that the frames depend on (options, weights), as JSON can hold it. An interrupted job resumes
+            only if the settings are the same, and the source is.
+        part_frames: frames after which the work so far is kept, in a folder beside `target` that is removed at the end.
+        progress: called with the frames done and their number. An error that it raises cancels the job.
+        overwrite: replace an existing file.
+        encoding: `crf`, `lossless` and `codec` of `VideoWriter`.
+
+    Raises:
+        InputError: the source cannot be read, or the target cannot be written.
+        ValueError: `step` gives more or fewer frames than went in.
+    """
+    stride = window if stride is None else stride
+    if window < 1 or not 1 <= stride <= window:
+        raise InputError(f"window must be at least 1 and stride from 1 to window, got {window} and {stride}")
+    if part_frames < 1:
+        raise InputError(f"part_frames must be at least 1, got {part_frames}")
+    about: dict[str, Any] = {"window": window, "stride": stride, "part_frames": part_frames, "settings": settings}
+    items: Iterable[Any]
+    if isinstance(source, str | os.PathLike):
+        info, path = probe(source), Path(source)
+        variable = info.is_variable if variable is None else variable
+        if fps is None:
+            fps = info.fps if keeps_times(target) else info.even_fps
+        frames, items = info.frames if frames is None else frames, read_frames(path)
+        about["source"] = _identity(path)
+    else:
+        if fps is None:
+            raise InputError("give fps with frames that are no file")
+        items, path = source, None
+    audio = path if sound is True else None if sound is False else Path(sound)
+    writer = PartedWriter(
+        Path(target),
+        {**about, "sound": audio and _identity(audio)},
+        fps=fps,
+        variable=bool(variable),
+        audio_from=audio,
+        overwrite=overwrite,
+        **encoding,
+    )
+    with writer:
+        resumed = _run(items, writer, step, window, stride, part_frames, frames or 0, progress)
+    return MappedVideo(*writer.size, writer.frames, writer.fps, resumed)
+
+
+def _run(
+    items: Iterable[Timed],
+    writer: PartedWriter,
+    step: Callable[[Window[Any]], Iterable[NDArray[np.uint8]]],
+    window: int,
+    stride: int,
+    part_frames: int,
+    total: int,
+    progress: Callable[[int, int], object] | None,
+) -> int:
+    """Returns how many frames were there already."""
+    reached = writer.reached
+    given = resumed = reached.given
+    done = reached.windows
+    memory = _memory(step)
+    if resumed:
+        log.info("%s: resumes behind frame %d", writer.path, resumed)
+        if memory is not None:
+            memory.set_state(reached.state)
+    waiting: deque[tuple[Fraction | float, Fraction | float]] = deque()
+
+    def watched() -> Iterator[Timed]:
+        for number, item in enumerate(items):
+            if number >= resumed:
+                waiting.append((item.time, item.duration))
+            yield item
+
+    for part in windows(watched(), window, stride, first=done):
+        for pixels in step(part):
+            if not waiting:
+                raise ValueError(f"{writer.path}: more frames came out than the {given} that went in")
+            time, duration = waiting.popleft()
+            writer.write(pixels, time=time, duration=duration)
+            given += 1
+            if progress is not None:
+                progress(given, max(total, given))
+        done += 1
+        if given - writer.reached.given >= part_frames:
+            writer.end_part(Reached(done, given, {} if memory is None else memory.get_state()))
+    if waiting:
+        raise ValueError(f"{writer.path}: {given} frames came out, but {given + len(waiting)} went in")
+    if given > writer.reached.given:
+        writer.end_part(Reached(done, given))
+    return resumed
+
+
+def _memory(step: object) -> Stateful | None:
+    return step if isinstance(step, Stateful) else None
+
+
+def windows(items: Iterable[Item], length: int, stride: int, *, first: int = 0) -> Iterator[Window[Item]]:
+    """Windows of `length` items, each beginning `stride` items after the one before; the last may be shorter.
+
+    Args:
+        first: number of the window to begin with; the items before it are passed over.
+    """
+    source, start = iter(items), first * stride
+    inside = list(islice(source, start, start + length))
+    overlap = length - stride if first else 0
+    while len(inside) > overlap:
+        following = list(islice(source, 1))
+        yield Window(tuple(inside), start, overlap, not following)
+        if not following:
+            return
+        inside = [*inside[stride:], *following]
+        inside += islice(source, length - len(inside))
+        start, overlap = start + stride, length - stride
+
+
+def _identity(file: Path) -> list[Any]:
+    status = file.stat()
+    return [str(file.absolute()), status.st_size, status.st_mtime_ns]
