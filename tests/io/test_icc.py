@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from visionzoo.io.files import bundled
@@ -59,8 +60,6 @@ def test_wide_gamut_photos_look_like_the_original(tmp_path: Path, photo: Image.I
 
 
 def test_sixteen_bits_and_alpha_are_converted_too(tmp_path: Path, photo: Image.Image) -> None:
-    import tifffile
-
     profile = WIDE["Adobe RGB"]
     stored = as_stored(photo, profile)
     tifffile.imwrite(
@@ -126,6 +125,9 @@ def test_lab_is_converted(tmp_path: Path) -> None:
     lab.paste((138, 209, 198), (0, 0, 8, 8))  # red: L* 54, a* 81, b* 70
     lab.save(tmp_path / "a.tif")
     assert np.abs(load_image(tmp_path / "a.tif")[4, 4].astype(int) - (255, 0, 0)).max() <= 6
+    stored = np.tile(np.array([138, 209, 198], np.uint8), (8, 8, 1))  # the other of TIFF's two kinds has an offset
+    tifffile.imwrite(tmp_path / "b.tif", stored, photometric="icclab")
+    assert np.array_equal(load_image(tmp_path / "b.tif"), load_image(tmp_path / "a.tif"))
 
 
 def test_reduced_jpegs_keep_orientation_and_colours(tmp_path: Path, photo: Image.Image) -> None:

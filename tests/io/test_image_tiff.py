@@ -201,3 +201,58 @@ def test_orientation_of_a_tiff(tmp_path: Path, request: pytest.FixtureRequest, t
     for name in ("a.tif", "a.png"):
         Image.fromarray(BYTES).save(tmp_path / name, exif=exif)
     assert np.array_equal(load_image(tmp_path / "a.tif"), load_image(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("extra", [True, False])
+def test_old_style_jpeg(tmp_path: Path, request: pytest.FixtureRequest, extra: bool) -> None:
+    """Scanners of the nineties wrote a whole JPEG file into the TIFF."""
+    if not extra:
+        request.getfixturevalue("without_extra")
+    soft = np.asarray(Image.fromarray(BYTES).resize((64, 48), Image.Resampling.BICUBIC))
+    stream = io.BytesIO()
+    Image.fromarray(soft).save(stream, "JPEG", quality=95, subsampling=0)
+    data = stream.getvalue()
+    size = {256: short(64), 257: short(48), 258: short(8, 8, 8), 259: short(6), 262: short(6), 277: short(3)}
+    place = {278: short(48), 513: (4, 1, struct.pack("<I", 8)), 514: (4, 1, struct.pack("<I", len(data)))}
+    sampling = {530: short(1, 1)}
+    (tmp_path / "a.tif").write_bytes(tiff({**size, **place, **sampling}, data))
+    assert np.abs(load_image(tmp_path / "a.tif").astype(int) - load_image(data)).max() <= 2
+
+
+def test_what_no_reader_knows_is_named(tmp_path: Path) -> None:
+    size = {
+        256: short(20),
+        257: short(24),
+        258: short(8, 8, 8),
+        259: short(1),
+        262: short(99),
+        277: short(3),
+        278: short(24),
+    }
+    (tmp_path / "a.tif").write_bytes(tiff(size, BYTES.tobytes()))
+    with pytest.raises(ImageError, match=r"^[^\n]*a\.tif: [^\n]*convert"):
+        load_image(tmp_path / "a.tif")
+
+
+def test_twelve_bits_are_spread(tmp_path: Path) -> None:
+    """The brightest of 12 bits is white, however the file packs them."""
+    packed = np.zeros((2, 4), np.uint16)
+    packed[:, 0] = 4095
+    bits = "".join(f"{value:012b}" for value in packed.ravel())
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    size = {256: short(4), 257: short(2), 258: short(12), 259: short(1), 262: short(1), 277: short(1), 278: short(2)}
+    (tmp_path / "a.tif").write_bytes(tiff(size, data))
+    assert load_image(tmp_path / "a.tif")[..., 0].tolist() == [[255, 0, 0, 0]] * 2
+
+
+def test_declared_no_data_is_white_and_does_not_stretch_the_rest(tmp_path: Path) -> None:
+    values = HEIGHTS.copy()
+    values[:4] = -9999
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, photometric="minisblack", metadata=None, extratags=[(42113, 2, 6, "-9999", True)]
+    )
+    there = HEIGHTS[4:]
+    expected = np.round((there - there.min()) / (there.max() - there.min()) * 255)
+    pixels = load_image(tmp_path / "a.tif")
+    assert (pixels[:4] == 255).all()
+    assert np.abs(pixels[4:, :, 0].astype(int) - expected).max() <= 1

@@ -79,7 +79,8 @@ def lab(signed: bool) -> Convert:
 
     def convert(pixels: NDArray[Any]) -> NDArray[Any]:
         pixels = to_8_bits(pixels)
-        if signed:
+        if not signed:  # Pillow takes bytes of a* and b* as signed, and has them with an offset itself
+            pixels = pixels.copy()
             pixels[..., 1:3] ^= 0x80
         return through(pixels)
 
