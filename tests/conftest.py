@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# no test asserts a time: hypothesis would, on a busy machine
+settings.register_profile("visionzoo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("visionzoo")
 
 
 @pytest.fixture(autouse=True, scope="session")

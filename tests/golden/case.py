@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 from . import seeded
 
 HERE = Path(__file__).parent
+DIFFERENT = "keys that differ"
+"""The one output of a file of published keys: their names."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,11 @@ class Case:
     def outputs(self) -> Any:
         """The structure to fill: names, and settings such as flags that stand beside the values.
 
-        A file of several small cases has a list of them instead, each with outputs of its own.
+        A file of several small cases has a list of them instead, each with outputs of its own. A file of published keys
+        expects that none of them differ.
         """
+        if self.name.startswith("keys") and not self.data.get("outputs"):
+            return {DIFFERENT: []}
         if "outputs" not in self.data and isinstance(self.data.get("cases"), list):
             return [case.get("outputs", {}) for case in self.data["cases"]]
         return self.data.get("outputs", {})
@@ -90,6 +95,16 @@ class Case:
         return seeded.fill(like, self.seed)
 
 
+def different_keys(ours: Mapping[str, Any], published: Mapping[str, Any]) -> list[str]:
+    """Names that only one of two tables of shapes has, or that have another shape there. Shapes are lists or tensors."""
+
+    def shapes(table: Mapping[str, Any]) -> dict[str, list[int]]:
+        return {key: list(value.shape if isinstance(value, Tensor) else value) for key, value in table.items()}
+
+    a, b = shapes(ours), shapes(published)
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
 def as_json(value: Any, like: Any = None) -> Any:
     """Computed outputs in the form of a case file: tensors as summaries, numbers and lists as they are, NaN as null.
 
@@ -121,6 +136,8 @@ def compare(got: Any, want: Any, name: str = "") -> Iterator[tuple[str, float]]:
                 yield f"{name}.{key}".lstrip("."), float("inf")
             else:
                 yield from compare(got[key], inner, f"{name}.{key}".lstrip("."))
+    elif want == []:
+        yield name, 0.0 if got == [] else float("inf")
     elif isinstance(want, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in want):
         yield name, _ids_error(got, want)
     elif isinstance(want, list) and all(item is None or isinstance(item, (int, float)) for item in want):

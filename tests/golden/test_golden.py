@@ -30,6 +30,7 @@ def cases() -> Iterator[ParameterSet]:
 @pytest.mark.parametrize("path", cases())
 def test_case(path: Path) -> None:
     rows = check(Case.read(path))
+    assert rows
     assert not [row for row in rows if not row[1] <= row[2]]
 
 
@@ -56,6 +57,47 @@ def small_case(tmp_path: Path, change) -> Path:
 def test_wrong_values_fail(tmp_path: Path, change, capsys) -> None:
     assert main([str(small_case(tmp_path, change))]) == 1
     assert "FAIL" in capsys.readouterr().out
+
+
+def mcnet_crop(data) -> None:
+    data["cases"][3]["crop_w_h_left_top"].reverse()
+
+
+def mcnet_keys(data) -> None:
+    data["generator"].pop("mbUnit.mb")
+
+
+def mcnet_keypoint(data) -> None:
+    data["values"]["value"][0][0][0] += 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("crop", mcnet_crop, "[3].crop_w_h_left_top"),
+        ("keys", mcnet_keys, "keys that differ"),
+        ("kp_detector_256", mcnet_keypoint, "values.value"),
+    ],
+)
+def test_values_beside_the_outputs_are_compared(tmp_path: Path, name: str, change, says: str, capsys) -> None:
+    data = json.loads((HERE / "mcnet" / f"{name}.json").read_text())
+    change(data)
+    path = tmp_path / "mcnet" / f"{name}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(data))
+    assert main([str(path)]) == 1
+    assert f"FAIL mcnet/{name}: {says}" in capsys.readouterr().out
+
+
+def test_a_check_that_compares_nothing_has_not_passed(tmp_path: Path, capsys) -> None:
+    empty = str(small_case(tmp_path, lambda data: data.update(outputs={})))
+    assert main([empty]) == 1
+    printed = capsys.readouterr().out
+    assert "nothing compared" in printed
+    assert "ok" not in printed
+    # beside a case that passes it counts as neither
+    assert main([empty, str(HERE / "superglobal" / "ap_hand.json")]) == 0
+    assert "0 above it, 1 cases without any" in capsys.readouterr().out
 
 
 def test_emit_depends_on_no_expected_value(tmp_path: Path) -> None:

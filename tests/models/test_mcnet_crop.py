@@ -6,16 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.golden.case import HERE, Case, compare
-from tests.golden.mcnet import everything
 from visionzoo.models.mcnet.crop import iou, link_tubes, square_crop, union
-
-
-def test_published_arithmetic() -> None:
-    case = Case.read(HERE / "mcnet" / "crop.json")
-    for found, want in zip(everything(case), case.data["cases"], strict=True):
-        for name, value in found.items():
-            assert all(error < 1e-9 for _, error in compare(value, want[name])), name
 
 
 @given(

@@ -7,8 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.golden.case import HERE, Case, as_json, compare
-from tests.golden.mcnet import everything
 from visionzoo.errors import InputError
 from visionzoo.models.mcnet import Keypoints, movement_scale, transfer_motion
 from visionzoo.models.mcnet.keypoints import hull_area, inverse_2x2
@@ -79,24 +77,3 @@ def test_candidates_bring_the_source_to_the_keypoint() -> None:
     assert flows.shape == (1, 16, 5, 9, 2)
     assert flows[0, 0, 0, 0].tolist() == [-1, -1]
     assert torch.allclose(flows[0, 1, 1, 6], source.value[0, 0], atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["kp_detector_256", "kp_detector_256_seed1"])
-def test_published_keypoints_in_full(name: str) -> None:
-    case = Case.read(HERE / "mcnet" / f"{name}.json")
-    with torch.no_grad():
-        found = everything(case)["values"]
-    want = [torch.tensor(case.data["values"][key]) for key in ("value", "jacobian")]
-    for got, expected in zip((found["value"], found["jacobian"]), want, strict=True):
-        assert torch.allclose(torch.tensor(got), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_published_relative_motion() -> None:
-    """The keypoints that stand beside the outputs of the golden file."""
-    case = Case.read(HERE / "mcnet" / "relative_motion.json")
-    with torch.no_grad():
-        found = everything(case)
-    for section in ("kp", "kp_norm", "movement_scale"):
-        errors = dict(compare(as_json(found[section]), case.data[section], section))
-        assert max(errors.values()) < 1e-4

@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden.case import HERE, Case, as_json, compare
-from tests.golden.mcnet import everything
 from tests.models.test_mcnet_model import images, network
 from visionzoo.errors import InputError
 from visionzoo.models.mcnet import Discriminator, DiscriminatorConfig, Keypoints, ThinPlateTransform, VGG19Features
@@ -121,14 +119,3 @@ def test_adversarial() -> None:
     assert discriminator_loss(torch.ones_like(real), torch.zeros_like(fake)).item() == 0
     assert feature_matching_loss(maps, maps).item() == 0
     assert feature_matching_loss(maps, others) > 0
-
-
-@pytest.mark.slow
-def test_published_losses_and_gradients() -> None:
-    """The losses and gradients that stand beside the outputs of the golden file."""
-    case = Case.read(HERE / "mcnet" / "losses_256.json")
-    found = everything(case)
-    assert max(error for _, error in compare(as_json(found["losses"]), case.data["losses"])) < 1e-4
-    gradients = as_json(found["gradients"], case.data["gradients"])
-    # absolute differences jump in their gradient: the published float32 gradients are up to 3e-3 from those in float64, as are ours
-    assert max(error for _, error in compare(gradients, case.data["gradients"])) < 5e-3
