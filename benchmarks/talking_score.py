@@ -18,7 +18,6 @@ from torch import Tensor
 
 import visionzoo
 from visionzoo.io.files import bundled
-from visionzoo.io.video import read_frames
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.models.mcnet.data import ClipReader, find_clips
 
@@ -57,8 +56,7 @@ def picture(path: Path) -> None:
     rows = []
     for (person, driver), numbers in PAIRS.items():
         still, video = bundled("talking", f"{person}.jpg"), bundled("talking", f"{driver}.mp4")
-        box_of = pipe.driving_boxes(video, "auto", "largest", lambda *_: None)
-        seen = [pipe.cut(frame.pixels, box_of(frame.number)) for frame in read_frames(video)]
+        seen = pipe.motion(video, keep_crops=True).crops
         made = pipe(still, video).frames
         row = np.full((2 * SIZE + 4, (len(numbers) + 1) * SIZE + 14, 3), 255, np.uint8)
         row[SIZE // 2 + 2 : SIZE * 3 // 2 + 2, :SIZE] = pipe.portrait(still).crop

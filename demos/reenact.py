@@ -16,12 +16,14 @@ from visionzoo.io.extensions import ANIMATIONS, VIDEOS
 from visionzoo.io.files import bundled
 from visionzoo.io.image import ImageError, load_image
 from visionzoo.io.video import probe
+from visionzoo.jobs import silent
 from visionzoo.registry import model_card, weight_source
 from visionzoo.watermark import add_watermark
 from visionzoo.weights import locate
 
 from ..pipelines.reenact.files import ReenactJob
-from ..pipelines.reenact.pipeline import DEFAULT_MODEL, SMALL_MODEL, Live, ReenactPipeline
+from ..pipelines.reenact.options import ReenactOptions
+from ..pipelines.reenact.pipeline import SMALL_MODEL, Live, ReenactPipeline
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
 
@@ -67,19 +69,19 @@ class Animator:
     def __init__(self, pipe: ReenactPipeline | None = None):
         self._pipe = pipe
         self._lock = threading.Lock()
-        path = locate(weight_source(DEFAULT_MODEL))
+        path = locate(weight_source(ReenactPipeline.default_model))
         here = pipe is not None or (path is not None and path.is_file())
-        self.model = DEFAULT_MODEL if here else SMALL_MODEL
+        self.model = ReenactPipeline.default_model if here else SMALL_MODEL
 
     def notice(self) -> str | None:
         """What a visitor must know of the small network, or None."""
         if self.model != SMALL_MODEL:
             return None
-        source = weight_source(DEFAULT_MODEL)
+        source = weight_source(ReenactPipeline.default_model)
         return (
             "The small network is at work, which knows the two people of the samples and nobody else. For pictures of your own, put "
             f"{source.file} into the folder `weights` of visionzoo's cache (`visionzoo doctor` names it) and start the page again; "
-            f"it is linked at {model_card(DEFAULT_MODEL).code}"
+            f"it is linked at {model_card(ReenactPipeline.default_model).code}"
         )
 
     def __call__(self) -> ReenactPipeline:
@@ -139,9 +141,10 @@ def animate(
             folder.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(dir=folder))
         started = time.perf_counter()
-        job = ReenactJob(pipe, driving, mode=mode, view=view, smooth=smooth, save_motion=place / "motion.safetensors")  # pyright: ignore[reportArgumentType]
+        options = ReenactOptions(mode=mode, view=view, smooth=smooth)  # pyright: ignore[reportArgumentType]
+        job = ReenactJob(pipe, driving, options, save_motion=place / "motion.safetensors")
         target = place / "animated.mp4"
-        result = job.animate(picture, target, progress or (lambda what, done, of: None))
+        result = job.convert(picture, target, progress or silent)
     except InputError as error:
         raise InputError(without_path(str(error), driving)) from error
     seconds = time.perf_counter() - started

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +19,8 @@ from .config import as_dict
 from .devices import pick_device, pick_dtype
 from .errors import InputError
 from .io.files import make_folder, write_json
+from .jobs import Engine, FileJob, FileResult, make_plan, run_files
+from .lazy import resolve
 from .registry import create_model, list_models, model_card, model_entry, weight_source
 from .stored import CUSTOM, Stored, read_stored, stored_facts
 from .weights import WeightsError, fetch, fingerprint, save_safetensors
@@ -48,6 +51,7 @@ class TaskPipeline:
         kind: the adjective in "a dehazing model".
         default_model: what is used if neither a model nor a checkpoint that names one is given.
         networks: classes of networks that the pipeline takes.
+        files: "module:class" of the `FileJob` that `run` does.
         name: of the model: a registered name, or "custom".
         config: of the network.
         checkpoint: the weights file that was loaded, recorded beside results.
@@ -61,6 +65,7 @@ class TaskPipeline:
     kind: ClassVar[str]
     default_model: ClassVar[str]
     networks: ClassVar[tuple[type[nn.Module], ...]]
+    files: ClassVar[str]
 
     model: Any
 
@@ -261,6 +266,32 @@ class TaskPipeline:
             "dtype": str(self.dtype).removeprefix("torch."),
             **as_dict(self.config),
         }
+
+    def run(
+        self,
+        path_in: str | Path | Sequence[str | Path],
+        path_out: str | Path,
+        progress: bool = True,
+        *,
+        overwrite: bool = False,
+        format: str | None = None,
+        engine: Engine = "local",
+        on_result: Callable[[FileResult], None] | None = None,
+        **options: Any,
+    ) -> list[FileResult]:
+        """Process a file to a file; or several files, a folder or a glob pattern to a folder.
+
+        Args:
+            progress, overwrite, engine, on_result: see `visionzoo.jobs.run_files`.
+            format: extension of the results in a folder of outputs, e.g. ".png"; see `visionzoo.jobs.make_plan`.
+            **options: of the task's job, which `files` names.
+
+        Raises:
+            InputError: nothing found, none readable, or an output that cannot be written.
+        """
+        job: FileJob = resolve(self.files)(self, **options)
+        plan = make_plan(path_in, path_out, job.kinds, format)
+        return run_files(job, plan, overwrite=overwrite, progress=progress, engine=engine, on_result=on_result)
 
     @property
     def gpus(self) -> float:

@@ -37,6 +37,7 @@ class DehazeJob(FileJob):
         smooth: of videos, in [0, 1): how much of the brightness and colour that are added to a frame come from the frames before.
     """
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     done: ClassVar[str] = "dehazed"
 
     pipe: DehazePipeline = field(repr=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.raster import RasterWriter, open_raster
-from visionzoo.jobs import (
-    Engine,
-    FileResult,
-    Progress,
-    check_result,
-    make_plan,
-    resumable_folder,
-    run_files,
-    write_sidecar,
-)
+from visionzoo.jobs import FileResult, Progress, check_result, resumable_folder, write_sidecar
 from visionzoo.task_pipeline import CUSTOM, TaskPipeline
 
 from ...models.dehazexl import DehazeXL
@@ -74,6 +64,7 @@ class DehazePipeline(TaskPipeline):
     kind = "dehazing"
     default_model = "dehazexl_nano"
     networks = (DehazeXL,)
+    files = "visionzoo.pipelines.dehaze.files:DehazeJob"
 
     def __init__(
         self,
@@ -183,35 +174,6 @@ class DehazePipeline(TaskPipeline):
             ) from error
 
     # Files
-
-    def run(
-        self,
-        path_in: str | Path | Sequence[str | Path],
-        path_out: str | Path,
-        progress: bool = True,
-        *,
-        overwrite: bool = False,
-        format: str | None = None,
-        engine: Engine = "local",
-        on_result: Callable[[FileResult], None] | None = None,
-        **options: Any,
-    ) -> list[FileResult]:
-        """Dehaze an image or video file to a file; or several of them, a folder or a glob pattern to a folder.
-
-        Args:
-            progress, overwrite, engine, on_result: see `visionzoo.jobs.run_files`.
-            format: extension of images in a folder of outputs, e.g. ".png"; by default the input's, where it can be written.
-            **options: see `visionzoo.pipelines.dehaze.files.DehazeJob`.
-
-        Raises:
-            InputError: nothing found, none readable, or an output that cannot be written.
-        """
-        from .files import KINDS, DehazeJob
-
-        plan = make_plan(path_in, path_out, KINDS, format)
-        return run_files(
-            DehazeJob(self, **options), plan, overwrite=overwrite, progress=progress, engine=engine, on_result=on_result
-        )
 
     def raster(
         self,

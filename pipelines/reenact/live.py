@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visionzoo.faces import CropBox, choose_face, face_box
+from visionzoo.faces import CropBox, FaceDetector, choose_face, face_box
 
 from ...models.mcnet import Keypoints, transfer_motion
 from .motion import whole
-
-if TYPE_CHECKING:
-    from .pipeline import Mode, Portrait, ReenactPipeline
+from .options import Mode
 
 Pixels = NDArray[np.uint8]
+
+
+class Animator(Protocol):
+    """What is used of a `ReenactPipeline`, which imports this module."""
+
+    model: Any
+
+    @property
+    def detector(self) -> FaceDetector: ...
+
+    def cut(self, frame: Pixels, box: CropBox | None) -> Pixels: ...
+
+    def tensor(self, crops: list[Pixels]) -> torch.Tensor: ...
+
+    def animate(self, portrait: Any, keypoints: Keypoints) -> Iterator[Pixels]: ...
 
 
 class Live:
     """A driver that is seen frame by frame. The pose of the first frame is taken to be the source's, until `reset`."""
 
-    def __init__(self, pipe: ReenactPipeline, portrait: Portrait, mode: Mode, adapt_scale: bool):
+    def __init__(self, pipe: Animator, portrait: Any, *, mode: Mode, adapt_scale: bool):
         self.pipe, self.portrait, self.adapt_scale = pipe, portrait, adapt_scale
         self.mode: Mode = mode
         self._box: CropBox | None = None
@@ -30,7 +44,7 @@ class Live:
         self._last = portrait.crop
 
     def reset(self) -> None:
-        """Take the next frame's pose for the source's, and look for the face anew."""
+        """Take the next frame's pose for the source's, and search for the face again."""
         self._box = self._initial = None
 
     def __call__(self, frame: Pixels) -> Pixels:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visionzoo.errors import InputError
-from visionzoo.faces import OneEuroFilter
+from visionzoo.faces import CropBox, OneEuroFilter
 from visionzoo.weights import WeightsError, read_checkpoint, read_metadata, save_safetensors
 
 from ...models.mcnet import Keypoints
@@ -38,6 +39,8 @@ class Motion:
         fps: frames a second.
         weights: fingerprint of the network whose keypoints they are; no other understands them.
         size: side in pixels of the crops that they were found in.
+        boxes: what the network saw of each frame; None for all of it. Not saved, nor are the crops.
+        crops: (N, S, S, 3) uint8, what the network saw, if it was to be kept.
     """
 
     keypoints: Keypoints
@@ -45,6 +48,8 @@ class Motion:
     fps: Fraction
     weights: str
     size: int
+    boxes: tuple[CropBox | None, ...] | None = None
+    crops: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -82,7 +87,7 @@ class Motion:
             raise InputError(f"{path}: is no motion template that can be read ({error})") from error
         return cls(Keypoints(value.float(), jacobian.float()), times.double().numpy(), fps, about["weights"], size)
 
-    def steadied(self, amount: float) -> Motion:
+    def smooth(self, amount: float) -> Motion:
         """With less jitter: a one-euro filter over keypoints. `amount` is from 0 (none) to below 1."""
         if not 0 <= amount < 1:
             raise InputError(f"smooth is at least 0 and below 1, got {amount:g}")
@@ -94,7 +99,7 @@ class Motion:
             torch.stack([one.filter(x, float(t)) for x, t in zip(part, times, strict=True)])
             for one, part in zip(filters, self.keypoints, strict=True)
         ]
-        return Motion(Keypoints(*parts), self.times, self.fps, self.weights, self.size)
+        return replace(self, keypoints=Keypoints(*parts))
 
     def even(self) -> Motion:
         """At a constant rate, as videos are written: of a video with a varying one, frames are repeated or left out."""
@@ -104,7 +109,13 @@ class Motion:
         last = float(self.times[-1] - self.times[0])
         wanted = np.arange(int(np.floor(last * float(self.fps) + 1e-6)) + 1) / float(self.fps) + self.times[0]
         chosen = np.clip(np.searchsorted(self.times, wanted + 1e-6, side="right") - 1, 0, len(self) - 1)
-        return Motion(self.keypoints.at(torch.from_numpy(chosen)), wanted, self.fps, self.weights, self.size)
+        return replace(
+            self,
+            keypoints=self.keypoints.at(torch.from_numpy(chosen)),
+            times=wanted,
+            boxes=None if self.boxes is None else tuple(self.boxes[number] for number in chosen),
+            crops=None if self.crops is None else self.crops[chosen],
+        )
 
 
 def _rising(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
@@ -119,9 +130,9 @@ def normalised_shape(value: Tensor) -> Tensor:
 
 
 def nearest_frame(source: Tensor, motion: Motion) -> int:
-    """The frame whose keypoints lie most as those of the source (K, 2): the pose that relative motion had best begin with.
+    """The frame whose keypoints are most like those of the source (K, 2): the best pose to begin relative motion with.
 
-    As published, but with the network's own keypoints in place of 68 landmarks of another one.
+    As published, but with the network's own keypoints instead of the 68 landmarks of another network.
     """
     wanted = normalised_shape(source.cpu())
     apart = [float((normalised_shape(value) - wanted).square().sum()) for value in motion.keypoints.value]
@@ -140,4 +151,21 @@ def whole(keypoints: Keypoints) -> Tensor:
     return keypoints.value.isfinite().flatten(1).all(1) & keypoints.jacobian.isfinite().flatten(1).all(1)
 
 
-__all__ = ["Motion", "batches", "nearest_frame", "normalised_shape", "whole"]
+def repair_keypoints(keypoints: Keypoints, name: object) -> Keypoints:
+    """Give frames without finite keypoints those of the previous frame (at the start, of the first frame that has some).
+
+    Raises:
+        InputError: no frame has finite keypoints.
+    """
+    good = whole(keypoints)
+    if bool(good.all()):
+        return keypoints
+    if not bool(good.any()):
+        raise InputError(f"{name}: no frame has finite keypoints; try dtype='float32'")
+    warnings.warn(f"{name}: {int((~good).sum())} frames without finite keypoints repeat the previous one", stacklevel=3)
+    number = torch.arange(len(good))
+    last = torch.where(good, number, -1).cummax(0).values
+    return keypoints.at(torch.where(last < 0, int(number[good][0]), last))
+
+
+__all__ = ["Motion", "batches", "nearest_frame", "normalised_shape", "repair_keypoints", "whole"]

@@ -21,9 +21,11 @@ from visionzoo.errors import InputError
 from visionzoo.faces import CropBox
 from visionzoo.io.image import load_image
 from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.jobs import make_plan, silent
 from visionzoo.models.mcnet import Keypoints, MCNet
-from visionzoo.pipelines.reenact import ReenactPipeline
-from visionzoo.pipelines.reenact.files import plan
+from visionzoo.pipelines.reenact import ReenactPipeline, driver
+from visionzoo.pipelines.reenact.driver import DrivingVideo
+from visionzoo.pipelines.reenact.files import KINDS
 from visionzoo.pipelines.reenact.motion import Motion, nearest_frame
 from visionzoo.training.run import load_config
 from visionzoo.watermark import read_watermark
@@ -158,7 +160,10 @@ def test_a_crop_follows_the_driver(pipe: ReenactPipeline, face: Path, tmp_path: 
                 np.ascontiguousarray(np.pad(picture[:300, :320], ((0, 0), (8 * number, 80 - 8 * number), (0, 0))))
             )
     boxes = {
-        crop: [pipe.driving_boxes(tmp_path / "walk.mp4", crop, "largest", lambda *_: None)(n) for n in (0, 5, 10, 99)]
+        crop: [
+            DrivingVideo(tmp_path / "walk.mp4", keep=False).boxes(crop, "largest", lambda: pipe.detector, silent)(n)
+            for n in (0, 5, 10, 99)
+        ]
         for crop in ("auto", "follow")
     }
     assert len(set(boxes["auto"])) == 1
@@ -212,10 +217,10 @@ def test_smoothing_takes_off_jitter_and_keeps_movement() -> None:
     path = torch.linspace(0, 0.5, 100)[:, None, None].expand(100, 3, 2)
     shaken = path + 0.01 * torch.randn(100, 3, 2, generator=generator)
     motion = Motion(Keypoints(shaken, torch.eye(2).expand(100, 3, 2, 2)), np.arange(100) / 25, Fraction(25), "w", 128)
-    steady = motion.steadied(0.9).keypoints.value
+    steady = motion.smooth(0.9).keypoints.value
     assert (steady[20:].diff(dim=0)).std() < 0.4 * (shaken[20:].diff(dim=0)).std()
     assert (steady - path)[20:].abs().mean() < 0.08
-    assert motion.steadied(0) is motion
+    assert motion.smooth(0) is motion
 
 
 # Files
@@ -257,6 +262,38 @@ def test_views(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path, vi
         assert np.abs(got[0, :, :128].astype(int) - pipe.portrait(face).crop).mean() < 8
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["in memory", "too long"])
+def test_driving_frames_are_decoded_once_and_searched_once(
+    pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Side by side needs the driver's frames for the search, for keypoints and for the picture; a long video is decoded twice."""
+    decoded: list[int] = []
+    searched: list[tuple[int, ...]] = []
+    detector = pipe.detector
+
+    def counted(path: Path) -> Any:
+        for frame in read_frames(path):
+            decoded.append(frame.number)
+            yield frame
+
+    class Counting:
+        def __call__(self, image: np.ndarray) -> Any:
+            searched.append(image.shape)
+            return detector(image)
+
+    monkeypatch.setattr(driver, "read_frames", counted)
+    monkeypatch.setattr(pipe, "_detector", Counting())
+    if not kept:
+        monkeypatch.setattr(driver, "KEPT_BYTES", 3 * 300 * 340 * 3)
+    pipe.run(face, tmp_path / "out.mkv", False, driving=talk, view="side-by-side", watermark=False)
+    assert decoded == list(range(7)) * (1 if kept else 2)
+    assert len(searched) == 1 + 2, "the source, and every fifth of seven frames"
+    shown = frames_of(tmp_path / "out.mkv")[:, :, 128:256]
+    (box,) = set(pipe.motion(talk).boxes or ())
+    for frame, got in zip(read_frames(talk), shown, strict=True):
+        assert np.abs(pipe.cut(frame.pixels, box).astype(int) - got).mean() < 8
+
+
 def test_sound_goes_along(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
@@ -288,6 +325,7 @@ def test_many_sources_share_one_motion(pipe: ReenactPipeline, face: Path, talk: 
     with pytest.warns(UserWarning, match=r"c\.png"):
         again = pipe.run(folder, tmp_path / "out", False, driving=talk)
     assert [result.seconds > 0 for result in again] == [True, False, False]
+    assert [result.skipped for result in again] == [False, True, False]
 
 
 # Live
@@ -375,8 +413,10 @@ def test_a_video_that_breaks_off_is_used_up_to_there(pipe: ReenactPipeline, face
     assert 5 < len(frames_of(tmp_path / "out.mp4")) < 40
 
 
-def test_outputs_are_planned(face: Path, tmp_path: Path) -> None:
-    assert plan(face, tmp_path / "a.webm") == [(face, tmp_path / "a.webm")]
-    assert plan([face], tmp_path / "folder") == [(face, tmp_path / "folder" / "face.mp4")]
-    with pytest.raises(InputError, match="several sources need a folder"):
-        plan(face.parent, tmp_path / "a.mp4")
+def test_outputs_are_planned(face: Path, photo: Any, tmp_path: Path) -> None:
+    assert make_plan(face, tmp_path / "a.webm", KINDS).pairs == ((face, tmp_path / "a.webm"),)
+    assert make_plan([face], tmp_path / "folder", KINDS).pairs == ((face, tmp_path / "folder" / "face.mp4"),)
+    photo("faces/a.png")
+    photo("faces/b.png")
+    with pytest.raises(InputError, match="with several inputs, the output must be a folder"):
+        make_plan(tmp_path / "faces", tmp_path / "a.mp4", KINDS)

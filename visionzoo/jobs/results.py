@@ -91,7 +91,7 @@ def summary(results: Sequence[FileResult], done: str) -> list[str]:
     """What a run did, in a line or two.
 
     Args:
-        done: what was done to a file, as a participle: "dehazed".
+        done: what was done to a file, as a participle: "converted".
     """
     made = [result for result in results if result.error is None and not result.skipped]
     kept = sum(result.skipped for result in results)

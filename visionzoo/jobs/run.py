@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..io.files import make_folder
 from ..ray_engine import on_ray
-from .plan import Plan
+from .plan import Kind, Plan
 from .progress import Bars, Progress, silent
 from .results import FileResult
 from .resume import RESUME, Interrupted
@@ -26,12 +26,17 @@ class FileJob(ABC):
     """What a task does with one file. On a cluster, every process has a copy of its own.
 
     Attributes:
-        done: what is done to a file, as a participle: "dehazed".
+        kinds: of files that are read and written.
+        done: what is done to a file, as a participle: "converted".
         gpus: that a process of a cluster needs.
     """
 
+    kinds: ClassVar[tuple[Kind, ...]]
     done: ClassVar[str]
     gpus: float = 0.0
+
+    def check(self, overwrite: bool) -> None:  # noqa: B027
+        """Raise `InputError` where something that is written beside the outputs may not be written."""
 
     def prepare(self, report: Progress) -> None:  # noqa: B027 (most jobs have nothing to prepare)
         """Work that all files share. Called once, before the first file; never if no file is left to do."""
@@ -70,6 +75,7 @@ def run_files(
         VisionZooError: Ray is missing, or fails.
     """
     plan.check(overwrite)
+    job.check(overwrite)
     plan.make_folders()
     finished = {
         number: FileResult(str(source), str(target))
