@@ -714,9 +714,9 @@ def test_no_data_and_alpha_are_kept(tmp_path: Path) -> None:
 
 
 def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from visionzoo.io.raster import encode
+    from visionzoo.io.raster import encode_tiff
 
-    monkeypatch.setattr(encode, "_CLASSIC_LIMIT", 10_000)
+    monkeypatch.setattr(encode_tiff, "_CLASSIC_LIMIT", 10_000)
     write(tmp_path / "a.tif", noise(100, 100, 3))
     assert (tmp_path / "a.tif").read_bytes()[:4] == b"II+\0"
     check_windows(tmp_path / "a.tif", noise(100, 100, 3))
@@ -739,8 +739,10 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", noise(40, 50, 3), photometric="rgb", extratags=GEO)
     with open_raster(tmp_path / "a.tif") as raster:
         profile = raster.profile
-    with pytest.warns(UserWarning, match=r"b\.png: \.png cannot hold the georeference and the no-data value \(-9999\)"):
-        write(tmp_path / "b.png", noise(40, 50, 3), profile=profile)
+    with pytest.warns(
+        UserWarning, match=r"b\.npy: \.npy cannot hold the no-data value \(-9999\) and georeference of the source"
+    ):
+        write(tmp_path / "b.npy", noise(40, 50, 3), profile=profile)
 
 
 @pytest.mark.parametrize(
@@ -758,8 +760,8 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
         ("a.tif", {"bands": 4, "alpha": 4}, "band 4 cannot be alpha"),
         ("a.tif", {"dtype": "complex64"}, "holds complex values"),
         ("a.tif", {"height": 0}, "are no picture"),
-        ("a.bmp", {}, r"unknown ending \.bmp; choose one of \.tif"),
-        ("a", {}, r"unknown ending \(none\)"),
+        ("a.bmp", {}, r"unknown extension \.bmp; choose one of \.tif"),
+        ("a", {}, r"unknown extension \(none\)"),
         ("none/a.tif", {}, "the folder .* does not exist"),
         ("none/a.zarr", {}, "the folder .* does not exist"),
         ("there.tif", {}, "exists already"),

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -128,7 +128,7 @@ def _resolution(tags: dict[int, Any]) -> tuple[float, float, int] | None:
 
 
 def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[int, int, int, Any, bool]]:
-    """What EXIF data say in their first directory, as extra tags for tifffile, and room for the pointers to the others.
+    """What EXIF data say in their first directory, as extra tags for tifffile.
 
     Args:
         known: tags that are written already.
@@ -142,45 +142,70 @@ def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[in
         if isinstance(value, str):
             text = value.encode("utf-8") + b"\0"
             tags.append((code, 2, len(text), text, True))
-        elif isinstance(value, (bytes, tuple)) and value:
+        elif code >= 40091 and isinstance(value, (bytes, tuple)) and value:
             tags.append((code, 1, len(value), bytes(value), True))
-    tags += [(pointer, 4, 1, 0, True) for pointer in (EXIF_IFD, GPS_IFD) if parsed.get_ifd(pointer)]
+    orientation = parsed.get(ORIENTATION, 1)
+    if orientation != 1 and ORIENTATION not in known:  # the pixels were not turned
+        tags.append((ORIENTATION, 3, 1, int(orientation), True))
     return tags
 
 
+def exif_description(exif: bytes | None) -> str | None:
+    """What EXIF data say that the picture shows."""
+    said = None if exif is None else read_exif(Path(), exif).get(DESCRIPTION)
+    return said if isinstance(said, str) and said.strip("\0 ") else None
+
+
 def append_exif(tiff: Path, exif: bytes | None) -> None:
-    """Put the EXIF and GPS directories at the end of a TIFF, whose pointers to them (written by `exif_words`) are then set."""
+    """Put the EXIF and GPS directories at the end of a TIFF of ours, and after them its first directory again, which names them:
+    tifffile writes no such tags."""
     parsed = read_exif(tiff, exif) if exif is not None else Image.Exif()
-    for pointer in (EXIF_IFD, GPS_IFD):
-        found = dict(parsed.get_ifd(pointer))
-        if not found:
-            continue
-        if INTEROP_IFD in found:
-            found[INTEROP_IFD] = dict(parsed.get_ifd(INTEROP_IFD))
-        with tiff.open("r+b") as file:
-            head = file.read(16)
+    found = {pointer: dict(parsed.get_ifd(pointer)) for pointer in (EXIF_IFD, GPS_IFD)}
+    found = {pointer: values for pointer, values in found.items() if values}
+    if not found:
+        return
+    if INTEROP_IFD in found.get(EXIF_IFD, {}):
+        found[EXIF_IFD][INTEROP_IFD] = dict(parsed.get_ifd(INTEROP_IFD))
+    with tiff.open("r+b") as file:
+        head = file.read(16)
+        places = {}
+        for pointer, values in found.items():
             directory = _directory(head, pointer)
-            for code, value in found.items():
+            for code, value in values.items():
                 directory[code] = value
-            end = file.seek(0, io.SEEK_END)
-            file.write(bytes(end % 2))
-            end += end % 2
-            file.write(directory.tobytes(end))
-            _set_pointer(file, head, pointer, end)
+            places[pointer] = _append(file, directory.tobytes(_end(file)))
+        _name_directories(file, head, places)
 
 
-def _set_pointer(file: io.BufferedRandom, head: bytes, code: int, value: int) -> None:
-    """Set a tag of the first directory, one integer, to the offset of another directory."""
+def _end(file: BinaryIO) -> int:
+    """Where the next piece begins: at an even place."""
+    end = file.seek(0, io.SEEK_END)
+    return end + end % 2
+
+
+def _append(file: BinaryIO, content: bytes) -> int:
+    end = _end(file)
+    file.seek(end)
+    file.write(content)
+    return end
+
+
+def _name_directories(file: BinaryIO, head: bytes, places: dict[int, int]) -> None:
+    """Write the first directory again, with pointers to others, and make it the first one. The values of its tags stay in place."""
     order, big = "<" if head[:2] == b"II" else ">", is_big(head)
-    offset = struct.unpack(order + "Q", head[8:16])[0] if big else struct.unpack(order + "L", head[4:8])[0]
-    file.seek(offset)
-    count = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))[0]
-    first, size = file.tell(), 20 if big else 12
-    for entry in range(first, first + count * size, size):
-        file.seek(entry)
-        if struct.unpack(order + "H", file.read(2))[0] == code:
-            # type LONG8 or LONG, one value
-            file.seek(entry)
-            file.write(struct.pack(order + ("HHQQ" if big else "HHLL"), code, 16 if big else 4, 1, value))
-            return
-    raise ValueError(f"the tag {code} is not in the directory")
+    offset_form, count_form, entry_form = ("Q", "Q", "HHQQ") if big else ("L", "H", "HHLL")
+    at, size = 8 if big else 4, struct.calcsize(order + entry_form)
+    first = struct.unpack_from(order + offset_form, head, at)[0]
+    file.seek(first)
+    count = struct.unpack(order + count_form, file.read(struct.calcsize(order + count_form)))[0]
+    entries = {}
+    for _ in range(count):
+        entry = file.read(size)
+        entries[struct.unpack_from(order + "H", entry)[0]] = entry
+    following = file.read(struct.calcsize(order + offset_form))
+    for code, place in places.items():
+        entries[code] = struct.pack(order + entry_form, code, 16 if big else 4, 1, place)  # LONG8 or LONG
+    content = struct.pack(order + count_form, len(entries)) + b"".join(entry for _, entry in sorted(entries.items()))
+    place = _append(file, content + following)
+    file.seek(at)
+    file.write(struct.pack(order + offset_form, place))

@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,43 +15,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...errors import InputError, require
 from ..files import atomic_path, check_output, write_json
-from . import arrays, encode
+from . import arrays, encode, encode_tiff
 from .base import RasterError, Window, check_inside, plain_dtype, writing_raster
+from .formats import Beside, Format, format_of, plan_beside, tell_lost
 from .metadata import RasterProfile
-from .missing import as_held
+from .missing import as_held, equals
 from .pictures import SMALL_PIXELS
 from .raw import RawPixels, allocate
-from .tiff_tags import GEOREFERENCE
 from .unpack import vips
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side` is the longest in pixels."""
-
-    name: str
-    bands: tuple[int, ...] | None = None
-    dtypes: tuple[str, ...] | None = None
-    side: int | None = None
-
-
-_FORMATS = {
-    ".tif": _Format("tiff"),
-    ".tiff": _Format("tiff"),
-    ".zarr": _Format("zarr"),
-    ".npy": _Format("npy"),
-    ".png": _Format("png", (1, 2, 3, 4), ("uint8", "uint16"), 2**31 - 1),
-    ".jpg": _Format("jpeg", (1, 3), ("uint8",), 65500),
-    ".jpeg": _Format("jpeg", (1, 3), ("uint8",), 65500),
-    ".webp": _Format("webp", (1, 3, 4), ("uint8",), 16383),
-}
 
 
 class RasterWriter:
     """A picture that is written by windows, in any order; a context manager.
 
     The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path` by the ending of its name:
-    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. A new writer with the same `work` and the same kind of picture
+    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. What belongs to the source and what such a file cannot hold itself goes
+    beside it (see `formats.py`). A new writer with the same `work` and the same kind of picture
     goes on with what is staged there. Windows that are never written are zeros.
 
     Args:
@@ -94,6 +71,7 @@ class RasterWriter:
         self.nodata = self.profile.nodata if nodata is None else nodata
         self.alpha = alpha
         self._format = self._check()
+        self._beside = self._plan_beside()
         self._raw = self.work / "pixels.raw"
         self.resumed = self._stage()
         with writing_raster(self._raw):
@@ -136,6 +114,7 @@ class RasterWriter:
             RasterError: the disk is full, or `path` cannot be written.
         """
         self.flush()
+        self._write_beside()
         keeps = f"the pixels are kept in {self.work}"
         if self._format.name == "zarr":
             with writing_raster(self.path, keeps):
@@ -155,31 +134,11 @@ class RasterWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self) -> _Format:
+    def _check(self) -> Format:
         """The format, if it can hold the picture and its packages are there."""
         ending = self.path.suffix.lower()
-        if ending not in _FORMATS:
-            raise RasterError(f"{self.path}: unknown ending {ending or '(none)'}; choose one of {', '.join(_FORMATS)}")
-        form = _FORMATS[ending]
-        if self.height < 1 or self.width < 1 or self.bands < 1:
-            raise RasterError(
-                f"{self.path}: {self.width} x {self.height} pixels of {self.bands} bands are no picture; expected 1 or more"
-            )
-        if form.dtypes and self.dtype.name not in form.dtypes:
-            raise RasterError(
-                f"{self.path}: {ending} holds {' or '.join(form.dtypes)}, the picture is {self.dtype}; choose .tif"
-            )
-        if form.bands and self.bands not in form.bands:
-            raise RasterError(
-                f"{self.path}: {ending} holds {_one_of(form.bands)} bands, the picture has {self.bands}; choose .tif"
-            )
-        if form.side and max(self.height, self.width) > form.side:
-            raise RasterError(
-                f"{self.path}: {ending} holds up to {form.side} pixels a side, the picture has {self.width} x {self.height}; "
-                "choose .tif"
-            )
+        form = format_of(self.path, height=self.height, width=self.width, bands=self.bands, dtype=self.dtype)
         self._check_alpha(form, ending)
-        self._check_lost(form, ending)
         try:
             if form.name == "zarr":
                 if self.path.exists() and not self._overwrite:
@@ -203,7 +162,7 @@ class RasterWriter:
             vips(f"writing a large {ending}")
         return form
 
-    def _check_alpha(self, form: _Format, ending: str) -> None:
+    def _check_alpha(self, form: Format, ending: str) -> None:
         colours = encode.colour_bands(self.bands, self.alpha, self.profile)
         if self.alpha is not None and not colours <= self.alpha < self.bands:
             raise RasterError(
@@ -218,20 +177,64 @@ class RasterWriter:
         if self.alpha is not None and self.profile.premultiplied:
             raise RasterError(f"{self.path}: {ending} holds no premultiplied alpha; choose .tif")
 
-    def _check_lost(self, form: _Format, ending: str) -> None:
-        lost = []
-        if form.name != "tiff" and any(code in GEOREFERENCE for code, *_ in self.profile.tags):
-            lost.append("georeference")
-        if form.name not in ("tiff", "zarr") and self.nodata is not None:
-            lost.append(f"no-data value ({self.nodata:g})")
-        if form.name == "npy" and self.alpha is not None:
-            lost.append("mark of the alpha band")
-        if lost:
-            warnings.warn(
-                f"{self.path}: {ending} cannot hold the {' and the '.join(lost)}; choose .tif to keep it", stacklevel=4
+    def _plan_beside(self) -> Beside:
+        """What goes beside the result; what is lost is told. Raises `RasterError` if a file of another result is in the way."""
+        with writing_raster(self.path):
+            plan = plan_beside(
+                self.path,
+                self._format,
+                self.profile,
+                nodata=self.nodata,
+                dtype=self.dtype,
+                bands=self.bands,
+                alpha=self.alpha,
             )
+        if plan.mask is not None:
+            require("tifffile", extra="raster", purpose="writing a mask")
+            require("imagecodecs", extra="raster", purpose="writing a mask")
+        if not self._overwrite:
+            # files of the very name of a result that is not there are leftovers; others may belong to another raster
+            taken = [
+                file
+                for file, content in plan.files.items()
+                if not file.name.startswith(self.path.name) and file.exists() and file.read_bytes() != content
+            ]
+            if taken:
+                raise RasterError(f"{taken[0]}: exists already; choose another name or add --overwrite")
+        tell_lost(self.path, plan, self.profile)
+        return plan
 
-    def _by_pillow(self, form: _Format) -> bool:
+    def _write_beside(self) -> None:
+        """The files beside the result. Those of an earlier result of its name, which would count as its own, are deleted."""
+        plan = self._beside
+        notes = self.path.with_name(f"{self.path.name}.aux.xml")
+        mask = self.path.with_name(f"{self.path.name}.msk")
+        if self._overwrite and self.path.exists():
+            for file in (notes, mask, self.path.with_name(f"{self.path.name}.ovr")):
+                if file not in plan.files and file != plan.mask:
+                    with writing_raster(file):
+                        file.unlink(missing_ok=True)
+        for file, content in plan.files.items():
+            if not file.exists() or file.read_bytes() != content:
+                with writing_raster(file), atomic_path(file) as temporary:
+                    temporary.write_bytes(content)
+        if plan.mask is not None:
+            with writing_raster(plan.mask), atomic_path(plan.mask) as temporary, self._open_mask() as there:
+                encode_tiff.write_mask(temporary, self.height, self.width, there)
+
+    @contextlib.contextmanager
+    def _open_mask(self) -> Iterator[Callable[[Window], NDArray[np.bool_]]]:
+        """What gives the mask of the result by windows: (h, w), True where there is data."""
+        held = None if self.nodata is None else as_held(self.nodata, self.dtype)
+        if self.profile.mask is not None:
+            with self.profile.mask() as source:
+                yield source.read_mask
+        else:
+            assert held is not None  # or there would be no mask
+            colours = [band for band in range(self.bands) if band != self.alpha]
+            yield lambda window: np.logical_not(equals(self._pixels.read(window)[..., colours], held).all(axis=-1))
+
+    def _by_pillow(self, form: Format) -> bool:
         small = self.height * self.width <= SMALL_PIXELS
         return small and (self.dtype == np.uint8 or self.bands == 1)
 
@@ -270,10 +273,17 @@ class RasterWriter:
         if name == "npy":
             return lambda path: arrays.write_npy(path, self._pixels, self.height)
         if name == "tiff":
-            return lambda path: encode.write_tiff(path, picture)
+            return lambda path: self._write_tiff(path, picture)
         if self._by_pillow(self._format):
             return lambda path: encode.write_small(path, picture, name)
         return lambda path: encode.write_large(path, picture, name)
+
+    def _write_tiff(self, path: Path, picture: encode.Picture) -> None:
+        if not self._beside.masked:
+            encode_tiff.write_tiff(path, picture, None)
+            return
+        with self._open_mask() as there:
+            encode_tiff.write_tiff(path, picture, there)
 
     def _write_folder(self) -> None:
         fill = None if self.nodata is None else as_held(self.nodata, self.dtype)
@@ -301,10 +311,6 @@ def _beside(path: Path) -> Iterator[Path]:
         if path.exists() or path.is_symlink():
             os.replace(path, Path(temporary) / "old")
         os.replace(made, path)
-
-
-def _one_of(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
 
 
 def _kind(about: dict[str, Any]) -> str:

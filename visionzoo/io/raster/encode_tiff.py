@@ -1,0 +1,152 @@
+"""Staged pixels to TIFF by tiles, with their tags, EXIF and mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import require
+from .base import Window
+from .encode import Picture, colour_bands
+from .metadata import RasterProfile
+from .tiff_tags import DESCRIPTION, GDAL_METADATA, IPTC, NODATA, XMP, append_exif, exif_description, exif_words
+
+_LOSSLESS = {
+    "none": None,
+    "lzw": "lzw",
+    "deflate": "adobe_deflate",
+    "zstd": "zstd",
+    "lzma": "lzma",
+    "packbits": "packbits",
+}
+_PREDICTED = ("lzw", "adobe_deflate", "zstd", "lzma")
+_CLASSIC_LIMIT = 2**32 - 2**26
+"""From this many bytes of pixels on a TIFF may exceed 4 GB (compression can make noise larger): BigTIFF then."""
+_IN_FLIGHT = 32 << 20
+"""Bytes of tiles that are compressed at a time."""
+_MASK_SIDE = 256
+_STATISTICS = re.compile(rb'\s*<Item name="STATISTICS_[^>]*>[^<]*</Item>')
+"""Minimum, mean, … of the source's pixels: not of these."""
+
+
+Mask = Callable[[Window], NDArray[np.bool_]]
+"""Gives (h, w) of a window: True where there is data."""
+
+
+def write_tiff(path: Path, picture: Picture, mask: Mask | None) -> None:
+    """Tiles of 256 x 256 or 512 x 512 pixels, compressed as the source is if that is lossless, else deflate; the mask is a page of
+    its own."""
+    tifffile = require("tifffile", extra="raster", purpose="writing .tif")
+    profile, dtype = picture.profile, picture.pixels.dtype
+    side = profile.tile[0] if profile.tile in ((256, 256), (512, 512)) else 256
+    compression = _LOSSLESS.get(profile.compression or "", "adobe_deflate")
+    predictor = 3 if dtype.kind == "f" else 2 if dtype.itemsize < 8 else None  # few programs predict 64-bit integers
+    colours = colour_bands(picture.bands, picture.alpha, profile)
+    extra = [0] * (picture.bands - colours)
+    if picture.alpha is not None:
+        extra[picture.alpha - colours] = 1 if profile.premultiplied else 2
+    across, down = -(-picture.width // side), -(-picture.height // side)
+    with tifffile.TiffWriter(
+        path, bigtiff=across * down * side * side * picture.bands * dtype.itemsize > _CLASSIC_LIMIT
+    ) as file:
+        file.write(
+            _tiles(picture, side),
+            shape=(picture.height, picture.width, picture.bands)[: 2 if picture.bands == 1 else 3],
+            dtype=dtype,
+            photometric="rgb" if colours == 3 else "minisblack",
+            planarconfig="contig" if picture.bands > 1 else None,
+            extrasamples=extra or None,
+            tile=(side, side),
+            compression=compression,
+            predictor=predictor if compression in _PREDICTED else None,
+            iccprofile=picture.icc,
+            resolution=profile.resolution[:2] if profile.resolution else None,
+            resolutionunit=profile.resolution[2] if profile.resolution else None,
+            description=_description(profile),
+            metadata=None,
+            software=False,
+            extratags=_tags(picture),
+            buffersize=_IN_FLIGHT,
+        )
+        if mask is not None:
+            _write_mask_page(file, picture.height, picture.width, mask, within=True)
+    append_exif(path, profile.exif)
+
+
+def write_mask(path: Path, height: int, width: int, mask: Mask) -> None:
+    """A file OUTPUT.msk, as GDAL has them."""
+    tifffile = require("tifffile", extra="raster", purpose="writing a mask")
+    with tifffile.TiffWriter(path, bigtiff=height * width > _CLASSIC_LIMIT) as file:
+        _write_mask_page(file, height, width, mask, within=False)
+
+
+def _write_mask_page(file: Any, height: int, width: int, mask: Mask, *, within: bool) -> None:
+    """One bit a pixel: 1 where there is data. As a page of another picture it says that it is its mask, as a file of its own in GDAL's
+    metadata."""
+
+    def tiles() -> Iterator[NDArray[np.bool_]]:
+        for window in _windows(height, width, _MASK_SIDE):
+            yield np.pad(mask(window), ((0, _MASK_SIDE - window.height), (0, _MASK_SIDE - window.width)))
+
+    flags = b'<GDALMetadata><Item name="INTERNAL_MASK_FLAGS_1">2</Item></GDALMetadata>\0'
+    file.write(
+        tiles(),
+        shape=(height, width),
+        dtype=bool,
+        photometric="mask" if within else "minisblack",
+        subfiletype=4 if within else 0,
+        tile=(_MASK_SIDE, _MASK_SIDE),
+        compression="adobe_deflate",
+        metadata=None,
+        software=False,
+        extratags=[] if within else [(GDAL_METADATA, 2, len(flags), flags, True)],
+        buffersize=_IN_FLIGHT,
+    )
+
+
+def _windows(height: int, width: int, side: int) -> Iterator[Window]:
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Window(top, left, min(side, height - top), min(side, width - left))
+
+
+def _tiles(picture: Picture, side: int) -> Iterator[NDArray[Any]]:
+    for window in _windows(picture.height, picture.width, side):
+        tile = picture.pixels.read(window)
+        if tile.shape[:2] != (side, side):
+            tile = np.pad(tile, ((0, side - window.height), (0, side - window.width), (0, 0)), mode="edge")
+        yield tile[..., 0] if picture.bands == 1 else tile
+
+
+def _tags(picture: Picture) -> list[tuple[int, int, int, Any, bool]]:
+    tags = []
+    for code, kind, count, value in picture.profile.tags:
+        if code == GDAL_METADATA and isinstance(value, bytes):
+            value = _STATISTICS.sub(b"", value)
+            count = len(value)
+        if code not in (DESCRIPTION, NODATA):
+            tags.append((code, kind, count, value, True))
+    if picture.nodata is not None:
+        whole = float(picture.nodata).is_integer() and abs(picture.nodata) < 2**63
+        text = f"{int(picture.nodata)}" if whole else f"{picture.nodata:.17g}"
+        tags.append((NODATA, 2, 0, text, True))
+    if picture.profile.xmp:
+        tags.append((XMP, 1, len(picture.profile.xmp), picture.profile.xmp, True))
+    if picture.profile.iptc:
+        tags.append((IPTC, 7, len(picture.profile.iptc), picture.profile.iptc, True))
+    known = {code for code, *_ in picture.profile.tags} | {DESCRIPTION}
+    return tags + exif_words(picture.path, picture.profile.exif, known)
+
+
+def _description(profile: RasterProfile) -> Any:
+    """Of the source's tags, else of its EXIF data, else its remarks."""
+    own = next((value for code, _, _, value in profile.tags if code == DESCRIPTION), None)
+    if own is not None:
+        return own
+    said = exif_description(profile.exif) or "\n".join(f"{name}: {text}" for name, text in profile.texts)
+    return said.encode() if said else None

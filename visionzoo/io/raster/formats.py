@@ -1,0 +1,183 @@
+"""What each format of a result can hold, and what becomes of the rest: files beside it, and one warning."""
+
+from __future__ import annotations
+
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import georeference
+from .base import RasterError
+from .metadata import RasterProfile
+from .missing import as_held
+from .sidecars import pam_of_result, world_ending
+from .tiff_tags import DESCRIPTION, GDAL_METADATA, GEOREFERENCE, WORDS
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side` is the longest in pixels; `beside`: programs
+    look for files beside it; `holds`: fields of a `RasterProfile`."""
+
+    name: str
+    bands: tuple[int, ...] | None = None
+    dtypes: tuple[str, ...] | None = None
+    side: int | None = None
+    beside: bool = True
+    lossy: bool = False
+    holds: frozenset[str] = frozenset()
+
+
+_TIFF = Format("tiff", holds=frozenset({"tags", "nodata", "mask", "alpha", "exif", "xmp", "iptc", "icc"}))
+_JPEG = Format(
+    "jpeg",
+    (1, 3),
+    ("uint8",),
+    65500,
+    lossy=True,
+    holds=frozenset({"exif", "xmp", "iptc", "icc", "texts"}),
+)
+FORMATS = {
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".zarr": Format("zarr", beside=False, holds=frozenset({"nodata", "alpha", "attributes"})),
+    ".npy": Format("npy", beside=False),
+    ".png": Format(
+        "png",
+        (1, 2, 3, 4),
+        ("uint8", "uint16"),
+        2**31 - 1,
+        holds=frozenset({"exif", "xmp", "icc", "texts", "alpha"}),
+    ),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format("webp", (1, 3, 4), ("uint8",), 16383, lossy=True, holds=frozenset({"exif", "xmp", "icc", "alpha"})),
+}
+
+
+def format_of(path: Path, *, height: int, width: int, bands: int, dtype: np.dtype) -> Format:
+    """The format that the extension names. Raises `RasterError` if it cannot hold such a picture."""
+    ending = path.suffix.lower()
+    if ending not in FORMATS:
+        raise RasterError(f"{path}: unknown extension {ending or '(none)'}; choose one of {', '.join(FORMATS)}")
+    form = FORMATS[ending]
+    if height < 1 or width < 1 or bands < 1:
+        raise RasterError(f"{path}: {width} x {height} pixels of {bands} bands are no picture; expected 1 or more")
+    if form.dtypes and dtype.name not in form.dtypes:
+        raise RasterError(f"{path}: {ending} holds {' or '.join(form.dtypes)}, the picture is {dtype}; choose .tif")
+    if form.bands and bands not in form.bands:
+        raise RasterError(f"{path}: {ending} holds {_one_of(form.bands)} bands, the picture has {bands}; choose .tif")
+    if form.side and max(height, width) > form.side:
+        raise RasterError(
+            f"{path}: {ending} holds up to {form.side} pixels a side, the picture has {width} x {height}; choose .tif"
+        )
+    return form
+
+
+def _one_of(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
+
+
+@dataclass
+class Beside:
+    """What a result needs beside it.
+
+    Attributes:
+        files: small files by their paths.
+        mask: where the mask goes, if not into the result itself.
+        masked: there is a mask, inside or beside.
+        mask_from_nodata: the mask is where the result is not the no-data value, as the format would blur that value.
+        lost: in words, what cannot be kept.
+    """
+
+    files: dict[Path, bytes] = field(default_factory=dict)
+    mask: Path | None = None
+    masked: bool = False
+    mask_from_nodata: bool = False
+    lost: list[str] = field(default_factory=list)
+
+
+def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: float | None, dtype: np.dtype, bands: int,
+                alpha: int | None) -> Beside:  # fmt: skip
+    """What goes beside a result in this format, and what is lost."""
+    plan, files = Beside(), profile.sidecars
+    can_occur = nodata is not None and as_held(nodata, dtype) is not None
+    plan.mask_from_nodata = form.lossy and can_occur and profile.mask is None
+    plan.masked = profile.mask is not None or plan.mask_from_nodata
+    if plan.masked and "mask" not in form.holds:
+        if form.beside:
+            plan.mask = path.with_name(f"{path.name}.msk")
+        else:
+            plan.masked = False
+            plan.lost.append("mask")
+    if nodata is not None and "nodata" not in form.holds and not form.beside:
+        plan.lost.append(f"no-data value ({nodata:.9g})")
+    if alpha is not None and "alpha" not in form.holds:
+        plan.lost.append("mark of the alpha band")
+    if form.beside:
+        _georeference_beside(plan, path, form, profile, nodata, bands)
+        for file, ending in files.copied:
+            plan.files[path.with_name(path.stem + ending)] = file.read_bytes()
+    elif files.georeferenced or files.copied or files.pam or any(code in GEOREFERENCE for code, *_ in profile.tags):
+        plan.lost.append("georeference")
+    _name_lost(plan, form, profile)
+    return plan
+
+
+def _georeference_beside(plan: Beside, path: Path, form: Format, profile: RasterProfile, nodata: float | None,
+                         bands: int) -> None:  # fmt: skip
+    """World file and GDAL's notes: as they lie beside the source, and what the format itself cannot hold."""
+    files, inside = profile.sidecars, "tags" in form.holds
+    world = files.world.read_bytes() if files.world is not None else None
+    pam, transform, system = files.pam, None, None
+    if not inside:
+        transform, system = georeference.transform_of(profile.tags), georeference.system_of(profile.tags)
+        if georeference.beyond_words(profile.tags):
+            plan.lost.append("georeference")
+        if world is None and transform is not None:
+            world = georeference.world_file(transform)
+        try:
+            pam = pam or georeference.pam_of_metadata(profile.tags)
+        except (ET.ParseError, ValueError, TypeError):
+            plan.lost.append("GDAL metadata")
+    if world is not None:
+        plan.files[path.with_suffix(world_ending(path))] = world
+    declares: Sequence[float | None] | None = [nodata] * bands if nodata is not None and not plan.masked else []
+    if inside or (nodata is None and not files.nodata):  # the tag says it
+        declares = [] if files.nodata else None
+    notes = pam_of_result(pam, nodata=declares, transform=transform, srs=system)
+    if notes is not None:
+        plan.files[path.with_name(f"{path.name}.aux.xml")] = notes
+
+
+def _name_lost(plan: Beside, form: Format, profile: RasterProfile) -> None:
+    tags = {code for code, *_ in profile.tags}
+    words = profile.exif is None and tags & WORDS - {DESCRIPTION}
+    own = [name for name in profile.attributes if name not in ("_FillValue", "alpha")]
+    for field_name, words_for_it, there in (
+        ("exif", "EXIF data", profile.exif is not None or words),
+        ("xmp", "XMP data", profile.xmp),
+        ("iptc", "IPTC data", profile.iptc),
+        ("texts", "remarks " + ", ".join(name for name, _ in profile.texts), profile.texts),
+        ("attributes", "zarr attributes " + ", ".join(map(str, own)), own),
+    ):
+        if there and field_name not in form.holds:
+            plan.lost.append(words_for_it)
+    if not form.beside and GDAL_METADATA in tags:
+        plan.lost.append("GDAL metadata")
+
+
+def tell_lost(path: Path, plan: Beside, profile: RasterProfile) -> None:
+    """One warning of all that does not go along with the result."""
+    said = []
+    if plan.lost:
+        names = plan.lost[0] if len(plan.lost) == 1 else f"{', '.join(plan.lost[:-1])} and {plan.lost[-1]}"
+        said.append(f"{path.suffix.lower()} cannot hold the {names} of the source")
+    if profile.sidecars.left:
+        said.append(f"not carried over: {', '.join(file.name for file in profile.sidecars.left)}")
+    if said:
+        warnings.warn(f"{path}: {'; '.join(said)}", stacklevel=5)
