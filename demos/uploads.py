@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from visionzoo.io.image import ImageError, image_size
+from visionzoo.io.image import ImageError, image_format, image_size
 
 MAX_PIXELS = 50_000_000
-FORMATS = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"),)
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 """Pillow's names of the formats that an upload may have: pixels only, nothing that is drawn by running it (EPS)."""
 
 
 def path_of(upload: dict[str, Any]) -> Path:
-    """The file of an upload, if it is a picture of a size that a page takes.
+    """The file of an upload, if it is an image of a format and size that a page takes.
 
     Raises:
         ImageError: it is not; the message names no path of this machine.
@@ -33,12 +32,9 @@ def path_of(upload: dict[str, Any]) -> Path:
         raise ImageError(
             f"{width} x {height} pixels is over this page's limit of {MAX_PIXELS / 1e6:.0f} million; shrink it first"
         )
-    Image.init()  # all of Pillow's formats, of which `FORMATS` are taken
-    try:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]):
-            return path
-    except OSError as error:
-        raise ImageError("not of a format that this page takes; save it as JPEG, PNG or WebP") from error
+    if image_format(path) not in FORMATS:
+        raise ImageError("not of a format that this page takes; save it as JPEG, PNG or WebP")
+    return path
 
 
 def without_path(message: str, path: str) -> str:

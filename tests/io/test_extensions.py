@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,19 @@ def test_nothing_is_both() -> None:
     assert not IMAGES & VIDEOS
     assert set(VIDEOS_WRITTEN) <= VIDEOS
     assert extension("folder.d/README") == ""
+
+
+def test_no_other_list_of_video_extensions() -> None:
+    """A list of its own would call a camcorder's file an image again."""
+    root = Path(__file__).parents[2]
+    listed = re.compile(r'"\.(?:mp4|mov|mkv|webm|avi)"(?! ?:)')  # `".mp4": …` says how a container is written
+    sources = [path for top in ("visionzoo", "models", "pipelines", "demos") for path in (root / top).rglob("*.py")]
+    assert len(sources) > 50
+    lists = [path for path in sources if len(set(listed.findall(path.read_text(encoding="utf-8")))) >= 3]
+    assert [path.relative_to(root).as_posix() for path in lists] == ["visionzoo/io/extensions.py"]
+
+
+def test_every_video_extension_that_is_written_has_its_container() -> None:
+    from visionzoo.io.video.formats import CONTAINERS
+
+    assert set(CONTAINERS) == set(VIDEOS_WRITTEN)

@@ -209,6 +209,23 @@ def test_list_images(tmp_path: Path) -> None:
     ]
 
 
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    for name in ("photos/a.jpg", "photos/sub/b.jpg", "disk/c.jpg", "other/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (photos / "disk").symlink_to(disk, target_is_directory=True)
+    (photos / "same_disk").symlink_to(disk, target_is_directory=True)
+    (photos / "again").symlink_to(photos / "sub", target_is_directory=True)
+    (photos / "sub" / "ring").symlink_to(photos, target_is_directory=True)
+    (photos / "sub" / "above").symlink_to(tmp_path, target_is_directory=True)
+    (disk / "back").symlink_to(photos, target_is_directory=True)
+    (photos / "gone").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    names = [path.relative_to(photos).as_posix() for path in list_images(photos)]
+    assert names == ["a.jpg", "disk/c.jpg", "sub/b.jpg"]
+    assert [path.name for path in list_images(photos / "disk")] == ["c.jpg", "a.jpg", "b.jpg"]
+
+
 def test_nothing_to_list(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no pictures found"):
         list_images(tmp_path)

@@ -67,9 +67,17 @@ def is_one_file(path: Path, extensions: Collection[str]) -> bool:
 
 
 def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> Iterator[Path]:
+    """Files with these extensions. Links to other folders are followed: not to those above, nor to those searched anyway."""
     problems: list[OSError] = []
     arrays = ARRAYS & set(extensions)
-    for base, folders, files in os.walk(folder, onerror=problems.append):
+    top, seen = Path(os.path.realpath(folder)), set[Path]()
+    for base, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
+        here = Path(os.path.realpath(base))
+        by_link = here != top / Path(base).relative_to(folder)
+        if here in seen or (by_link and (here.is_relative_to(top) or top.is_relative_to(here))):
+            folders.clear()  # a ring, or a second way to the same files
+            continue
+        seen.add(here)
         shown = sorted(name for name in folders if not name.startswith("."))
         inner = [name for name in shown if extension(name) in arrays]
         folders[:] = [name for name in shown if name not in inner] if recursive else []

@@ -8,7 +8,6 @@ What is refused, with a line that names the file and the fix: missing, empty, tr
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import warnings
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image, ImageFile
 
-from ..errors import MissingDependencyError
-from .extensions import is_image
+from ..errors import InputError, MissingDependencyError
+from .extensions import IMAGES
+from .find import find_inputs
 from .head import read_head
 from .icc import to_srgb
 from .pillow import ImageError, check_pixels, decoding, max_pixels, opened, pillow_reads_rightly
@@ -30,7 +30,7 @@ from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ImageError", "image_size", "list_images", "load_image", "max_pixels"]
+__all__ = ["ImageError", "image_format", "image_size", "list_images", "load_image", "max_pixels"]
 
 ORIENTATION = 0x0112
 _TURNS = {
@@ -94,45 +94,25 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (height, width) if _orientation(image, str(path)) >= 5 else (width, height)
 
 
-def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool = True) -> list[Path]:
-    """Files named by paths, folders and glob patterns, each once, sorted by name within a folder.
+def image_format(path: str | os.PathLike[str]) -> str:
+    """The format of an image file by its content, as Pillow calls it, e.g. "JPEG". Raises `ImageError`."""
+    path = Path(path)
+    if read_head(path, "an image file", ImageError).startswith(TIFF_STARTS):
+        return "TIFF"  # also what Pillow does not know
+    with opened(path, str(path)) as image:
+        return image.format or "unknown"
 
-    Hidden files and folders are skipped, and so are files in folders whose extension is not an image's; a file that is
-    named itself is taken whatever its extension.
+
+def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool = True) -> list[Path]:
+    """Image files named by paths, folders and glob patterns: see `visionzoo.io.find.find_inputs`.
 
     Raises:
-        ImageError: a source does not exist, or nothing at all was found.
+        ImageError: a source does not exist, or no image is found for it.
     """
-    if isinstance(sources, (str, Path)):
-        sources = [sources]
-    sources = list(sources)
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found.update(dict.fromkeys(_walk(path, recursive)))
-        elif path.exists():
-            found[path] = None
-        elif glob.has_magic(str(source)):
-            hits = sorted(Path(hit) for hit in glob.glob(str(source), recursive=True))
-            found.update(dict.fromkeys(hit for hit in hits if hit.is_file() and is_image(hit)))
-        else:
-            raise ImageError(f"{source}: no such file or folder")
-    if not found:
-        names = ", ".join(str(source) for source in sources) or "the list of inputs"
-        raise ImageError(f"{names}: no pictures found; expected files such as .jpg, .png, .webp, .tif, …")
-    return list(found)
-
-
-def _walk(folder: Path, recursive: bool) -> Iterable[Path]:
-    problems: list[OSError] = []
-    for base, folders, files in os.walk(folder, onerror=problems.append):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        for name in sorted(files):
-            if not name.startswith(".") and is_image(name):
-                yield Path(base, name)
-    for problem in problems:
-        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", stacklevel=2)
+    try:
+        return [path for path, _ in find_inputs(sources, IMAGES, what="pictures", recursive=recursive)]
+    except InputError as error:
+        raise ImageError(str(error)) from error
 
 
 # From a file
