@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NoReturn, Self
 
 import torch
@@ -17,14 +15,13 @@ from torch.optim import Optimizer
 
 from ..errors import InputError, VisionZooError
 from .bank import KINDS, MemoryBank
+from .chosen import Chosen, Selection, Values, listed
 from .files import read_state
 from .optimizer_state import lies_elsewhere, pack, unpack
 
 __all__ = ["ParametricBank"]
 
-Selection = str | Iterable[str] | Callable[[str, nn.Parameter], bool]
 Loss = Callable[[], Tensor] | Callable[[int], Tensor]
-Values = dict[str, Tensor]
 
 LEARNING_RATE = 1e-4
 """Of Adam in TEMP-LORA (section B.2 of arXiv 2410.23277)."""
@@ -77,8 +74,7 @@ class ParametricBank(MemoryBank):
         max_grad_norm: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.module = module
-        self.parameters = _select(module, parameters)
+        self._chosen = Chosen(module, parameters)
         self.keep_optimizer, self.max_grad_norm, self.seed = keep_optimizer, max_grad_norm, seed
         self.generator = torch.Generator()
         self._make_optimizer = optimizer
@@ -86,22 +82,36 @@ class ParametricBank(MemoryBank):
         self._active: str | None = None
         self.begin()
 
+    @property
+    def module(self) -> nn.Module:
+        """Whose parameters they are."""
+        return self._chosen.module
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters, in the module's order."""
+        return self._chosen.names
+
     def begin(self) -> None:
         """Start here: `reset` returns to the present values, `merge` measures from them. Snapshots stay as they are."""
         self._refuse_active("begin")
-        self._start = self._copy()
+        self._start = self._chosen.copy()
         self._forget()
 
     def reset(self) -> None:
         """Back to the values of `begin`, without optimizer state and counts, the generator seeded anew. Snapshots stay."""
         self._refuse_active("reset")
-        self._put(self._start)
+        self._chosen.put(self._start)
         self._forget()
 
     def _forget(self) -> None:
         self._optimizer: Optimizer | None = None
         self.steps = self.writes = 0
         self.generator.manual_seed(self.seed)
+
+    def _refuse_active(self, what: str) -> None:
+        if self._active is not None:
+            raise VisionZooError(f"cannot {what} while {self._active} is active; leave that block first")
 
     # --- write ---
 
@@ -127,7 +137,7 @@ class ParametricBank(MemoryBank):
             raise InputError(f"steps is {steps}; a write takes at least 1")
         self._refuse_active("write")
         counted = _takes_step(loss)
-        before, drawn = self._copy(), self.generator.get_state()
+        before, drawn = self._chosen.copy(), self.generator.get_state()
         state = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
         losses: list[float] = []
         try:
@@ -139,7 +149,7 @@ class ParametricBank(MemoryBank):
                     losses.append(self._backward(value, parameters, step))
                     optimizer.step()
         except BaseException:
-            self._put(before)
+            self._chosen.put(before)
             self.generator.set_state(drawn)
             if self._optimizer is not None and state is not None:
                 self._optimizer.load_state_dict(state)
@@ -177,21 +187,8 @@ class ParametricBank(MemoryBank):
     @contextmanager
     def training(self) -> Iterator[list[nn.Parameter]]:
         """While it lasts only the memory is trainable. All flags, and the gradients of the memory, come back afterwards."""
-        chosen = self._resolve()
-        flags = [(p, p.requires_grad) for p in self.module.parameters()]
-        gradients = [(p, p.grad) for p in chosen.values()]
-        try:
-            for parameter, _ in flags:
-                parameter.requires_grad_(False)
-            for parameter in chosen.values():
-                parameter.requires_grad_(True)
-                parameter.grad = None
-            yield [*chosen.values()]
-        finally:
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
+        with self._chosen.training() as parameters:
+            yield parameters
 
     def _ready_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         old = self._optimizer
@@ -225,14 +222,14 @@ class ParametricBank(MemoryBank):
         """
         values = self._start if name is None else self._snapshot(name)
         self._refuse_active("use another snapshot")
-        before = self._copy()
+        before = self._chosen.copy()
         self._active = "the start" if name is None else repr(name)
         try:
-            self._put(values)
+            self._chosen.put(values)
             yield
         finally:
             self._active = None
-            self._put(before)
+            self._chosen.put(before)
 
     # --- snapshots ---
 
@@ -245,7 +242,7 @@ class ParametricBank(MemoryBank):
         """Remember the present values under a name; an older snapshot of that name is replaced."""
         self._refuse_active("take a snapshot")
         self._snapshots.pop(name, None)
-        self._snapshots[name] = self._copy()
+        self._snapshots[name] = self._chosen.copy()
 
     def drop(self, name: str) -> None:
         """Forget a snapshot. Raises `InputError` if there is none of that name."""
@@ -259,7 +256,7 @@ class ParametricBank(MemoryBank):
             InputError: no such snapshot.
         """
         self._refuse_active("restore")
-        self._put(self._snapshot(name))
+        self._chosen.put(self._snapshot(name))
         self._optimizer = None
 
     def merge(self, weights: Mapping[str, float]) -> None:
@@ -279,34 +276,13 @@ class ParametricBank(MemoryBank):
             for values, weight in chosen:
                 total += weight * (values[name].to(wide) - wide)
             merged[name] = total
-        self._put(merged)
+        self._chosen.put(merged)
         self._optimizer = None
 
     def _snapshot(self, name: str) -> Values:
         if name not in self._snapshots:
             raise InputError(f"there is no snapshot {name!r}; there are: {', '.join(self._snapshots) or 'none'}")
         return self._snapshots[name]
-
-    # --- the parameters ---
-
-    def _resolve(self) -> dict[str, nn.Parameter]:
-        present = dict(self.module.named_parameters())
-        if missing := [name for name in self.parameters if name not in present]:
-            raise InputError(f"the module has lost parameters of this memory: {_listed(missing)}")
-        return {name: present[name] for name in self.parameters}
-
-    def _copy(self) -> Values:
-        with torch.inference_mode(False):  # a later write may need them outside of it
-            return {name: p.detach().clone() for name, p in self._resolve().items()}
-
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._resolve().items():
-                parameter.copy_(values[name])
-
-    def _refuse_active(self, what: str) -> None:
-        if self._active is not None:
-            raise VisionZooError(f"cannot {what} while {self._active} is active; leave that block first")
 
     # --- size and place ---
 
@@ -317,7 +293,7 @@ class ParametricBank(MemoryBank):
     @property
     def nbytes(self) -> int:
         """Of the parameters, their start, the snapshots and the optimizer's state."""
-        held = [*self._resolve().values(), *self._start.values()]
+        held = [*self._chosen.resolve().values(), *self._start.values()]
         held += [value for values in self._snapshots.values() for value in values.values()]
         if self._optimizer is not None:
             held += [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
@@ -347,7 +323,7 @@ class ParametricBank(MemoryBank):
     def tensors(self) -> dict[str, Tensor]:
         """`now.NAME`, `start.NAME`, `snapshot.INDEX.NAME` of every parameter, `optimizer.INDEX.KEY` and `generator`."""
         self._refuse_active("save")
-        content = {f"now.{name}": value for name, value in self._copy().items()}
+        content = {f"now.{name}": value for name, value in self._chosen.copy().items()}
         content |= {f"start.{name}": value.clone() for name, value in self._start.items()}
         for i, values in enumerate(self._snapshots.values()):
             content |= {f"snapshot.{i}.{name}": value.clone() for name, value in values.items()}
@@ -359,7 +335,7 @@ class ParametricBank(MemoryBank):
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a whole state. Raises `InputError` for one with other parameters; the message lists them."""
         self._refuse_active("go on from a state")
-        present = self._resolve()
+        present = self._chosen.resolve()
         saved = dict(config["parameters"])
         problems = [f"{name} is not in this memory" for name in saved if name not in present]
         problems += [f"{name} is not in the saved one" for name in present if name not in saved]
@@ -376,12 +352,12 @@ class ParametricBank(MemoryBank):
             if key not in tensors or tuple(tensors[key].shape) != shape
         ]
         if problems or "generator" not in tensors:
-            raise InputError(f"the saved memory does not fit: {_listed(problems or ['generator is missing'], '; ')}")
+            raise InputError(f"the saved memory does not fit: {listed(problems or ['generator is missing'], '; ')}")
         optimizer = self._saved_optimizer(config["optimizer"], tensors, [*saved])
         values = [
             {name: tensors[f"{part}.{name}"].to(p.device, copy=True) for name, p in present.items()} for part in parts
         ]
-        self._put(values[0])
+        self._chosen.put(values[0])
         self._start = values[1]
         self._snapshots = dict(zip(config["snapshots"], values[2:], strict=True))
         self._optimizer = optimizer
@@ -396,7 +372,7 @@ class ParametricBank(MemoryBank):
         if order != [*self.parameters]:
             raise InputError("the saved memory lists its parameters in another order, so its optimizer does not fit")
         moments = {key.removeprefix("optimizer."): v for key, v in tensors.items() if key.startswith("optimizer.")}
-        return unpack(self._make_optimizer, [*self._resolve().values()], config, moments)
+        return unpack(self._make_optimizer, [*self._chosen.resolve().values()], config, moments)
 
     @classmethod
     def from_config(
@@ -414,12 +390,12 @@ class ParametricBank(MemoryBank):
         names = [*config["parameters"]]
         if module is None:
             raise InputError(
-                f"this memory lives in {len(names)} weights of a module ({_listed(names, ', ', 2)}); "
+                f"this memory lives in {len(names)} weights of a module ({listed(names, ', ', 2)}); "
                 "give it: ParametricBank.load(folder, module=…)"
             )
         present = dict(module.named_parameters())
         if missing := [name for name in names if name not in present]:
-            raise InputError(f"the module lacks parameters of the saved memory: {_listed(missing)}")
+            raise InputError(f"the module lacks parameters of the saved memory: {listed(missing)}")
         chosen = set(names)
         return cls(
             module,
@@ -455,25 +431,6 @@ class ParametricBank(MemoryBank):
         return bank
 
 
-def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
-    """Names of the parameters that fit, in the module's order."""
-    present = dict(module.named_parameters())
-    if callable(selection):
-        names = [name for name, parameter in present.items() if selection(name, parameter)]
-        if not names:
-            raise InputError(f"the function chooses none of the {len(present)} parameters of {type(module).__name__}")
-        return tuple(names)
-    patterns = [selection] if isinstance(selection, str) else [*selection]
-    names = [name for name in present if any(name == p or fnmatchcase(name, p) for p in patterns)]
-    for pattern in patterns or ["nothing"]:
-        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
-            near = difflib.get_close_matches(pattern, present, n=3, cutoff=0.3) or [*present][:3]
-            raise InputError(
-                f"no parameter of {type(module).__name__} fits {pattern!r}; it has e.g. {', '.join(near) or 'none'}"
-            )
-    return tuple(names)
-
-
 def _takes_step(loss: Callable[..., Any]) -> bool:
     try:
         parameters = inspect.signature(loss).parameters.values()
@@ -481,8 +438,3 @@ def _takes_step(loss: Callable[..., Any]) -> bool:
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
-
-
-def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
-    rest = len(items) - most
-    return separator.join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

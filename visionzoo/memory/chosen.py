@@ -1,0 +1,98 @@
+"""Some parameters of a module, looked up by name at every use: their values, and training nothing else."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+__all__ = ["Chosen", "Selection", "Values", "listed"]
+
+Selection = str | Iterable[str] | Callable[[str, nn.Parameter], bool]
+Values = dict[str, Tensor]
+
+
+class Chosen:
+    """Parameters of `module` that a pattern, several, or a function of name and parameter chooses.
+
+    Attributes:
+        names: in the module's order.
+
+    Raises:
+        InputError: no parameter fits.
+    """
+
+    def __init__(self, module: nn.Module, selection: Selection) -> None:
+        self.module, self.names = module, _select(module, selection)
+
+    def resolve(self) -> dict[str, nn.Parameter]:
+        """The parameters that the module has under these names now.
+
+        Raises:
+            InputError: the module has lost some.
+        """
+        present = dict(self.module.named_parameters())
+        if missing := [name for name in self.names if name not in present]:
+            raise InputError(f"the module has lost parameters of this memory: {listed(missing)}")
+        return {name: present[name] for name in self.names}
+
+    def copy(self) -> Values:
+        """Copies of their values."""
+        with torch.inference_mode(False):  # a later write may need them outside of it
+            return {name: p.detach().clone() for name, p in self.resolve().items()}
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite their values."""
+        with torch.no_grad():
+            for name, parameter in self.resolve().items():
+                parameter.copy_(values[name])
+
+    @contextmanager
+    def training(self) -> Iterator[list[nn.Parameter]]:
+        """While it lasts only they are trainable. All flags, and their gradients, come back afterwards."""
+        chosen = self.resolve()
+        flags = [(p, p.requires_grad) for p in self.module.parameters()]
+        gradients = [(p, p.grad) for p in chosen.values()]
+        try:
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            for parameter in chosen.values():
+                parameter.requires_grad_(True)
+                parameter.grad = None
+            yield [*chosen.values()]
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+
+def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
+    """Names of the parameters that fit, in the module's order."""
+    present = dict(module.named_parameters())
+    if callable(selection):
+        names = [name for name, parameter in present.items() if selection(name, parameter)]
+        if not names:
+            raise InputError(f"the function chooses none of the {len(present)} parameters of {type(module).__name__}")
+        return tuple(names)
+    patterns = [selection] if isinstance(selection, str) else [*selection]
+    names = [name for name in present if any(name == p or fnmatchcase(name, p) for p in patterns)]
+    for pattern in patterns or ["nothing"]:
+        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
+            near = difflib.get_close_matches(pattern, present, n=3, cutoff=0.3) or [*present][:3]
+            raise InputError(
+                f"no parameter of {type(module).__name__} fits {pattern!r}; it has e.g. {', '.join(near) or 'none'}"
+            )
+    return tuple(names)
+
+
+def listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
+    """The first `most` items, and how many more there are."""
+    rest = len(items) - most
+    return separator.join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
