@@ -27,6 +27,7 @@ OWN = (
     Need("ray", "ray", "--engine ray: many files on several processes or machines"),
     Need("diffusers", "diffusion", "diffusion models and pipelines"),
     Need("peft", "diffusion", "LoRA on diffusion models"),
+    Need("xformers", "xformers", "an attention backend on CUDA"),
 )
 """Optional packages of the ground floor; tasks register theirs."""
 
@@ -91,6 +92,11 @@ def _compiler() -> str:
 def _optional(need: Need) -> str:
     if importlib.util.find_spec(need.module) is None:
         return f"missing: {need.purpose}; pip install 'visionzoo[{need.extra}]'"
+    if need.module == "xformers":  # found is not fit: it imports with any torch, without its kernels
+        from .attention.select import backend_named
+
+        if (reason := backend_named("xformers").unavailable()) is not None:
+            return f"does not work: {reason}"
     for distribution in metadata.packages_distributions().get(need.module, []):
         return f"{metadata.version(distribution)}: {need.purpose}"
     return f"here: {need.purpose}"

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from tests.attention.cases import error, reference
+from visionzoo import doctor
 from visionzoo.attention import attention
 from visionzoo.attention.backends import xformers as module
 from visionzoo.attention.backends.xformers import XformersBackend
 from visionzoo.attention.call import AttentionCall, prepare
 from visionzoo.errors import InputError
+from visionzoo.registry import Need
 
 Install = Callable[..., list[str]]
 
@@ -131,8 +133,11 @@ def test_says_why_it_is_unavailable(install: Install, monkeypatch: pytest.Monkey
     )
     monkeypatch.setattr(torch, "__version__", "2.15.0")
     assert XformersBackend().unavailable() == (
-        "the extension of xformers 0.0.35 does not load with torch 2.15.0 (it was built for 2.10.0+cu128)"
+        "the extension of xformers 0.0.35 does not load with torch 2.15.0: it was built for torch 2.10.0+cu128; "
+        "install that torch, or the release of xformers for yours"
     )
+    line = doctor._optional(Need("xformers", "xformers", "a backend"))
+    assert line.startswith("does not work: the extension of xformers 0.0.35")
     module._problem.cache_clear()
     monkeypatch.setitem(sys.modules, "xformers._cpp_lib", None)
     assert (XformersBackend().unavailable() or "").startswith("xformers 0.0.35 does not import (ModuleNotFoundError")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .select import attention_backend as attention_backend
 
 
+# `vz.attention(q, k, v)` is public, and so is this package under the same name: importing it binds the name to the
+# module, in place of the function. Only a module that can be called serves both.
 class _CallableModule(ModuleType):
     """The package `visionzoo.attention` is also the function of that name."""
 

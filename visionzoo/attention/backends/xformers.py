@@ -83,7 +83,9 @@ def _problem() -> str | None:
         return None
     built = re.search(r"PyTorch (\S+)", str(failure))
     return f"the extension of {name} does not load with torch {torch.__version__}" + (
-        f" (it was built for {built[1]})" if built else ""
+        f": it was built for torch {built[1]}; install that torch, or the release of xformers for yours"
+        if built
+        else ""
     )
 
 
