@@ -14,6 +14,8 @@ from PIL import Image, PngImagePlugin
 from visionzoo.io.image import ImageError, image_size, load_image
 from visionzoo.io.raster import RasterError, open_raster
 
+from .odd_files import dds
+
 RAISED = [
     NotImplementedError("Unimplemented DXGI format 93"),
     struct.error("unpack requires a buffer of 4 bytes"),
@@ -54,12 +56,6 @@ def test_any_error_of_a_decoder_is_the_file_s_own(
     if stage == "load":
         with Image.open(tmp_path / "odd.png") as image, pytest.raises(ImageError, match=r"odd\.png: "):
             load_image(image)
-
-
-def dds(dxgi: int) -> bytes:
-    """A DirectDraw surface of a pixel format that is told by a number of DXGI."""
-    header = struct.pack("<7I44x", 124, 0x1007, 16, 16, 0, 0, 0) + struct.pack("<2I4s5I", 32, 4, b"DX10", 0, 0, 0, 0, 0)
-    return b"DDS " + header + struct.pack("<5I", 0x1000, 0, 0, 0, 0) + struct.pack("<5I", dxgi, 3, 0, 1, 0) + b"\0" * 64
 
 
 def test_a_kind_of_file_that_pillow_knows_but_cannot_decode(tmp_path: Path) -> None:

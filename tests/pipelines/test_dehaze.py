@@ -39,6 +39,8 @@ from visionzoo.pipelines.dehaze import DehazePipeline, DehazeResult
 from visionzoo.pipelines.dehaze.files import KINDS
 from visionzoo.weights import WeightsError, save_safetensors
 
+from ..io.odd_files import dds
+
 NODATA = 42113
 
 
@@ -422,7 +424,7 @@ def test_broken_pictures_among_good_ones(
     for name in ("a.jpg", "c.jpg"):
         photo(f"in/{name}", size=(40, 30))
     (inside / "in/b.jpg").write_bytes((inside / "in/a.jpg").read_bytes()[:200])
-    (inside / "in/d.png").touch()
+    (inside / "in/d.png").write_bytes(dds(93))
     words = ["dehaze", "in", "-o", "out", "--checkpoint", weights]
     code, _, err = run(capsys, *words)
     assert code == 1

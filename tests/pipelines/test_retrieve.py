@@ -25,6 +25,7 @@ from visionzoo.models.superglobal.index import Manifest, PhotoIndex
 from visionzoo.pipelines.retrieve import RetrievePipeline
 from visionzoo.weights import save_safetensors
 
+from ..io.odd_files import dds
 from .conftest import ASSETS
 
 
@@ -106,7 +107,7 @@ def test_run_writes_a_sheet_and_a_sidecar(pipe: RetrievePipeline, index: Path, t
 
 def test_folder_of_queries_with_a_broken_one(pipe: RetrievePipeline, index: Path, tmp_path: Path) -> None:
     shutil.copytree(ASSETS / "queries", tmp_path / "q")
-    (tmp_path / "q" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "q" / "broken.jpg").write_bytes(dds(93))
     with pytest.warns(UserWarning, match=r"broken\.jpg.*passed over"):
         results = pipe.run(tmp_path / "q", tmp_path / "out.html", index=index, progress=False, top=2)
     assert len(results) == len(list((ASSETS / "queries").glob("*.jpg")))
