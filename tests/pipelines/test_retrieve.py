@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from visionzoo.pipelines.retrieve import RetrievePipeline
 from visionzoo.weights import save_safetensors
 
 from ..io.odd_files import dds
+from ..io.profiles import PROPHOTO, display
 from .conftest import ASSETS
 
 
@@ -117,6 +119,26 @@ def test_folder_of_queries_with_a_broken_one(pipe: RetrievePipeline, index: Path
         warnings.simplefilter("ignore")
         pipe.run(tmp_path / "q", tmp_path / "none.html", index=index, progress=False)
     assert not (tmp_path / "none.html").exists()
+
+
+def test_a_pil_image_is_described_as_its_file(pipe: RetrievePipeline, photo: Callable, tmp_path: Path) -> None:
+    """Orientation, alpha, 16 bits and colour profile count, whichever way the image comes."""
+    upright = Image.open(photo("up.png"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    clear = upright.convert("RGBA")
+    clear.paste((0, 0, 0, 0), (0, 0, 80, 120))
+    clear.save(tmp_path / "clear.png")
+    deep = np.asarray(upright.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    upright.save(tmp_path / "wide.jpg", icc_profile=display(PROPHOTO, 1.8))
+    for name in ("turned.png", "clear.png", "deep.png", "wide.jpg"):
+        with Image.open(tmp_path / name) as image:
+            by_path, by_image = pipe.describe([tmp_path / name, image])
+        assert np.allclose(by_path, by_image, atol=1e-5), name
+    same, turned = pipe.describe([tmp_path / "up.png", tmp_path / "turned.png"])
+    assert np.allclose(same, turned, atol=1e-5)
 
 
 # Updating
