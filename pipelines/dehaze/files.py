@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 from visionzoo.io.extensions import IMAGES, RASTERS, RASTERS_WRITTEN, VIDEOS, VIDEOS_WRITTEN, is_video
 from visionzoo.io.pixels import to_float, to_uint8
-from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.io.video import Frame, Window, map_video
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, write_sidecar
 from visionzoo.registry import pipeline
 
@@ -71,19 +75,20 @@ class DehazeJob(FileJob):
         )
 
     def video(self, source: Path, target: Path, report: Progress) -> FileResult:
-        """Dehaze a video frame by frame; its sound is copied."""
+        """Dehaze a video frame by frame; its times and its sound are kept. An interrupted video resumes."""
         started = time.monotonic()
-        info = probe(source)
-        smoother = Smoother(self.smooth)
-        with VideoWriter(target, fps=info.fps, audio_from=source, overwrite=True) as writer:
-            for frame in read_frames(source):
-                image = to_float(frame.pixels).contiguous()
-                clear = self.pipe.restore_tensor(image, self.stream)
-                writer.write(to_uint8(smoother(image, clear)))
-                report("frames", writer.frames, max(info.frames, writer.frames))
+        facts = {**self.pipe.facts(), **self.facts()}
+        made = map_video(
+            source,
+            target,
+            _Frames(self),
+            settings=facts,
+            overwrite=True,  # the plan has been checked
+            progress=lambda done, of: report("frames", done, of),
+        )
         seconds = round(time.monotonic() - started, 3)
-        result = FileResult(str(source), str(target), info.width, info.height, writer.frames, seconds)
-        write_sidecar(target, {"result": result.to_dict()}, {**self.pipe.facts(), **self.facts()})
+        result = FileResult(str(source), str(target), made.width, made.height, made.frames, seconds)
+        write_sidecar(target, {"result": result.to_dict()}, facts)
         return result
 
     def recipe(self) -> tuple[Any, dict[str, Any]]:
@@ -103,6 +108,24 @@ class DehazeJob(FileJob):
 def build_job(create: dict[str, Any], settings: dict[str, Any]) -> DehazeJob:
     """The job in a process of a cluster."""
     return DehazeJob(pipeline(**create), **settings)
+
+
+class _Frames:
+    """Dehazes the frames of one video, in order."""
+
+    def __init__(self, job: DehazeJob):
+        self._job, self._smoother = job, Smoother(job.smooth)
+
+    def __call__(self, window: Window[Frame]) -> Iterator[NDArray[np.uint8]]:
+        for frame in window.items:
+            image = to_float(frame.pixels).contiguous()
+            yield to_uint8(self._smoother(image, self._job.pipe.restore_tensor(image, self._job.stream)))
+
+    def get_state(self) -> dict[str, NDArray[np.float32]]:
+        return self._smoother.get_state()
+
+    def set_state(self, state: dict[str, NDArray[np.float32]]) -> None:
+        self._smoother.set_state(state)
 
 
 class Smoother:
@@ -130,6 +153,16 @@ class Smoother:
         self._seen = view
         move = F.interpolate(self._held - coarse, size=hazy.shape[1:], mode="bilinear", align_corners=False)
         return clear + move[0]
+
+    def get_state(self) -> dict[str, NDArray[np.float32]]:
+        """What is remembered of the previous frames."""
+        if self._held is None or self._seen is None:
+            return {}
+        return {"held": self._held.cpu().numpy(), "seen": self._seen.cpu().numpy()}
+
+    def set_state(self, state: dict[str, NDArray[np.float32]]) -> None:
+        """Take up what `get_state` gave."""
+        self._held, self._seen = (torch.from_numpy(state[name]) if state else None for name in ("held", "seen"))
 
 
 __all__ = ["KINDS", "DehazeJob", "Smoother"]

@@ -121,7 +121,7 @@ def test_an_interrupted_video_equals_one_that_was_not(
         with pytest.raises(Stop):
             map_video(uneven, target, Remembering(stop), **options)
         assert not target.exists()
-    assert "the first" in caplog.text
+    assert "the first 16 frames of out" in caplog.text
     assert "run it again to resume" in caplog.text
     made = map_video(uneven, target, Remembering(), **options)
     assert made.resumed == 16
@@ -216,3 +216,13 @@ def test_decoding_times_rise_and_come_before_display() -> None:
     assert (np.diff(decoded) > 0).all()
     assert (decoded <= shown).all()
     assert decoding_times(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path, uneven: Path) -> None:
+    def interrupt(done: int, _: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted; the first 10 frames of out\.mp4 are kept"):
+        map_video(uneven, tmp_path / "out.mp4", inverted, part_frames=5, progress=interrupt)
+    assert map_video(uneven, tmp_path / "out.mp4", inverted, part_frames=5).resumed == 10

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -174,14 +175,20 @@ class PartedWriter(VideoWriter):
                 raise RuntimeError(f"{self._part(number)}: is gone, or was changed, while the video was written")
             yield part[1]
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is not None and self._parts:
+            kept = f"the first {self.reached.given} frames of {self.path.name} are kept; run it again to resume"
+            if issubclass(kind, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"interrupted; {kept}") from None
+            log.warning("%s", kept)
+
     def _drop(self) -> None:
         super()._drop()
         self._encoding = self._container = None
-        if self._parts:
-            log.warning(
-                "%s: stopped; the first %d frames are kept, run it again to resume", self.path, self.reached.given
-            )
-        else:
+        if not self._parts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
