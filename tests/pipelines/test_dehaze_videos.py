@@ -1,0 +1,80 @@
+"""Dehazing videos: frames keep their times and their shape, and an interrupted video is finished as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from visionzoo.io.video import VideoWriter, probe, read_frames
+from visionzoo.pipelines.dehaze.files import DehazeJob
+from visionzoo.pipelines.dehaze.pipeline import DehazePipeline
+
+pytest.importorskip("av")
+
+
+class Flickering:
+    """Stands for a pipeline: each frame is brightened by another amount, so that smoothing has something to do."""
+
+    gpus = 0.0
+
+    def __init__(self, stops_at: int | None = None) -> None:
+        self.calls, self.stops_at = 0, stops_at
+
+    def restore_tensor(self, image: Tensor, stream: object) -> Tensor:
+        del stream
+        if self.stops_at is not None and self.calls >= self.stops_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return image * (0.5 + 0.3 * float(image.mean())) + 0.1
+
+    def resolve_options(self, stream: object) -> SimpleNamespace:
+        del stream
+        return SimpleNamespace(blend=0)
+
+    def facts(self) -> dict[str, Any]:
+        return {"model": "flickering"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """230 small frames: the first 20 at 10 a second, the others at 30."""
+    path = tmp_path_factory.mktemp("clip") / "uneven.mkv"
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, fps=24, variable=True) as video:
+        for number in range(230):
+            time = Fraction(number, 10) if number < 20 else 2 + Fraction(number - 20, 30)
+            pixels = np.full((16, 24, 3), rng.integers(60, 200), np.uint8)
+            video.write(pixels, time=time, duration=Fraction(1, 10 if number < 20 else 30))
+    return path
+
+
+def job(**options: Any) -> DehazeJob:
+    return DehazeJob(cast(DehazePipeline, Flickering(**options)), smooth=0.5)
+
+
+def test_every_frame_is_shown_when_it_was(tmp_path: Path, clip: Path) -> None:
+    shown: list[int] = []
+    result = job().convert(clip, tmp_path / "out.mp4", lambda what, done, of: shown.append(of))
+    assert set(shown) == {230}
+    assert (result.width, result.height, result.frames) == (24, 16, 230)
+    before, after = ([frame.time_s for frame in read_frames(path)] for path in (clip, tmp_path / "out.mp4"))
+    assert after == pytest.approx(before, abs=1e-3)
+    assert probe(tmp_path / "out.mp4").duration == pytest.approx(9, abs=0.02)
+    assert json.loads((tmp_path / "out.mp4.json").read_text())["result"]["frames"] == 230
+
+
+def test_an_interrupted_video_is_finished_alike(tmp_path: Path, clip: Path) -> None:
+    job().convert(clip, tmp_path / "whole.mp4", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt, match="the first 200 frames of out.mp4 are kept"):
+        job(stops_at=217).convert(clip, tmp_path / "out.mp4", lambda *_: None)
+    rest = job()
+    rest.convert(clip, tmp_path / "out.mp4", lambda *_: None)
+    assert cast(Flickering, rest.pipe).calls == 30
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
