@@ -130,7 +130,9 @@ def test_lab_is_converted(tmp_path: Path) -> None:
     assert np.array_equal(load_image(tmp_path / "b.tif"), load_image(tmp_path / "a.tif"))
 
 
-def test_reduced_jpegs_keep_orientation_and_colours(tmp_path: Path, photo: Image.Image) -> None:
+def test_reduced_jpegs_keep_orientation_and_colours(
+    tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Decoding at a fraction of the size changes the size only."""
     large = photo.resize((960, 640))
     exif = Image.Exif()
@@ -145,6 +147,21 @@ def test_reduced_jpegs_keep_orientation_and_colours(tmp_path: Path, photo: Image
         assert image.size == (640, 960)  # untouched
         image.load()
         assert np.abs(load_image(image, max_side=96).astype(int) - small).mean() < 2
+    stored.save(  # as a phone stores it, with a second image behind
+        tmp_path / "c.jpg",
+        "MPO",
+        save_all=True,
+        append_images=[stored.resize((8, 8))],
+        exif=exif,
+        quality=98,
+        subsampling=0,
+        icc_profile=WIDE["ProPhoto"],
+    )
+    with Image.open(tmp_path / "c.jpg") as image:
+        assert image.format == "MPO"
+        assert np.array_equal(load_image(image, max_side=96), load_image(tmp_path / "c.jpg", max_side=96))
+    monkeypatch.setenv("VISIONZOO_MAX_PIXELS", "100000")  # decoded at its full size, it would be refused
+    assert np.abs(load_image(tmp_path / "c.jpg", max_side=96).astype(int) - small).mean() < 1
     Image.new("CMYK", (640, 320), (255, 0, 0, 0)).save(tmp_path / "b.jpg", icc_profile=press(), quality=98)
     pixels = load_image(tmp_path / "b.jpg", max_side=64)
     assert pixels.shape == (32, 64, 3)

@@ -85,6 +85,14 @@ KINDS: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     "grey16 lzw": ({"data": WORDS[..., 0], "photometric": "minisblack", "compression": "lzw"}, grey(BYTES)),
     "grey8 inverted": ({"data": BYTES[..., 0], "photometric": "miniswhite"}, 255 - grey(BYTES)),
     "grey16 inverted": ({"data": WORDS[..., 0], "photometric": "miniswhite"}, 255 - grey(BYTES)),
+    "bands of a satellite": (
+        {"data": np.concatenate([WORDS, WORDS[..., ::-1]], 2), "photometric": "minisblack", "planarconfig": "contig"},
+        BYTES,
+    ),
+    "planes of a microscope": (
+        {"data": np.moveaxis(BYTES, 2, 0), "photometric": "minisblack", "planarconfig": "separate"},
+        BYTES,
+    ),
     "rgb float": ({"data": FLOATS, "photometric": "rgb"}, np.round(FLOATS * 255)),
     "rgb half": (
         {"data": FLOATS.astype(np.float16), "photometric": "rgb"},

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageError", "image_format", "image_size", "list_images", "load_image", "max_pixels"]
 
 ORIENTATION = 0x0112
+_JPEGS = ("JPEG", "MPO")  # phones append further images: a gain map, the depth
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -126,7 +127,7 @@ def _decode(content: Path | bytes, head: bytes, name: str, max_side: int | None)
 
 def _decode_by_pillow(content: Path | bytes, name: str, max_side: int | None) -> np.ndarray:
     with opened(content if isinstance(content, Path) else io.BytesIO(content), name) as image, decoding(name):
-        if max_side is not None and image.format == "JPEG":
+        if max_side is not None and image.format in _JPEGS:
             image.draft("RGB" if image.mode != "CMYK" else None, (max_side, max_side))
         check_pixels(*image.size, name)
         image.load()
@@ -210,7 +211,7 @@ def _undecoded(image: Image.Image, max_side: int | None, name: str) -> bytes | N
     JPEG if it is to be shrunk. None for all others."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell() != 0:
         return None
-    if image.format != "TIFF" and (image.format != "JPEG" or max_side is None or image.decoderconfig):
+    if image.format != "TIFF" and (image.format not in _JPEGS or max_side is None or image.decoderconfig):
         return None
     with decoding(name):
         file = image.fp
