@@ -47,6 +47,14 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; a CPU without them (AMX, AVX512-BF16) is slower in it than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(False)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast computes in on this device, if it is on."""
     if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):

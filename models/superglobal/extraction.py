@@ -1,14 +1,15 @@
-"""Descriptors of many pictures, fast: decoded by threads ahead of the network, batched by equal size, in bounded memory.
+"""Descriptors of many photos, fast: decoded by threads ahead of the network, batched by equal size, in bounded memory.
 
-Pictures of one size give the same numbers in a batch as alone, so batching by exact size costs no accuracy.
+Photos of one size give the same numbers in a batch as alone (up to rounding), so batching by exact size costs no accuracy. What
+waits for the network are bytes, not floats, and on a CPU no more than a photo or two goes through at once: larger batches are no
+faster there, as their maps do not stay in the cache (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,12 +27,16 @@ from .preprocess import Preprocess, crop_box
 
 Key = TypeVar("Key")
 Box = Sequence[float]
+Shape = tuple[int, int]
 Source = str | Path | bytes | np.ndarray | Tensor | Image.Image
+
+BATCH_PIXELS = {"cpu": 160_000}
+"""Pixels that go through the network at once, by the kind of device; 4 million on others."""
 
 
 @dataclass(frozen=True)
 class Described(Generic[Key]):
-    """One picture's outcome: its descriptor (D,) float32, or the error that says why there is none."""
+    """One photo's outcome: its descriptor (D,) float32, or the error that says why there is none."""
 
     key: Key
     vector: np.ndarray | None
@@ -41,81 +46,106 @@ class Described(Generic[Key]):
 
 def describe(
     model: SuperGlobal,
-    pictures: Iterable[tuple[Key, Source, Box | None]],
+    photos: Iterable[tuple[Key, Source, Box | None]],
     preprocess: Preprocess,
     *,
-    batch_pixels: int = 4_000_000,
+    batch_pixels: int | None = None,
     max_batch: int = 32,
     workers: int = 2,
 ) -> Iterator[Described[Key]]:
-    """Descriptors of `pictures`, in the order in which they become ready.
+    """Descriptors of `photos`, in the order in which they become ready.
 
     Args:
         model: in eval mode, on its device.
-        pictures: (key, whatever `load_image` takes, box or None); read lazily, a bounded number ahead.
-        preprocess: what turns a picture into the network's input.
-        batch_pixels: pixels (at scale 1) that go through the network at once.
-        max_batch: most pictures that go through at once.
+        photos: (key, whatever `load_image` takes, box or None); read lazily, a bounded number ahead.
+        preprocess: what turns a photo into the network's input.
+        batch_pixels: pixels (at scale 1) that go through the network at once; None is `BATCH_PIXELS` of the device.
+        max_batch: most photos that go through at once.
         workers: threads that decode and resize.
     """
     device = next(model.parameters()).device
-    buckets: dict[tuple[int, int], list[tuple[Key, Tensor, tuple[int, int]]]] = defaultdict(list)
-    runner = _BatchRunner(model, device, batch_pixels, max_batch)
+    if batch_pixels is None:
+        batch_pixels = BATCH_PIXELS.get(device.type, 4_000_000)
+    waiting = _Waiting[Key](limit=max(4 * batch_pixels, 1_000_000))
+    runner = _BatchRunner(model, preprocess, device, batch_pixels, max_batch)
 
-    def prepare(picture: tuple[Key, Source, Box | None]) -> tuple[Tensor, tuple[int, int]]:
-        _, source, box = picture
-        # the exact crop needs the whole picture; else the decoder may shrink on the way
+    def prepare(photo: tuple[Key, Source, Box | None]) -> np.ndarray:
+        _, source, box = photo
+        # the exact crop needs the whole photo; otherwise the decoder may shrink on the way
         array = load_image(source, max_side=None if box is not None else preprocess.max_side)
         if box is not None:
             array = crop_box(array, box)
-        name = str(source) if isinstance(source, (str, Path)) else "the picture"
-        return preprocess(array, name), (array.shape[1], array.shape[0])
+        return preprocess.resize(array, str(source) if isinstance(source, (str, Path)) else "the image")
 
-    for picture, outcome in ahead(prepare, pictures, workers, depth=2 * workers + 2):
+    for photo, outcome in ahead(prepare, photos, workers, depth=workers + 2):
         if isinstance(outcome, InputError):
-            yield Described(picture[0], None, error=str(outcome))
+            yield Described(photo[0], None, error=str(outcome))
             continue
-        tensor, size = outcome
-        shape = (tensor.shape[1], tensor.shape[2])
-        buckets[shape].append((picture[0], tensor, size))
-        if len(buckets[shape]) >= runner.batch_of(shape):
-            yield from runner.run(buckets.pop(shape))
-        elif sum(map(len, buckets.values())) > 4 * max_batch:  # many sizes: do not let them pile up
-            yield from runner.run(buckets.pop(max(buckets, key=lambda s: len(buckets[s]))))
-    for bucket in buckets.values():
-        yield from runner.run(bucket)
+        shape = (outcome.shape[0], outcome.shape[1])
+        waiting.add(shape, photo[0], outcome)
+        if waiting.count(shape) >= runner.batch_of(shape):
+            yield from runner.run(waiting.take(shape))
+        elif waiting.full():  # many sizes: do not let them pile up
+            yield from runner.run(waiting.take(waiting.most_frequent()))
+    while shape := waiting.most_frequent():
+        yield from runner.run(waiting.take(shape))
+
+
+@dataclass
+class _Waiting(Generic[Key]):
+    """Photos (H, W, 3) uint8 that wait for others of their size, at most `limit` pixels before some have to go."""
+
+    limit: int
+    _photos: dict[Shape, list[tuple[Key, np.ndarray]]] = field(default_factory=dict)
+
+    def add(self, shape: Shape, key: Key, photo: np.ndarray) -> None:
+        self._photos.setdefault(shape, []).append((key, photo))
+
+    def count(self, shape: Shape) -> int:
+        return len(self._photos[shape])
+
+    def full(self) -> bool:
+        return sum(h * w * len(photos) for (h, w), photos in self._photos.items()) > self.limit
+
+    def most_frequent(self) -> Shape | None:
+        return max(self._photos, key=self.count, default=None)
+
+    def take(self, shape: Shape | None) -> list[tuple[Key, np.ndarray]]:
+        assert shape is not None
+        return self._photos.pop(shape)
 
 
 @dataclass
 class _BatchRunner:
-    """Runs batches of one size; when the device runs out of memory it goes on with half of them, and warns once."""
+    """Runs batches of one size; when the device runs out of memory it continues with half of them, and warns once."""
 
     model: SuperGlobal
+    preprocess: Preprocess
     device: torch.device
     batch_pixels: int
     max_batch: int
     _warned: bool = False
 
-    def batch_of(self, shape: tuple[int, int]) -> int:
+    def batch_of(self, shape: Shape) -> int:
         return max(1, min(self.max_batch, self.batch_pixels // (shape[0] * shape[1])))
 
-    def run(self, bucket: list[tuple[Key, Tensor, tuple[int, int]]]) -> Iterator[Described[Key]]:
+    def run(self, photos: list[tuple[Key, np.ndarray]]) -> Iterator[Described[Key]]:
         position = 0
-        while position < len(bucket):
-            shape = bucket[0][1].shape
-            part = bucket[position : position + self.batch_of((shape[1], shape[2]))]
+        while position < len(photos):
+            height, width = photos[0][1].shape[:2]
+            part = photos[position : position + self.batch_of((height, width))]
             try:
-                vectors = self._forward(torch.stack([tensor for _, tensor, _ in part]))
+                vectors = self._forward(np.stack([photo for _, photo in part]))
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise InputError(
-                        f"a picture of {shape[2]} x {shape[1]} pixels does not fit into the memory of {self.device}; lower --max-side"
+                        f"an image of {width} x {height} pixels does not fit into the memory of {self.device}; lower --max-side"
                     ) from None
-                self._shrink(len(part), shape[1] * shape[2])
+                self._shrink(len(part), height * width)
                 continue
             position += len(part)
-            for (key, _, size), vector in zip(part, vectors, strict=True):
-                yield Described(key, vector, size)
+            for (key, _), vector in zip(part, vectors, strict=True):
+                yield Described(key, vector, (width, height))
 
     def _shrink(self, tried: int, pixels: int) -> None:
         self.max_batch, self.batch_pixels = tried // 2, pixels * (tried // 2)
@@ -123,11 +153,12 @@ class _BatchRunner:
             torch.cuda.empty_cache()
         if not self._warned:
             self._warned = True
-            warnings.warn(f"{self.device} is out of memory; going on with batches of {self.max_batch}", stacklevel=2)
+            warnings.warn(f"{self.device} is out of memory; continuing with batches of {self.max_batch}", stacklevel=2)
 
     @torch.inference_mode()
-    def _forward(self, batch: Tensor) -> np.ndarray:
+    def _forward(self, photos: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(photos)
         if self.device.type == "cuda":
             batch = batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        batch = self.preprocess.normalise(batch.to(self.device, non_blocking=True))
         return self.model(batch).float().cpu().numpy()

@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet
 
 from visionzoo.config import configure
 from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
+from visionzoo.fused_conv import fuse_convolutions
 from visionzoo.registry import create_model, model_entry
 
-from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, relup, scale_pool, smallest_side
+from .lite import Lite0Backbone
+from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, scale_pool, smallest_side
 
 SCALES = {1: (1.0,), 3: (0.7071, 1.0, 1.4142), 5: (0.5, 0.7071, 1.0, 1.4142, 2.0)}
 """The published sets of scales."""
+
+LITE0 = "timm:tf_efficientnet_lite0"
+"""The default model's backbone, which is written out in `lite.py`; the name stays timm's, as indexes record it."""
 
 
 @dataclass(frozen=True)
@@ -77,40 +81,6 @@ class SuperGlobalConfig:
             raise InputError(f"rgem_size is an odd number, got {self.rgem_size}")
         if self.scale_pooling not in ("max", "power", "mean", "mean_of_normalized"):
             raise InputError(f"scale_pooling is max, power, mean or mean_of_normalized, got {self.scale_pooling!r}")
-
-
-class Bottleneck(resnet.Bottleneck):
-    """torchvision's bottleneck (stride on the 3x3), with a floor for its inner and for its output activations."""
-
-    inner_floor: float = 0.0
-    output_floor: float = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = relup(self.bn1(self.conv1(x)), self.inner_floor)
-        out = relup(self.bn2(self.conv2(out)), self.inner_floor)
-        out = self.bn3(self.conv3(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return relup(out.add_(shortcut) if not torch.is_grad_enabled() else out + shortcut, self.output_floor)
-
-
-class ResNetBackbone(resnet.ResNet):
-    """ResNet-50 or -101 up to its last map: (B, 3, H, W) -> (B, 2048, ceil(H/32), ceil(W/32))."""
-
-    num_features = 2048
-    stride = 32
-
-    def __init__(self, depth: int, *, inner_floor: float, output_floor: float):
-        super().__init__(Bottleneck, {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth])
-        del self.fc, self.avgpool
-        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
-            for block in layer:
-                assert isinstance(block, Bottleneck)
-                block.inner_floor = inner_floor if stage == 1 else 0.0
-                block.output_floor = output_floor if stage < 4 else 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 class TimmBackbone(nn.Module):
@@ -230,13 +200,17 @@ class SuperGlobal(nn.Module):
 
     def for_inference(self, dtype: torch.dtype = torch.float32, channels_last: bool = True) -> SuperGlobal:
         """Make this network fast, for inference only, and return it: batch norms folded into their convolutions,
-        channels-last weights, and the backbone in `dtype` (pooling and whitening stay in float32)."""
+        activations fused with them, channels-last weights, and the backbone in `dtype` (pooling and whitening stay in float32)."""
         self.eval().requires_grad_(False)
         if isinstance(self.backbone, ClassifierBackbone):
             self.backbone.for_inference()
         else:
-            fold_batchnorm(self.backbone, torch.rand(1, 3, 96, 96, device=next(self.backbone.parameters()).device))
-        self.backbone.to(dtype=dtype)
+            example = torch.rand(1, 3, 96, 96, device=next(self.backbone.parameters()).device)
+            fuse_convolutions(fold_batchnorm(self.backbone, example), example)
+        if isinstance(self.backbone, Lite0Backbone):
+            self.backbone.lower(dtype)
+        else:
+            self.backbone.to(dtype=dtype)
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
@@ -245,12 +219,16 @@ class SuperGlobal(nn.Module):
 def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     """The network that `config.backbone` names, with random weights."""
     name = config.backbone
+    if name == LITE0:
+        return Lite0Backbone()
     if name.startswith("timm:"):
         return TimmBackbone(name.removeprefix("timm:"))
     if name.startswith("visionzoo:"):
         return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:")))
     if name not in ("resnet50", "resnet101"):
         raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101, timm:NAME or visionzoo:NAME")
+    from .resnet import ResNetBackbone  # here, as torchvision takes 150 MB and a second to import
+
     inner = config.relup if config.relup_inner is None else config.relup_inner
     return ResNetBackbone(
         int(name.removeprefix("resnet")),
@@ -280,7 +258,7 @@ VARIANTS = {
     "cvnet_global_r50": replace(SuperGlobalConfig(), **CVNET),
     "cvnet_global_r101": replace(SuperGlobalConfig(backbone="resnet101"), **CVNET),
     "superglobal_lite0": SuperGlobalConfig(
-        backbone="timm:tf_efficientnet_lite0", dim=None, mean=(0.5,) * 3, std=(0.5,) * 3, channel_order="rgb"
+        backbone=LITE0, dim=None, mean=(0.5,) * 3, std=(0.5,) * 3, channel_order="rgb"
     ),
 }
 

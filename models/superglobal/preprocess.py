@@ -1,4 +1,4 @@
-"""From pictures to the network's input, as the published code does it: no resize, 0..1, minus mean, over std, BGR."""
+"""From images to the network's input, as the published code does it: no resize, 0..1, minus mean, over std, BGR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from visionzoo.errors import InputError
-from visionzoo.io.pixels import to_float
 
 from .model import SuperGlobal, SuperGlobalConfig
 
@@ -35,13 +34,13 @@ def crop_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Picture (H, W, 3) uint8 RGB -> (3, H, W) float32, normalised as the network wants it.
+    """Image (H, W, 3) uint8 RGB -> (3, H, W) float32, normalised as the network wants it.
 
     Attributes:
         mean, std: per channel, in the order of `channel_order`.
         channel_order: "bgr" or "rgb".
-        min_side: pictures with a shorter side are enlarged to it, with a warning.
-        max_side: pictures with a longer side are shrunk to it; None keeps the native size (the benchmark's setting).
+        min_side: images with a shorter side are enlarged to it, with a warning.
+        max_side: images with a longer side are shrunk to it; None keeps the native size (the benchmark's setting).
     """
 
     mean: tuple[float, ...]
@@ -62,7 +61,7 @@ class Preprocess:
         return cls(config.mean, config.std, config.channel_order, min_side, max_side)
 
     def fit_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) after the size limits; the proportions are kept unless the picture is a very thin strip."""
+        """(width, height) after the size limits; the proportions are kept unless the image is a very thin strip."""
         scale = min(1.0, self.max_side / max(width, height)) if self.max_side else 1.0
         scale = max(scale, self.min_side / min(width, height))
         longest = max(self.max_side or max(width, height), self.min_side)  # a strip is not blown up without bound
@@ -70,7 +69,7 @@ class Preprocess:
             min(max(round(side * scale), self.min_side), longest) for side in (width, height)
         )
 
-    def resize(self, image: np.ndarray, name: str = "a picture") -> np.ndarray:
+    def resize(self, image: np.ndarray, name: str = "an image") -> np.ndarray:
         """`image` within the size limits; warns when it has to be enlarged."""
         height, width = image.shape[:2]
         size = self.fit_size(width, height)
@@ -83,12 +82,12 @@ class Preprocess:
             )
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
-    def normalise(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB on any device -> (B, 3, H, W) float32 there, in channels-last memory."""
         if self.channel_order == "bgr":
-            image = image[..., ::-1]
-        pixels = to_float(image)
-        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+            images = images.flip(-1)
+        mean, std = (torch.tensor(values, device=images.device) for values in (self.mean, self.std))
+        return images.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
-    def __call__(self, image: np.ndarray, name: str = "a picture") -> Tensor:
-        return self.normalise(self.resize(image, name))
+    def __call__(self, image: np.ndarray, name: str = "an image") -> Tensor:
+        return self.normalise(torch.from_numpy(self.resize(image, name))[None])[0]

@@ -1,0 +1,162 @@
+"""A convolution and the activation after it as one kernel on the CPU: a pass over memory less for each pair.
+
+Uses the operator that torch's own compiler emits (oneDNN's post-ops), for images of any size and without compiling. Elsewhere, and
+where gradients are wanted, the pair runs one after the other with the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_POST_OPS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+}
+"""Activations by the name that the operator has for them, with its arguments."""
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution of stride 2 with TensorFlow's "same" padding: of an even side, one pixel less before than after.
+
+    Not the input but the kernel is padded, with a row or column of zeros in front: exact, and a third of the time.
+
+    Args:
+        kernel_size: odd.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, bias: bool = True):
+        super().__init__(in_channels, out_channels, kernel_size, 2, kernel_size // 2, groups=groups, bias=bias)
+
+    def kernel(self, x: Tensor) -> Tensor:
+        """The weights for inputs of the size of `x`, to be used with the symmetric padding `self.padding`."""
+        return F.pad(self.weight, (1 - x.shape[-1] % 2, 0, 1 - x.shape[-2] % 2, 0))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # sizes are symbols there, and a kernel has a size of its own
+            pads = [(self.kernel_size[0] - 2 + side % 2) for side in (input.shape[-1], input.shape[-2])]
+            padded = F.pad(input, [part for total in pads for part in (total // 2, total - total // 2)])
+            return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return self._conv_forward(input, self.kernel(input), self.bias)
+
+
+class FusedConv2d(nn.Module):
+    """activation(conv(x)), x (B, C, H, W).
+
+    Args:
+        conv: a plain convolution padded with zeros, or a `SameConv2d`.
+        activation: None, or one of `nn.ReLU`, `nn.ReLU6`, `nn.SiLU`.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None):
+        super().__init__()
+        self.conv, self.activation = conv, activation
+        self._packed: tuple[int, Tensor] | None = None
+        self.post_op = ("none", []) if activation is None else _POST_OPS[type(activation)]
+
+    @staticmethod
+    def takes(conv: nn.Module, activation: nn.Module | None) -> bool:
+        """Whether these two can be fused."""
+        plain = (
+            type(conv) in (nn.Conv2d, SameConv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+        )
+        return plain and (activation is None or type(activation) in _POST_OPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        if not _usable(x):
+            out = conv(x)
+            return out if self.activation is None else self.activation(out)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self._weight(x), conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, *self.post_op, ""
+        )
+
+    def _weight(self, x: Tensor) -> Tensor:
+        """The kernel for `x`; in bfloat16 in the order that the kernels for it read, found once instead of at every call."""
+        conv = self.conv
+        if isinstance(conv, SameConv2d):
+            return conv.kernel(x)
+        if x.dtype != torch.bfloat16:  # in float32 the order that is chosen without an input can be a slow one
+            return conv.weight
+        if self._packed is None or self._packed[0] != conv.weight.data_ptr():
+            order = torch.ops.mkldnn._reorder_convolution_weight
+            packed = order(conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, list(x.shape))
+            self._packed = conv.weight.data_ptr(), packed
+        return self._packed[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}  # which can be neither copied nor pickled
+
+
+def _usable(x: Tensor) -> bool:
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@torch.no_grad()
+def fuse_convolutions(network: nn.Module, example: Tensor, *, tolerance: float = 1e-3) -> nn.Module:
+    """Replace every convolution, with the activation that reads its output, by a `FusedConv2d`; in place, returns `network`.
+
+    Pairs are found by running `example` and seeing which activation reads exactly what a convolution wrote.
+
+    Args:
+        network: in eval mode, float32, batch norms folded (`folding.fold_batchnorm`). It returns a tensor.
+        example: an input.
+        tolerance: largest relative change of the output that is taken for rounding.
+
+    Raises:
+        ValueError: the network is in training mode, or its output changed (a convolution's output has a second reader).
+    """
+    if network.training:
+        raise ValueError("convolutions are fused in eval mode only; call .eval() first")
+    before, pairs = _trace_pairs(network, example)
+    names = {id(module): name for name, module in network.named_modules()}
+    for conv, activation in pairs:
+        _replace(network, names[id(conv)], FusedConv2d(conv, activation))
+        if activation is not None:
+            _replace(network, names[id(activation)], nn.Identity())
+    change = (network(example) - before).norm() / before.norm().clamp_min(1e-12)
+    if change > tolerance:
+        raise ValueError(f"fusing changed the output by {change:.1e}; a convolution's output is used twice")
+    return network
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)
+
+
+def _trace_pairs(network: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, nn.Module | None]]]:
+    written: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    readers: dict[int, nn.Module] = {}
+    calls: dict[int, int] = {}
+    convs: list[nn.Conv2d] = []
+
+    def on_conv(module: nn.Module, _: tuple, output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        written[id(output)] = (module, output)  # holding the tensor keeps its id from being reused
+        convs.append(module)
+
+    def on_activation(module: nn.Module, inputs: tuple) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if hit := written.get(id(inputs[0])):
+            readers[id(hit[0])] = module
+
+    modules = list(network.modules())
+    hooks = [m.register_forward_hook(on_conv) for m in modules if FusedConv2d.takes(m, None)]
+    hooks += [m.register_forward_pre_hook(on_activation) for m in modules if type(m) in _POST_OPS]
+    try:
+        out = network(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = [conv for conv in convs if convs.count(conv) == 1]  # a shared one would need as many replacements
+    found = ((conv, readers.get(id(conv))) for conv in once)
+    return out, [(c, a if a is not None and calls[id(a)] == 1 else None) for c, a in found]
