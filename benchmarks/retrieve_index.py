@@ -184,6 +184,12 @@ def cpu_ms(work: Callable[[], Any], rounds: int) -> float:
     return 1e3 * statistics.median(times)
 
 
+def network(dtype: torch.dtype) -> SuperGlobal:
+    model = create_model(MODEL, pretrained=True)
+    assert isinstance(model, SuperGlobal)
+    return model.for_inference(dtype)
+
+
 def parts(rounds: int, command: str) -> Grid:
     """Where the CPU time of one photo goes."""
     torch.set_num_threads(1)
@@ -207,9 +213,7 @@ def parts(rounds: int, command: str) -> Grid:
             [f"decode and shrink to {MAX_SIDE}", f"{cpu_ms(lambda: load_image(file, max_side=MAX_SIDE), rounds):.1f}"]
         )
         for dtype in (torch.float32, *([torch.bfloat16] if has_fast_bfloat16(torch.device("cpu")) else [])):
-            model = create_model(MODEL, pretrained=True)
-            assert isinstance(model, SuperGlobal)
-            model.for_inference(dtype)
+            model = network(dtype)
             x = Preprocess.of(model, MAX_SIDE).normalise(torch.from_numpy(array)[None])
             name = str(dtype).removeprefix("torch.")
             for scale in model.config.scales:

