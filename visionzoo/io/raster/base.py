@@ -125,8 +125,8 @@ class Raster(ABC):
         self._mask: Raster | None = layout.mask() if layout.mask is not None else None
         self.has_mask = self._mask is not None or (bool(found) and not plain)
         self.profile = layout.profile
-        if found and (layout.convert is not None or not plain):  # declared of stored values
-            self.profile = replace(self.profile, nodata=self.nodata)
+        if layout.convert is not None or layout.bits is not None or (found and not plain):
+            self.profile = replace(self.profile, nodata=self.nodata)  # what is declared is of stored values
 
     def _shown(self, stored: NDArray[Any]) -> NDArray[Any]:
         return stored if self._layout.convert is None else self._layout.convert(stored)

@@ -84,11 +84,13 @@ class Header:
             and page.compression == 1
             and page.predictor == 1
             and page.fillorder == 1
-            and self.bits == 8 * self.dtype.itemsize
+            and page.bitspersample == 8 * self.dtype.itemsize  # several numbers where bands differ
             and not page.is_subsampled
         )
         # both may look into the file, which is closed soon
         self.jpeg_tables, self.decoder = page.jpegtables, page.decode
+        if page.is_subsampled and int(page.compression) not in _JPEG:
+            self.decoder = self._decode_subsampled
 
     @property
     def unit(self) -> str:
@@ -109,8 +111,11 @@ class Header:
                 f"{self.path}: its compression ({name}) is unknown; try pip install -U imagecodecs, or convert the file, "
                 "e.g. with gdal_translate -co COMPRESS=DEFLATE"
             )
-        if page.is_subsampled and number not in _JPEG:
-            raise NotByWindowsError(f"{self.path}: holds subsampled YCbCr, which cannot be read; convert it to RGB")
+        plain = page.predictor == 1 and page.fillorder == 1 and self.planes == 1 and self.samples == 3
+        if page.is_subsampled and number not in _JPEG and not (plain and self.dtype == np.uint8):
+            raise NotByWindowsError(
+                f"{self.path}: holds subsampled YCbCr of a kind that cannot be read; convert it to RGB"
+            )
         try:
             self.decoder(None, 0)  # tells of what it cannot do
             if number == 6 and self.sizes[0]:  # old-style JPEG: a whole JPEG in each block, or its parts somewhere else
@@ -122,6 +127,33 @@ class Header:
                 f"{self.path}: is stored in a way ({name}) that cannot be read ({' '.join(str(error).split())}); "
                 "convert it, e.g. with gdal_translate"
             ) from error
+
+    def _decode_subsampled(self, data: bytes | None, number: int, jpegtables: bytes | None = None) -> tuple[Any, ...]:
+        """A block of YCbCr of which several pixels share Cb and Cr, as tifffile gives blocks: ((1, h, w, 3) uint8,).
+
+        It is a sequence of units: the values of Y of a few pixels, row by row, then one Cb and one Cr.
+        """
+        if data is None:
+            return (None,)
+        import tifffile
+
+        number_of_codec = int(self.page.compression)
+        if number_of_codec != 1:
+            data = tifffile.TIFF.DECOMPRESSORS[number_of_codec](data)
+        assert data is not None
+        across, down = self._ratios(_SUBSAMPLING, (2, 2))
+        across, down = int(across), int(down)
+        high = self.block[0] if self.tiled else min(self.block[0], self.height - number * self.block[0])
+        rows, columns = -(-high // down), -(-self.block[1] // across)
+        units = np.frombuffer(data, np.uint8, rows * columns * (across * down + 2)).reshape(rows, columns, -1)
+        y = (
+            units[..., :-2]
+            .reshape(rows, columns, down, across)
+            .swapaxes(1, 2)
+            .reshape(rows * down, columns * across, 1)
+        )
+        shared = units[..., -2:].repeat(down, 0).repeat(across, 1)
+        return (np.concatenate([y, shared], axis=2)[None],)
 
     def layout(self, file: Any, beside: Sidecars, mask: Callable[[], Raster] | None) -> Layout:
         """How the pixels become plain ones. Raises `NotByWindowsError` for colours that are unknown."""
