@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,84 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     sink = result(RasterPicture(raster(tmp_path / "a.tif", np.ones((4, 4, 3), np.uint8))), tmp_path)
     with pytest.raises(InputError, match=r"a\.tif: the network gives no finite numbers; try --dtype float32"):
         sink.write(0, 0, torch.full((3, 4, 4), torch.nan))
+
+
+@pytest.mark.parametrize("value", [-1e37, 3.4e38, np.finfo(np.float32).min, 1e30])
+@pytest.mark.parametrize("declared", [None, "-3.40282e+38", "-9999"])
+def test_fill_values_are_missing_whatever_is_declared(tmp_path: Path, value: float, declared: str | None) -> None:
+    pixels = np.linspace(100, 200, 64 * 64, dtype=np.float32).reshape(64, 64, 1).copy()
+    pixels[:8, :8] = value
+    opened = raster(tmp_path / "a.tif", pixels, declared)
+    with pytest.warns(UserWarning, match=r"a\.tif: declares .*; values of this size are taken for missing"):
+        picture = RasterPicture(opened)
+    sink = result(picture, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        sink.write(0, 0, torch.full((3, 64, 64), 0.5))
+    assert 99 < picture.scaling.low < picture.scaling.high < 201
+    got = sink.writer.read(Window(0, 0, 64, 64))
+    assert (got[:8, :8] == np.float32(value)).all()
+    assert np.allclose(got[8:], (picture.scaling.low + picture.scaling.high) / 2)
+
+
+def test_fill_values_that_are_declared_need_no_word(tmp_path: Path) -> None:
+    pixels = np.linspace(100, 200, 64 * 64, dtype=np.float32).reshape(64, 64, 1).copy()
+    pixels[:8, :8] = -3.4028235e38
+    with raster(tmp_path / "a.tif", pixels, "-3.4028235e+38") as opened, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert RasterPicture(opened).scaling.high < 201
+
+
+@pytest.mark.parametrize(
+    ("dtype", "alone", "says"),
+    [
+        ("float32", -1e20, "would be lost beside it"),
+        ("int32", -(2**31), "would be lost beside it"),
+        ("uint32", 2**32 - 1, "would be lost beside it"),
+        ("int16", -32768, None),
+        ("uint16", 65535, None),
+    ],
+)
+def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float, says: str | None) -> None:
+    """It may mean that there are no data: it is named, and where the others would be lost beside it, the picture is refused."""
+    pixels = np.linspace(100, 1100, 64 * 64).reshape(64, 64, 1).astype(dtype)
+    pixels[:8, :8] = alone
+    opened = raster(tmp_path / "a.tif", pixels)
+    if says is None:
+        with pytest.warns(
+            UserWarning, match=rf"a\.tif: 1\.6% of the values .* are {alone:.0f}, all others .*gdal_edit"
+        ):
+            RasterPicture(opened)
+    else:
+        with pytest.raises(InputError, match=rf"a\.tif: .* are -?\d.*{says}; declare it .*or give --limits"):
+            RasterPicture(opened)
+    assert RasterPicture(opened, limits=(100, 1100)).scaling.high == 1100
+    declared = raster(tmp_path / "b.tif", pixels, f"{alone:.17g}")
+    assert RasterPicture(declared).scaling.high < 1101
+
+
+def test_no_data_of_an_inverted_picture(tmp_path: Path) -> None:
+    """0 is white and means no data: what is missing stays, as the value that it is in the result."""
+    pixels = np.full((8, 8, 1), 100, np.uint8)
+    pixels[:2], pixels[2:4] = 0, 255
+    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, "0", photometric="miniswhite"))
+    sink = result(picture, tmp_path)
+    sink.write(0, 0, torch.ones((3, 8, 8)))
+    got = sink.writer.read(Window(0, 0, 8, 8))
+    assert sink.writer.nodata == 255
+    assert (got[:2] == 255).all()
+    assert (got[2:] == 254).all()
+
+
+def test_what_a_mask_hides_stays(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 3), 100, np.uint8)
+    opened = raster(tmp_path / "c.tif", pixels)
+    opened.close()
+    tifffile.imwrite(tmp_path / "c.tif.msk", np.repeat([0, 255], 4)[:, None].repeat(8, 1).astype(np.uint8))
+    picture = RasterPicture(open_raster(tmp_path / "c.tif"))
+    sink = result(picture, tmp_path)
+    sink.write(0, 0, torch.ones((3, 8, 8)))
+    got = sink.writer.read(Window(0, 0, 8, 8))
+    assert (got[:4] == 100).all()
+    assert (got[4:] == 255).all()
+    assert picture.read(0, 0, 4, 8) is None

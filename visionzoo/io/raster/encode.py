@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .base import RasterError, Window
-from .metadata import RasterProfile, photoshop_of_iptc
+from .metadata import HOST_COMPUTER, RasterProfile, photoshop_of_iptc, read_exif
 from .raw import RawPixels
 from .unpack import DTYPES, vips, vips_words
 
@@ -102,6 +102,10 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
         if dots:
             image = image.copy(xres=dots[0] / 25.4, yres=dots[1] / 25.4)
         exif, xmp = _attached(picture.path, profile, form)
+        if exif and read_exif(picture.path, exif).get(HOST_COMPUTER):  # libvips has no name for it
+            warnings.warn(
+                f"{picture.path}: the host computer in the EXIF data does not go into a large {form}", stacklevel=2
+            )
         iptc = photoshop_of_iptc(profile.iptc) if profile.iptc and form == "jpeg" else None
         blobs = {"icc-profile-data": picture.icc, "exif-data": exif, "xmp-data": xmp, "iptc-data": iptc}
         for name, value in blobs.items():

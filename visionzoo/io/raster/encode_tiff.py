@@ -143,10 +143,12 @@ def _tags(picture: Picture) -> list[tuple[int, int, int, Any, bool]]:
     return tags + exif_words(picture.path, picture.profile.exif, known)
 
 
-def _description(profile: RasterProfile) -> Any:
-    """Of the source's tags, else of its EXIF data, else its remarks."""
+def _description(profile: RasterProfile) -> bytes | str | None:
+    """Of the source's tags, else of its EXIF data; and its remarks."""
     own = next((value for code, _, _, value in profile.tags if code == DESCRIPTION), None)
-    if own is not None:
-        return own
-    said = exif_description(profile.exif) or "\n".join(f"{name}: {text}" for name, text in profile.texts)
-    return said.encode() if said else None
+    if own is None:
+        own = (exif_description(profile.exif) or "").encode()
+    if not profile.texts:
+        return own or None
+    remarks = "\n".join(f"{name}: {text}" for name, text in profile.texts).encode()
+    return b"\n".join(part for part in (bytes(own).rstrip(b"\0"), remarks) if part)

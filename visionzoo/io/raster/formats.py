@@ -32,14 +32,14 @@ class Format:
     holds: frozenset[str] = frozenset()
 
 
-_TIFF = Format("tiff", holds=frozenset({"tags", "nodata", "mask", "alpha", "exif", "xmp", "iptc", "icc"}))
+_TIFF = Format("tiff", holds=frozenset({"tags", "nodata", "mask", "alpha", "exif", "xmp", "iptc", "texts"}))
 _JPEG = Format(
     "jpeg",
     (1, 3),
     ("uint8",),
     65500,
     lossy=True,
-    holds=frozenset({"exif", "xmp", "iptc", "icc", "texts"}),
+    holds=frozenset({"exif", "xmp", "iptc", "texts"}),
 )
 FORMATS = {
     ".tif": _TIFF,
@@ -51,11 +51,11 @@ FORMATS = {
         (1, 2, 3, 4),
         ("uint8", "uint16"),
         2**31 - 1,
-        holds=frozenset({"exif", "xmp", "icc", "texts", "alpha"}),
+        holds=frozenset({"exif", "xmp", "texts", "alpha"}),
     ),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": Format("webp", (1, 3, 4), ("uint8",), 16383, lossy=True, holds=frozenset({"exif", "xmp", "icc", "alpha"})),
+    ".webp": Format("webp", (1, 3, 4), ("uint8",), 16383, lossy=True, holds=frozenset({"exif", "xmp", "alpha"})),
 }
 
 

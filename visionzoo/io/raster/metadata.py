@@ -26,7 +26,8 @@ from PIL import Image
 
 from .sidecars import NONE, Sidecars
 
-ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
+ORIENTATION, HOST_COMPUTER = 0x0112, 0x013C
+EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _PIXELS_ACROSS, _PIXELS_DOWN = 0xA002, 0xA003
 _ORIENTATION_IN_XMP = re.compile(rb'\s*(tiff:Orientation="[0-9]+"|<tiff:Orientation>[0-9]+</tiff:Orientation>)')
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -110,7 +111,7 @@ def exif_bytes(path: Path, exif: Image.Exif, *, turned: bool, size: tuple[int, i
                 result[code] = value
         for pointer in (EXIF_IFD, GPS_IFD):
             found = dict(exif.get_ifd(pointer))
-            if pointer == EXIF_IFD and INTEROP_IFD in found:
+            if pointer == EXIF_IFD and not isinstance(found.get(INTEROP_IFD, {}), dict):
                 found[INTEROP_IFD] = dict(exif.get_ifd(INTEROP_IFD))
             if turned and size is not None and found.keys() & {_PIXELS_ACROSS, _PIXELS_DOWN}:
                 found[_PIXELS_ACROSS], found[_PIXELS_DOWN] = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
@@ -84,7 +85,10 @@ def _read_exif(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned
         for pointer in {EXIF_IFD, GPS_IFD} & words.keys():
             found = _read_directory(file.filehandle, head, words[pointer], pointer)
             if INTEROP_IFD in found:
-                found[INTEROP_IFD] = _read_directory(file.filehandle, head, found[INTEROP_IFD], INTEROP_IFD)
+                with contextlib.suppress(ValueError, TypeError):  # Pillow copies its place from the file before
+                    found[INTEROP_IFD] = _read_directory(file.filehandle, head, found[INTEROP_IFD], INTEROP_IFD)
+                if not isinstance(found[INTEROP_IFD], dict):
+                    del found[INTEROP_IFD]
             exif.get_ifd(pointer).update(found)
         if not turned and tag_number(tags, ORIENTATION, 1) != 1:
             exif[ORIENTATION] = tag_number(tags, ORIENTATION, 1)
@@ -107,10 +111,16 @@ def is_big(head: bytes) -> bool:
 
 
 def _read_directory(file: Any, head: bytes, offset: Any, group: int | None = None) -> dict[int, Any]:
+    """The values of a directory. Raises ValueError if it is damaged."""
     directory = _directory(head, group)
     file.seek(int(offset))
-    directory.load(file)
-    return dict(directory)
+    with warnings.catch_warnings(record=True) as damaged:  # Pillow warns, and gives what it could read
+        warnings.simplefilter("always")
+        directory.load(file)
+        values = dict(directory)
+    if damaged:
+        raise ValueError(str(damaged[0].message))
+    return values
 
 
 def _resolution(tags: dict[int, Any]) -> tuple[float, float, int] | None:
