@@ -76,7 +76,7 @@ class DrivingVideo:
         def frames() -> Iterator[tuple[float, object]]:
             for frame in self:
                 report("faces", frame.number + 1, self.count(frame.number + 1))
-                yield frame.number / float(self.info.fps), frame.pixels
+                yield frame.time_s, frame.pixels
 
         try:
             track = follow_face(frames(), detector(), face, every=SEARCH_EVERY)  # pyright: ignore[reportArgumentType]

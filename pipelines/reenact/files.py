@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Iterator
@@ -9,18 +10,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from visionzoo.config import configure
 from visionzoo.errors import InputError
 from visionzoo.faces import paste_face
 from visionzoo.io.extensions import IMAGES, VIDEOS_WRITTEN
-from visionzoo.io.video import VideoWriter, probe
+from visionzoo.io.video import Window, map_video, probe
+from visionzoo.io.video.formats import keeps_times
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, check_result, write_sidecar
 from visionzoo.registry import pipeline
 from visionzoo.watermark import add_label, add_watermark
 
-from .motion import Motion
+from .motion import Moment, Motion
 from .options import ReenactOptions
 from .pipeline import Pixels, Portrait, ReenactPipeline
 
@@ -91,7 +95,7 @@ class ReenactJob(FileJob):
             warnings.warn(
                 f"{self.driving}: has one frame, so nothing moves; --mode absolute takes its pose", stacklevel=3
             )
-        self._motion = motion.even().smooth(how.smooth)
+        self._motion = motion.smooth(how.smooth)
 
     def convert(self, source: Any, target: Path, report: Progress) -> FileResult:
         """Animate one image, whatever `load_image` takes, into a video file."""
@@ -99,44 +103,29 @@ class ReenactJob(FileJob):
         assert self._motion is not None
         started, motion, how = time.monotonic(), self._motion, self.options
         portrait = self.pipe.portrait(source, crop=how.crop, face=how.face)
-        keypoints = self.pipe.transfer(portrait, motion, mode=how.mode, adapt_scale=how.adapt_scale, start=how.start)
-        frames = self.pipe.animate(portrait, keypoints, batch_size=how.batch_size, noise=how.noise, seed=how.seed)
-        sound = self.driving if how.sound and not self.template else None
-        height = width = 0
-        with VideoWriter(target, fps=motion.fps, audio_from=sound, overwrite=True) as writer:
-            for frame in self._composed(portrait, frames, motion):
-                if how.watermark:
-                    frame = add_watermark(frame)
-                if how.label:
-                    frame = add_label(frame)
-                height, width = frame.shape[:2]
-                writer.write(frame)
-                report("frames", writer.frames, len(motion))
+        facts = {**self.pipe.facts(), **self.facts()}
+        made = map_video(
+            motion.moments(),
+            target,
+            _Animation(self, portrait, motion),
+            window=how.batch_size,
+            fps=motion.fps if keeps_times(target) else motion.even_fps,
+            variable=motion.is_variable,
+            frames=len(motion),
+            sound=self.driving if how.sound and not self.template else False,
+            settings={
+                **facts,
+                "portrait": _digest(portrait.crop, portrait.frame),
+                "motion": _digest(motion.times, *(part.numpy() for part in motion.keypoints)),
+            },
+            overwrite=True,  # the plan has been checked
+            progress=lambda done, of: report("frames", done, of),
+        )
         seconds = round(time.monotonic() - started, 3)
         name = str(source) if isinstance(source, str | Path) else "image"
-        result = FileResult(name, str(target), width, height, writer.frames, seconds)
-        write_sidecar(target, {"result": result.to_dict()}, {**self.pipe.facts(), **self.facts()})
+        result = FileResult(name, str(target), made.width, made.height, made.frames, seconds)
+        write_sidecar(target, {"result": result.to_dict()}, facts)
         return result
-
-    def _composed(self, portrait: Portrait, frames: Iterator[Pixels], motion: Motion) -> Iterator[Pixels]:
-        """The frames as the video shows them."""
-        view = self.options.view
-        if view == "face":
-            yield from frames
-        elif view == "whole":
-            height, width = portrait.frame.shape[:2]
-            for frame in frames:
-                if portrait.box is None:
-                    yield np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-                else:
-                    yield paste_face(portrait.frame, frame, portrait.box)
-        elif self.template:
-            for frame in frames:
-                yield np.hstack([portrait.crop, frame])
-        else:
-            assert motion.crops is not None, "kept by `prepare`"
-            for driver, frame in zip(motion.crops, frames, strict=False):
-                yield np.hstack([portrait.crop, driver, frame])
 
     def recipe(self) -> tuple[Any, dict[str, Any]]:
         settings = {"driving": str(self.driving.absolute()), "options": self.options, "motion": self._motion}
@@ -147,9 +136,65 @@ class ReenactJob(FileJob):
         return {"driving": str(self.driving), **self.options.to_dict()}
 
 
+class _Animation:
+    """Frames of one portrait, a batch at a time, as the video shows them."""
+
+    def __init__(self, job: ReenactJob, portrait: Portrait, motion: Motion):
+        how = job.options
+        self._job, self._portrait, self._motion = job, portrait, motion
+        self._rng = torch.Generator().manual_seed(how.seed)
+        self._keypoints = job.pipe.transfer(
+            portrait, motion, mode=how.mode, adapt_scale=how.adapt_scale, start=how.start
+        )
+
+    def __call__(self, window: Window[Moment]) -> Iterator[Pixels]:
+        how, numbers = self._job.options, [moment.number for moment in window.items]
+        frames = self._job.pipe.animate(
+            self._portrait,
+            self._keypoints.at(slice(numbers[0], numbers[-1] + 1)),
+            batch_size=how.batch_size,
+            noise=how.noise,
+            rng=self._rng,
+        )
+        for number, frame in zip(numbers, frames, strict=True):
+            frame = self._composed(number, frame)
+            if how.watermark:
+                frame = add_watermark(frame)
+            yield add_label(frame) if how.label else frame
+
+    def _composed(self, number: int, frame: Pixels) -> Pixels:
+        """A frame as the view has it."""
+        portrait, view = self._portrait, self._job.options.view
+        if view == "face":
+            return frame
+        if view == "whole":
+            if portrait.box is not None:
+                return paste_face(portrait.frame, frame, portrait.box)
+            height, width = portrait.frame.shape[:2]
+            return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+        if self._job.template:
+            return np.hstack([portrait.crop, frame])
+        assert self._motion.crops is not None, "kept by `prepare`"
+        return np.hstack([portrait.crop, self._motion.crops[number], frame])
+
+    def get_state(self) -> dict[str, NDArray[np.uint8]]:
+        return {"rng": self._rng.get_state().numpy()}
+
+    def set_state(self, state: dict[str, NDArray[np.uint8]]) -> None:
+        self._rng.set_state(torch.from_numpy(state["rng"].copy()))
+
+
 def build_job(create: dict[str, Any], settings: dict[str, Any]) -> ReenactJob:
     """The job in a process of a cluster."""
     return ReenactJob(pipeline(**create), **settings)
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    """The same for equal arrays, also in another process."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def check_driver(driving: Path) -> None:

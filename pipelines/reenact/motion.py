@@ -17,6 +17,7 @@ from torch import Tensor
 
 from visionzoo.errors import InputError
 from visionzoo.faces import CropBox, OneEuroFilter
+from visionzoo.io.video.times import at_even_times, even_rate, measure_rate
 from visionzoo.weights import WeightsError, read_checkpoint, read_metadata, save_safetensors
 
 from ...models.mcnet import Keypoints
@@ -29,6 +30,24 @@ SPEED_HZ = 6.0
 """Hz of cutoff per half picture a second, so that fast movement is not held back."""
 
 
+TICK_S = 2e-3
+"""Times that differ by less are equal: containers round them to 1 ms."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a frame of a motion is shown.
+
+    Attributes:
+        number: of the frame, from 0.
+        time, duration: in seconds.
+    """
+
+    number: int
+    time: float
+    duration: float
+
+
 @dataclass(frozen=True)
 class Motion:
     """A motion template.
@@ -36,7 +55,7 @@ class Motion:
     Attributes:
         keypoints: of N frames on the CPU, float32: positions (N, K, 2) in [-1, 1] and jacobians (N, K, 2, 2).
         times: (N,) seconds.
-        fps: frames a second.
+        fps: frames a second; the mean if the rate varies.
         weights: fingerprint of the network whose keypoints they are; no other understands them.
         size: side in pixels of the crops that they were found in.
         boxes: what the network saw of each frame; None for all of it. Not saved, nor are the crops.
@@ -101,18 +120,36 @@ class Motion:
         ]
         return replace(self, keypoints=Keypoints(*parts))
 
+    @property
+    def is_variable(self) -> bool:
+        """Whether the frames are shown for different lengths of time."""
+        return measure_rate(_rising(self.times, float(self.fps)), TICK_S, [self.fps])[1]
+
+    @property
+    def even_fps(self) -> Fraction:
+        """A constant rate for what keeps no times: `fps`, or if it varies, that of the closer frames."""
+        return even_rate(_rising(self.times, float(self.fps)), self.fps) if self.is_variable else self.fps
+
+    def moments(self) -> list[Moment]:
+        """When the frames are shown, and for how long."""
+        times = _rising(self.times, float(self.fps))
+        last = float(np.median(np.diff(times)[-5:])) if self.is_variable else float(1 / self.fps)
+        return [
+            Moment(number, float(time), float(length))
+            for number, (time, length) in enumerate(zip(times, [*np.diff(times), last], strict=True))
+        ]
+
     def even(self) -> Motion:
-        """At a constant rate, as videos are written: of a video with a varying one, frames are repeated or left out."""
-        number = np.arange(len(self))
-        if np.abs((self.times - self.times[0]) * float(self.fps) - number).max() < 0.75:
+        """At a constant rate, for what has no times: if the rate varies, frames are repeated and left out by time."""
+        if not self.is_variable:
             return self
-        last = float(self.times[-1] - self.times[0])
-        wanted = np.arange(int(np.floor(last * float(self.fps) + 1e-6)) + 1) / float(self.fps) + self.times[0]
-        chosen = np.clip(np.searchsorted(self.times, wanted + 1e-6, side="right") - 1, 0, len(self) - 1)
+        moments, fps = self.moments(), self.even_fps
+        chosen = at_even_times([moment.time for moment in moments], moments[-1].duration, fps)
         return replace(
             self,
             keypoints=self.keypoints.at(torch.from_numpy(chosen)),
-            times=wanted,
+            times=np.arange(len(chosen)) / float(fps),
+            fps=fps,
             boxes=None if self.boxes is None else tuple(self.boxes[number] for number in chosen),
             crops=None if self.crops is None else self.crops[chosen],
         )
@@ -168,4 +205,4 @@ def repair_keypoints(keypoints: Keypoints, name: object) -> Keypoints:
     return keypoints.at(torch.where(last < 0, int(number[good][0]), last))
 
 
-__all__ = ["Motion", "batches", "nearest_frame", "normalised_shape", "repair_keypoints", "whole"]
+__all__ = ["Moment", "Motion", "batches", "nearest_frame", "normalised_shape", "repair_keypoints", "whole"]

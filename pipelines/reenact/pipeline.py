@@ -326,6 +326,7 @@ class ReenactPipeline(TaskPipeline):
         batch_size: int = 8,
         noise: Literal["none", "fixed", "random"] = "none",
         seed: int = 0,
+        rng: torch.Generator | None = None,
     ) -> Iterator[Pixels]:
         """Frames (S, S, 3) uint8, one by one, with a batch of them in memory.
 
@@ -333,8 +334,9 @@ class ReenactPipeline(TaskPipeline):
             keypoints: of `transfer`.
             noise: in the network's memory; the published code draws it at random in every frame.
             seed: of the noise.
+            rng: draws the noise, instead of one with the seed: for motions that are animated in pieces.
         """
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed) if rng is None else rng
         for start in range(0, len(keypoints.value), batch_size):
             part = keypoints.at(slice(start, start + batch_size))
             here = Keypoints(part.value.to(self.device), part.jacobian.to(self.device))
@@ -362,10 +364,11 @@ class ReenactPipeline(TaskPipeline):
         portrait = self.portrait(source, crop=how.crop, face=how.face)
         if not isinstance(driving, Motion):
             driving = self.motion(driving, crop=how.crop_driving, face=how.face_driving, batch_size=how.batch_size)
-        steady = driving.even().smooth(how.smooth)
+        even = driving.even()
+        steady = even.smooth(how.smooth)
         keypoints = self.transfer(portrait, steady, mode=how.mode, adapt_scale=how.adapt_scale, start=how.start)
         made = self.animate(portrait, keypoints, batch_size=how.batch_size, noise=how.noise, seed=how.seed)
-        return ReenactResult(np.stack(list(made)), driving.fps, driving)
+        return ReenactResult(np.stack(list(made)), even.fps, driving)
 
     def live(
         self, source: Any, *, mode: Mode = "relative", adapt_scale: bool = True, crop: SourceCrop = "auto"

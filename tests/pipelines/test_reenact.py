@@ -6,6 +6,7 @@ import json
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from visionzoo.jobs import make_plan, silent
 from visionzoo.models.mcnet import Keypoints, MCNet
 from visionzoo.pipelines.reenact import ReenactPipeline, driver
 from visionzoo.pipelines.reenact.driver import DrivingVideo
-from visionzoo.pipelines.reenact.files import KINDS
+from visionzoo.pipelines.reenact.files import KINDS, ReenactJob
 from visionzoo.pipelines.reenact.motion import Motion, nearest_frame
 from visionzoo.training.run import load_config
 from visionzoo.watermark import read_watermark
@@ -203,11 +204,12 @@ def test_pipelines_are_saved_and_loaded(pipe: ReenactPipeline, weights: Path, fa
 
 
 def test_uneven_frames_become_even() -> None:
-    times = np.array([0, 0.04, 0.08, 0.2, 0.24, 0.245, 0.25, 0.28])
-    value = torch.arange(8.0)[:, None, None].expand(8, 3, 2)
-    motion = Motion(Keypoints(value, torch.eye(2).expand(8, 3, 2, 2)), times, Fraction(25), "w", 128)
+    times = np.array([0, 0.12, 0.24, *(0.36 + n / 25 for n in range(8))])
+    value = torch.arange(11.0)[:, None, None].expand(11, 3, 2)
+    motion = Motion(Keypoints(value, torch.eye(2).expand(11, 3, 2, 2)), times, Fraction(16), "w", 128)
     even = motion.even()
-    assert even.keypoints.value[:, 0, 0].tolist() == [0, 1, 2, 2, 2, 3, 4, 7]
+    assert even.fps == motion.even_fps == 25
+    assert even.keypoints.value[:, 0, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, *range(3, 11)]
     assert np.allclose(np.diff(even.times), 0.04)
     assert even.even() is even
 
@@ -420,3 +422,39 @@ def test_outputs_are_planned(face: Path, photo: Any, tmp_path: Path) -> None:
     photo("faces/b.png")
     with pytest.raises(InputError, match="with several inputs, the output must be a folder"):
         make_plan(tmp_path / "faces", tmp_path / "a.mp4", KINDS)
+
+
+def test_a_driver_with_a_varying_rate(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
+    """Each of its frames becomes one, shown when it was; .avi, which keeps no times, repeats the longer ones."""
+    times = [0, 0.12, 0.24, 0.28, 0.32, 0.36, 0.4]
+    with VideoWriter(tmp_path / "uneven.webm", fps=16, variable=True) as writer:
+        for frame, time, end in zip(moving(face), times, [*times[1:], 0.44], strict=True):
+            writer.write(frame[:128, :128], time=time, duration=end - time)
+    job = ReenactJob(pipe, tmp_path / "uneven.webm", crop="none", crop_driving="none")
+    for name in ("out.mp4", "out.avi"):
+        result = job.convert(face, tmp_path / name, lambda *_: None)
+        assert (result.frames, probe(tmp_path / name).is_variable) == ((7, True) if name == "out.mp4" else (11, False))
+    shown = list(read_frames(tmp_path / "out.mp4"))
+    assert [frame.time_s for frame in shown] == pytest.approx(times, abs=2e-3)
+    repeated = frames_of(tmp_path / "out.avi")
+    for number, place in enumerate([0, 0, 0, 1, 1, 1, *range(2, 7)]):
+        assert np.abs(repeated[number].astype(int) - shown[place].pixels).mean() < 3
+
+
+def test_faces_are_followed_by_the_times_of_the_frames(
+    pipe: ReenactPipeline, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [0, 0.5, 1, 1.04, 1.08]
+    with VideoWriter(tmp_path / "uneven.mp4", fps=5, variable=True) as writer:
+        for frame, time, end in zip(moving(face, 5), times, [*times[1:], 1.12], strict=True):
+            writer.write(frame, time=time, duration=end - time)
+    seen: list[float] = []
+
+    def follow(frames: Any, *_: Any, **__: Any) -> Any:
+        seen.extend(time for time, _ in frames)
+        return SimpleNamespace(found=np.array([False]))
+
+    monkeypatch.setattr("visionzoo.pipelines.reenact.driver.follow_face", follow)
+    with pytest.raises(InputError, match="no face found"):
+        pipe.motion(tmp_path / "uneven.mp4", crop="follow")
+    assert seen == pytest.approx(times, abs=1e-3)
