@@ -25,7 +25,8 @@ from visionzoo.registry import list_models, model_card
 from visionzoo.weights import locate, offline
 
 from ..models.shvit import Preprocess
-from ..pipelines.classify.pipeline import DEFAULT_MODEL, ClassificationResult, ClassifyPipeline, Prediction
+from ..pipelines.classify.pipeline import ClassifyPipeline
+from ..pipelines.classify.results import ClassificationResult, Prediction
 from .retrieve import samples
 from .uploads import path_of, refuse_addresses, without_path
 from .words import duration, plain, prose, show_problem
@@ -124,7 +125,7 @@ def is_here(source: WeightSource) -> bool:
 def default_choice(sources: Sequence[WeightSource]) -> str:
     """The pipeline's default, unless it is not here and others are; those that a caution stands beside come last."""
     here = [source for source in sources if is_here(source)]
-    usual = [source for source in sources if source.name.partition(".")[0] == DEFAULT_MODEL]
+    usual = [source for source in sources if source.name.partition(".")[0] == ClassifyPipeline.default_model]
     sound = [source for source in here if not source.caution]
     return next(iter([*(s for s in usual if s in here), *sound, *usual, *here, *sources])).name
 

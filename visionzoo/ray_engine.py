@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def on_ray(
         size = max(1, min(len(items), free, processes or len(items)))
         rows = (
             data.from_items(
-                [{"number": number, "item": item} for number, item in enumerate(items)], override_num_blocks=len(items)
+                [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)],
+                override_num_blocks=len(items),
             )
             .map(
                 _Worker,
@@ -64,7 +66,7 @@ def on_ray(
             .iter_rows()
         )
         for row in rows:
-            yield int(row["number"]), row["result"]
+            yield int(row["number"]), pickle.loads(row["result"])  # of our own process
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise VisionZooError(f"Ray: {' '.join(str(error).split())[-300:]}") from error
     finally:
@@ -79,4 +81,4 @@ class _Worker:
         self.work = build(**arguments)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "result": self.work(row["item"])}
+        return {"number": row["number"], "result": pickle.dumps(self.work(pickle.loads(row["item"])))}

@@ -51,7 +51,7 @@ class TaskPipeline:
         kind: the adjective in "a dehazing model".
         default_model: what is used if neither a model nor a checkpoint that names one is given.
         networks: classes of networks that the pipeline takes.
-        files: "module:class" of the `FileJob` that `run` does.
+        files: "module:class" of the `FileJob` that `run` does; empty where a subclass has a `run` of its own.
         name: of the model: a registered name, or "custom".
         config: of the network.
         checkpoint: the weights file that was loaded, recorded beside results.
@@ -65,7 +65,7 @@ class TaskPipeline:
     kind: ClassVar[str]
     default_model: ClassVar[str]
     networks: ClassVar[tuple[type[nn.Module], ...]]
-    files: ClassVar[str]
+    files: ClassVar[str] = ""
 
     model: Any
 

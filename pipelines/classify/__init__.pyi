@@ -1,3 +1,3 @@
-from .pipeline import ClassificationResult as ClassificationResult
 from .pipeline import ClassifyPipeline as ClassifyPipeline
-from .pipeline import Prediction as Prediction
+from .results import ClassificationResult as ClassificationResult
+from .results import Prediction as Prediction

@@ -181,7 +181,7 @@ def test_pictures_of_every_kind_agree(classifier: ClassifyPipeline) -> None:
         assert [p.label for p in result.predictions] == [p.label for p in results[0].predictions]
         wanted = [p.probability for p in results[0].predictions]
         assert [p.probability for p in result.predictions] == pytest.approx(wanted, abs=1e-4)
-    assert [result.source for result in results[1:3]] == [str(path), "picture 3"]
+    assert [result.source for result in results[1:3]] == [str(path), "image 3"]
 
 
 def test_top(classifier: ClassifyPipeline, folder: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_broken_picture(classifier: ClassifyPipeline, folder: Path, tmp_path: 
         classifier.features([folder / "0.png", folder / "4.jpg"])
     with pytest.raises(InputError, match=r"4\.jpg"):
         classifier.run(folder / "4.jpg", progress=False)
-    with pytest.warns(UserWarning, match=r"4\.jpg: .*; passed over") as caught:
+    with pytest.warns(UserWarning, match=r"4\.jpg: .*; skipped") as caught:
         results = classifier.run(folder, tmp_path / "out.npz", progress=False, batch_size=2)
     assert len(caught) == 1
     broken = [result for result in results if result.error]
@@ -251,7 +251,7 @@ def test_a_broken_picture(classifier: ClassifyPipeline, folder: Path, tmp_path: 
     saved = np.load(tmp_path / "out.npz")
     assert len(saved["features"]) == 9
     assert not any(path.endswith("4.jpg") for path in saved["paths"])
-    assert sum(row["error"] is not None for row in json.loads((tmp_path / "out.json").read_text())["results"]) == 1
+    assert sum(row["error"] is not None for row in json.loads((tmp_path / "out.npz.json").read_text())["results"]) == 1
 
 
 def test_nothing_can_be_read(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
@@ -260,18 +260,18 @@ def test_nothing_can_be_read(classifier: ClassifyPipeline, folder: Path, tmp_pat
     with pytest.raises(InputError, match="no such file or folder"):
         classifier.run(tmp_path / "no", progress=False)
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(InputError, match="no pictures found"):
+    with pytest.raises(InputError, match="no images found"):
         classifier.run(tmp_path / "hollow", progress=False)
     for file in folder.iterdir():
         file.write_bytes(b"")
     with (
-        pytest.raises(InputError, match=r"none of the 9 pictures can be read, e\.g\. .*0\.png"),
+        pytest.raises(InputError, match=r"none of the 9 images can be read, e\.g\. .*0\.png"),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
         classifier.run(folder, tmp_path / "out.html", progress=False)
     assert not (tmp_path / "out.html").exists()
-    with pytest.raises(InputError, match=r"picture 2: an array of shape \(5,\) is not an image"):
+    with pytest.raises(InputError, match=r"image 2: an array of shape \(5,\) is not an image"):
         classifier([Image.new("RGB", (9, 9)), np.zeros(5, np.uint8)])
 
 
@@ -295,7 +295,7 @@ def test_out_of_memory_halves_the_batch(
         return real(batch)
 
     monkeypatch.setattr(classifier.model, "forward_features", narrow)
-    with pytest.warns(UserWarning, match="out of memory; going on with batches of") as caught:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of") as caught:
         assert labels(classifier.run(folder, progress=False)) == list(COLOURS) * 3
     assert len(caught) == 1
     monkeypatch.setattr(
@@ -312,11 +312,12 @@ def test_out_of_memory_halves_the_batch(
 @pytest.mark.parametrize("name", ["out.json", "out.csv", "out.html", "out.png", "out.jpg", "out.webp", "out.npz"])
 def test_run_writes_by_the_ending(classifier: ClassifyPipeline, folder: Path, tmp_path: Path, name: str) -> None:
     results = classifier.run(folder, tmp_path / name, progress=False, top=2)
-    saved = json.loads((tmp_path / "out.json").read_text())
+    record = name if name == "out.json" else f"{name}.json"
+    saved = json.loads((tmp_path / record).read_text())
     assert saved["results"] == json.loads(json.dumps([result.to_dict() for result in results]))
     assert saved["options"]["weights"] == classifier.fingerprint
     assert saved["environment"]["versions"]["torch"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted({"pictures", "out.json", name})
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted({"pictures", record, name})
     if name == "out.csv":
         rows = list(csv.DictReader((tmp_path / name).open(newline="")))
         assert len(rows) == 18
@@ -353,7 +354,7 @@ def test_labels_cannot_break_the_page(folder: Path, tmp_path: Path) -> None:
 def test_features_beside_another_output(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     classifier.run(folder, tmp_path / "out.csv", progress=False, features=tmp_path / "vectors.npz")
     assert len(np.load(tmp_path / "vectors.npz")["features"]) == 9
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.json", "pictures", "vectors.npz"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.csv.json", "pictures", "vectors.npz"]
     with pytest.raises(InputError, match=r"vectors\.npz: exists already"):
         classifier.run(folder, tmp_path / "new.csv", progress=False, features=tmp_path / "vectors.npz")
     with pytest.raises(InputError, match=r"written as \.npz"):
@@ -391,7 +392,7 @@ def test_metadata_decides_and_arguments_win(weights: Path) -> None:
 def test_damaged_metadata(tmp_path: Path) -> None:
     state = small().state_dict()
     for texts, says in (
-        ({"model": "resnet50"}, "'resnet50', which is no classifier known here"),
+        ({"model": "resnet50"}, "'resnet50', which is not a classification model"),
         ({"config": "{"}, "are damaged"),
         ({"config": '"x"'}, "are damaged"),
         ({"classes": '{"a": 1}'}, "are damaged"),
@@ -435,7 +436,7 @@ def test_a_users_own_file(tmp_path: Path, folder: Path, form: str) -> None:
 def test_weights_of_another_model(tmp_path: Path) -> None:
     visionzoo_s1 = visionzoo.create_model("shvit_s1")
     torch.save(visionzoo_s1.state_dict(), tmp_path / "s1.pth")
-    with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT: .*say which model it is: --model NAME"):
+    with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT: .*name its model: --model NAME"):
         ClassifyPipeline.create(checkpoint=tmp_path / "s1.pth")
     with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT") as caught:
         ClassifyPipeline.create("shvit_s2", checkpoint=tmp_path / "s1.pth")
@@ -452,7 +453,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="superglobal_r50 is a model for 'retrieve', not for classification"):
+    with pytest.raises(InputError, match="superglobal_r50 is not a classification model"):
         ClassifyPipeline.create("superglobal_r50")
     with pytest.raises(InputError, match="did you mean shvit_s4"):
         ClassifyPipeline.create("shvit_s44")
@@ -483,7 +484,7 @@ def test_published_weights_without_a_network(tmp_path: Path, monkeypatch: pytest
 
 def test_a_bundled_model_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where published weights cannot be had, the error names a model whose weights are here, if there is one."""
-    import visionzoo.pipelines.classify.pipeline as module
+    import visionzoo.task_pipeline as module
 
     real = module.model_card
 
@@ -613,14 +614,14 @@ def test_command_as_json_and_files(capsys: pytest.CaptureFixture, weights: Path,
     (folder / "broken.jpg").write_text("words")
     words = ["classify", folder, "--checkpoint", weights, "-o", tmp_path / "r.csv", "--features", tmp_path / "f.npz"]
     code, out, err = run(capsys, *words, "--json", "--top", 1)
-    assert code == 0
+    assert code == 1, "one of the files cannot be read"
     rows = json.loads(out)
     assert [row["predictions"][0]["label"] for row in rows if not row["error"]] == list(COLOURS) * 3
     assert [Path(row["source"]).name for row in rows if row["error"]] == ["broken.jpg"]
     assert "broken.jpg" in err
     assert "Traceback" not in err
     code, out, err = run(capsys, *words, "--overwrite")
-    assert code == 0
+    assert code == 1
     assert "r.csv" in err
     assert "f.npz" in err
     assert run(capsys, *words)[0] == 2
@@ -631,14 +632,14 @@ def test_command_as_json_and_files(capsys: pytest.CaptureFixture, weights: Path,
     [
         (["gone.jpg"], r"gone\.jpg: no such file or folder"),
         (["text.jpg"], r"text\.jpg: not an image"),
-        (["text.jpg", "empty.jpg"], "none of the 2 pictures can be read"),
+        (["text.jpg", "empty.jpg"], "none of the 2 images can be read"),
         (["good.png", "--top", "0"], "at least 1; got 0"),
         (["good.png", "--batch-size", "0"], "batch_size is .* at least 1"),
         (["good.png", "--image-size", "0"], "size of at least 1"),
         (["good.png", "-o", "out.txt"], r"out\.txt: results are written as"),
         (["good.png", "-o", "good.png"], r"good\.png: exists already"),
         (["good.png", "--labels", "text.jpg"], r"text\.jpg: names 1 classes, but the network has 3"),
-        (["good.png", "--model", "superglobal_r50"], "not for classification"),
+        (["good.png", "--model", "superglobal_r50"], "is not a classification model"),
         (["good.png", "--model", "shvit_s3"], "holds weights of shvit_s1, not of shvit_s3"),
         (["good.png", "--checkpoint", "text.jpg"], r"text\.jpg: is not a checkpoint"),
         (["good.png", "--device", "cuda:77"], "not available"),
@@ -683,10 +684,43 @@ def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
     worker.send_signal(signal.SIGINT)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 130
-    assert "interrupted; no file was written" in err
+    assert "of 3009 images are done and kept in" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert (tmp_path / "out.json").read_text() == "older"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "pictures"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "out.json.part", "pictures"]
+
+
+def test_an_interrupted_run_resumes(
+    classifier: ClassifyPipeline, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done is not computed again, unless the file has changed; other settings begin again."""
+    want = classifier.run(folder, progress=False)
+    stopped: list[str] = []
+
+    def stop(result: ClassificationResult) -> None:
+        stopped.append(result.source)
+        if len(stopped) == 5:
+            raise KeyboardInterrupt
+
+    message = "interrupted; 5 of 9 images are done and kept in .*out.npz.part: run the same command again to resume"
+    with pytest.raises(KeyboardInterrupt, match=message):
+        classifier.run(folder, tmp_path / "out.npz", progress=False, on_result=stop)
+    assert not (tmp_path / "out.npz").exists()
+    Image.new("RGB", (50, 50), "blue").save(folder / "0.png")
+    seen: list[str] = []
+    real = classifier._prepare
+    monkeypatch.setattr(classifier, "_prepare", lambda named: seen.append(Path(named[0]).name) or real(named))
+    got = classifier.run(folder, tmp_path / "out.npz", progress=False)
+    assert sorted(seen) == ["0.png", "5.png", "6.png", "7.png", "8.png"]
+    assert labels(got) == ["blue", *labels(want)[1:]]
+    assert got[1:] == want[1:]
+    saved = np.load(tmp_path / "out.npz")
+    assert np.allclose(saved["features"], classifier.features(sorted(folder.iterdir())), atol=1e-5)
+    assert not (tmp_path / "out.npz.part").exists()
+    (tmp_path / "out.csv.part").write_text("a file of mine")
+    with pytest.raises(InputError, match="out.csv.part: is in the way and not this command's"):
+        classifier.run(folder, tmp_path / "out.csv", progress=False)
 
 
 @pytest.mark.slow

@@ -1,0 +1,189 @@
+"""Classification of many files: in this process or on a cluster, resumable, with the results in one output."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from visionzoo.errors import InputError
+from visionzoo.io.bar_sheet import check_size
+from visionzoo.io.extensions import IMAGES, SHEETS_WRITTEN
+from visionzoo.io.find import find_inputs
+from visionzoo.jobs import Engine, Interrupted, Rows
+from visionzoo.jobs.resume import RESUME, Row
+from visionzoo.ray_engine import on_ray
+from visionzoo.registry import pipeline
+
+from .results import ClassificationResult, Prediction, check_outputs, write_features, write_results
+
+KEPT_EVERY = 64
+"""Results between two writes to the file from which an interrupted run resumes."""
+CHUNK = 64
+"""Images that a process of a cluster takes at once."""
+
+Found = tuple[ClassificationResult, np.ndarray | None]
+
+
+class Classifier(Protocol):
+    """What is used of a `ClassifyPipeline`, which imports this module."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]: ...
+
+    def arguments(self) -> dict[str, Any]: ...
+
+    @property
+    def gpus(self) -> float: ...
+
+    def classify_with_vectors(self, sources: Any, top: int, batch_size: int) -> Iterator[Found]: ...
+
+
+def classify_files(
+    pipe: Classifier,
+    path_in: str | Path | Sequence[str | Path],
+    path_out: str | Path | None,
+    progress: bool,
+    *,
+    top: int,
+    batch_size: int,
+    features: str | Path | None,
+    overwrite: bool,
+    engine: Engine,
+    on_result: Callable[[ClassificationResult], None] | None,
+) -> list[ClassificationResult]:
+    """See `ClassifyPipeline.run`."""
+    out, store = check_outputs(path_out, features, overwrite)
+    files = [path for path, _ in find_inputs(path_in, IMAGES)]
+    if out is not None and out.suffix.lower() in SHEETS_WRITTEN:
+        check_size(out, len(files), min(top, len(pipe.classes)))
+    options = {**pipe.facts(), "top": top, "batch_size": batch_size, "features": None if store is None else str(store)}
+    first = out or store
+    rows = None
+    if first is not None and len(files) > 1:
+        settings = {"weights": pipe.fingerprint, "classes": pipe.classes, "top": top, "vectors": store is not None}
+        rows = Rows(first, {**settings, **{key: options.get(key) for key in ("dtype", "image_size")}})
+    results: list[ClassificationResult] = []
+    vectors: list[np.ndarray] = []
+    work = (
+        _spread(pipe, files, rows, top, batch_size) if engine == "ray" else _in_turn(pipe, files, rows, top, batch_size)
+    )
+    shown = progress and len(files) > 8
+    try:
+        with tqdm(total=len(files), desc="classifying", unit="image", disable=None if shown else True) as bar:
+            for result, vector in work:
+                results.append(result)
+                if vector is not None and store is not None:
+                    vectors.append(vector)
+                if result.error is not None and len(files) > 1:
+                    warnings.warn(f"{result.error}; skipped", stacklevel=3)
+                elif on_result is not None and result.error is None:
+                    on_result(result)
+                bar.update()
+        readable = [result for result in results if result.error is None]
+        if not readable:
+            if len(files) == 1:
+                raise InputError(results[0].error)
+            raise InputError(f"none of the {len(files)} images can be read, e.g. {results[0].error}")
+        if store is not None:
+            write_features(store, vectors, [result.source for result in readable])
+        if first is not None:
+            write_results(first, results, options)
+    except KeyboardInterrupt:
+        work.close()  # keeps what is not on disk yet
+        left = "no file was written"
+        if rows is not None and len(rows):
+            left = f"{len(rows)} of {len(files)} images are done and kept in {rows.path}: {RESUME}"
+        if rows is not None:
+            rows.close(delete=False)
+        raise Interrupted(f"interrupted; {left}") from None
+    except BaseException:
+        if rows is not None:
+            rows.close(delete=False)
+        raise
+    if rows is not None:
+        rows.close(delete=True)
+    return results
+
+
+def _in_turn(
+    pipe: Classifier, files: Sequence[Path], rows: Rows | None, top: int, batch_size: int
+) -> Generator[Found, None, None]:
+    """Results in order; those of an interrupted run come from `rows`."""
+    known = {path: row for path in files if rows is not None and (row := rows.get(path)) is not None}
+    fresh = pipe.classify_with_vectors((path for path in files if path not in known), top, batch_size)
+    unsaved: list[tuple[Path, Row]] = []
+    try:
+        for path in files:
+            if path in known:
+                yield from_row(path, known[path])
+                continue
+            found = next(fresh)
+            if rows is not None and found[0].error is None:
+                unsaved.append((path, to_row(found)))
+            if rows is not None and len(unsaved) >= KEPT_EVERY:
+                rows.put(unsaved)
+                unsaved.clear()
+            yield found
+    finally:
+        if rows is not None and unsaved:
+            rows.put(unsaved)
+
+
+def _spread(
+    pipe: Classifier, files: Sequence[Path], rows: Rows | None, top: int, batch_size: int
+) -> Generator[Found, None, None]:
+    """Results in order, computed by the processes of a cluster."""
+    ready: dict[Path, Found] = {}
+    for path in files:
+        if rows is not None and (row := rows.get(path)) is not None:
+            ready[path] = from_row(path, row)
+    left = [path for path in files if path not in ready]
+    chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
+    waiting = iter(files)
+    following = next(waiting, None)
+    if chunks:
+        items = [[str(path.absolute()) for path in chunk] for chunk in chunks]
+        arguments = {"create": pipe.arguments(), "top": top, "batch_size": batch_size}
+        for number, found in on_ray(items, build_worker, arguments, gpus=pipe.gpus):
+            for path, (facts, vector) in zip(chunks[number], found, strict=True):
+                ready[path] = from_row(path, (facts, vector))
+            if rows is not None:
+                rows.put((path, to_row(ready[path])) for path in chunks[number] if ready[path][0].error is None)
+            while following is not None and following in ready:
+                yield ready[following]
+                following = next(waiting, None)
+    while following is not None:
+        yield ready[following]
+        following = next(waiting, None)
+
+
+def build_worker(create: dict[str, Any], top: int, batch_size: int) -> Callable[[list[str]], list[Row]]:
+    """What a process of a cluster does with a chunk of files; called once in each."""
+    pipe = pipeline(**create)
+
+    def work(chunk: list[str]) -> list[Row]:
+        return [to_row(found) for found in pipe.classify_with_vectors(map(Path, chunk), top, batch_size)]
+
+    return work
+
+
+def to_row(found: Found) -> Row:
+    result, vector = found
+    return {"predictions": [asdict(p) for p in result.predictions], "error": result.error}, vector
+
+
+def from_row(path: Path, row: Row) -> Found:
+    facts, vector = row
+    predictions = tuple(Prediction(**p) for p in facts["predictions"])
+    return ClassificationResult(str(path), predictions, facts["error"]), vector
+
+
+__all__ = ["classify_files"]
