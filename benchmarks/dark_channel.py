@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path
 from visionzoo.io.image import load_image
+from visionzoo.io.pixels import to_float, to_uint8
 
 
 def dehaze(
@@ -127,10 +128,9 @@ def main() -> None:
     parser.add_argument("source", metavar="IN", help="the hazy picture")
     parser.add_argument("target", metavar="OUT", help="the file to write, replaced if it exists")
     options = parser.parse_args()
-    image = torch.from_numpy(load_image(options.source)).permute(2, 0, 1).float() / 255
-    clear = dehaze(image).mul(255).round().to(torch.uint8)
+    image = to_float(load_image(options.source))
     with atomic_path(options.target) as temporary:
-        Image.fromarray(clear.permute(1, 2, 0).numpy()).save(temporary)
+        Image.fromarray(to_uint8(dehaze(image))).save(temporary)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from visionzoo.io.pixels import quantize, to_uint8
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.models.dehazexl.encoder import PATCH
 from visionzoo.models.dehazexl.haze import LEVELS, Haze, draw_haze
 from visionzoo.models.dehazexl.streaming import StreamOptions
-from visionzoo.pipelines.dehaze.pipeline import DehazePipeline, to_uint8
+from visionzoo.pipelines.dehaze import DehazePipeline
 
 from .dark_channel import dehaze as dark_channel_prior
 
@@ -98,10 +99,6 @@ def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1)))
 
 
-def rounded(image: Tensor) -> Tensor:
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
 def measure(methods: dict[str, Callable[[Tensor], Tensor]], sheet: Path | None) -> None:
     """Print the tables, and save hazy, results and clear as a picture."""
     scores: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in methods}
@@ -112,7 +109,7 @@ def measure(methods: dict[str, Callable[[Tensor], Tensor]], sheet: Path | None) 
         results = {}
         for name, method in methods.items():
             started = time.perf_counter()
-            results[name] = rounded(method(case.hazy))
+            results[name] = quantize(method(case.hazy))
             seconds[name] += time.perf_counter() - started
             score = (psnr(results[name], case.clear), ssim(results[name], case.clear))
             scores[name].setdefault(case.level, []).append(score)
@@ -167,7 +164,7 @@ def seams(pipe: DehazePipeline) -> None:
     every = [case for case in cases() if max(case.clear.shape[1:]) > PATCH]  # the others are one patch
     for case in tqdm(every, desc="photos"):
         for name, options in ways.items():
-            change = rounded(pipe.restore_tensor(case.hazy, options)) - case.hazy
+            change = quantize(pipe.restore_tensor(case.hazy, options)) - case.hazy
             ratios[name].setdefault(case.level, []).append(seam_ratio(change))
     levels = [*LEVELS, "by distance"]
     print(f"| step at borders / elsewhere | {' | '.join(levels)} | all |\n|{'---|' * (len(levels) + 2)}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import visionzoo
 from visionzoo.io.files import bundled
+from visionzoo.io.pixels import to_float
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.models.mcnet.data import ClipReader, find_clips
 
@@ -78,7 +79,7 @@ def main() -> None:
     frames = torch.empty(0)
     for clip in find_clips(args.root / "test"):
         pixels = reader.read(clip, range(reader.count(clip)))
-        frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        frames = to_float(pixels)
         rows[clip.identity] = score(model, frames)
     rows["all"] = [row for part in rows.values() for row in part]
     print("| | frames | first frame, PSNR / SSIM | mcnet_nano |\n|---|---|---|---|")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from ..icc import srgb_transform
+from ..pixels import floats_to_bytes
 
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -59,7 +60,7 @@ def spread(bits: int, dtype: np.dtype, *, inverted: bool) -> Convert | None:
 def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Unsigned integers of all their range, or floats in [0, 1], to uint8."""
     if pixels.dtype.kind == "f":
-        return np.round(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+        return floats_to_bytes(np.nan_to_num(pixels))
     return (pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8)
 
 
