@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
-from visionzoo.errors import InputError, VisionZooError
+from visionzoo.errors import InputError
 from visionzoo.io.pixels import quantize
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
-from visionzoo.weights import load_checkpoint, save_safetensors
+from visionzoo.training.module import TrainingModule, half_cosine
+from visionzoo.weights import load_checkpoint
 
 from .evaluation import Report, score_file
 from .losses import restoration_loss, seam_loss
@@ -28,7 +26,7 @@ Batch = tuple[Tensor, Tensor]
 """Hazy and clear crops, each (B, 3, H, W) in [0, 1]."""
 
 
-class DehazeXLTraining(LightningModule):
+class DehazeXLTraining(TrainingModule):
     """A DehazeXL with what trains it. The defaults are the published code's recipe (AdamW, L1 and Fourier loss).
 
     Args:
@@ -53,6 +51,9 @@ class DehazeXLTraining(LightningModule):
         lpips: backbone weights for LPIPS in tests, torchvision's alexnet-owt-7be5be79.pth; None leaves LPIPS out.
         blend: tests hide the borders of patches, see `StreamOptions`.
     """
+
+    try_with = "visionzoo dehaze IMAGE -o OUT.png --checkpoint {file}"
+    model: DehazeXL
 
     def __init__(
         self,
@@ -87,9 +88,7 @@ class DehazeXLTraining(LightningModule):
             load_checkpoint(self.model, checkpoint)
         if encoder_checkpoint is not None:
             load_checkpoint(self.model.encoder, encoder_checkpoint)
-        self.average = None
-        if ema_decay:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).requires_grad_(False)
+        self.keep_average(ema_decay)
         self._scores: list[Tensor] = []
         self.report: Report | None = None
         self._lpips = Lpips("alex", backbone=lpips) if lpips else None
@@ -111,9 +110,7 @@ class DehazeXLTraining(LightningModule):
         def rate(step: int) -> float:
             if step < h["warmup_steps"]:
                 return (step + 1) / h["warmup_steps"]
-            low = h["min_lr"] / h["lr"]
-            place = (step - h["warmup_steps"]) / max(1, steps - h["warmup_steps"])
-            return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, place)))
+            return half_cosine((step - h["warmup_steps"]) / max(1, steps - h["warmup_steps"]), h["min_lr"] / h["lr"])
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -138,30 +135,13 @@ class DehazeXLTraining(LightningModule):
         loss = parts.spatial + h["frequency"] * parts.frequency
         if h["seam"]:
             loss = loss + h["seam"] * seam_loss(result, clear, h["seam_every"])
-        if not torch.isfinite(loss):
-            raise VisionZooError(
-                f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
-            )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(hazy))
+        self.check_finite(loss)
+        self.log_loss(loss, len(hazy))
         self.log("train/l1", parts.spatial, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(hazy))
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-
-    def on_fit_end(self) -> None:
-        if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
-            return
-        folder = Path(self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.export_weights(folder / "weights.safetensors")
-
-    def export_weights(self, path: str | Path) -> None:
-        """Write the network's weights (the averaged ones if there are), for `visionzoo dehaze --checkpoint`."""
-        half = self.hparams["export_half"]
-        state = {key: value.half() if half else value for key, value in self.best.state_dict().items()}
-        save_safetensors(state, path, {"model": self.name, "config": json.dumps(self.overrides)})
+    def exports(self) -> dict[str, nn.Module]:
+        return {"weights.safetensors": self.best}
 
     def on_validation_epoch_start(self) -> None:
         self._scores = []
@@ -184,12 +164,11 @@ class DehazeXLTraining(LightningModule):
     # Testing
 
     def setup(self, stage: str) -> None:
-        if stage == "test" and not (self.hparams["checkpoint"] or self.trainer.ckpt_path):
-            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or ckpt_path=FILE")
+        if stage == "test":
+            self.check_trained()
 
     def on_test_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise InputError("a test runs on one device; set trainer.devices=1")
+        self.check_one_device()
         self.report = Report(self.hparams["benchmark"])
         options = StreamOptions(blend=self.hparams["blend"])
         self._stream = StreamedDehaze(self.best.eval().fuse().to(self.device), options)

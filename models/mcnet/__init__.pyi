@@ -12,6 +12,7 @@ from .keypoints import KeypointDetector as KeypointDetector
 from .keypoints import Keypoints as Keypoints
 from .keypoints import movement_scale as movement_scale
 from .keypoints import transfer_motion as transfer_motion
+from .losses import Deformed as Deformed
 from .losses import LossWeights as LossWeights
 from .losses import ThinPlateTransform as ThinPlateTransform
 from .losses import VGG19Features as VGG19Features

@@ -34,6 +34,7 @@ class MCNetConfig:
         memory_side: height and width of the memory: it has `memory_side`^2 elements.
         memory_kernels: kernels that the dynamic convolution mixes.
         style_channels: hidden width of the MLP that makes the identity code.
+        identity_channels: width of that code; 512 in the published code, whatever `memory_channels` is.
     """
 
     num_keypoints: int = 15
@@ -54,6 +55,7 @@ class MCNetConfig:
     memory_side: int = 32
     memory_kernels: int = 4
     style_channels: int = 128
+    identity_channels: int = 512
 
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if isinstance(value, int) and value < 1]

@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Crop:
+class FrameCrop:
     """A rectangle of whole pixels within the frame."""
 
     left: int
@@ -50,7 +50,7 @@ def union(a: Box, b: Box) -> Box:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0.1) -> Crop:
+def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0.1) -> FrameCrop:
     """A square around a box, wider than its longer side by `margin` at either end; cut off at the frame's border.
 
     As published: edges are truncated towards zero, and what is cut off does not make the rest square again.
@@ -61,7 +61,7 @@ def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0
     more_y = max(margin, ((1 + 2 * margin) * width - height) / (2 * height)) * height
     left, top = max(0, int(left - more_x)), max(0, int(top - more_y))
     right, bottom = min(frame_width, int(right + more_x)), min(frame_height, int(bottom + more_y))
-    return Crop(left, top, right - left, bottom - top)
+    return FrameCrop(left, top, right - left, bottom - top)
 
 
 def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, least_frames: int = 150) -> list[Tube]:

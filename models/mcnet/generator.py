@@ -16,7 +16,7 @@ from .config import MCNetConfig
 from .keypoints import Keypoints
 from .memory import MemoryTrace, MemoryUnit
 from .memory_fused import FusedMemoryUnit
-from .motion import DenseMotion, Motion, Warp
+from .motion import DenseMotion, MotionField, Warp
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Animated:
 
     prediction: Tensor
     """(B, 3, H, W) float32, RGB in [0, 1]"""
-    motion: Motion
+    motion: MotionField
     moved: Tensor
     """(B, 3, H, W): the source image after the motion alone"""
     warped: tuple[Tensor, ...]

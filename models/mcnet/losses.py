@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionzoo.devices import without_autocast
 from visionzoo.errors import InputError
 from visionzoo.weights import find_state_dict, misfit
 
@@ -26,24 +27,26 @@ SCALES = (1.0, 0.5, 0.25, 0.125)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Published weights (of the command in the authors' README, not of their configuration file)."""
+    """Published weights (of the command in the authors' README, not of their configuration file); a term of weight 0 is not computed.
+
+    Attributes:
+        pixel: of `pixel_loss`, which is ours; the published recipe has none.
+    """
 
     perceptual: float = 10.0
+    pixel: float = 0.0
     equivariance_value: float = 10.0
     equivariance_jacobian: float = 10.0
     keypoint_distance: float = 10.0
     memory: float = 10.0
 
 
-class ReenactmentLoss(NamedTuple):
-    """Weighted terms, and their sum."""
+class Deformed(NamedTuple):
+    """Driving images under a random deformation, which their keypoints should follow."""
 
-    total: Tensor
-    perceptual: Tensor
-    equivariance_value: Tensor
-    equivariance_jacobian: Tensor
-    keypoint_distance: Tensor
-    memory: Tensor
+    transform: ThinPlateTransform
+    keypoints: Keypoints
+    """detected in `transform.transform_frame(driving)`"""
 
 
 def reenactment_loss(
@@ -51,32 +54,46 @@ def reenactment_loss(
     driving: Tensor,
     source_keypoints: Keypoints,
     driving_keypoints: Keypoints,
-    transformed_keypoints: Keypoints,
-    transform: ThinPlateTransform,
-    features: VGG19Features,
+    *,
+    deformed: Deformed | None = None,
+    features: VGG19Features | None = None,
     weights: LossWeights | None = None,
     scales: Sequence[float] = SCALES,
-) -> ReenactmentLoss:
-    """The published objective.
+) -> dict[str, Tensor]:
+    """The published objective: its weighted terms, by the names of their weights. The loss is their sum.
 
     Args:
         animated: of `MCNet.render` with the driver's own keypoints.
-        driving: the images (B, 3, H, W) that the prediction shall be.
+        driving: the target images (B, 3, H, W).
         source_keypoints, driving_keypoints: as detected.
-        transformed_keypoints: detected in `transform.transform_frame(driving)`.
-        scales: of the perceptual loss; the smallest image has 16 pixels a side at least.
+        deformed: what the equivariance terms compare with.
+        features: what the perceptual term compares.
+        scales: of the perceptual loss; the smallest image has at least 16 pixels a side.
+
+    Raises:
+        InputError: `deformed` or `features` is missing, and a term that needs it has a weight.
     """
     w = weights or LossWeights()
-    value, jacobian = equivariance_losses(driving_keypoints, transformed_keypoints, transform)
-    distance = keypoint_distance_loss(source_keypoints.value) + keypoint_distance_loss(driving_keypoints.value)
-    terms = (
-        w.perceptual * perceptual_loss(features, animated.prediction, driving, scales),
-        w.equivariance_value * value,
-        w.equivariance_jacobian * jacobian,
-        w.keypoint_distance * distance,
-        w.memory * memory_loss(animated.memory),
-    )
-    return ReenactmentLoss(torch.stack(terms).sum(), *terms)
+    found: dict[str, Tensor] = {}
+    if w.perceptual:
+        if features is None:
+            raise InputError("the perceptual loss needs features=VGG19Features(…), or a weight of 0")
+        found["perceptual"] = perceptual_loss(features, animated.prediction, driving, scales)
+    if w.pixel:
+        found["pixel"] = pixel_loss(animated.prediction, driving)
+    if w.equivariance_value or w.equivariance_jacobian:
+        if deformed is None:
+            raise InputError("the equivariance losses need deformed=…, or weights of 0")
+        with without_autocast(driving.device):  # positions in [-1, 1] need more than the 8 bits of bfloat16
+            value, jacobian = equivariance_losses(driving_keypoints, deformed.keypoints, deformed.transform)
+        found |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
+    if w.keypoint_distance:
+        near = [keypoint_distance_loss(points.value) for points in (source_keypoints, driving_keypoints)]
+        found["keypoint_distance"] = near[0] + near[1]
+    if w.memory:
+        found["memory"] = memory_loss(animated.memory)
+    given = {name: getattr(w, name) for name in found}
+    return {name: given[name] * value for name, value in found.items() if given[name]}
 
 
 # Images
@@ -141,6 +158,12 @@ def perceptual_loss(
         for got, want in zip(features(ours), wanted, strict=True):
             total = total + (got - want).abs().mean()
     return total
+
+
+def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of images (B, 3, H, W), summed over scales 1, 1/2, 1/4 and 1/8. Ours."""
+    pairs = zip(pyramid(prediction), pyramid(target), strict=True)
+    return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).sum()
 
 
 # Keypoints
@@ -250,7 +273,7 @@ def memory_loss(traces: Sequence[MemoryTrace]) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Least squares: the discriminator's map (B, 1, h, w) of predictions shall be 1."""
+    """Least squares: the target of the discriminator's map (B, 1, h, w) of predictions is 1."""
     return (1 - fake).square().mean()
 
 

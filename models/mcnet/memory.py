@@ -1,6 +1,6 @@
 """The facial meta-memory and how a generator's features are completed from it (Sec. 3.2 and 3.3 of arXiv 2307.09906).
 
-Shapes: B frames; a level's features are (B, C, h, w); the memory has M channels at S x S places.
+Shapes: B frames; a level's features are (B, C, h, w); the memory has M channels at S x S places, the identity code I.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class EqualLinear(nn.Module):
 class StyleConv(nn.Module):
     """A modulated convolution of one map by many styles, with noise (StyleGAN 2).
 
-    The map (1, M, S, S) and styles (B, M) -> (B, M, S, S).
+    The map (1, M, S, S) and styles (B, I) -> (B, M, S, S).
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, style_channels: int):
         super().__init__()
-        self.modulation = EqualLinear(channels, channels, bias=1.0)
+        self.modulation = EqualLinear(style_channels, channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(1))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -124,7 +124,7 @@ class Condition:
     """What the memory is read under: whose face it is, in which pose."""
 
     style: Tensor
-    """(B, M), the implicit identity code"""
+    """(B, I), the implicit identity code"""
     shares: Tensor
     """(B, kernels), of the dynamic convolution's kernels"""
     noise: Tensor | None = None
@@ -167,9 +167,9 @@ class MemoryUnit(nn.Module):
         self.style = nn.Sequential(
             nn.Linear(width + 2 * config.num_keypoints, config.style_channels),
             nn.ReLU(),
-            nn.Linear(config.style_channels, width),
+            nn.Linear(config.style_channels, config.identity_channels),
         )
-        self.style_conv = StyleConv(width)
+        self.style_conv = StyleConv(width, config.identity_channels)
         self.key_value = DynamicConv(width, 2 * width, config.memory_kernels)
         self.query = nn.Conv2d(width, width, 1)
         self.difference = nn.Conv2d(width, width, 1)

@@ -1,5 +1,14 @@
 """MCNet: a still face moves like the one in a video (arXiv 2307.09906).
 
+What is special about it, in the order in which a frame is made:
+
+1. Keypoints with local affine motion, learned without labels, of the source and of the driving frame (`keypoints.py`).
+2. A flow and an occlusion map, mixed from the motions around the keypoints, move the source's features (`motion.py`).
+3. What the source does not show, another side of the face, comes from a memory of faces in general, one learned map that all
+   people share. The source's keypoints and features are its identity code, which turns the memory into keys and values that
+   the moved features read (`memory.py`).
+4. A decoder makes the frame; where nothing is hidden, it shows the moved source itself (`generator.py`).
+
 Shapes: B frames, S sources (1 or B), K keypoints, H x W pixels, multiples of 128 for the published network.
 """
 
@@ -42,16 +51,6 @@ class MCNet(nn.Module):
         self.detector = KeypointDetector(config)
         self.generator = Generator(config)
 
-    def forward(self, source: Tensor, driving: Tensor) -> Tensor:
-        """The prediction for sources (S, 3, H, W) and drivers (B, 3, H, W), with the driver's keypoints as they are: (B, 3, H, W)."""
-        return self.reenact(source, driving).prediction
-
-    def reenact(
-        self, source: Tensor, driving: Tensor, *, noise: Noise = "none", rng: torch.Generator | None = None
-    ) -> Animated:
-        """`forward` with everything on the way to the prediction, which training needs."""
-        return self.render(self.encode_source(source), self.detect(driving), noise=noise, rng=rng)
-
     def detect(self, frames: Tensor) -> Keypoints:
         """Keypoints of images (B, 3, H, W) in [0, 1].
 
@@ -69,12 +68,6 @@ class MCNet(nn.Module):
         check_images(source, self.config, "source images")
         return self.generator.encode(source, self.detect(source) if keypoints is None else keypoints)
 
-    def animate(
-        self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
-    ) -> Tensor:
-        """Frames (B, 3, H, W), float32 in [0, 1], of the source with the given keypoints; see `render`."""
-        return self.render(source, driving, noise=noise, rng=rng).prediction
-
     def render(
         self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
     ) -> Animated:
@@ -82,9 +75,9 @@ class MCNet(nn.Module):
 
         Args:
             source: of `encode_source` of this very network, for 1 image or B.
-            driving: keypoints of B frames as the source shall have them: the driver's, or `transfer_motion`'s.
-            noise: in the memory: "none", "fixed", "random" or tensors; see `draw_noise`. The published code draws it anew at
-                every frame, and trains its strength, which begins at 0.
+            driving: keypoints of B frames for the source to take on: the driver's, or those of `transfer_motion`.
+            noise: in the memory: "none", "fixed", "random" or tensors; see `draw_noise`. The published code draws new noise for
+                every frame, and trains its strength, which starts at 0.
             rng: seeds it.
 
         Raises:
@@ -101,14 +94,30 @@ class MCNet(nn.Module):
         maps = draw_noise(noise, self.config.num_down_blocks, batch, self.config.memory_side, rng)
         return self.generator(source, driving, maps)
 
+    def animate(
+        self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Frames (B, 3, H, W), float32 in [0, 1], of the source with the given keypoints; see `render`."""
+        return self.render(source, driving, noise=noise, rng=rng).prediction
+
+    def reenact(
+        self, source: Tensor, driving: Tensor, *, noise: Noise = "none", rng: torch.Generator | None = None
+    ) -> Animated:
+        """`forward` with everything on the way to the prediction, which training needs."""
+        return self.render(self.encode_source(source), self.detect(driving), noise=noise, rng=rng)
+
+    def forward(self, source: Tensor, driving: Tensor) -> Tensor:
+        """The prediction for sources (S, 3, H, W) and drivers (B, 3, H, W), with the driver's own keypoints: (B, 3, H, W)."""
+        return self.reenact(source, driving).prediction
+
     @property
     def is_fused(self) -> bool:
         return isinstance(self.generator.memory, FusedMemoryUnit)
 
     def fuse(self) -> MCNet:
-        """A copy for inference with the same outputs (relative error about 1e-6 in float32); this one stays as it is.
+        """A copy for inference with the same outputs (relative error about 1e-6 in float32); this one is unchanged.
 
-        Its `SourceCache`s are its own. Fuse in float32, then change the precision.
+        A `SourceCache` of one form does not fit the other. Fuse in float32, then change the precision.
         """
         if self.is_fused:
             return self
@@ -137,5 +146,6 @@ VARIANTS: Mapping[str, MCNetConfig] = {
         memory_channels=64,
         memory_side=16,
         style_channels=64,
+        identity_channels=64,
     ),
 }

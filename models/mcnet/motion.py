@@ -16,7 +16,7 @@ from .keypoints import Keypoints, gaussian_heatmaps, inverse_2x2
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionField:
     """Backward flow of B frames at h x w, a quarter of the images' sides; K + 1 candidates, the first of which is to stand still."""
 
     heatmaps: Tensor
@@ -36,7 +36,7 @@ class Motion:
 
 
 class DenseMotion(nn.Module):
-    """Reduced source images and keypoints -> `Motion`."""
+    """Reduced source images and keypoints -> `MotionField`."""
 
     def __init__(self, config: MCNetConfig):
         super().__init__()
@@ -48,7 +48,7 @@ class DenseMotion(nn.Module):
 
     def forward(
         self, small: Tensor, source: Keypoints, driving: Keypoints, source_heatmaps: Tensor | None = None
-    ) -> Motion:
+    ) -> MotionField:
         """
         Args:
             small: source images (S, 3, h, w), S being 1 or B.
@@ -75,7 +75,7 @@ class DenseMotion(nn.Module):
         with without_autocast(small.device):
             flow = torch.einsum("bkhw,bkhwc->bhwc", mask, candidates)
         occlusion = full_precision(self.occlusion(features)).sigmoid()
-        return Motion(heatmaps, candidates, deformed, features, mask, flow, occlusion)
+        return MotionField(heatmaps, candidates, deformed, features, mask, flow, occlusion)
 
     def heatmaps_of(self, keypoints: Keypoints, height: int, width: int) -> Tensor:
         """(B, K, height, width)."""
@@ -104,7 +104,7 @@ def resize_like(x: Tensor, size: tuple[int, int]) -> Tensor:
 class Warp:
     """Moves maps of any resolution by one motion; flow and occlusion are resized once per resolution."""
 
-    def __init__(self, motion: Motion):
+    def __init__(self, motion: MotionField):
         self.motion = motion
         self._resized: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 

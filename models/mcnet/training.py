@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from visionzoo.devices import without_autocast
@@ -20,7 +18,8 @@ from visionzoo.io.pixels import quantize
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.registry import create_model
-from visionzoo.weights import load_checkpoint, read_checkpoint, save_safetensors
+from visionzoo.training.module import TrainingModule
+from visionzoo.weights import load_checkpoint, read_checkpoint
 
 from .config import DiscriminatorConfig
 from .data import TestPairs
@@ -29,16 +28,14 @@ from .evaluation import Measures, Report
 from .generator import Animated
 from .keypoints import Keypoints
 from .losses import (
+    Deformed,
+    LossWeights,
     ThinPlateTransform,
     VGG19Features,
     discriminator_loss,
-    equivariance_losses,
     feature_matching_loss,
     generator_loss,
-    keypoint_distance_loss,
-    memory_loss,
-    perceptual_loss,
-    pyramid,
+    reenactment_loss,
 )
 from .model import MCNet
 
@@ -46,7 +43,7 @@ Batch = tuple[Tensor, Tensor]
 """Source and driving frames of one person, each (B, 3, H, W) in [0, 1]."""
 
 
-class MCNetTraining(LightningModule):
+class MCNetTraining(TrainingModule):
     """An MCNet with what trains it: it learns to make the driving frame out of the source frame of the same person.
 
     The defaults are the published recipe (of the authors' command, which overrides their configuration file): Adam at 2e-4, a tenth
@@ -74,6 +71,9 @@ class MCNetTraining(LightningModule):
             that TorchScript or ONNX gets, "bgr" (published) or "rgb". See `visionzoo.faces.open_identity`.
         seed: of the deformations and noise of training.
     """
+
+    try_with = "visionzoo reenact SOURCE.jpg DRIVING.mp4 -o OUT.mp4 --checkpoint {file}"
+    model: MCNet
 
     def __init__(
         self,
@@ -112,6 +112,9 @@ class MCNetTraining(LightningModule):
         self.model = model.train()  # Lightning leaves the mode as it is
         if checkpoint is not None:
             load_checkpoint(self.model, checkpoint)
+        self.weights = LossWeights(
+            perceptual, pixel, equivariance_value, equivariance_jacobian, keypoint_distance, memory
+        )
         self.vgg = VGG19Features(read_checkpoint(vgg)) if vgg and perceptual else None
         self.discriminator = Discriminator(DiscriminatorConfig(model.config.num_keypoints)) if gan else None
         self.automatic_optimization = not gan
@@ -160,34 +163,29 @@ class MCNetTraining(LightningModule):
         driving_keypoints: Keypoints,
         rng: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The weighted losses by name, of those that have a weight.
+        """The terms of `reenactment_loss` by name.
 
         Args:
             animated: made from these keypoints.
-            driving: what the prediction shall be, (B, 3, H, W).
+            driving: the target images (B, 3, H, W).
             rng: draws the deformation of the equivariance losses.
         """
-        h, found = self.hparams, {}
-        if h["perceptual"] and self.vgg is not None:
-            found["perceptual"] = perceptual_loss(self.vgg, animated.prediction, driving)
-        if h["pixel"]:
-            found["pixel"] = pixel_loss(animated.prediction, driving)
-        if h["equivariance_value"] or h["equivariance_jacobian"]:
+        weights = self.weights if self.vgg is not None else replace(self.weights, perceptual=0.0)
+        deformed = None
+        if weights.equivariance_value or weights.equivariance_jacobian:
             transform = ThinPlateTransform.random(len(driving), rng=rng, device=driving.device)
             with without_autocast(driving.device):
-                deformed = transform.transform_frame(driving)
-            moved = self.model.detect(deformed)
-            with without_autocast(driving.device):
-                value, jacobian = equivariance_losses(driving_keypoints, moved, transform)
-            found |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
-        if h["keypoint_distance"]:
-            found["keypoint_distance"] = sum(
-                (keypoint_distance_loss(points.value) for points in (source_keypoints, driving_keypoints)),
-                start=driving.new_zeros(()),
-            )
-        if h["memory"]:
-            found["memory"] = memory_loss(animated.memory)
-        return {name: h[name] * value for name, value in found.items() if h[name]}
+                frame = transform.transform_frame(driving)
+            deformed = Deformed(transform, self.model.detect(frame))
+        return reenactment_loss(
+            animated,
+            driving,
+            source_keypoints,
+            driving_keypoints,
+            deformed=deformed,
+            features=self.vgg,
+            weights=weights,
+        )
 
     def _adversarial_step(
         self, terms: dict[str, Tensor], prediction: Tensor, driving: Tensor, keypoints: Keypoints
@@ -224,7 +222,7 @@ class MCNetTraining(LightningModule):
                 scheduler.step()
 
     def _log(self, terms: dict[str, Tensor], loss: Tensor, count: int) -> None:
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
+        self.log_loss(loss, count)
         for name, value in terms.items():
             self.log(f"train/{name}", value, on_step=True, sync_dist=True, batch_size=count)
 
@@ -236,26 +234,9 @@ class MCNetTraining(LightningModule):
             seed = (seed * 1_000_003 + number) % 2**63
         return torch.Generator().manual_seed(seed)
 
-    def on_fit_end(self) -> None:
-        if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
-            return
-        folder = Path(self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.export_weights(folder / "weights.safetensors", getattr(self.trainer.datamodule, "size", None))  # pyright: ignore[reportAttributeAccessIssue]
-
-    def export_weights(self, path: str | Path, image_size: int | None = None) -> None:
-        """Write the network's weights, for `visionzoo reenact --checkpoint`.
-
-        Args:
-            image_size: side of the pictures in pixels that it was trained for, written beside them.
-        """
-        half = self.hparams["export_half"]
-        state = {
-            key: value.half() if half and value.is_floating_point() else value
-            for key, value in self.model.state_dict().items()
-        }
-        about = {"model": self.name, "config": json.dumps(self.overrides)}
-        save_safetensors(state, path, about if image_size is None else {**about, "image_size": str(image_size)})
+    def about(self) -> dict[str, Any]:
+        data = getattr(self._trainer, "datamodule", None)
+        return {"image_size": getattr(data, "size", None)}
 
     # Validation and test
 
@@ -285,9 +266,8 @@ class MCNetTraining(LightningModule):
                 "the perceptual loss needs model.vgg=vgg19-dcbb9e9d.pth (torchvision's file); "
                 "or train without: model.perceptual=0 model.pixel=10"
             )
-        if stage == "test" and not (self.hparams["checkpoint"] or self.trainer.ckpt_path):
-            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or ckpt_path=FILE")
         if stage == "test":
+            self.check_trained()
             self._measures = self._open_measures()
 
     def _open_measures(self) -> Measures:
@@ -302,8 +282,7 @@ class MCNetTraining(LightningModule):
         return Measures(self._lpips, landmarks, identity)
 
     def on_test_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise InputError("a test runs on one device; set trainer.devices=1")
+        self.check_one_device()
         names = self._measures.names()
         if self.hparams["lpips"]:
             names = {"lpips": f"{self.hparams['lpips_network']}, {Path(self.hparams['lpips']).name}", **names}
@@ -325,10 +304,4 @@ class MCNetTraining(LightningModule):
         self.log_dict({name: value for name, value in found.items() if value is not None})
 
 
-def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of images (B, 3, H, W), summed over scales 1, 1/2, 1/4 and 1/8. Ours."""
-    pairs = zip(pyramid(prediction), pyramid(target), strict=True)
-    return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).sum()
-
-
-__all__ = ["MCNetTraining", "pixel_loss"]
+__all__ = ["MCNetTraining"]

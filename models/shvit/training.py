@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from visionzoo.data.augmented import seeded
-from visionzoo.errors import InputError, VisionZooError, require
+from visionzoo.errors import InputError, require
 from visionzoo.registry import create_model, weight_source
-from visionzoo.weights import (
-    WeightsError,
-    fetch,
-    load_checkpoint,
-    save_safetensors,
-)
+from visionzoo.training.module import TrainingModule, half_cosine
+from visionzoo.weights import WeightsError, fetch, load_checkpoint
 
 from .data import SHViTData
 from .losses import DistillationKind, DistillationLoss, map_loss, similarity_loss
@@ -34,7 +23,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Images (B, 3, H, W), class numbers (B,), numbers of the pictures (B,)."""
 
 
-class SHViTTraining(LightningModule):
+class SHViTTraining(TrainingModule):
     """A SHViT network with what trains it. The defaults are the published recipe of S1.
 
     Args:
@@ -69,6 +58,8 @@ class SHViTTraining(LightningModule):
         export_half: in half precision.
     """
 
+    try_with = "visionzoo classify PHOTO --checkpoint {file}"
+    model: SHViT
     teacher: Teacher | None
 
     def __init__(
@@ -124,7 +115,7 @@ class SHViTTraining(LightningModule):
             raise InputError("training needs a head; leave num_classes and features_only of the configuration alone")
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.average = averaged(self.model, ema_decay) if ema_decay else None
+        self.keep_average(ema_decay, buffers=True)  # as published
         # no submodule: no part of checkpoints, and never in training mode
         object.__setattr__(self, "teacher", Teacher(teacher, teacher_checkpoint) if teacher else None)
         self.projection = (
@@ -132,7 +123,7 @@ class SHViTTraining(LightningModule):
         )
         self._classes: list[str] = []
         self._image_size = 224
-        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._scores: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, classes) logits."""
@@ -145,8 +136,8 @@ class SHViTTraining(LightningModule):
         if isinstance(data, SHViTData):
             self._classes, self._image_size = data.classes, data.image_size
             self.check_classes(data.num_classes)
-        if stage != "fit" and not (self.hparams["pretrained"] or self.hparams["checkpoint"] or self.trainer.ckpt_path):
-            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or model.pretrained=true")
+        if stage != "fit":
+            self.check_trained()
 
     def check_classes(self, found: int) -> None:
         """Raise `InputError` unless the network has an output for each of `found` classes."""
@@ -188,20 +179,9 @@ class SHViTTraining(LightningModule):
         return h["lr"] * images / h["lr_batch"]
 
     def on_train_epoch_start(self) -> None:
-        # a function of the epoch, not a state: a run that is resumed with more epochs goes on at their rate
         h, epochs = self.hparams, self.trainer.max_epochs or 0
-        rate = epoch_rate(
-            self.current_epoch,
-            epochs,
-            self.peak_rate(),
-            h["min_lr"],
-            h["warmup_lr"],
-            h["warmup_epochs"],
-            h["lag_epochs"],
-        )
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
-        self.log("train/lr", rate)
+        ends = self.peak_rate(), h["min_lr"], h["warmup_lr"]
+        self.set_rate(epoch_rate(self.current_epoch, epochs, *ends, h["warmup_epochs"], h["lag_epochs"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, _ = batch
@@ -219,11 +199,8 @@ class SHViTTraining(LightningModule):
             if self.projection is not None:
                 cells = F.adaptive_avg_pool2d(cells, (last.shape[2], last.shape[3]))
                 loss = loss + self.hparams["maps"] * map_loss(self.projection(last), cells)
-        if not torch.isfinite(loss):
-            raise VisionZooError(
-                f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
-            )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(images))
+        self.check_finite(loss)
+        self.log_loss(loss, len(images))
         return loss
 
     def _mix(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -247,34 +224,13 @@ class SHViTTraining(LightningModule):
         with seeded(getattr(data, "seed", 0), self.current_epoch, batch_idx, self.global_rank):
             return mix(images.clone(), labels)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+    def exports(self) -> dict[str, nn.Module]:
+        average = {} if self.average is None else {"weights_ema.safetensors": self.average.module}
+        return {"weights.safetensors": self.model, **average}
 
-    def on_fit_end(self) -> None:
-        if (
-            not self.hparams["export"]
-            or not self.trainer.is_global_zero
-            or getattr(self.trainer, "fast_dev_run", False)
-        ):
-            return
-        folder = Path(self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.export_weights(folder / "weights.safetensors")
-        if self.average is not None:
-            self.export_weights(folder / "weights_ema.safetensors", cast(SHViT, self.average.module))
-
-    def export_weights(self, path: str | Path, model: SHViT | None = None) -> None:
-        """Write the network's weights, and beside them what `visionzoo classify --checkpoint` needs to know."""
-        model = model or self.model
-        state = {
-            key: value.half() if self.hparams["export_half"] and value.is_floating_point() else value
-            for key, value in model.state_dict().items()
-        }
-        about: dict[str, Any] = {"config": self.overrides, "image_size": self._image_size}
-        if len(self._classes) == model.config.num_classes:
-            about["classes"] = self._classes
-        save_safetensors(state, path, {"model": self.name, **{key: json.dumps(value) for key, value in about.items()}})
+    def about(self) -> dict[str, Any]:
+        named = len(self._classes) == self.model.config.num_classes
+        return {"image_size": self._image_size, "classes": self._classes if named else None}
 
     # Validation
 
@@ -283,26 +239,32 @@ class SHViTTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels, numbers = batch
-        logits = self(images)
         if self.hparams["distillation"] == "match" and self.teacher is not None:
             labels = self.teacher(images)[0].argmax(-1)  # how often the student says what the teacher says
-        best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        self._scores.append((numbers, torch.stack([best[:, 0], best.any(1)], 1).float(), losses))
+        scores = [_scores(network(images), labels) for network in self._measured().values()]
+        self._scores.append((numbers, torch.stack(scores, 1)))
 
     def on_validation_epoch_end(self) -> None:
         if not self._scores:
             return
-        numbers, hits, losses = (torch.cat(column) for column in zip(*self._scores, strict=True))
-        if self.trainer.world_size > 1:
-            numbers, hits, losses = (
-                c.flatten(0, 1) for c in cast(Iterable[Tensor], self.all_gather((numbers, hits, losses)))
-            )
-        # a distributed sampler gives some pictures twice, to make the shares equal
-        keep = torch.from_numpy(np.unique(numbers.cpu().numpy(), return_index=True)[1]).to(hits.device)
-        top1, top5 = (100 * hits[keep].mean(0)).tolist()
-        self.log_dict({"val/top1": top1, "val/top5": top5, "val/loss": losses[keep].mean()}, prog_bar=True)
+        numbers, scores = (torch.cat(column) for column in zip(*self._scores, strict=True))
+        (scores,) = self.of_all_devices(numbers, scores)
+        for suffix, (top1, top5, loss) in zip(self._measured(), scores.mean(0).tolist(), strict=True):
+            found = {f"val/top1{suffix}": 100 * top1, f"val/top5{suffix}": 100 * top5, f"val/loss{suffix}": loss}
+            self.log_dict(found, prog_bar=True)
         self._scores = []
+
+    def _measured(self) -> dict[str, nn.Module]:
+        """What ends the names of measures, and the network that they are of: all whose weights are written in the end."""
+        average = {} if self.average is None else {"_ema": self.average.module}
+        return {"": self.model, **average}
+
+
+def _scores(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, classes) and (B,) -> (B, 3): whether the first guess is right, whether one of five is, the cross-entropy."""
+    right = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    return torch.stack([right[:, 0].float(), right.any(1).float(), losses], 1)
 
 
 def starting_network(name: str, config: dict[str, Any], pretrained: bool, checkpoint: str | None) -> SHViT:
@@ -328,12 +290,6 @@ def starting_network(name: str, config: dict[str, Any], pretrained: bool, checkp
     return network
 
 
-def averaged(model: SHViT, decay: float) -> AveragedModel:
-    """A running average of the weights; as published, the statistics of batch norms are averaged too."""
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return average.requires_grad_(False)  # data-parallel training would wait for its gradients
-
-
 def epoch_rate(
     epoch: int, epochs: int, peak: float, minimum: float, start: float, warmup_epochs: int, lag: int = 1
 ) -> float:
@@ -343,4 +299,4 @@ def epoch_rate(
         return start + place * (peak - start) / warmup_epochs
     if epochs <= 0:  # no end is known
         return peak
-    return minimum + 0.5 * (peak - minimum) * (1 + math.cos(math.pi * min(1.0, place / epochs)))
+    return minimum + (peak - minimum) * half_cosine(place / epochs)

@@ -8,7 +8,6 @@ scales) are training-free: off while training, on in `test`, in `predict` and in
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from torch.nn import functional as F
 
 from visionzoo.config import as_dict
-from visionzoo.errors import InputError, VisionZooError
+from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import average_precision
 from visionzoo.registry import create_model
-from visionzoo.weights import WeightsError, find_state_dict, fingerprint, misfit, read_checkpoint, save_safetensors
+from visionzoo.training.module import TrainingModule, half_cosine
+from visionzoo.weights import WeightsError, find_state_dict, fingerprint, misfit, read_checkpoint
 
 from .checkpoint import to_ours
 from .data import Group, RevisitedData, SuperGlobalData
@@ -36,7 +35,7 @@ from .preprocess import Preprocess
 from .revisited import DescriptorShards
 
 
-class SuperGlobalTraining(LightningModule):
+class SuperGlobalTraining(TrainingModule):
     """A SuperGlobal network with what trains and tests it.
 
     Args:
@@ -54,6 +53,9 @@ class SuperGlobalTraining(LightningModule):
         export: write weights.safetensors into the trainer's folder when training ends.
         rerank_top, rerank_k, rerank_beta, rerank_nonnegative: of the reranking in `test`.
     """
+
+    try_with = "visionzoo retrieve index FOLDER -o NEW.index --model {name} --checkpoint {file}"
+    model: SuperGlobal
 
     def __init__(
         self,
@@ -103,11 +105,6 @@ class SuperGlobalTraining(LightningModule):
         network.load_state_dict(self.model.state_dict())
         return network
 
-    def export_weights(self, path: str | Path) -> None:
-        """Write the network's weights (no head) for `visionzoo.create_model(name, checkpoint=path, **config)`."""
-        metadata = {"model": self.name, "config": json.dumps(self.overrides)}
-        save_safetensors(self.model.state_dict(), path, metadata)
-
     def preprocess(self, max_side: int | None = None) -> Preprocess:
         """What pictures go through before the network that users get."""
         return Preprocess.of(self.tested, max_side)
@@ -149,13 +146,10 @@ class SuperGlobalTraining(LightningModule):
         if stage == "test":
             if not isinstance(data, RevisitedData):
                 raise InputError("test takes data of class visionzoo.models.superglobal.RevisitedData")
-            if self.trainer.world_size > 1:
-                raise InputError("test runs in one process; set trainer.devices=1")
+            self.check_one_device()
 
         if stage in ("test", "predict") and not getattr(data, "synthetic", False):
-            h = self.hparams
-            if not (h["pretrained"] or h["checkpoint"] or self.trainer.ckpt_path):
-                raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or model.pretrained=true")
+            self.check_trained()
         shards = getattr(data, "shards", None)
         if stage == "predict" and shards is not None:
             self.report = {"folder": str(shards.folder), "images": shards.images, "shards": len(shards)}
@@ -167,22 +161,16 @@ class SuperGlobalTraining(LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
-        # a function of the epoch, not a state: a run that is resumed with more epochs goes on at their rate
         factor = rate_factor(self.current_epoch, self.trainer.max_epochs or 0, self.hparams["warmup_epochs"])
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.hparams["lr"] * factor
-        self.log("train/lr", self.hparams["lr"] * factor)
+        self.set_rate(self.hparams["lr"] * factor)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         assert self.head is not None
         images, labels, _ = batch
         logits = self.head(self.model.forward_single_scale(images), labels)
         loss = F.cross_entropy(logits, labels)
-        if not torch.isfinite(loss):
-            raise VisionZooError(
-                f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
-            )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(images))
+        self.check_finite(loss)
+        self.log_loss(loss, len(images))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -190,10 +178,7 @@ class SuperGlobalTraining(LightningModule):
 
     def on_fit_end(self) -> None:
         object.__setattr__(self, "_tested", None)
-        if self.hparams["export"] and self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            folder = Path(self.trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.export_weights(folder / "weights.safetensors")
+        super().on_fit_end()
 
     # Validation
 
@@ -208,13 +193,8 @@ class SuperGlobalTraining(LightningModule):
         if not self._embeddings:
             return
         numbers, labels, embeddings = (torch.cat(column) for column in zip(*self._embeddings, strict=True))
-        if self.trainer.world_size > 1:
-            gathered = self.all_gather((numbers, labels, embeddings))
-            numbers, labels, embeddings = (column.flatten(0, 1) for column in gathered)
-        # a distributed sampler gives some pictures twice, to make the shares equal
-        first = np.unique(numbers.cpu().numpy(), return_index=True)[1]
-        keep = torch.from_numpy(first).to(labels.device)
-        mean_ap, recall = retrieval_by_class(embeddings[keep], labels[keep])
+        labels, embeddings = self.of_all_devices(numbers, labels, embeddings)
+        mean_ap, recall = retrieval_by_class(embeddings, labels)
         self.log_dict({"val/mAP": mean_ap, "val/recall@1": recall}, prog_bar=True)
         self._embeddings = []
 
@@ -328,7 +308,7 @@ def rate_factor(epoch: int, epochs: int, warmup: int) -> float:
 
     Without an end (`epochs` below 1) the rate is constant after the rise.
     """
-    cosine = 0.5 * (1 + math.cos(math.pi * epoch / epochs)) if epochs > 0 else 1.0
+    cosine = half_cosine(epoch / epochs) if epochs > 0 else 1.0
     share = epoch / warmup if epoch < warmup else 1.0
     return cosine * (0.1 * (1 - share) + share)
 

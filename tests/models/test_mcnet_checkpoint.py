@@ -163,3 +163,21 @@ def test_registered() -> None:
     assert vz.list_models("mcnet*", task="reenact") == ["mcnet", "mcnet_nano"]
     with pytest.raises(vz.VisionZooError, match=r"download 00000099-checkpoint.pth.tar from .*MCNET.*put the file at"):
         vz.create_model("mcnet", pretrained=True)
+
+
+def test_the_identity_code_has_its_published_width_whatever_the_memorys() -> None:
+    """The published layers map 512 numbers to the channels of the memory; a file with fewer channels has them so."""
+    with torch.device("meta"):
+        model = MCNet(MCNetConfig(memory_channels=128))
+    shapes = {key: tuple(value.shape) for key, value in to_official(model.state_dict()).items()}
+    assert shapes["generator.mbUnit.style_route.2.weight"] == (512, 128)
+    assert shapes["generator.mbUnit.styleconv.modulated_conv.modulation.weight"] == (128, 512)
+
+
+def test_a_class_of_ones_own_takes_published_weights() -> None:
+    class Mine(MCNet):
+        pass
+
+    model = network()
+    mine = load_checkpoint(Mine(model.config), to_official(model.state_dict()))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in mine.state_dict().items())

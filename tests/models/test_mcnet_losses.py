@@ -10,6 +10,7 @@ from tests.models.test_mcnet_model import images, network
 from visionzoo.errors import InputError
 from visionzoo.models.mcnet import Discriminator, DiscriminatorConfig, Keypoints, ThinPlateTransform, VGG19Features
 from visionzoo.models.mcnet.losses import (
+    Deformed,
     LossWeights,
     discriminator_loss,
     equivariance_losses,
@@ -86,15 +87,18 @@ def test_whole_objective_trains_everything_but_what_it_cannot(vgg: VGG19Features
     cache, points = model.encode_source(source), model.detect(driving)
     transformed = model.detect(transform.transform_frame(driving))
     animated = model.render(cache, points)
-    loss = reenactment_loss(animated, driving, cache.keypoints, points, transformed, transform, vgg, scales=(0.5,))
-    assert loss.total.item() == pytest.approx(sum(term.item() for term in loss[1:]), rel=1e-5)
-    loss.total.backward()
+    deformed = Deformed(transform, transformed)
+    given = (animated, driving, cache.keypoints, points)
+    terms = reenactment_loss(*given, deformed=deformed, features=vgg, scales=(0.5,))
+    torch.stack(list(terms.values())).sum().backward()
     idle = {name for name, p in model.named_parameters() if p.grad is None}
     assert idle == {"generator.memory.style_conv.noise_strength"}  # of noise that was not asked for
-    twice = reenactment_loss(
-        animated, driving, cache.keypoints, points, transformed, transform, vgg, LossWeights(0, 0, 0, 0, 20), (0.5,)
-    )
-    assert twice.total.item() == pytest.approx(2 * loss.memory.item(), rel=1e-5)
+    only = reenactment_loss(*given, weights=LossWeights(0, 0, 0, 0, 0, 20))
+    assert set(only) == {"memory"}
+    assert only["memory"].item() == pytest.approx(2 * terms["memory"].item(), rel=1e-5)
+    for weights, needs in ((LossWeights(), "VGG19Features"), (LossWeights(perceptual=0), "deformed")):
+        with pytest.raises(InputError, match=needs):
+            reenactment_loss(*given, weights=weights)
     with pytest.raises(InputError, match="not fused"):
         memory_loss(model.fuse().reenact(source, driving).memory)
 

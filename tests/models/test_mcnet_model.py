@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
     "channels": 8,
     "max_channels": 32,
     "memory_channels": 24,
+    "identity_channels": 24,
     "memory_side": 8,
     "style_channels": 16,
 }

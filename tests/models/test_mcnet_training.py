@@ -16,8 +16,7 @@ import visionzoo
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.metrics.restoration import psnr
 from visionzoo.models.mcnet import MCNet, MCNetTraining
-from visionzoo.models.mcnet.losses import perceptual_loss
-from visionzoo.models.mcnet.training import pixel_loss
+from visionzoo.models.mcnet.losses import perceptual_loss, pixel_loss
 from visionzoo.training.run import load_config, run
 from visionzoo.weights import read_metadata
 

@@ -338,6 +338,7 @@ def test_the_tiny_run_learns_and_its_weights_classify(tmp_path: Path) -> None:
     about = read_metadata(tmp_path / "weights.safetensors")
     assert about["model"] == "shvit_s1"
     pipe = visionzoo.pipeline("classify", checkpoint=tmp_path / "weights.safetensors")
+    assert {"val/top1_ema", "val/loss_ema"} <= result.keys()  # of weights_ema.safetensors
     queries = sorted((Path(visionzoo.__file__).parent / "assets" / "queries").glob("*.jpg"))
     best = [pipe(query).predictions[0].label for query in queries]
     right = sum(label == query.stem for label, query in zip(best, queries, strict=True))

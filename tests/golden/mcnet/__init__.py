@@ -16,6 +16,7 @@ from visionzoo.models.mcnet.crop import Tube, iou, square_crop, union
 from visionzoo.models.mcnet.discriminator import Discriminator
 from visionzoo.models.mcnet.keypoints import KeypointDetector, Keypoints, movement_scale, transfer_motion
 from visionzoo.models.mcnet.losses import (
+    Deformed,
     LossWeights,
     ThinPlateTransform,
     VGG19Features,
@@ -343,37 +344,37 @@ def losses(case: Case, *, sections: bool = True) -> dict[str, Any]:
         results |= {f"vgg_relu{i + 1}_scale{scale}": x for scale, xs in maps.items() for i, x in enumerate(xs)}
         if not sections:
             return results
-        loss = reenactment_loss(
+        terms = reenactment_loss(
             animated,
             driving,
             source.keypoints,
             points,
-            transformed,
-            transform,
-            features,
-            LossWeights(
-                weights["perceptual"][0],
-                weights["equivariance_value"],
-                weights["equivariance_jacobian"],
-                weights["kp_distance"],
-                weights["feat_consistent"],
+            deformed=Deformed(transform, transformed),
+            features=features,
+            weights=LossWeights(
+                perceptual=weights["perceptual"][0],
+                equivariance_value=weights["equivariance_value"],
+                equivariance_jacobian=weights["equivariance_jacobian"],
+                keypoint_distance=weights["kp_distance"],
+                memory=weights["feat_consistent"],
             ),
         )
+        total = torch.stack(list(terms.values())).sum()
         fake_map, fake = judge(animated.prediction.detach(), points.value.detach())
         results["losses"] = {
-            "perceptual": loss.perceptual.item(),
+            "perceptual": terms["perceptual"].item(),
             "gen_gan": weights["generator_gan"] * generator_loss(fake_map).item(),
             "feature_matching": weights["feature_matching"][0] * feature_matching_loss(real, fake).item(),
-            "equivariance_value": loss.equivariance_value.item(),
-            "equivariance_jacobian": loss.equivariance_jacobian.item(),
-            "kp_distance": loss.keypoint_distance.item(),
-            "feat_consistent": loss.memory.item(),
+            "equivariance_value": terms["equivariance_value"].item(),
+            "equivariance_jacobian": terms["equivariance_jacobian"].item(),
+            "kp_distance": terms["keypoint_distance"].item(),
+            "feat_consistent": terms["memory"].item(),
             "disc_gan": weights["discriminator_gan"] * discriminator_loss(real_map, fake_map).item(),
-            "total_official": loss.total.item(),
+            "total_official": total.item(),
         }
         parameters = {official_name(key): value for key, value in model.named_parameters()}
         shapes = published(model)
-        gradients = torch.autograd.grad(loss.total, [parameters[name] for name in wanted])
+        gradients = torch.autograd.grad(total, [parameters[name] for name in wanted])
         results["gradients"] = {
             name: gradient.reshape(shapes[name].shape) for name, gradient in zip(wanted, gradients, strict=True)
         }

@@ -1,0 +1,152 @@
+"""What the training modules of all systems share: weights written when training ends, averages of weights, rates, checks."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from visionzoo.console import note
+from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io.files import make_folder
+from visionzoo.weights import save_safetensors
+
+
+class TrainingModule(LightningModule):
+    """A registered network with what trains it.
+
+    A system's module sets the attributes below and adds data, losses and measures. Hyper-parameters with these names mean the
+    same everywhere: `checkpoint` and `pretrained`, the weights to start from; `export`, whether weights are written when
+    training ends; `export_half`, in half precision.
+
+    Attributes:
+        name: registered name of the network.
+        overrides: fields of its configuration that were changed.
+        model: the network; a system's module says of which class.
+        average: a running average of its weights, or None; see `keep_average`.
+        try_with: the command that takes the written weights; `{name}` and `{file}` are filled in.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    model: Any
+    average: AveragedModel | None
+    try_with: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = None
+
+    # Averages
+
+    def keep_average(self, decay: float | None, *, buffers: bool = False) -> None:
+        """Average the weights of `model` from now on, after every step; None for no average.
+
+        Args:
+            buffers: average the statistics of batch norms, too; otherwise they stay those of the start.
+        """
+        if decay:
+            average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers)
+            self.average = average.requires_grad_(False)  # data-parallel training would wait for its gradients
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    # Rates and losses
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the only optimizer, and log it.
+
+        Called with a function of the epoch, not by a scheduler, which has a state: a run that is resumed with more
+        epochs then continues at their rate.
+        """
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        self.log("train/lr", rate)
+
+    def log_loss(self, loss: Tensor, count: int) -> None:
+        """Log the loss of a step on `count` images."""
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
+
+    def check_finite(self, loss: Tensor) -> None:
+        """Raise `VisionZooError` if the loss is no number."""
+        if not torch.isfinite(loss):
+            raise VisionZooError(
+                f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
+            )
+
+    # Checks
+
+    def check_trained(self) -> None:
+        """Raise `InputError` if the weights are random, for a subcommand that needs trained ones."""
+        h = self.hparams
+        if not (h.get("pretrained") or h["checkpoint"] or self.trainer.ckpt_path):
+            other = "model.pretrained=true" if "pretrained" in h else "ckpt_path=FILE"
+            raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or {other}")
+
+    def check_one_device(self) -> None:
+        """Raise `InputError` if a test is spread over devices."""
+        if self.trainer.world_size > 1:
+            raise InputError("a test runs on one device; set trainer.devices=1")
+
+    def of_all_devices(self, numbers: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+        """Columns (N, …) of measures from all devices, each item once, by the items' numbers (N,).
+
+        A distributed sampler gives some items twice, to make the shares equal.
+        """
+        if self.trainer.world_size > 1:
+            gathered: Any = self.all_gather((numbers, *columns))
+            numbers, *columns = (column.flatten(0, 1) for column in gathered)  # pyright: ignore[reportAssignmentType]
+        keep = torch.from_numpy(np.unique(numbers.cpu().numpy(), return_index=True)[1]).to(numbers.device)
+        return tuple(column[keep] for column in columns)
+
+    # Weights
+
+    def exports(self) -> dict[str, nn.Module]:
+        """Names of the files to write when training ends, and the networks whose weights they get."""
+        return {"weights.safetensors": self.model}
+
+    def about(self) -> dict[str, Any]:
+        """What else a pipeline needs to know of the weights, e.g. {"image_size": 256}; None for what is not known."""
+        return {}
+
+    def export_weights(self, path: str | Path, model: nn.Module | None = None) -> None:
+        """Write a network's weights with its name, configuration and `about`; those of `weights.safetensors` if none is given."""
+        model = model or self.exports()["weights.safetensors"]
+        half = self.hparams.get("export_half", False)
+        state = {
+            key: value.half() if half and value.is_floating_point() else value
+            for key, value in model.state_dict().items()
+        }
+        facts = {"config": self.overrides, **{key: fact for key, fact in self.about().items() if fact is not None}}
+        save_safetensors(state, path, {"model": self.name, **{key: json.dumps(fact) for key, fact in facts.items()}})
+
+    def on_fit_end(self) -> None:
+        trainer = self.trainer
+        if (
+            not self.hparams.get("export", True)
+            or not trainer.is_global_zero
+            or getattr(trainer, "fast_dev_run", False)
+        ):
+            return
+        folder = make_folder(trainer.default_root_dir)
+        exports = self.exports()
+        for file, model in exports.items():
+            self.export_weights(folder / file, model)
+        files = [str(folder / file) for file in exports]
+        command = self.try_with.format(name=self.name, file=shlex.quote(files[0]))
+        note(f"weights: {', '.join(files)}; try them with: {command}")
+
+
+def half_cosine(place: float, low: float = 0.0) -> float:
+    """From 1 at place 0 down to `low` at place 1 and later."""
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, place)))
