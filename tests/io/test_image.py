@@ -195,6 +195,54 @@ def test_arrays_and_tensors() -> None:
             load_image(wrong)
 
 
+def every_kind(folder: Path) -> list[Path]:
+    """Files of each mode that PIL has for files, with what a naive `convert("RGB")` would get wrong."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = two_halves()
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(image.size))
+    deep = np.linspace(0, 65535, 800).astype(np.uint16).reshape(20, 40)
+    image.save(folder / "turned.jpg", exif=exif)
+    image.save(folder / "turned.tif", exif=exif)
+    image.save(folder / "turned.png", exif=exif)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("1").save(folder / "one_bit.png")
+    image.convert("P").save(folder / "palette.gif", transparency=0)
+    image.quantize(4).save(folder / "palette.png", transparency=bytes([0, 90, 200, 255]))
+    image.save(folder / "key.png", transparency=RED)
+    image.convert("L").save(folder / "grey_key.png", transparency=image.convert("L").getpixel((0, 0)))
+    clear.save(folder / "clear.png")
+    clear.save(folder / "clear.webp", lossless=True)
+    clear.save(folder / "clear.tif")
+    clear.convert("LA").save(folder / "grey_clear.png")
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(deep).save(folder / "deep_key.png", transparency=int(deep[3, 5]))
+    Image.fromarray(deep).save(folder / "deep.tif")
+    Image.fromarray(deep.astype(np.float32)).save(folder / "float.tif")
+    return sorted(folder.iterdir())
+
+
+def test_a_pil_image_gives_what_its_file_gives(tmp_path: Path) -> None:
+    """Before and after it is decoded; and so do the bytes of the file."""
+    files = every_kind(tmp_path)
+    assert len(files) == 17
+    for path in files:
+        pixels = load_image(path)
+        assert np.array_equal(load_image(path.read_bytes()), pixels), path.name
+        with Image.open(path) as image:
+            assert np.array_equal(load_image(image), pixels), path.name
+            image.load()
+            assert np.array_equal(load_image(image), pixels), path.name
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1
+    assert tuple(load_image(tmp_path / "deep_key.png")[3, 5]) == WHITE
+    assert tuple(load_image(tmp_path / "key.png")[0, 0]) == WHITE
+    assert tuple(load_image(tmp_path / "grey_key.png")[0, 0]) == WHITE
+    assert load_image(tmp_path / "clear.png")[0].min() > 240
+    assert np.array_equal(load_image(tmp_path / "clear.png"), load_image(tmp_path / "clear.webp"))
+    assert np.array_equal(load_image(tmp_path / "clear.png"), load_image(tmp_path / "clear.tif"))
+
+
 def test_list_images(tmp_path: Path) -> None:
     for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.webp", ".git/d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
