@@ -16,7 +16,7 @@ def stream_to(device: torch.device, pieces: Pieces) -> Iterator[tuple[Tensor, ..
     """The pieces on `device`, in order; on CUDA the next piece is under way while the current one is worked on.
 
     At most two pieces are on the device at a time, provided that the caller keeps none. Pieces that are there already
-    pass through as they are. Host memory that is not pinned goes through two pinned buffers.
+    are passed through unchanged. Host memory that is not pinned goes through two pinned buffers.
     """
     if device.type != "cuda":
         for piece in pieces:

@@ -64,8 +64,8 @@ for queries, keys in ((33, 20), (41, 57), (70, 9)):  # the second length compile
     check(queries, keys, mask)
     check(queries, keys, torch.randn(3, queries, keys))
 check(33, 20, dtype=torch.bfloat16, bound=8e-3)
-lowest = torch.zeros(33, 20)
-lowest[:9], lowest[9:20, ::2] = torch.finfo(torch.float32).min, -1e9  # nine queries that see nothing
+lowest = torch.zeros(3, 33, 20)
+lowest[:, :9], lowest[:, 9:20, ::2] = torch.finfo(torch.float32).min, -1e9  # nine queries that see nothing
 check(33, 20, lowest)
 
 weights = torch.randn(1, 2, 9, 16, requires_grad=True)  # as a network's are, when it only computes

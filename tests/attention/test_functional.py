@@ -16,9 +16,8 @@ from visionzoo.attention import attention, attention_with_lse, merge_attention, 
 
 from .cases import Case, cases, error, finite, reference, textbook
 
-BACKENDS = ["sdpa", "chunked", "math", "auto"]
-CPU_BACKENDS = ["sdpa", "chunked", "math"]
-quick = settings(max_examples=25, deadline=None)
+BACKENDS = ["sdpa", "chunked", "math"]  # `auto` takes one of these
+quick = settings(max_examples=15, deadline=None)
 
 
 @quick
@@ -66,8 +65,8 @@ def test_lower_precision(backend: str, dtype: torch.dtype, bound: float, lse_bou
     assert torch.equal(lse == -torch.inf, want_lse == -torch.inf)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "chunked", "auto"])
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("backend", ["sdpa", "chunked"])
+@quick
 @given(case=cases(longest=30))
 def test_gradients_through_output_and_lse(backend: str, case: Case) -> None:
     q, k, v, mask = case.tensors()
@@ -94,7 +93,7 @@ def test_gradients_through_output_and_lse(backend: str, case: Case) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mask", ["none", "boolean", "additive"])
 def test_gradcheck(backend: str, mask: str) -> None:
     case = Case(2, 1, 2, 4, 5, 3, 2, mask, "plain", 0)
@@ -168,7 +167,7 @@ def test_large_scores_do_not_overflow() -> None:
     k = torch.randn(1, 1, 3000, 16) * 100
     v = torch.randn(1, 1, 3000, 8)
     want, want_lse = reference(q, k, v, None)
-    for backend in CPU_BACKENDS:
+    for backend in BACKENDS:
         out, lse = attention_with_lse(q, k, v, backend=backend)
         assert error(out, want) < 1e-3
         assert error(lse, want_lse) < 1e-6
@@ -199,7 +198,7 @@ def test_autocast_casts_the_inputs_and_nothing_else(backend: str) -> None:
 
 def test_same_inputs_give_the_same_bits() -> None:
     q, k, v = (torch.randn(2, 4, 600, 32) for _ in range(3))
-    for backend in CPU_BACKENDS:
+    for backend in BACKENDS:
         first = attention_with_lse(q, k, v, backend=backend)
         second = attention_with_lse(q, k, v, backend=backend)
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -207,7 +206,7 @@ def test_same_inputs_give_the_same_bits() -> None:
 
 def test_long_inputs_go_in_blocks() -> None:
     """More keys than a block and more queries than a block, for both ways of computing it."""
-    q, k, v = torch.randn(2, 3, 700, 16), torch.randn(2, 3, 9000, 16), torch.randn(2, 3, 9000, 24)
+    q, k, v = torch.randn(2, 1, 1100, 16), torch.randn(2, 1, 5000, 16), torch.randn(2, 1, 5000, 24)
     want, want_lse = reference(q, k, v, None)
     out, lse = attention_with_lse(q, k, v, backend="chunked")
     assert error(out, want) < 2e-6
@@ -236,7 +235,7 @@ def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("q", "k", "v", "extra", "says"),
     [
-        ((1, 2, 3, 8), (1, 2, 4, 9), (1, 2, 4, 8), {}, "q and k must have one width"),
+        ((1, 2, 3, 8), (1, 2, 4, 9), (1, 2, 4, 8), {}, "q and k must have the same width"),
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 5, 8), {}, "agree in batch, heads and number of keys"),
         ((1, 3, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {}, "must be a multiple"),
         ((2, 2, 3, 8), (3, 2, 4, 8), (3, 2, 4, 8), {}, "or one of them 1"),

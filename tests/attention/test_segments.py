@@ -23,8 +23,8 @@ def split(k: Tensor, v: Tensor, cuts: list[int]) -> list[tuple[Tensor, Tensor]]:
     return [(k[:, :, a:b], v[:, :, a:b]) for a, b in itertools.pairwise(edges)]
 
 
-@pytest.mark.parametrize("backend", ["auto", "chunked", "sdpa", "math"])
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("backend", ["chunked", "sdpa", "math"])
+@settings(max_examples=15, deadline=None)
 @given(case=cases(), cuts=st.lists(st.integers(0, 70), max_size=5))
 def test_pieces_equal_the_whole(backend: str, case: Case, cuts: list[int]) -> None:
     q, k, v, mask = case.tensors()

@@ -23,7 +23,7 @@ pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BOUNDS = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # about one rounding of the output
-few = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+few = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True)

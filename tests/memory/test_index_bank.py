@@ -19,6 +19,7 @@ from visionzoo.memory.bank import MemoryBank
 from visionzoo.memory.store import MissingIdsError
 
 from .naive import DIM, naive, whole_numbers
+from .ranks import share_rows
 
 
 def vectors(seed: int, count: int) -> torch.Tensor:
@@ -189,7 +190,7 @@ class TestSaving:
 
     def test_what_does_not_fit(self, tmp_path: Path) -> None:
         bank = IndexBank.open(tmp_path / "s", dim=DIM)
-        with pytest.raises(InputError, match=r"lives on disk.*save\(folder\)"):
+        with pytest.raises(InputError, match=r"is on disk.*save\(folder\)"):
             bank.state_dict()
         with pytest.raises(InputError, match="of 4 values, this bank of 6"):
             bank.load_state_dict(IndexBank.open(dim=4).state_dict())
@@ -205,46 +206,9 @@ class TestSaving:
 # Two processes, each with rows of its own
 
 
-def _rank(rank: int, folder: str) -> None:
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    try:
-        rows = whole_numbers(0, 60)
-        bank = IndexBank(open_store(dim=DIM), sharded=True)
-        empty = bank.read(torch.zeros(2, DIM), 3, with_vectors=True)
-        assert empty.ids.shape == (2, 0)
-        fresh = bank.write(torch.from_numpy(rows[rank:59:2]))  # 30 rows and 29
-        queries = whole_numbers(5 + rank, 3 + rank)  # each rank asks for its own
-        small = bank.read(torch.from_numpy(queries), 7, with_vectors=True)
-        big = bank.read(torch.from_numpy(queries), 50)  # more than a rank has
-        more = bank.read(torch.from_numpy(queries), 99)  # more than there are
-        mixed = bank.weighted_read(torch.from_numpy(queries), 99)
-        errors = []
-        for query, k in ((torch.full((1, DIM), float("nan") if rank else 1.0), 3), (torch.zeros(1, DIM), 3 + rank)):
-            try:
-                bank.read(query, k)
-            except InputError as error:
-                errors.append(str(error))
-        torch.save(
-            {
-                "fresh": fresh,
-                "small": (small.ids, small.scores, small.vectors),
-                "big": big.ids,
-                "more": more.ids,
-                "mixed": mixed,
-                "errors": errors,
-            },
-            f"{folder}/{rank}.pt",
-        )
-    finally:
-        dist.destroy_process_group()
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_ranks_that_share_the_rows_answer_as_one_bank(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (os.fspath(tmp_path),), nprocs=2)
+    torch.multiprocessing.spawn(share_rows, (os.fspath(tmp_path),), nprocs=2)
     rows = whole_numbers(0, 60)[:59]
     held = dict(enumerate(rows))  # rank r has the rows and the ids r, r + 2, …
     for rank in range(2):

@@ -141,7 +141,7 @@ def test_plain_tokens_and_maps() -> None:
 def test_it_is_not_written_nor_moved_at_run_time(unit: Unit) -> None:
     with pytest.raises(VisionZooError, match="weight of its module"):
         unit.bank.write(torch.zeros(1))
-    with pytest.raises(VisionZooError, match="nothing of an episode"):
+    with pytest.raises(VisionZooError, match="nothing episodic"):
         unit.bank.reset()
     with pytest.raises(VisionZooError, match=r"module\.to"):
         unit.bank.to(dtype=torch.float16)
@@ -169,7 +169,7 @@ def test_saving_says_where_the_memory_is(unit: Unit, tmp_path: Path) -> None:
 def test_mistakes_are_named(unit: Unit) -> None:
     with pytest.raises(InputError, match="no parameter 'nb'"):
         LearnedBank(unit, "nb")
-    with pytest.raises(InputError, match=r"\(16,\), which is no tokens"):
+    with pytest.raises(InputError, match=r"\(16,\), which is not layout=.tokens."):
         LearnedBank(unit, "style.bias")
     with pytest.raises(InputError, match="layout"):
         LearnedBank(unit, "mb", layout="grid")  # pyright: ignore[reportArgumentType]

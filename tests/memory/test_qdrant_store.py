@@ -21,7 +21,7 @@ def test_qdrant_nobody_answers() -> None:
         QdrantStore("http://127.0.0.1:9", collection="x", dim=3, timeout_s=2)
     assert "\n" not in str(caught.value)
     for url in ("localhost:6333", "ftp://x", "http://"):
-        with pytest.raises(InputError, match="is no address of a server"):
+        with pytest.raises(InputError, match="is not the address of a server"):
             QdrantStore(url, dim=3)
     with pytest.raises(InputError, match="QDRANT_API_KEY"):
         QdrantStore("http://me:secret@localhost:6333", dim=3)
@@ -61,7 +61,7 @@ def test_qdrant_unfit_collections_are_refused(tmp_path: Path) -> None:
     half = models.VectorParams(size=3, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16)
     local.create_collection("half", vectors_config=half)
     local.close()
-    for name, message in (("cosine", "distance Cosine"), ("named", "named vectors"), ("half", "keeps float16")):
+    for name, message in (("cosine", "distance Cosine"), ("named", "named vectors"), ("half", "stores float16")):
         with pytest.raises(InputError, match=message):
             QdrantStore(path=tmp_path / "q", collection=name, dim=3)
     with pytest.raises(InputError, match="does not exist"):

@@ -4,56 +4,31 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
-from visionzoo.attention import attention, segment_attention
+from visionzoo.attention import attention
 from visionzoo.errors import InputError
 from visionzoo.memory import (
     AnchorsAndRecent,
     EvenSample,
     Fifo,
-    MemoryBank,
     Never,
-    ReadResult,
     TensorBank,
     TimeWindow,
     Usage,
 )
 from visionzoo.memory.policies import Policy
-from visionzoo.memory.scores import Rows
 
+from .banks import bank_of, drawn, same
 from .naive_bank import NaiveBank
 
 KEY, VALUE = 3, 2
 GROUPS: list[int | str] = [0, "0", "a.b/c"]
-
-
-def drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def bank_of(count: int, width: int = 8, **options: Any) -> TensorBank:
-    bank = TensorBank(width, width, **options)
-    bank.write(drawn(1, 1, bank.heads, count, width), drawn(2, 1, bank.heads, count, width))
-    return bank
-
-
-def same(a: ReadResult, b: ReadResult) -> None:
-    assert torch.equal(a.output, b.output)
-    assert torch.equal(a.lse, b.lse)
-    assert a.ids is not None
-    assert b.ids is not None
-    assert torch.equal(a.ids, b.ids)
-    if a.usage is not None:
-        assert b.usage is not None
-        assert torch.equal(a.usage, b.usage)
 
 
 # --- against a list ---
@@ -112,7 +87,7 @@ def check(bank: TensorBank, naive: NaiveBank) -> None:
     assert bank.count(permanent=True) == sum(e.permanent for e in naive.elements)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 @given(
     evicting,
     st.integers(1, 2),
@@ -246,158 +221,7 @@ def test_gaps_close_in_a_wrapped_ring_whatever_the_blocks(monkeypatch: pytest.Mo
     assert bank.ids().tolist() == [*kept[len(kept) + 25 - 64 :], *range(110, 135)]
 
 
-# --- reading ---
-
-
-def test_top_k_of_all_elements_is_the_full_read_with_its_gradients() -> None:
-    bank = TensorBank(4, 6, heads=2, batch=2, capacity=7)
-    key, value = drawn(0, 2, 2, 10, 4).requires_grad_(), drawn(1, 2, 2, 10, 6).requires_grad_()
-    bank.write(key[:, :, :5], value[:, :, :5], detach=False)
-    bank.write(key[:, :, 5:], value[:, :, 5:], detach=False)
-    query, mask = drawn(2, 2, 4, 3, 4).requires_grad_(), drawn(3, 1, 4, 3, 7).requires_grad_()
-    results = []
-    for top_k in (None, 7, 100):
-        got = bank.read(query, top_k=top_k, mask=mask, count_usage=True)
-        score = (got.output * drawn(4, *got.output.shape)).sum() + (got.lse * drawn(5, *got.lse.shape)).sum()
-        results.append((got.output, got.lse, got.usage, *torch.autograd.grad(score, [query, mask, key, value])))
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("key_block", [3, 4096])
-def test_top_k_in_blocks_takes_the_best_of_all_blocks(monkeypatch: pytest.MonkeyPatch, key_block: int) -> None:
-    monkeypatch.setattr("visionzoo.memory.scores._KEYS", key_block)
-    monkeypatch.setattr("visionzoo.memory.scores._BLOCK", {"cpu": 50})
-    bank = bank_of(40, capacity=33, heads=2)
-    query, mask = 30 * drawn(9, 3, 2, 5, 8), drawn(8, 3, 1, 5, 33) > 0
-    mask[0, 0, 0] = False
-    got = bank.read(query, top_k=2, mask=mask, count_usage=True)
-    held = bank.view()
-    scores = (query @ held.keys.transpose(2, 3) * 8**-0.5).masked_fill(~mask, -torch.inf)
-    best, index = scores.topk(2)
-    weights = best.softmax(-1).nan_to_num(0)
-    wanted = (weights.unsqueeze(-1) * held.value.expand(3, -1, -1, -1).unsqueeze(2).expand(-1, -1, 5, -1, -1).gather(
-        3, index.unsqueeze(-1).expand(-1, -1, -1, -1, 8))).sum(3)  # fmt: skip
-    torch.testing.assert_close(got.output, wanted)
-    torch.testing.assert_close(got.lse, best.logsumexp(-1))
-    assert got.usage is not None
-    assert float(got.usage.sum()) == pytest.approx(float(weights.sum()) / 3, rel=1e-5)
-
-
-@pytest.mark.parametrize("top_k", [None, 3])
-def test_scores_exist_in_blocks_only(monkeypatch: pytest.MonkeyPatch, top_k: int | None) -> None:
-    """All scores of a video's queries against a long memory would not fit anywhere."""
-    monkeypatch.setattr("visionzoo.memory.scores._KEYS", 16)
-    monkeypatch.setattr("visionzoo.memory.scores._BLOCK", {"cpu": 200})
-    sizes, original = [], Rows.scores
-    monkeypatch.setattr(Rows, "scores", lambda *a: (sizes.append((x := original(*a)).numel()), x)[1])
-    bank = bank_of(100, heads=2)
-    bank.read(drawn(0, 1, 4, 30, 8), top_k=top_k, count_usage=True)
-    assert sum(sizes) == 4 * 30 * 100
-    assert max(sizes) <= 200
-
-
-def test_scores_too_large_for_exp_give_no_infinities() -> None:
-    bank = bank_of(20)
-    for top_k in (None, 3):
-        got = bank.read(1e4 * drawn(0, 1, 1, 4, 8), top_k=top_k, count_usage=True)
-        assert got.output.isfinite().all()
-        assert got.lse.isfinite().all()
-        assert got.usage is not None
-        assert float(got.usage.sum()) == pytest.approx(4, rel=1e-3)
-
-
-def test_an_empty_bank_reads_as_nothing_and_merges() -> None:
-    bank = TensorBank(8, 4, heads=2)
-    for top_k in (None, 5):
-        got = bank.read(torch.ones(3, 2, 5, 8), top_k=top_k, count_usage=True)
-        assert torch.equal(got.output, torch.zeros(3, 2, 5, 4))
-        assert torch.equal(got.lse, torch.full((3, 2, 5), -torch.inf))
-    assert len(bank.view()) == 0
-    assert bank.view().keys.shape == (1, 2, 0, 8)
-    own = (drawn(0, 1, 2, 3, 8), drawn(1, 1, 2, 3, 4))
-    query = drawn(2, 1, 2, 5, 8)
-    torch.testing.assert_close(segment_attention(query, [*bank.segments(), own]), attention(query, *own))
-
-
-def test_memory_and_own_keys_are_one_softmax() -> None:
-    bank = bank_of(11, capacity=6, heads=2)
-    held, query, own = bank.view(), drawn(3, 1, 2, 5, 8), (drawn(4, 1, 2, 3, 8), drawn(5, 1, 2, 3, 8))
-    joint = segment_attention(query, [*bank.segments(), own])
-    wanted = attention(query, torch.cat([held.keys, own[0]], 2), torch.cat([held.value, own[1]], 2))
-    torch.testing.assert_close(joint, wanted)
-
-
-def test_gradients_of_all_that_is_read_go_back_through_later_writes() -> None:
-    """Truncated back-propagation: the ring is written again before the loss of an earlier read is differentiated."""
-    bank, query = bank_of(4, capacity=4), drawn(0, 1, 1, 2, 8).requires_grad_()
-    held = bank.view(copy=True)
-    first = bank.read(query).output
-    new = drawn(1, 1, 1, 3, 8)
-    bank.write(new, new)
-    second = bank.read(query, top_k=2).output
-    bank.write(new, new)
-    (got,) = torch.autograd.grad(first.sum() + 0 * second.sum(), query)
-    (wanted,) = torch.autograd.grad(attention(query, held.keys, held.value).sum(), query)
-    torch.testing.assert_close(got, wanted)
-
-
-@pytest.mark.parametrize("policy", [Fifo(5), Usage(5, 1)])
-def test_training_through_memory_equals_joining_by_hand(policy: Policy) -> None:
-    """Written with its graph, then overwritten, compacted, repeated, and written without: gradients stay right."""
-    key, value = drawn(0, 1, 1, 9, 8).requires_grad_(), drawn(1, 1, 1, 9, 8).requires_grad_()
-    query = drawn(2, 2, 1, 3, 8)
-    bank = TensorBank(8, 8, policy=policy)
-    total, by_hand = torch.zeros(()), torch.zeros(())
-    for start in (0, 3, 6):
-        part = slice(start, start + 3)
-        bank.write(key[:, :, part], value[:, :, part], detach=False)
-        total = total + bank.read(query).output.square().sum()
-        index = bank.ids()
-        by_hand = by_hand + attention(query, key[:, :, index], value[:, :, index]).square().sum()
-    bank.batch_repeat(2)
-    with torch.no_grad():
-        new = torch.ones(1, 1, 2, 8)
-        bank.write(new, new)
-    assert bank.view().keys.requires_grad
-    ids = bank.ids()
-    total = total + bank.read(query).output.sum()
-    keys, values = (torch.cat([x, new.expand(1, 1, 2, 8)], 2)[:, :, ids] for x in (key, value))
-    by_hand = by_hand + attention(query, keys, values).sum()
-    for got, wanted in zip(
-        torch.autograd.grad(total, [key, value]), torch.autograd.grad(by_hand, [key, value]), strict=True
-    ):
-        torch.testing.assert_close(got, wanted)
-    bank.detach()
-    assert not bank.view().keys.requires_grad
-    bank.write(new, new)
-    assert not bank.read(query).output.requires_grad
-
-
-def test_a_bank_made_in_inference_mode_is_written_outside_of_it_and_back() -> None:
-    bank = TensorBank(8, 8, 4)
-    new = torch.ones(1, 1, 3, 8)
-    for mode in (True, False, True, False):
-        with torch.inference_mode(mode):
-            bank.write(new.clone(), new.clone())
-            bank.batch_repeat(2)
-            bank.batch_select([1])
-            bank.write(new.clone(), new.clone())
-            bank.read(torch.ones(1, 1, 1, 8))
-    assert bank.read(torch.ones(1, 1, 1, 8, requires_grad=True)).output.requires_grad
-
-
-def test_a_distance_is_a_product_of_wider_keys_and_queries() -> None:
-    """As the description of the class says, for XMem's similarity."""
-    key, query = drawn(0, 1, 1, 9, 4), drawn(1, 1, 1, 5, 4)
-    shrinkage, selection = 1 + drawn(2, 1, 1, 9, 1).square(), drawn(3, 1, 1, 5, 4).sigmoid()
-    distance = (selection.unsqueeze(3) * (key.unsqueeze(2) - query.unsqueeze(3)).square()).sum(-1)
-    wanted = (-shrinkage.squeeze(-1).unsqueeze(2) * distance).softmax(-1) @ key
-    bank = TensorBank(9, 4)
-    bank.write(torch.cat([2 * shrinkage * key, -shrinkage * key.square(), -shrinkage], -1), key)
-    wide = torch.cat([selection * query, selection, (selection * query.square()).sum(-1, keepdim=True)], -1)
-    torch.testing.assert_close(bank.read(wide, scale=1.0).output, wanted)
+# --- order, copies, memory ---
 
 
 def test_values_have_names() -> None:
@@ -409,16 +233,13 @@ def test_values_have_names() -> None:
         torch.testing.assert_close(
             bank.read(query, value=name).output, attention(query, key[:, :, 2:], value[:, :, 2:])
         )
-    with pytest.raises(InputError, match=r"value=None: say which one to read: mask, image\.x"):
+    with pytest.raises(InputError, match=r"value=None; choose the value to read: mask, image\.x"):
         bank.read(query)
     with pytest.raises(InputError, match="this bank keeps mask, image.x"):
         bank.write(key, values["mask"])
     again = TensorBank.from_config(bank.config())
     again.take_over(bank.config(), bank.tensors())
     assert torch.equal(again.view().values["image.x"], values["image.x"][:, :, 2:])
-
-
-# --- order, copies, memory ---
 
 
 def test_a_view_of_the_first_and_the_previous_frame_is_no_copy_and_in_order() -> None:
@@ -551,172 +372,6 @@ def test_sequences_and_groups_do_not_mix() -> None:
         assert torch.equal(joint.read(query, group=which).output, apart[which].read(query).output)
 
 
-# --- places ---
-
-
-@pytest.mark.parametrize("options", [{"placement": "host"}, {"placement": "disk"}, {"max_bytes": 2000}])
-def test_a_bank_elsewhere_reads_as_on_the_device(options: dict[str, Any], tmp_path: Path) -> None:
-    here = TensorBank(8, 8, 40, heads=2)
-    if options.get("placement") == "disk":
-        options = options | {"folder": tmp_path / "scratch"}
-    there = TensorBank(8, 8, 40, heads=2, stream_block=7, **options)
-    query = drawn(50, 2, 2, 5, 8)
-    for step in range(9):
-        key, value = drawn(step, 1, 2, 11, 8), drawn(step + 20, 1, 2, 11, 8)
-        for bank in (here, there):
-            bank.write(key, value, permanent=step == 2)
-        for top_k in (None, 5):
-            a, b = (bank.read(query, top_k=top_k, count_usage=True) for bank in (here, there))
-            torch.testing.assert_close(a.output, b.output)
-            torch.testing.assert_close(a.lse, b.lse)
-            torch.testing.assert_close(a.usage, b.usage)
-    assert there.location == options.get("placement", "host")
-    there.evict(EvenSample(2))
-    here.evict(EvenSample(2))
-    assert torch.equal(here.view().keys, there.view().keys)
-    if "folder" in options:
-        assert len([*(tmp_path / "scratch").rglob("*.bin")]) == 2  # those of shorter rings are gone
-        del there, bank
-        gc.collect()
-        assert [*(tmp_path / "scratch").rglob("*")] == []
-
-
-def test_above_max_bytes_it_lives_on_the_host_and_comes_back_when_forgotten() -> None:
-    bank = TensorBank(8, 8, max_bytes=64 * 2 * 8 * 4)
-    new = torch.ones(1, 1, 40, 8)
-    bank.write(new, new)
-    assert bank.location == "device"
-    bank.write(new, new, group="b")
-    assert bank.location == "host"
-    bank.reset("b")
-    assert bank.location == "host"
-    bank.reset()
-    assert bank.location == "device"
-
-
-def test_offload_and_prefetch_change_nothing_on_the_cpu() -> None:
-    bank, query = bank_of(5), drawn(0, 1, 1, 2, 8)
-    before = bank.read(query)
-    bank.offload()
-    same(bank.read(query), before)
-    bank.prefetch()
-    same(bank.read(query), before)
-    assert bank.location == "device"
-
-
-@pytest.mark.gpu
-def test_offloaded_to_the_host_it_reads_as_on_the_device() -> None:
-    bank = TensorBank(8, 8, 1000, heads=2, device="cuda", stream_block=100)
-    query = drawn(0, 1, 2, 5, 8).cuda()
-    for step in range(6):
-        new = drawn(step, 1, 2, 300, 8).cuda()
-        bank.write(new, new)
-        wanted = bank.read(query)
-        picked = bank.read(query, top_k=9)
-        bank.offload()
-        assert bank.location == "host"
-        torch.testing.assert_close(bank.read(query).output, wanted.output)
-        torch.testing.assert_close(bank.read(query, top_k=9).output, picked.output)
-        if step % 2:
-            bank.write(new, new, group="while away")
-        bank.prefetch()
-        same(bank.read(query, group=0), wanted)
-        bank.purge("while away")
-    host = TensorBank(8, 8, 1000, heads=2, device="cuda", placement="host", stream_block=100)
-    held = bank.view()
-    host.write(held.keys, held.value)
-    torch.testing.assert_close(host.read(query).output, bank.read(query).output)
-    assert bank.to("cpu").view().keys.device.type == "cpu"
-
-
-def test_to_changes_the_dtype_of_what_is_stored_and_given() -> None:
-    bank = bank_of(5)
-    keys = bank.view(copy=True).keys
-    assert bank.to(dtype=torch.bfloat16) is bank
-    assert torch.equal(bank.view().keys, keys.bfloat16())
-    assert bank.nbytes == 5 * 16 * 2
-
-
-# --- saving ---
-
-
-def exercise(bank: TensorBank, steps: range) -> list[Any]:
-    """Writes, reads, evictions; what a user could see of them."""
-    seen: list[Any] = []
-    for step in steps:
-        new = drawn(step, 1, 2, 3, 8)
-        seen.append(bank.write(new, new, group=[0, "b.1"][step % 2], permanent=step % 5 == 1).tolist())
-        result = bank.read(drawn(step + 50, 1, 2, 7, 8), top_k=[None, 4][step % 2])
-        held = bank.view(copy=True)
-        seen += [result.output, result.lse, result.usage, result.ids, held.uses, held.lives, held.times, held.keys]
-    return seen
-
-
-@pytest.mark.parametrize("policy", [Fifo(7), Fifo(8, 3), Usage(7, 2), EvenSample(3)])
-@pytest.mark.parametrize("stop", [1, 6])
-def test_saved_loaded_and_continued_is_bit_for_bit_as_never_stopped(policy: Policy, stop: int, tmp_path: Path) -> None:
-    straight, stopped = (TensorBank(8, 8, heads=2, policy=policy, count_usage=True) for _ in range(2))
-    wanted = exercise(straight, range(15))
-    seen = exercise(stopped, range(stop))
-    pieces = [segment.k.shape for segment in stopped.segments()]
-    stopped.save(tmp_path / "memory")
-    again = MemoryBank.load(tmp_path / "memory")
-    assert isinstance(again, TensorBank)
-    assert [segment.k.shape for segment in again.segments()] == pieces  # sums over large pieces depend on these
-    seen += exercise(again, range(stop, 15))
-    assert len(seen) == len(wanted)
-    for a, b in zip(seen, wanted, strict=True):
-        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
-    names = set(straight.tensors())
-    assert {"0.key", "0.value.value", "0.time", "0.use", "0.permanent", "~b%2E1.key"} <= names
-
-
-def test_a_state_is_a_snapshot_and_is_taken_over_whole_or_not_at_all() -> None:
-    bank = bank_of(4, capacity=6)
-    state, kept = bank.state_dict(), bank.view(copy=True).keys
-    new = torch.ones(1, 1, 5, 8)
-    bank.write(new, new)
-    other = bank_of(2, capacity=6)
-    before = other.view(copy=True).keys
-    damaged = {**state, "tensors": {k: v for k, v in state["tensors"].items() if k != "0.use"}}
-    with pytest.raises(InputError, match=r"lacks 0\.use"):
-        other.load_state_dict(damaged)
-    with pytest.raises(InputError, match=r"0\.key is \(1, 1, 3, 8\); expected \(1, 1, 4, 8\)"):
-        other.take_over(state["config"], {**state["tensors"], "0.key": torch.ones(1, 1, 3, 8)})
-    with pytest.raises(InputError, match="key_dim is 8, expected 9"):
-        TensorBank(9, 8, 6).load_state_dict(state)
-    assert torch.equal(other.view().keys, before)
-    other.load_state_dict(state)
-    assert torch.equal(other.view().keys, kept)
-
-
-def test_a_wrong_saved_option_is_told_what_is_known() -> None:
-    config = bank_of(1).config()
-    with pytest.raises(InputError, match="no option speed; known: batch, capacity"):
-        TensorBank.from_config({"bank": {**config["bank"], "speed": 3}})
-    with pytest.raises(InputError, match="lacks key_dim, value_dim"):
-        TensorBank.from_config({})
-
-
-def test_a_model_that_uses_a_bank_keeps_its_state_dict() -> None:
-    class Reader(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.to_key = nn.Linear(8, 8)
-
-        def forward(self, x: Tensor, memory: TensorBank) -> Tensor:
-            key = self.to_key(x)
-            memory.write(key, x)
-            return memory.read(key).output
-
-    model, memory = Reader(), TensorBank(8, 8, 4)
-    names = [*model.state_dict()]
-    model(torch.ones(1, 1, 3, 8), memory)
-    assert [*model.state_dict()] == names
-    model.memory = memory  # even if a user keeps it there
-    assert [*model.state_dict()] == names
-
-
 # --- wrong use ---
 
 
@@ -730,7 +385,7 @@ def test_a_model_that_uses_a_bank_keeps_its_state_dict() -> None:
         (lambda: TensorBank(8, 8, mode="quick"), "'quick'.*dynamic, static"),
         (lambda: TensorBank(8, 8, placement="moon"), "'moon'.*device, host, disk"),  # type: ignore[arg-type]
         (lambda: TensorBank(8, 8, mode="static"), "static mode needs a capacity"),
-        (lambda: TensorBank(8, 8, 5, mode="static", policy=Usage(5)), "knows Fifo"),
+        (lambda: TensorBank(8, 8, 5, mode="static", policy=Usage(5)), "supports Fifo"),
         (lambda: TensorBank(8, 8, 5, mode="static", placement="host"), "on the device"),
         (lambda: bank_of(3).read(torch.ones(1, 1, 2, 9)), r"query \(1, 1, 2, 9\) does not fit.*width 8"),
         (lambda: bank_of(3, batch=2).read(torch.ones(3, 1, 2, 8)), "expected batch 2"),

@@ -86,7 +86,7 @@ def prepare(
     if k.shape[:3] != v.shape[:3]:
         raise InputError(f"k and v must agree in batch, heads and number of keys: got {_shapes(q, k, v)}")
     if q.shape[3] != k.shape[3] or q.shape[3] == 0 or v.shape[3] == 0:
-        raise InputError(f"q and k must have one width of at least 1, v any of at least 1: got {_shapes(q, k, v)}")
+        raise InputError(f"q and k must have the same width, and all widths must be at least 1: got {_shapes(q, k, v)}")
     if (lower := autocast_dtype(q.device)) is not None and q.dtype != torch.float64:
         q, k, v = q.to(lower), k.to(lower), v.to(lower)
     if not (q.dtype == k.dtype == v.dtype) or not q.is_floating_point():

@@ -175,8 +175,8 @@ def _check_form(attn: Attention, encoder_hidden_states: Any) -> None:
         )
     if isinstance(encoder_hidden_states, (tuple, list)):
         raise InputError(
-            "image embeddings of an IP-Adapter came beside the text, which VisionZooAttnProcessor does not compute: "
-            "load_ip_adapter() sets processors that do, keep those on the cross-attention"
+            "image embeddings of an IP-Adapter came with the text, and VisionZooAttnProcessor does not support them: "
+            "load_ip_adapter() sets processors that do; keep those on the cross-attention"
         )
 
 

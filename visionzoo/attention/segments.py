@@ -1,4 +1,4 @@
-"""Attention over keys and values that lie in pieces: never joined, some of them on the host or mapped from a file."""
+"""Attention over pieces of keys and values that are never joined; some may be on the host or mapped from a file."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class _Plan:
 def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tensor, list[Segment], Tensor | None]:
     """All with a head axis, lengths given as ints cut off, the batch of q that of the widest piece."""
     if not pieces:
-        raise InputError("segment_attention needs at least one segment; an empty one, with N = 0, will do")
+        raise InputError("segment_attention needs at least one segment; it may be empty, with N = 0")
     if q.ndim == 3:
         q = q.unsqueeze(1)
         pieces = [Segment(p.k.unsqueeze(1), p.v.unsqueeze(1), p.length) if p.k.ndim == 3 else p for p in pieces]
@@ -142,7 +142,7 @@ def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tenso
                 f"segment {number} is on {k.device} and {v.device}; keep it on the device of q ({q.device}) or on the CPU"
             )
         if mask is not None and piece.length is not None:
-            raise InputError("give lengths or a mask, not both: the mask can leave the same keys out")
+            raise InputError("give lengths or a mask, not both: a mask can leave out the same keys")
         if isinstance(piece.length, int):
             if not 0 <= piece.length <= k.shape[2]:
                 raise InputError(f"segment {number} has {k.shape[2]} keys, of which {piece.length} cannot count")

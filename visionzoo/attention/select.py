@@ -101,8 +101,8 @@ _override: ContextVar[tuple[str, ...]] = ContextVar("visionzoo_attention", defau
 def attention_backend(*names: str) -> Iterator[None]:
     """Inside the block, attention goes to the first of `names` that takes the call: "sdpa", "flex", "auto", ….
 
-    A `backend=` argument goes before this, this before the environment variable VISIONZOO_ATTENTION, which is read the
-    same way ("triton,auto"). The choice holds for the current thread or task.
+    An argument `backend=` takes precedence over this, and this over the environment variable VISIONZOO_ATTENTION, which is
+    read the same way ("triton,auto"). The choice holds for the current thread or task.
 
     Raises:
         InputError: an unknown name; and, from the attention itself, a call that none of the names takes.

@@ -61,11 +61,11 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def write(self, *args: Any, **kwargs: Any) -> Any:
-        """Take something in."""
+        """Store something."""
 
     @abstractmethod
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        """Give it back."""
+        """Return what matches a query."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -81,7 +81,7 @@ class MemoryBank(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that the content takes, wherever it lies."""
+        """Bytes of the content, wherever it is stored."""
 
     @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -104,7 +104,7 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from the content that `config()` and `tensors()` of an equal bank gave.
+        """Continue from the content that `config()` and `tensors()` of an equal bank returned.
 
         Raises:
             InputError: tensors that are missing, or do not fit this bank.
@@ -115,7 +115,7 @@ class MemoryBank(ABC):
         return {"kind": self.kind, "config": self.config(), "tensors": self.tensors()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()` of an equal bank.
+        """Continue from the `state_dict()` of an equal bank.
 
         Raises:
             InputError: the state of another kind of bank, or one that does not fit.

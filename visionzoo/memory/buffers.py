@@ -1,4 +1,4 @@
-"""What the slots of one group of a memory hold: tensors and tags, where they lie, and writing into them in place.
+"""What the slots of one group of a memory hold: tensors and tags, where they are stored, and writing into them in place.
 
 Tensors are written in place unless someone needs the old content: a tensor in a graph that autograd will go back through, or one
 that other tensors share. Those are replaced.
@@ -245,7 +245,7 @@ class Buffers:
         self._tensors, self._files = tensors, dict(files or {})
 
     def resize(self, slots: int, moves: Sequence[tuple[slice, int]]) -> None:
-        """Go on with `slots` new slots: those of each slice of `moves` come to lie from its number on."""
+        """Replace the slots by `slots` new ones. Each (slice, start) of `moves` copies old slots to new ones from `start` on."""
         self._resize_tensors(slots, moves)
         old, self.tags = self.tags, Tags.empty(slots)
         for source, start in moves:
@@ -350,7 +350,7 @@ class Buffers:
         self.shared = False
 
     def move(self, layout: Layout) -> None:
-        """Go on in another place, or with another stored dtype."""
+        """Move to another place, or to another stored dtype."""
         if layout == self.layout:
             return
         before, self.layout = self.layout, layout

@@ -1,4 +1,4 @@
-"""Episodic memory in Lightning's checkpoints."""
+"""Episodic memory in Lightning's checkpoints. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class MemoryCallback(Callback):
     def banks(self) -> dict[str, MemoryBank]:
         """By name."""
         if self._banks is None:
-            raise InputError("the banks come from the LightningModule, which this callback has not met yet")
+            raise InputError(
+                "the banks come from the LightningModule, which this callback has not met yet: start the Trainer first"
+            )
         return self._banks
 
     @property
@@ -80,7 +82,7 @@ class MemoryCallback(Callback):
         return self._generate_state_key(banks=getattr(self._given, "__qualname__", type(self._given).__qualname__))
 
     def reset(self) -> None:
-        """Reset all banks, e.g. at the border of an episode or a clip."""
+        """Reset all banks, e.g. between two episodes or clips."""
         for bank in self.banks.values():
             bank.reset()
 
@@ -111,7 +113,7 @@ class MemoryCallback(Callback):
         self._enter_epoch(trainer)  # Lightning leaves out the hook above after a checkpoint of an epoch's last batch
 
     def _enter_epoch(self, trainer: Trainer) -> None:
-        # Not when a run that was interrupted within this epoch goes on.
+        # Not when a run that was interrupted within this epoch is resumed.
         if self.reset_on == "epoch" and self._epoch != trainer.current_epoch:
             self.reset()
         self._epoch = trainer.current_epoch
@@ -138,7 +140,7 @@ class MemoryCallback(Callback):
         return {KEY: self.max_bytes, "epoch": self._epoch, "ranks": ranks}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse memories that no callback of this run would take; Lightning would warn, and go on without them."""
+        """Refuse memories that no callback of this run would take; Lightning would only warn and continue without them."""
         states = {
             key: state
             for key, state in checkpoint.get("callbacks", {}).items()
@@ -241,7 +243,7 @@ def _checked(banks: Banks) -> dict[str, MemoryBank]:
         if not isinstance(bank, MemoryBank):
             raise InputError(f"{name} is a {type(bank).__name__}, expected a MemoryBank")
         if bank.kind == "learned":
-            raise InputError(f"{name} is a learned memory: it is a weight and in the checkpoint already; leave it out")
+            raise InputError(f"{name} is a learned memory: it is a weight, and in the checkpoint already; leave it out")
     return dict(banks)
 
 

@@ -2,7 +2,7 @@
 
 `Prototypes` works on elements. `SimilarityMerge` and `Pool` join *frames* (the elements of one time) element by element,
 so all frames that leave together must have the same number of elements: let `n` and `hysteresis` of the tier's policy be
-multiples of it, and give each element a time of its own where tokens, not frames, are to be joined.
+multiples of it, and give each element its own time if tokens rather than frames are to be joined.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Prototypes(Consolidator):
     """The `n` candidates with the most use per life, their values read by attention over all candidates.
 
     Each value is a convex mixture of the candidates' values; "potentiation" in XMem (arXiv:2207.07115, Sec. 3.3). All
-    candidates pass as they are if there are no more than `n`.
+    candidates pass unchanged if there are no more than `n`.
 
     Attributes:
         n: elements. XMem takes 128.

@@ -40,7 +40,7 @@ class FaissStore(MatrixStore):
 
     The originals stay in the matrix: `fetch` returns them, and every candidate that faiss names is scored and ordered
     with them. The index is derived: it is built on the first search, by `build` or on closing, saved beside the rows,
-    mapped when opened, and made anew when the rows have changed; few changed rows are searched beside it until then.
+    mapped when opened, and rebuilt when the rows have changed; few changed rows are searched beside it until then.
 
     Args:
         dim, path, storage, readonly: as for `MatrixStore`.
@@ -66,12 +66,12 @@ class FaissStore(MatrixStore):
         if kind is not None and kind not in KINDS:
             raise InputError(f"unknown kind {kind!r}; use {', '.join(KINDS)}")
         if nprobe is not None and nprobe < 1:
-            raise InputError(f"nprobe is {nprobe}; look into at least 1 cluster")
+            raise InputError(f"nprobe is {nprobe}; search at least 1 cluster")
         self._faiss: Any = require("faiss", extra="retrieval", purpose="a faiss store")
         self.kind, self.nprobe = kind or KINDS[0], nprobe or _NPROBE
         self._index: Any = None
         self._built = 0  # rows that the index covers
-        self._rewritten = np.zeros(0, bool)  # (built,) rows filled anew since
+        self._rewritten = np.zeros(0, bool)  # (built,) rows that were filled again since
         self._current = False  # the saved index matches the rows
         super().__init__(dim, path, storage=storage, readonly=readonly)
         if self.path is not None:
@@ -186,7 +186,7 @@ class FaissStore(MatrixStore):
                     self._current = True
                     return
         log.warning(
-            "%s does not fit the vectors beside it (they have changed since): it is built anew on the first search",
+            "%s does not fit the vectors beside it (they have changed since): it is rebuilt on the first search",
             folder / INDEX,
         )
 
@@ -260,7 +260,7 @@ class FaissStore(MatrixStore):
     def _search_beside(
         self, queries: NDArray[np.float32], k: int, matrix: np.ndarray, row_ids: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """The best of the rows that the index does not know: appended, and filled anew."""
+        """The best of the rows that are not in the index: appended ones, and ones that were filled again."""
         parts = []
         if self._count > self._built:
             parts.append((matrix[self._built :], row_ids[self._built :]))

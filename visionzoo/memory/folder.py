@@ -1,4 +1,4 @@
-"""Memory banks in a folder, as a pipeline keeps them beside its other parts."""
+"""Memory banks in the folder of a pipeline, beside its other parts. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 

@@ -44,13 +44,13 @@ class IndexResult:
 
 
 class IndexBank(MemoryBank):
-    """Vectors under integer ids, in memory, in a folder or in a data base (`VectorStore`).
+    """Vectors under integer ids, in memory, in a folder or in a database (`VectorStore`).
 
     The rows stay where the store keeps them; results land on the device of the query. Nothing carries a gradient.
 
     Args:
         store: what keeps and searches the vectors. The bank closes it.
-        sharded: every rank of `group` holds rows of its own (no id on two ranks) and `read` looks at all of them. Then
+        sharded: every rank of `group` holds its own rows (no id on two ranks) and `read` searches all of them. Then
             `read` and `weighted_read` are collective: all ranks call them together, each with its own queries. The other
             verbs concern the rows of this rank.
         group: of `torch.distributed`; default all ranks.
@@ -89,7 +89,7 @@ class IndexBank(MemoryBank):
     # --- write ---
 
     def write(self, vectors: Vectors, ids: Ids | None = None) -> Tensor:
-        """Keep (n, D) finite vectors under (n,) ids; an id that is there already gets the new vector.
+        """Keep (n, D) finite vectors under (n,) ids; the vector of an id that exists is replaced.
 
         Without ids each vector gets a fresh one: above every id that the store holds or has held since the bank was
         opened; under `sharded` the ids of rank r are r modulo the number of ranks.
@@ -116,7 +116,7 @@ class IndexBank(MemoryBank):
         return first + ranks * torch.arange(count)
 
     def _raise_floor(self, ids: Ids) -> Tensor:
-        """No fresh id shall be one of `ids`, which the store has checked. Returns them as a tensor."""
+        """Keep fresh ids above `ids`, which the store has checked. Returns `ids` as a tensor."""
         tensor = torch.as_tensor(ids).detach().cpu().to(torch.int64)
         if tensor.numel():
             self._floor = max(self._floor, int(tensor.max()) + 1)
@@ -127,7 +127,7 @@ class IndexBank(MemoryBank):
         return (dist.get_rank(self.group), dist.get_world_size(self.group)) if self.sharded else (0, 1)
 
     def remove(self, ids: Ids) -> int:
-        """Drop (n,) ids; those that are not there are passed over. Returns how many were dropped."""
+        """Drop (n,) ids; those that it does not hold are ignored. Returns how many were dropped."""
         dropped = self.store.remove(ids)
         self._raise_floor(ids)  # an id that was removed is not given out again
         return dropped
@@ -211,12 +211,12 @@ class IndexBank(MemoryBank):
         if dist.get_backend(self.group) == "nccl":
             device = torch.device("cuda", torch.cuda.current_device())
         own = torch.as_tensor(query).detach().to(device, torch.float32)
-        # First what was asked for, so that a mistake on one rank is an error on all and none waits for ever.
+        # Compare the requests first: a mistake on one rank is then an error on all of them, and none waits forever.
         fits = own.ndim == 2 and own.shape[1] == self.dim and bool(own.isfinite().all())
         asked = torch.tensor([fits, len(own) if fits else 0, self.dim, top_k, with_vectors], device=device)
         all_asked = torch.stack(self._gather(asked)).cpu()
         if not fits or top_k < 1:
-            self.store.search(query, top_k)  # says what is wrong
+            self.store.search(query, top_k)  # raises the error that says what is wrong
         if not all_asked[:, 0].all() or (all_asked[:, 2:] != all_asked[0, 2:]).any():
             raise InputError(
                 "the ranks ask for different things, or one has unusable queries: (usable, queries, dim, top_k, vectors) "
@@ -258,7 +258,7 @@ class IndexBank(MemoryBank):
 
     @property
     def nbytes(self) -> int:
-        """Of the vectors and their ids, in memory, on disk or in the data base."""
+        """Bytes of the vectors and their ids, in memory, on disk or in the database."""
         width = 2 if getattr(self.store, "storage", "float32") == "float16" else 4
         return len(self) * (self.dim * width + 8)
 
@@ -271,7 +271,7 @@ class IndexBank(MemoryBank):
         self.store.flush()
 
     def close(self) -> None:
-        """Flush and let go of files and connections."""
+        """Flush, and close files and connections."""
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -295,11 +295,11 @@ class IndexBank(MemoryBank):
         """`ids` (N,) and `vectors` (N, D), for a store in memory.
 
         Raises:
-            InputError: the store lives on disk or in a data base; `save` copies it.
+            InputError: the store lives on disk or in a database; `save` copies it.
         """
         if not self._in_memory():
             raise InputError(
-                "this bank lives on disk or in a data base and does not fit into a state dict; flush() makes it "
+                "this bank is on disk or in a database and does not fit into a state dict; flush() makes it "
                 "durable where it is, save(folder) copies it"
             )
         ids = self.ids()
@@ -326,7 +326,7 @@ class IndexBank(MemoryBank):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json and the store, in its own format, into the subfolder "store" of `folder`.
 
-        Of a store in a data base the address is written. A store that lives in that subfolder is flushed.
+        For a store in a database, the address is written. A store that is in that subfolder already is flushed.
         """
         path = Path(folder)
         target = path / STORE

@@ -67,7 +67,9 @@ class LearnedBank(MemoryBank):
         for i, (name, value) in enumerate(zip(self.parameters, self.values(), strict=True)):
             if value.ndim < least and (project is None or i == 0):
                 shape = "(…, D, h, w)" if layout == "map" else "(…, N, D)"
-                raise InputError(f"{name} has the shape {tuple(value.shape)}, which is no {layout}: expected {shape}")
+                raise InputError(
+                    f"{name} has the shape {tuple(value.shape)}, which is not layout={layout!r}: expected {shape}"
+                )
 
     def values(self) -> tuple[nn.Parameter, ...]:
         """The parameters, as the module has them now."""
@@ -136,13 +138,13 @@ class LearnedBank(MemoryBank):
         """An error: this memory is a weight."""
         raise VisionZooError(
             "a learned memory is not written at run time: it is a weight of its module; train the module, or write "
-            "into a bank of kind 'tensor' beside it"
+            "into a TensorBank beside it"
         )
 
     def reset(self) -> NoReturn:
         """An error: this memory is a weight."""
         raise VisionZooError(
-            "a learned memory holds nothing of an episode to reset; load the module's checkpoint to have other weights"
+            "a learned memory holds nothing episodic to reset; load a checkpoint of the module to change its weights"
         )
 
     def __len__(self) -> int:
@@ -204,7 +206,7 @@ class LearnedBank(MemoryBank):
                 "load the model, then LearnedBank.load(folder, module=model)"
             )
         if config["projected"] and project is None:
-            raise InputError("this bank makes keys and values by a function, which is not saved: give project=…")
+            raise InputError("this bank computes keys and values with a function, which is not saved: give project=…")
         bank = cls(module, config["parameters"], project=project, layout=config["layout"], scale=config["scale"])
         bank.take_over(config, {})
         return bank

@@ -38,7 +38,7 @@ class MatrixStore(VectorStore):
 
     A folder is opened by mapping its file, whatever its size. What was added since the last `flush` is lost if the
     program dies; what was flushed is not. One program writes at a time, any number may read; a reader sees the store as
-    it was when it opened it, and should open it anew after a writer has replaced or removed entries.
+    it was when it opened it, and should open it again after a writer has replaced or removed entries.
 
     Args:
         dim: length of a vector; needed for a new store, checked for an existing one.
@@ -103,14 +103,14 @@ class MatrixStore(VectorStore):
     def _checked(self, folder: Path, dim: int | None, storage: str | None) -> dict[str, Any]:
         """META, if its values make sense and are those asked for."""
         meta, file = read_meta(folder), folder / META
-        mend = "restore it from a copy, or delete the folder and index again"
+        remedy = "restore it from a copy, or delete the folder and index again"
         if meta["backend"] not in ("matrix", "faiss"):  # both keep their originals in these files
             raise InputError(f"{file}: is a {meta['backend']} store; open it with visionzoo.memory.open_store")
         for key, kind in (("storage", str), ("rows", int), ("norm_bound", (int, float))):
             if not isinstance(meta.get(key), kind) or isinstance(meta[key], bool):
-                raise InputError(f"{file}: is damaged ({key} is {meta.get(key)!r}); {mend}")
+                raise InputError(f"{file}: is damaged ({key} is {meta.get(key)!r}); {remedy}")
         if meta["storage"] not in STORAGE or meta["rows"] < 0 or not 0 < meta["norm_bound"] < math.inf:
-            raise InputError(f"{file}: is damaged (storage, rows or norm_bound make no sense); {mend}")
+            raise InputError(f"{file}: is damaged (storage, rows or norm_bound is invalid); {remedy}")
         check_dim(dim, meta["dim"], file)
         if storage not in (None, meta["storage"]):
             raise InputError(

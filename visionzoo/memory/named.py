@@ -28,7 +28,7 @@ def to_config(thing: Named, kind: str, known: Mapping[str, type[Any]]) -> dict[s
         InputError: a class that `known` does not hold, so that the config could not be read again.
     """
     if known.get(thing.name) is not type(thing):
-        raise InputError(f"{type(thing).__name__} is no registered {kind}; known: {', '.join(known)}")
+        raise InputError(f"{type(thing).__name__} is not a registered {kind}; known: {', '.join(known)}")
     return {kind: thing.name, **dataclasses.asdict(thing)}
 
 
@@ -61,7 +61,7 @@ def whole(owner: object, field: str, value: object, least: int) -> None:
     """Check a field that counts something.
 
     Raises:
-        InputError: `value` is no whole number, or below `least`.
+        InputError: `value` is not a whole number, or below `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{type(owner).__name__}: {field} is {value!r}; expected a whole number, {least} or more")

@@ -51,7 +51,7 @@ def unpack(
     if [group["params"] for group in groups] != [group["params"] for group in config["groups"]]:
         raise InputError("the memory was written with other groups of parameters; give the same optimizer=…")
     for group, saved in zip(groups, config["groups"], strict=True):
-        # JSON knows no tuples; what it cannot hold at all comes from `make`
+        # JSON has no tuples; what it cannot hold at all comes from `make`
         group.update({key: tuple(v) if isinstance(group.get(key), tuple) else v for key, v in saved.items()})
     state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in config["numbers"].items()}
     for place, value in tensors.items():

@@ -1,4 +1,4 @@
-"""Memory that lives in weights: written by optimizer steps, read by every forward of the module."""
+"""Memory in weights: written by optimizer steps, read by every forward of the module. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class ParametricBank(MemoryBank):
         seed: of `generator`.
 
     Attributes:
-        generator: a `torch.Generator` on the CPU for whatever a loss draws. It is saved with the bank, starts anew with
-            `begin` and `reset`, and is what makes a resumed episode equal to an uninterrupted one.
+        generator: a `torch.Generator` on the CPU for whatever a loss draws. It is saved with the bank, is seeded again by
+            `begin` and `reset`, and makes a resumed episode equal to an uninterrupted one.
         steps: optimizer steps since `begin`.
         writes: calls of `write` since `begin`.
 
@@ -93,13 +93,13 @@ class ParametricBank(MemoryBank):
         return self._chosen.names
 
     def begin(self) -> None:
-        """Start here: `reset` returns to the present values, `merge` measures from them. Snapshots stay as they are."""
+        """Start here: `reset` returns to the present values, `merge` measures from them. Snapshots are unchanged."""
         self._refuse_active("begin")
         self._start = self._chosen.copy()
         self._forget()
 
     def reset(self) -> None:
-        """Back to the values of `begin`, without optimizer state and counts, the generator seeded anew. Snapshots stay."""
+        """Back to the values of `begin`, without optimizer state and counts, the generator seeded again. Snapshots stay."""
         self._refuse_active("reset")
         self._chosen.put(self._start)
         self._forget()
@@ -116,7 +116,7 @@ class ParametricBank(MemoryBank):
     # --- write ---
 
     def write(self, loss: Loss, steps: int = 1) -> list[float]:
-        """`steps` optimizer steps of a loss on the memory; everything else of the module stays as it is.
+        """`steps` optimizer steps of a loss on the memory; everything else in the module is unchanged.
 
         Gradients are on during the call, also inside `torch.no_grad`. The module's mode is not changed: `eval()` keeps
         dropout out of the memory. Whatever fails, the bank is left as it was before the call.
@@ -171,7 +171,7 @@ class ParametricBank(MemoryBank):
         number = value.item()
         if not torch.isfinite(value):
             raise VisionZooError(
-                f"the loss of step {step} is {number}; nothing was written. Lower the learning rate or mend the input"
+                f"the loss of step {step} is {number}; nothing was written. Lower the learning rate, or fix the input"
             )
         value.reshape(()).backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -209,8 +209,8 @@ class ParametricBank(MemoryBank):
     def read(self, *_: Any, **__: Any) -> NoReturn:
         """An error: weights are read by running the module."""
         raise VisionZooError(
-            "a memory in weights takes no query: every forward of the module reads it; active(name) puts a snapshot in "
-            "place for a while"
+            "a memory in weights takes no query: every forward of the module reads it; active(name) activates a snapshot "
+            "for a while"
         )
 
     @contextmanager
@@ -235,7 +235,7 @@ class ParametricBank(MemoryBank):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the snapshots, oldest first."""
+        """Names of the snapshots, oldest first."""
         return tuple(self._snapshots)
 
     def snapshot(self, name: str) -> None:
@@ -250,7 +250,7 @@ class ParametricBank(MemoryBank):
         del self._snapshots[name]
 
     def restore(self, name: str) -> None:
-        """Back to a snapshot; the optimizer starts anew, since its state belongs to other weights.
+        """Back to a snapshot; the optimizer starts again, since its state belongs to other weights.
 
         Raises:
             InputError: no such snapshot.
@@ -260,7 +260,7 @@ class ParametricBank(MemoryBank):
         self._optimizer = None
 
     def merge(self, weights: Mapping[str, float]) -> None:
-        """Start + sum of weight * (snapshot - start); the optimizer starts anew.
+        """Start + sum of weight * (snapshot - start); the optimizer starts again.
 
         Linear in the parameters. For low-rank pairs (A, B) this mixes A and B, not the products B A.
 
@@ -292,7 +292,7 @@ class ParametricBank(MemoryBank):
 
     @property
     def nbytes(self) -> int:
-        """Of the parameters, their start, the snapshots and the optimizer's state."""
+        """Bytes of the parameters, their start, the snapshots and the optimizer's state."""
         held = [*self._chosen.resolve().values(), *self._start.values()]
         held += [value for values in self._snapshots.values() for value in values.values()]
         if self._optimizer is not None:
@@ -334,7 +334,7 @@ class ParametricBank(MemoryBank):
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a whole state. Raises `InputError` for one with other parameters; the message lists them."""
-        self._refuse_active("go on from a state")
+        self._refuse_active("load a state")
         present = self._chosen.resolve()
         saved = dict(config["parameters"])
         problems = [f"{name} is not in this memory" for name in saved if name not in present]
@@ -414,7 +414,7 @@ class ParametricBank(MemoryBank):
         module: nn.Module | None = None,
         optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
     ) -> Self:
-        """Put a saved memory into `module` and go on: equal to never having stopped, bit for bit in float32.
+        """Put a saved memory into `module` and continue: equal to never having stopped, bit for bit in float32.
 
         Args:
             folder: that `save` wrote.

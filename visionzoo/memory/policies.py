@@ -65,7 +65,7 @@ class Fifo(Policy):
 
     Attributes:
         n: elements that may stay.
-        hysteresis: how many fewer than `n` are left once there are more: a consolidator then gets many at a time.
+        hysteresis: once there are more than `n`, so many fewer than `n` are kept: a consolidator then gets many elements at a time.
     """
 
     n: int

@@ -72,9 +72,9 @@ class QdrantStore(VectorStore):
         if url is not None and path is not None:
             raise InputError("both url and path are given; use url for a server or path for a local folder")
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-            raise InputError(f"{url!r} is no address of a server; expected e.g. http://localhost:6333")
+            raise InputError(f"{url!r} is not the address of a server; expected e.g. http://localhost:6333")
         if url is not None and "@" in urlsplit(url).netloc:
-            raise InputError("the address holds a password; give the key by QDRANT_API_KEY instead")
+            raise InputError("the address contains a password; set QDRANT_API_KEY instead")
         package: Any = require("qdrant_client", extra="qdrant", purpose="a Qdrant store")
         self._models = package.models
         self._package = package
@@ -122,7 +122,7 @@ class QdrantStore(VectorStore):
             )
         if vectors.datatype not in (None, models.Datatype.FLOAT32):
             raise InputError(
-                f"{self._where}: keeps {vectors.datatype.value}, expected float32; choose another collection"
+                f"{self._where}: stores {vectors.datatype.value}, expected float32; choose another collection"
             )
         return int(vectors.size)
 

@@ -277,7 +277,7 @@ class RingGroups(MemoryBank, ABC):
         if mode == "static":
             if self.policy != Fifo(capacity or 0) or placement != "device" or max_bytes is not None or count_usage:
                 raise InputError(
-                    "static mode needs a capacity and knows Fifo(capacity), on the device, without max_bytes and use counts"
+                    "static mode needs a capacity and supports Fifo(capacity) only, on the device, without max_bytes and use counts"
                 )
             self._next_id = torch.zeros((), dtype=torch.int64, device=self.device)
             self._static_ring(DEFAULT_GROUP)
@@ -341,7 +341,7 @@ class RingGroups(MemoryBank, ABC):
             raise InputError(f"static mode takes no {what}: make the bank with mode='dynamic'")
 
     def reset(self, group: Group | None = None, *, keep_permanent: bool = False) -> None:
-        """Forget a group, or all; with `keep_permanent` all but the permanent elements. Ids go on rising."""
+        """Forget a group, or all; with `keep_permanent` all but the permanent elements. Ids keep rising."""
         for static in [ring for name, ring in self._static.items() if group in (None, name)]:
             static.clear(keep_permanent)
         for name in [name for name in self._rings if group in (None, name)]:
@@ -353,7 +353,7 @@ class RingGroups(MemoryBank, ABC):
         if not self._rings and self._crowded:
             self._crowded = False
 
-    # --- where it lies ---
+    # --- where it is stored ---
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device, or change the dtype of what is given (and, without a `storage_dtype`, stored). In place."""
@@ -397,7 +397,7 @@ class RingGroups(MemoryBank, ABC):
     # --- the batch ---
 
     def batch_select(self, indices: Tensor | Sequence[int]) -> None:
-        """Keep these members of the batch, in this order. Ids, times and use counts stay."""
+        """Keep these members of the batch, in this order. Ids, times and use counts stay. Experimental."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         if (
             chosen.ndim != 1
@@ -412,7 +412,7 @@ class RingGroups(MemoryBank, ABC):
         self._static_batch(lambda ring: ring.select(chosen))
 
     def batch_repeat(self, count: int) -> None:
-        """The whole batch `count` times over, as `Tensor.repeat`. A batch of 1 is not copied before the next write."""
+        """The whole batch `count` times over, as `Tensor.repeat`. A batch of 1 is not copied before the next write. Experimental."""
         if not isinstance(count, int) or count < 1:
             raise InputError(f"cannot repeat a batch {count!r} times; expected 1 or more")
         if count == 1:

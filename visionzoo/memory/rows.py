@@ -104,7 +104,7 @@ class RowFile:
     durable = True
 
     def __init__(self, folder: Path, meta: dict[str, Any], *, new: bool, readonly: bool) -> None:
-        """Open the files of `folder`, or make them if `new`; `meta` is what META says or shall say."""
+        """Open the files of `folder`, or make them if `new`; `meta` is the content of META, present or future."""
         self.folder, self.meta, self.readonly = folder, meta, readonly
         dtype = STORAGE[meta["storage"]]
         self.vectors = folder / f"vectors.f{8 * dtype.itemsize}"
@@ -124,11 +124,11 @@ class RowFile:
                     if new:
                         if (folder / META).exists():
                             raise VisionZooError(
-                                f"{folder}: another program has just begun a store here; run this again"
+                                f"{folder}: another program has just created a store here; run this again"
                             )
                         self._id_file.truncate(0)
                         _open(self.vectors, "w+b").close()
-                        # META last: a folder without it is no store yet, and is begun anew.
+                        # META last: a folder without it is not a store yet, and is started again.
                         write_meta(folder, meta)
                     else:
                         self.meta = read_meta(folder)  # an earlier writer may have finished since
@@ -139,23 +139,23 @@ class RowFile:
 
     def read_ids(self) -> NDArray[np.int64]:
         """(rows,) the id of each row. Raises `InputError` when the files do not hold what META promises."""
-        mend = "restore the folder from a copy, or delete it and index again"
+        remedy = "restore the folder from a copy, or delete it and index again"
         try:
             held = self.vectors.stat().st_size // self._row_bytes
             with open(self.folder / IDS, "rb") as file:
                 raw = file.read()
         except OSError as error:
-            raise InputError(f"{error.filename}: cannot be read ({error.strerror}); {mend}") from error
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from error
         ids = np.frombuffer(raw[: len(raw) // 8 * 8], "<i8").astype(np.int64)
         promised = self.meta["rows"]
         if len(ids) < promised:
-            raise InputError(f"{self.folder / IDS}: is damaged: {len(ids)} of {promised} ids are left; {mend}")
+            raise InputError(f"{self.folder / IDS}: is damaged: {len(ids)} of {promised} ids are left; {remedy}")
         if held < promised:
-            raise InputError(f"{self.vectors}: is damaged: {held} of {promised} vectors are left; {mend}")
+            raise InputError(f"{self.vectors}: is damaged: {held} of {promised} vectors are left; {remedy}")
         if held < len(ids):
-            raise InputError(f"{self.vectors}: is damaged: {held} vectors for {len(ids)} ids; {mend}")
+            raise InputError(f"{self.vectors}: is damaged: {held} vectors for {len(ids)} ids; {remedy}")
         if (ids < FREE).any():
-            raise InputError(f"{self.folder / IDS}: is damaged: holds ids below 0; {mend}")
+            raise InputError(f"{self.folder / IDS}: is damaged: holds ids below 0; {remedy}")
         return ids
 
     def cut(self, count: int) -> None:
@@ -178,7 +178,7 @@ class RowFile:
     def view(self, count: int) -> np.ndarray:
         """The first `count` rows, mapped from the file."""
         if count > len(self._map):
-            # Map all that the file holds by now, so that a growing store is not mapped anew for every row.
+            # Map all that the file holds by now, so that a growing store is not mapped again for every row.
             held = self.vectors.stat().st_size // self._row_bytes
             self._map = np.memmap(self.vectors, self._dtype, mode="r", shape=(max(held, count), self._dim))
         return np.asarray(self._map)[:count]

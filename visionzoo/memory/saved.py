@@ -74,7 +74,7 @@ class SavedGroups(RingGroups):
         return cls(**options)
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `config()` and `tensors()` of a bank of equal sizes; the batch becomes the saved one's.
+        """Continue from `config()` and `tensors()` of a bank of equal sizes; the batch becomes the saved one's.
 
         Raises:
             InputError: tensors that are missing or do not fit. Nothing has changed then.
@@ -82,7 +82,7 @@ class SavedGroups(RingGroups):
         self.adopt(self.check_content(config, tensors))
 
     def check_content(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Content:
-        """The first half of `restore`: all that can fail."""
+        """The first half of `take_over`: everything that can fail."""
         options, state = config.get("bank", {}), config.get("state", {})
         mine = self.config()["bank"]
         sizes = ("key_dim", "value_dim", "heads", "mode", "capacity")
@@ -96,7 +96,7 @@ class SavedGroups(RingGroups):
         return Content(layout.batch, state.get("next_id", 0), groups)
 
     def adopt(self, content: Content) -> None:
-        """The second half of `restore`."""
+        """The second half of `take_over`."""
         self.batch = content.batch
         self._ids.next = content.next_id
         self._crowded, self._rings = False, {}

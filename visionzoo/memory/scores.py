@@ -1,4 +1,4 @@
-"""Scores of queries against keys that lie in pieces, block by block: for the best k, and for use counts.
+"""Scores of queries against pieces of keys, block by block: for the best k, and for use counts.
 
 Dimensions: a bank's batch is that of the queries or 1, its heads H or a divisor of them. Queries that share keys are
 rows of one product: (Bk, Hk, E, G, L) with E members of the batch and G heads to one of the bank.

@@ -117,7 +117,7 @@ class StaticRing:
     def detach(self) -> None:
         """Nothing to do: a static ring never holds a graph."""
 
-    # --- new tensors, so compiled code is traced anew ---
+    # --- these make new tensors, so compiled code is traced again ---
 
     def select(self, indices: Tensor) -> None:
         self._over_batch({name: t.index_select(0, indices.to(t.device)) for name, t in self.tensors.items()})

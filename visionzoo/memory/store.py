@@ -114,7 +114,7 @@ class VectorStore(ABC):
     # --- the public face ---
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Keep `vectors` under `ids`; an id that is there already gets the new vector.
+        """Keep `vectors` under `ids`; the vector of an id that exists is replaced.
 
         Args:
             ids: (n,) integers >= 0, no two alike.
@@ -168,7 +168,7 @@ class VectorStore(ABC):
         return self._fetch(_check_ids(ids))
 
     def remove(self, ids: Ids) -> int:
-        """Drop the entries of (n,) ids; ids that are not there are passed over. Returns how many were dropped."""
+        """Drop the entries of (n,) ids; ids that it does not hold are ignored. Returns how many were dropped."""
         self._check_writable()
         checked = np.unique(_check_ids(ids))
         return self._remove(checked) if len(checked) else 0
@@ -200,7 +200,7 @@ def open_store(
     readonly: bool = False,
     **options: Any,
 ) -> VectorStore:
-    """Open the store in the folder `path`, or begin one.
+    """Open the store in the folder `path`, or create one.
 
     Args:
         path: a folder. None: in memory, gone when closed.
@@ -248,27 +248,27 @@ def no_store(path: str | os.PathLike[str]) -> InputError:
 def read_meta(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What META in `folder` says. Raises `InputError` when it is missing, damaged, or of a version unknown here."""
     file = Path(folder) / META
-    mend = "restore it from a copy, or delete the folder and index again"
+    remedy = "restore it from a copy, or delete the folder and index again"
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise no_store(folder) from error
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be read ({error.strerror}); mend its permissions or choose another folder"
+            f"{file}: cannot be read ({error.strerror}); fix its permissions or choose another folder"
         ) from error
     except ValueError as error:
-        raise InputError(f"{file}: is damaged (no JSON); {mend}") from error
+        raise InputError(f"{file}: is damaged (not JSON); {remedy}") from error
     if not isinstance(meta, dict) or "format" not in meta:
-        raise InputError(f"{file}: is damaged (no format version); {mend}")
+        raise InputError(f"{file}: is damaged (no format version); {remedy}")
     if meta["format"] != FORMAT:
         raise InputError(
-            f"{file}: has format version {meta['format']!r}, this visionzoo reads {FORMAT}; update visionzoo, or {mend}"
+            f"{file}: has format version {meta['format']!r}, this visionzoo reads {FORMAT}; update visionzoo, or {remedy}"
         )
     if meta.get("backend") not in BACKENDS:
-        raise InputError(f"{file}: names the unknown backend {meta.get('backend')!r}; update visionzoo, or {mend}")
+        raise InputError(f"{file}: names the unknown backend {meta.get('backend')!r}; update visionzoo, or {remedy}")
     if type(meta.get("dim")) is not int or meta["dim"] < 1:
-        raise InputError(f"{file}: is damaged (dim is {meta.get('dim')!r}, expected a positive number); {mend}")
+        raise InputError(f"{file}: is damaged (dim is {meta.get('dim')!r}, expected a positive number); {remedy}")
     return meta
 
 
@@ -345,4 +345,4 @@ def _check_finite(values: NDArray[np.float32], what: str, ids: NDArray[np.int64]
         row = int(bad[0])
         name = f"{what}[{row}]" + ("" if ids is None else f" (id {ids[row]})")
         problem = "is longer than 1e15" if np.isfinite(values[row]).all() else "holds NaN or infinity"
-        raise InputError(f"{name} {problem}; vectors must be finite, leave it out or mend what computed it")
+        raise InputError(f"{name} {problem}; vectors must be finite, leave it out, or fix the code that computed it")

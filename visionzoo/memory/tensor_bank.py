@@ -41,9 +41,9 @@ class TensorBank(SavedGroups):
     every write copies the buffers, as the graph needs the old ones. A read that autograd goes back through makes the next
     write copy them once.
 
-    Static mode is for `torch.compile`: shapes never change, counters are tensors, `write`, `segments` and `read` do not
-    branch on the content. It knows first-in-first-out only, takes times as tensors (a Python number is a constant of the
-    traced code), and is for inference. Write each group once before compiling.
+    Static mode (experimental: no system uses it yet) is for `torch.compile`: shapes never change, counters are tensors, and
+    `write`, `segments` and `read` do not branch on the content. It supports first-in-first-out only, takes times as tensors
+    (a Python number is a constant of the traced code), and is for inference. Write each group once before compiling.
 
     Args:
         key_dim: Dk.
@@ -97,8 +97,8 @@ class TensorBank(SavedGroups):
     ) -> Tensor:
         """Write N elements. The work is O(N), but for the rare times that a ring grows or a policy other than Fifo evicts.
 
-        Where the group gets too full the policy chooses among the old *and* the new ones: a write of more than the
-        capacity keeps, by Fifo, its newest elements.
+        If the group becomes too full, the policy chooses among the old *and* the new elements: of a write that exceeds the
+        capacity, Fifo keeps the newest elements.
 
         Args:
             key: (B or 1, H, N, Dk); for one head the head axis may be left out.
@@ -374,7 +374,7 @@ class TensorBank(SavedGroups):
         if name is None and len(self.value_dims) == 1:
             name = next(iter(self.value_dims))
         if name not in self.value_dims:
-            raise InputError(f"value={name!r}: say which one to read: {', '.join(self.value_dims)}")
+            raise InputError(f"value={name!r}; choose the value to read: {', '.join(self.value_dims)}")
         return f"value.{name}"
 
     # --- dropping ---
@@ -397,7 +397,10 @@ class TensorBank(SavedGroups):
         return torch.from_numpy(np.sort(np.concatenate(evicted)))
 
     def purge(self, groups: Group | Iterable[Group] | None = None, *, ids: Tensor | Sequence[int] | None = None) -> int:
-        """Drop whole groups, or elements by id; permanent ones too. What is not there is passed over. Returns how many."""
+        """Drop whole groups, or elements by id; permanent ones too. Returns how many were dropped.
+
+        Unknown groups and ids are ignored.
+        """
         self._dynamic_only("purge")
         before = len(self)
         named = [groups] if isinstance(groups, int | str) else list(groups or ())

@@ -32,8 +32,8 @@ class TieredBank(MemoryBank):
     >>> memory = TieredBank([working, long], [Prototypes(128)])
 
     Args:
-        tiers: dynamic banks of equal sizes, new ones, of which this bank takes possession: they count usage if their
-            consolidator needs it, and draw their ids from one counter.
+        tiers: new dynamic banks of equal sizes, which belong to this bank from now on: they count usage if their
+            consolidator needs it, and share one counter of ids.
         consolidators: one between each two tiers; or their configs.
 
     Raises:
@@ -49,7 +49,8 @@ class TieredBank(MemoryBank):
         self.consolidators = [consolidator_from_config(consolidator) for consolidator in consolidators]
         if not self.tiers or len(self.consolidators) != len(self.tiers) - 1:
             raise InputError(
-                f"{len(self.tiers)} tiers and {len(self.consolidators)} consolidators; expected one between each two tiers"
+                f"{len(self.tiers)} tiers and {len(self.consolidators)} consolidators; "
+                "expected one consolidator between each two tiers"
             )
         first = self.tiers[0]
         for number, tier in enumerate(self.tiers):
@@ -220,7 +221,7 @@ class TieredBank(MemoryBank):
         return cls([TensorBank.from_config(tier) for tier in config.get("tiers", [])], config.get("consolidators", []))
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `config()` and `tensors()` of a bank with equal tiers.
+        """Continue from `config()` and `tensors()` of a bank with equal tiers.
 
         Raises:
             InputError: tensors that are missing or do not fit. Nothing has changed then.

@@ -224,7 +224,7 @@ class _HostProduct:
             yield start, block.cpu().numpy() if isinstance(block, torch.Tensor) else block
 
     def _widened(self, block: np.ndarray) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The block in float32: as it is, or converted in pieces that stay in the processor's cache."""
+        """The block in float32: unchanged, or converted in pieces that stay in the processor's cache."""
         if block.dtype == np.float32:
             yield 0, block
             return

@@ -1,4 +1,4 @@
-"""The reference: scores, softmax and product as they stand in a textbook. Memory is quadratic."""
+"""The reference: scores, softmax and product by the textbook. Memory is quadratic."""
 
 from __future__ import annotations
 

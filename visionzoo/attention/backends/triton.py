@@ -22,7 +22,7 @@ _WIDEST_KEY = 512
 
 
 class TritonBackend(Backend):
-    """Forward and log-sum-exp in one launch, over one piece or over many that lie anywhere on the device.
+    """Forward and log-sum-exp in one launch, over one piece or over many, anywhere on the device.
 
     Keys and values may differ in width, be of any width up to 512 (values of any), have any strides, and serve groups of
     query heads and whole batches without copies. A mask may say which keys count, not which pairs. Memory beyond the

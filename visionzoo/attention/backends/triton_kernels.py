@@ -319,7 +319,7 @@ class Sizes:
         keys: per step of the inner loop.
         key_block: the key width, padded to a power of two: all of it is held, so that the queries are read once.
         value_block: columns of values per program, a power of two. Wider values are cut over several programs, each of
-            which computes the scores anew.
+            which computes the scores again.
         warps, stages: threads / 32 per program; steps of the inner loop whose loads are under way.
     """
 
