@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -26,6 +27,21 @@ def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in re.findall(r"base64,([^\"]+)", page)]
     assert sizes == [(360, 120), (360, 120)]
+
+
+def test_names_link_to_the_files(photo, tmp_path: Path) -> None:
+    """From where the page lies, so that both can be moved together."""
+    path = photo("photos/a 100% #1 é.jpg")
+    (tmp_path / "out").mkdir()
+    save_sheet(tmp_path / "out" / "a.html", [Row(Tile(path, "query", path.name), [])], heading="x")
+    (found,) = re.findall(r'<a href="([^"]+)">a 100% #1 é\.jpg</a>', (tmp_path / "out" / "a.html").read_text("utf-8"))
+    assert found == "../photos/a%20100%25%20%231%20%C3%A9.jpg"
+    assert (tmp_path / "out" / unquote(found)).samefile(path)
+    array = Tile(np.zeros((4, 4, 3), np.uint8), "query", "pasted")
+    save_sheet(tmp_path / "out" / "b.html", [Row(array, [])], heading="x")
+    save_sheet(tmp_path / "out" / "c.html", [Row(Tile("gone.jpg", "query", "gone.jpg"), [])], heading="x")
+    assert "<a " not in (tmp_path / "out" / "c.html").read_text("utf-8")
+    assert "<a " not in (tmp_path / "out" / "b.html").read_text("utf-8")
 
 
 def test_box_is_drawn_where_it_is(photo) -> None:

@@ -59,13 +59,21 @@ def save_bar_sheet(path: str | Path, cards: Sequence[Card], *, heading: str, sub
         check_size(path, len(cards), _most_bars(cards))
         return picture_bar_sheet(cards)
 
-    save(path, lambda: html_bar_sheet(cards, heading=heading, subtitle=subtitle), picture)
+    save(
+        path,
+        lambda: html_bar_sheet(cards, heading=heading, subtitle=subtitle, folder=Path(path).absolute().parent),
+        picture,
+    )
 
 
-def html_bar_sheet(cards: Sequence[Card], *, heading: str, subtitle: str = "") -> str:
-    """The sheet as an HTML page with its images inside."""
+def html_bar_sheet(cards: Sequence[Card], *, heading: str, subtitle: str = "", folder: Path | None = None) -> str:
+    """The sheet as an HTML page with its images inside.
+
+    Args:
+        folder: where the page will be; titles then link to the files.
+    """
     shown = ({"tile": Tile(card.image, card.title), "title": card.title, "bars": card.bars} for card in cards)
-    return render("bars.html", cards=shown, heading=heading, subtitle=subtitle)
+    return render("bars.html", cards=shown, heading=heading, subtitle=subtitle, folder=folder)
 
 
 # The picture

@@ -32,12 +32,18 @@ def save_sheet(path: str | Path, rows: Sequence[Row], *, heading: str, subtitle:
         check_height(path, _GAP + sum(_bands(rows)) * _STEP[1], sum(1 + len(row.results) for row in rows))
         return picture_sheet(rows)
 
-    save(path, lambda: html_sheet(rows, heading=heading, subtitle=subtitle), picture)
+    save(
+        path, lambda: html_sheet(rows, heading=heading, subtitle=subtitle, folder=Path(path).absolute().parent), picture
+    )
 
 
-def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "") -> str:
-    """The sheet as an HTML page with its images inside."""
-    return render("contact.html", rows=rows, heading=heading, subtitle=subtitle)
+def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "", folder: Path | None = None) -> str:
+    """The sheet as an HTML page with its images inside.
+
+    Args:
+        folder: where the page will be; names of files then link to the files.
+    """
+    return render("contact.html", rows=rows, heading=heading, subtitle=subtitle, folder=folder)
 
 
 # The picture

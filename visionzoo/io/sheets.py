@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -120,8 +122,8 @@ def save(path: str | Path, page: Callable[[], str], picture: Callable[[], Image.
 def render(template: str, **values: Any) -> str:
     """A page from a template of `assets/sheets`, in which all text is escaped.
 
-    Filters there: `line` shows control characters as escapes, `jpeg` gives the thumbnail of a `Tile` as base64 of a JPEG
-    file, or an empty text if the file is gone.
+    Filters there: `line` shows control characters as escapes; `jpeg` gives the thumbnail of a `Tile` as base64 of a JPEG
+    file, or an empty text if the file is gone; `link(folder)` gives the address of its file as seen from the folder.
     """
     return _templates().get_template(template).render(colours=COLOURS, **values)
 
@@ -134,8 +136,18 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters.update(line=printable, jpeg=_jpeg)
+    environment.filters.update(line=printable, jpeg=_jpeg, link=_link)
     return environment
+
+
+def _link(tile: Tile, folder: Path | None) -> str:
+    if folder is None or not isinstance(tile.image, (str, Path)) or not Path(tile.image).exists():
+        return ""
+    try:
+        place = os.path.relpath(tile.image, folder)
+    except ValueError:  # on another drive of Windows
+        return Path(tile.image).absolute().as_uri()
+    return quote(os.fsencode(place.replace(os.sep, "/")))
 
 
 def _jpeg(tile: Tile) -> str:
