@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class VisionZooError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+    """Something the user can fix. The message is one line: what is wrong, where, and what to do."""
 
     exit_code = 2
 
@@ -64,7 +64,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
 @contextlib.contextmanager
 def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
-    """Turn the failures of writing `path` (full disk, no permission, …) into a line that names the mend.
+    """Turn the failures of writing `path` (full disk, no permission, …) into a line that names the fix.
 
     Args:
         path: what is being written.

@@ -36,7 +36,7 @@ _PREFIXES: dict[type[nn.Module], tuple[str, str]] = {
     MemoryUnit: ("generator.memory.", "generator.mbUnit."),
     Discriminator: ("discriminator.", "discriminator."),
 }
-"""Where a network stands in ours and in theirs."""
+"""Prefix of a network's keys in our state dict and in theirs."""
 
 _RULES = tuple(
     (re.compile(pattern), replacement)
@@ -67,7 +67,7 @@ _LEVEL = re.compile(r"^(generator\.mbUnit)\.(project|restore|norm)\.(\d)\.")
 _LEVEL_NAMES = {"project": "feat_forward_proj", "restore": "conv", "norm": "norm"}
 
 _FILTERS = ("kp_detector.down.weight", "generator.dense_motion_network.down.weight")
-"""Low-pass filters, which published files hold beside the weights; computed anew here."""
+"""Low-pass filters, which published files hold beside the weights and we compute."""
 
 
 def official_name(key: str) -> str:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
 Box = tuple[float, float, float, float]
 
 
@@ -37,12 +41,11 @@ class Tube:
     """around all places where it was seen"""
 
 
-def iou(a: Box, b: Box) -> float:
-    """Shared over joint area of two boxes whose right and lower edges are pixels that belong to them."""
-    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
-    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
-    shared = max(width, 0) * max(height, 0)
-    return shared / (_area(a) + _area(b) - shared)
+def iou(boxes: Sequence[Box], other: Box) -> Tensor:
+    """Shared over joint area of N boxes with another one, (N,); a box's right and lower edges are pixels that belong to it."""
+    edges = torch.tensor([0, 0, 1, 1], dtype=torch.float64)
+    these = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
+    return box_iou(these + edges, torch.tensor([other], dtype=torch.float64) + edges)[:, 0]
 
 
 def union(a: Box, b: Box) -> Box:
@@ -81,8 +84,9 @@ def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, 
         seen: dict[int, Tube] = {}
         begun: list[Tube] = []
         for box in boxes:
-            best = max(range(len(running)), key=lambda i: iou(running[i].first, box), default=None)
-            if best is None or iou(running[best].first, box) <= least_iou:
+            shares = iou([tube.first for tube in running], box)
+            best = int(shares.argmax()) if running else 0
+            if not running or shares[best] <= least_iou:
                 begun.append(Tube(number, number + 1, box, box))
             else:
                 tube = seen.get(best, running[best])
@@ -91,7 +95,3 @@ def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, 
         running = [*seen.values(), *begun]
     tubes = [tube for tube in ended + running if tube.end - tube.start >= least_frames]
     return sorted(tubes, key=lambda tube: (tube.start, tube.first))
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0] + 1) * (box[3] - box[1] + 1)

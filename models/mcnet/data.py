@@ -363,7 +363,7 @@ class TalkingHeads(LightningDataModule):
 
 
 class _Repeated(Dataset):
-    """`data` as if it had `length` items; every one draws its own pair, anew in every epoch or `fixed`."""
+    """`data` as if it had `length` items; each draws its own pair, a new one in every epoch or, if `fixed`, always the same."""
 
     def __init__(self, data: FramePairs, length: int, *, fixed: bool = False):
         self.data, self.length, self.fixed = data, length, fixed

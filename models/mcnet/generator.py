@@ -85,7 +85,7 @@ class Generator(nn.Module):
         """
         Args:
             source: of 1 or B images.
-            driving: keypoints of B frames, as the source shall have them.
+            driving: target keypoints of the source in B frames.
             noise: in the memory of each level, (B or 1, 1, S, S).
         """
         motion = self.motion(source.small, source.keypoints, driving, source.heatmaps)

@@ -151,7 +151,7 @@ def transfer_motion(
     adapt_scale: bool = False,
     relative_jacobian: bool = True,
 ) -> Keypoints:
-    """Keypoints that the source shall have in each driving frame.
+    """Target keypoints of the source for each driving frame.
 
     "absolute" takes the driver's as they are, which moves the source's face to the driver's place and shape. "relative"
     moves the source's keypoints as the driver's moved since `initial`; at that frame the result is the source's keypoints exactly.

@@ -32,7 +32,7 @@ def draw_noise(noise: Noise, levels: int, batch: int, side: int, rng: torch.Gene
 
     Args:
         noise: "none"; "fixed", the same for every frame and call, drawn from the seed that `rng` began with (0 without one);
-            "random", drawn anew from `rng`, as the published code does in evaluation too; or one tensor per level.
+            "random", new for every frame, from `rng`, as in the published code, in evaluation too; or one tensor per level.
         rng: a generator on the CPU; torch's default one if None.
 
     Raises:

@@ -32,7 +32,7 @@ class MotionField:
     flow: Tensor
     """(B, h, w, 2) float32"""
     occlusion: Tensor
-    """(B, 1, h, w) float32 in [0, 1]: how much of the moved source can be used; 0 where it must be painted anew"""
+    """(B, 1, h, w) float32 in [0, 1]: how much of the moved source can be used; 0 where new content must be painted"""
 
 
 class DenseMotion(nn.Module):
@@ -53,7 +53,7 @@ class DenseMotion(nn.Module):
         Args:
             small: source images (S, 3, h, w), S being 1 or B.
             source: their keypoints (S, K).
-            driving: keypoints (B, K) that the result shall have.
+            driving: target keypoints (B, K).
             source_heatmaps: `heatmaps_of(source)`, if known.
         """
         batch, (height, width) = len(driving.value), small.shape[2:]

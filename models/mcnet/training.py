@@ -227,7 +227,7 @@ class MCNetTraining(TrainingModule):
             self.log(f"train/{name}", value, on_step=True, sync_dist=True, batch_size=count)
 
     def _rng(self, batch_idx: int) -> torch.Generator:
-        """The same at this step in every run, so that a resumed run goes on as if it had not stopped."""
+        """The same at this step in every run, so that a resumed run equals one that was not stopped."""
         numbers = (int(self.hparams["seed"]), self.current_epoch, batch_idx, self.global_rank)
         seed = 0
         for number in numbers:

@@ -27,7 +27,7 @@ def cases() -> Iterator[ParameterSet]:
         yield pytest.param(path, id=name, marks=pytest.mark.slow if name in SLOW else ())
 
 
-@pytest.mark.parametrize("path", cases())
+@pytest.mark.parametrize("path", list(cases()))
 def test_case(path: Path) -> None:
     rows = check(Case.read(path))
     assert rows

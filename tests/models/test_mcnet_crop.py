@@ -31,9 +31,9 @@ def test_crop_is_square_around_the_face_unless_cut_off(
 
 
 def test_boxes() -> None:
-    assert iou((0, 0, 9, 9), (0, 0, 9, 9)) == 1
-    assert iou((0, 0, 9, 9), (10, 0, 19, 9)) == 0
-    assert iou((0, 0, 9, 9), (5, 0, 14, 9)) == pytest.approx(50 / 150)
+    others = [(0, 0, 9, 9), (10, 0, 19, 9), (5, 0, 14, 9)]
+    assert iou(others, (0, 0, 9, 9)).tolist() == pytest.approx([1, 0, 50 / 150])
+    assert iou([], (0, 0, 9, 9)).tolist() == []
     assert union((0, 0, 9, 9), (5, 2, 14, 7)) == (0, 0, 14, 9)
 
 

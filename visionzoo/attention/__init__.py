@@ -8,30 +8,11 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..lazy import attach as _attach
+import lazy_loader as _lazy
 
-_names = {
-    "Segment": "visionzoo.attention.call:Segment",
-    "VisionZooAttnProcessor": "visionzoo.attention.diffusion:VisionZooAttnProcessor",
-    "attention": "visionzoo.attention.functional:attention",
-    "attention_backend": "visionzoo.attention.select:attention_backend",
-    "attention_with_lse": "visionzoo.attention.functional:attention_with_lse",
-    "merge_attention": "visionzoo.attention.functional:merge_attention",
-    "segment_attention": "visionzoo.attention.segments:segment_attention",
-}
-__getattr__, __dir__ = _attach(__name__, _names)
-__all__ = [*_names]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:
-    from .call import Segment as Segment
-    from .diffusion import VisionZooAttnProcessor as VisionZooAttnProcessor
-    from .functional import attention as attention
-    from .functional import attention_with_lse as attention_with_lse
-    from .functional import merge_attention as merge_attention
-    from .segments import segment_attention as segment_attention
-    from .select import attention_backend as attention_backend
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 
 
 # `vz.attention(q, k, v)` is public, and so is this package under the same name: importing it binds the name to the

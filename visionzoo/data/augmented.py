@@ -47,7 +47,7 @@ class Augmented(Dataset):
 
 
 class EpochSampler(DistributedSampler):
-    """This process's share of the pictures as (epoch, index); shuffled anew every epoch if asked."""
+    """This process's share of the pictures as (epoch, index); shuffled again in every epoch if asked."""
 
     def __iter__(self) -> Iterator[Any]:
         return ((self.epoch, index) for index in super().__iter__())

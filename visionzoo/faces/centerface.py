@@ -50,7 +50,7 @@ class CenterFace:
         self.longest, self.threshold = longest, threshold
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, the surest first. Raises InputError for another shape or type."""
+        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
         check_picture(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.longest / max(height, width))

@@ -120,7 +120,7 @@ def choose_face(faces: Sequence[Face], which: int | str = "largest", *, min_size
 
     Args:
         which: "largest", or the number of the face counted from left to right, from 1.
-        min_size_px: faces whose longer side is shorter are passed over.
+        min_size_px: faces whose longer side is shorter are ignored.
 
     Returns:
         The face, or None where "largest" finds none.
@@ -143,7 +143,7 @@ def choose_face(faces: Sequence[Face], which: int | str = "largest", *, min_size
 
 
 def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 256) -> list[str]:
-    """What speaks against animating this face, each a sentence for a warning; none where it is fine.
+    """Reasons not to animate this face, each a sentence for a warning; none if it is fine.
 
     Args:
         box: its crop.

@@ -25,7 +25,7 @@ class FaceDetector(Protocol):
     name: str
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, the surest first. Raises InputError for another shape or type."""
+        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
         ...
 
 

@@ -1,7 +1,8 @@
 """MTCNN: three small networks in a cascade that find faces and five points of each (Zhang et al. 2016, arXiv 1604.02878).
 
 P-Net slides over an image pyramid and proposes boxes, R-Net throws most of them out, O-Net decides and places the points.
-The weights are the published ones (visionzoo/assets/weights/mtcnn/README.md); 0.5 million parameters.
+The weights are the published ones (visionzoo/assets/weights/mtcnn/README.md); 0.5 million parameters. The network is written
+here because the packages that hold it pin old versions of torch and Pillow.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class MTCNN:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, the surest first. Raises InputError for another shape or type."""
+        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
         check_picture(image)
         # the networks were trained on (value - 127.5) / 128
         x = (torch.tensor(image, device=self.device).permute(2, 0, 1)[None].float() - 127.5) / 128
@@ -172,7 +173,7 @@ class MTCNN:
         return _squares(_moved(boxes, offset)[keep])
 
     def _decide(self, x: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (N, 4), probabilities (N,) and points (N, 5, 2) of the faces, the surest first."""
+        """Boxes (N, 4), probabilities (N,) and points (N, 5, 2) of the faces, highest score first."""
         probability, offset, points = self.onet(_cut(x, boxes, 48))
         passed = probability > self.thresholds[2]
         boxes, probability, offset, points = boxes[passed], probability[passed], offset[passed], points[passed]

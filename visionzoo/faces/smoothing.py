@@ -1,4 +1,7 @@
-"""The one-euro filter: takes jitter off slow movement and keeps up with fast movement (Casiez, Roussel, Vogel, CHI 2012)."""
+"""The one-euro filter: removes jitter from slow movement and keeps up with fast movement (Casiez, Roussel, Vogel, CHI 2012).
+
+Written here because the packages of that name filter one number at a time.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class OneEuroFilter:
             )
         step = t - self._time
         if not 0 < step < math.inf:
-            raise InputError(f"times rise: got {t} s after {self._time} s; call reset() to begin anew")
+            raise InputError(f"times rise: got {t} s after {self._time} s; call reset() to start again")
         weight = _weight(self.derivative_cutoff, step)
         self._speed = weight * (x - self._value) / step + (1 - weight) * self._speed
         weight = _weight(self.min_cutoff + self.beta * abs(self._speed), step)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
 from ..errors import InputError
 from .crop import STILL_SCALE, UNION_SCALE, CropBox, choose_face, square_box
@@ -56,7 +58,7 @@ def follow_face(
         frames: time in seconds and (H, W, 3) uint8 RGB of each frame.
         which: "largest", or the number from the left, from 1, in the first frame that has a face.
         every: search every so many frames; the frames between count as not found.
-        min_size_px: smaller faces are passed over.
+        min_size_px: smaller faces are ignored.
 
     Raises:
         InputError: `every` below 1, no frames, or fewer faces than `which` says.
@@ -73,10 +75,9 @@ def follow_face(
         if number % every == 0:
             faces = [face for face in detector(image) if max(face.width, face.height) >= min_size_px]
             if last is not None and missed < LOST_AFTER:
-                share, nearest = max(
-                    ((overlap(face.box, last.box), n) for n, face in enumerate(faces)), default=(0.0, 0)
-                )
-                face = faces[nearest] if share >= SAME_FACE else None
+                shares = overlap([face.box for face in faces], last.box)
+                nearest = int(shares.argmax()) if faces else 0
+                face = faces[nearest] if faces and shares[nearest] >= SAME_FACE else None
             elif faces:
                 face = choose_face(faces, which if first is None else "largest")
             missed = 0 if face is not None else missed + 1
@@ -129,12 +130,10 @@ def moving_boxes(
     return boxes
 
 
-def overlap(box: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom), 0 … 1."""
-    across = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
-    down = max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
-    union = (box[2] - box[0]) * (box[3] - box[1]) + (other[2] - other[0]) * (other[3] - other[1]) - across * down
-    return across * down / union if union > 0 else 0.0
+def overlap(boxes: Sequence[tuple[float, ...]], other: tuple[float, ...]) -> NDArray[np.float64]:
+    """Intersection over union of N boxes (left, top, right, bottom) with another one: (N,), 0 … 1."""
+    these = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
+    return box_iou(these, torch.tensor([other], dtype=torch.float64))[:, 0].nan_to_num().numpy()
 
 
 def _found_boxes(track: FaceTrack) -> NDArray[np.float64]:

@@ -2,6 +2,9 @@
 
 Features of a classifier after five of its layers, each pixel's vector scaled to length 1; their squared differences,
 weighted per channel by a learned head, averaged over the pixels and added up over the layers.
+
+Only the heads are taken from torchmetrics. Its network is private and builds the backbone itself, either with random weights or with
+a download; here it comes from a file, and nothing is downloaded.
 """
 
 from __future__ import annotations

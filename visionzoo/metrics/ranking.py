@@ -10,6 +10,9 @@ The protocol (Radenovic et al., CVPR 2018, arXiv 1803.11285) has three difficult
     Medium  positives: easy, hard    ignored: junk
     Hard    positives: hard          ignored: junk and easy
 
+Written here because torchmetrics and scikit-learn know neither ignored images nor this average precision, which joins the points of
+the curve by trapezia.
+
 Shapes: Q queries, N images in the database, D length of a descriptor, M kept per query, K = len(kappas).
 """
 
@@ -38,7 +41,7 @@ NOT_LISTED = -1
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of one query: indices of database images, (n,) int64 each. No image stands in two of them."""
+    """What is known of one query: indices of database images, (n,) int64 each. No image is in two of them."""
 
     easy: np.ndarray
     hard: np.ndarray
@@ -209,7 +212,7 @@ def rank_chunks(
 
     Args:
         queries: (Q, D) float32, on the device that computes.
-        chunks: each call goes through the database anew, as (n, D) tensors in the order of their indices.
+        chunks: each call goes through the whole database again, as (n, D) tensors in the order of their indices.
         watched: per query, database indices whose ranks are wanted.
         top: M, how many of the best to keep.
 

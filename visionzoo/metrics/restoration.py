@@ -3,6 +3,8 @@
 SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004): gaussian window of 11 pixels with sigma
 1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, every channel by itself, mean over the pixels whose window
 lies inside the picture. All sums are float64.
+
+Written here because scikit-image and torchmetrics need whole pictures in memory; the tests hold equality to scikit-image.
 """
 
 from __future__ import annotations

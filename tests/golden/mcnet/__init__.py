@@ -396,7 +396,7 @@ def crops(case: Case) -> list[dict[str, Any]]:
                 "crop_w_h_left_top": [crop.width, crop.height, crop.left, crop.top],
                 "start_s": tube.start / one["fps"],
                 "duration_s": (tube.end - tube.start) / one["fps"],
-                "iou": iou(box, other),
+                "iou": iou([box], other).item(),
                 "join": list(union(box, other)),
             }
         )
