@@ -1,18 +1,21 @@
-"""SHViT's inference form beside timm's, fused too, with the same weights.
+"""SHViT's inference form beside timm's, fused too, and beside onnxruntime and OpenVINO, with the same weights.
 
 visionzoo bench shvit_s1
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module, util
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from visionzoo import create_model
+from visionzoo import create_model, onnx_runtime
 from visionzoo.benchmark import Contestant, Report, Table, compare
 from visionzoo.compiled import compile_ahead
 from visionzoo.errors import require
@@ -75,6 +78,10 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
             label = f"visionzoo, fused, {str(dtype).removeprefix('torch.')}, compiled"
             networks[label] = torch.compile(model.fuse().to(dtype), dynamic=False, **how)
             networks[f"{label} ahead of time"] = compile_ahead(model.fuse().to(dtype), x)
+    missing: list[str] = []
+    if device == "cpu":
+        with tempfile.TemporaryDirectory() as folder:  # which both runtimes have read when it goes
+            missing = add_runtimes(networks, model.fuse(), x, Path(folder) / "network.onnx")
     times = 1 if batch > 1 and device == "cpu" else 10
     return compare(
         f"{name}: batch of {batch}, {size} x {size}",
@@ -84,7 +91,27 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
         items=batch * times,
         unit="images",
         judge=judge,
+        notes=missing,
     )
+
+
+def add_runtimes(networks: dict[str, Callable[[Tensor], Any]], network: nn.Module, x: Tensor, file: Path) -> list[str]:
+    """Add what other runtimes make of `network`; returns a line for each that is not installed."""
+    if not all(map(util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        return ["onnxruntime and OpenVINO: skipped; pip install 'visionzoo[export]' openvino"]
+    networks["onnxruntime, float32 (visionzoo, runtime onnxruntime)"] = onnx_runtime.convert(network, x, file)
+    if util.find_spec("openvino") is None:
+        return ["OpenVINO: skipped; pip install openvino"]
+    for hint, dtype in (("f32", "float32"), ("bf16", "bfloat16")):
+        networks[f"OpenVINO, {dtype}"] = openvino_network(file, hint)
+    return []
+
+
+def openvino_network(file: Path, precision: str) -> Callable[[Tensor], Tensor]:
+    openvino = import_module("openvino")
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
+    request = openvino.Core().compile_model(str(file), "CPU", options).create_infer_request()
+    return lambda x: torch.from_numpy(request.infer({"images": x.numpy()})[0])
 
 
 def report(name: str, size: int, rounds: int, command: str) -> Report:

@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from visionzoo import __version__
+from visionzoo import __version__, onnx_runtime
 from visionzoo.compiled import Compiled, compile_ahead, load_compiled, machine
 from visionzoo.devices import pick_device
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, unknown
 from visionzoo.io.ahead import ahead
 from visionzoo.io.image import load_image
 from visionzoo.jobs import Engine
@@ -36,6 +36,7 @@ from ...models.shvit import FusedSHViT, Preprocess, SHViT, load_classifier
 from .files import classify_files
 from .results import ClassificationResult, Prediction
 
+RUNTIMES = ("torch", "compiled", "onnxruntime")
 MAX_IMAGE_SIZE = 4096
 """Largest side in pixels of the network's input; more is a mistake rather than a wish."""
 
@@ -77,6 +78,8 @@ class ClassifyPipeline(TaskPipeline):
         checkpoint: the weights file that was loaded, recorded beside results.
         compile: compile the network for this machine when it is first needed, which takes half a minute or more, and keep
             that for the next time; it then runs faster, most of all for single pictures.
+        runtime: what runs the network: "torch"; "compiled" (the same as `compile`); or "onnxruntime", on a CPU in float32 usually the
+            fastest. Both are prepared when first needed, and kept.
 
     Raises:
         InputError: a network without a head or not for RGB, a wrong number of labels, an absurd size.
@@ -97,6 +100,7 @@ class ClassifyPipeline(TaskPipeline):
         labels: str | Path | Sequence[str] | None = None,
         checkpoint: str | Path | None = None,
         compile: bool = False,
+        runtime: str = "torch",
     ):
         if not model.config.heads or model.config.in_chans != 3:
             raise InputError(
@@ -113,7 +117,13 @@ class ClassifyPipeline(TaskPipeline):
         pad_to = 8 if self.device.type == "cuda" else 1
         runs = model.fuse(pad_to=pad_to) if isinstance(model, SHViT) else copy.deepcopy(model)
         self.model = runs.to(self.device, self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.compile = compile
+        self.runtime = "compiled" if compile and runtime == "torch" else runtime
+        if self.runtime not in RUNTIMES:
+            raise unknown("runtime", runtime, RUNTIMES)
+        if compile and self.runtime != "compiled":
+            raise InputError(f"compile is the runtime compiled, which goes with no other; got {runtime!r}")
+        if self.runtime == "onnxruntime":
+            onnx_runtime.check(self.device, self.dtype)
         self._compiled: dict[int, Compiled] = {}
 
     @property
@@ -131,6 +141,7 @@ class ClassifyPipeline(TaskPipeline):
         image_size: int | None = None,
         labels: str | Path | Sequence[str] | None = None,
         compile: bool = False,
+        runtime: str = "torch",
         **config_overrides: Any,
     ) -> ClassifyPipeline:
         """A pipeline for `model`, with the weights of `checkpoint` or else the model's published ones.
@@ -149,7 +160,7 @@ class ClassifyPipeline(TaskPipeline):
         """
         pick_device(device)  # before anything is downloaded
         opened = cls.open(model, checkpoint, config_overrides)
-        return cls._made(opened, device, dtype, image_size, labels, compile)
+        return cls._made(opened, device, dtype, image_size, labels, compile, runtime)
 
     @classmethod
     def _made(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -160,6 +171,7 @@ class ClassifyPipeline(TaskPipeline):
         image_size: int | None = None,
         labels: str | Path | Sequence[str] | None = None,
         compile: bool = False,
+        runtime: str = "torch",
     ) -> ClassifyPipeline:
         return cls(
             opened.network,
@@ -170,6 +182,7 @@ class ClassifyPipeline(TaskPipeline):
             opened.stored.classes if labels is None else labels,
             opened.checkpoint,
             compile,
+            runtime,
         )
 
     @classmethod
@@ -184,11 +197,13 @@ class ClassifyPipeline(TaskPipeline):
             **super().arguments(),
             "image_size": self.image_size,
             "labels": list(self.classes),
-            "compile": self.compile,
+            "runtime": self.runtime,
         }
 
     def to(self, device: str | torch.device) -> ClassifyPipeline:
         super().to(device)
+        if self.runtime == "onnxruntime":
+            onnx_runtime.check(self.device, self.dtype)
         self._compiled = {}
         return self
 
@@ -296,12 +311,12 @@ class ClassifyPipeline(TaskPipeline):
     def _forward(self, batch: Tensor, full: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, S, S) -> pooled vectors (B, C) and probabilities (B, classes), float32. `full` is the usual B."""
         count = len(batch)
-        if self.compile and 1 < count < full:
+        if self.runtime != "torch" and 1 < count < full:
             batch = torch.cat([batch, batch.new_zeros(full - count, *batch.shape[1:])])
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        pooled, logits = (self._compiled_for(batch) if self.compile else _PooledAndLogits(self.model))(batch)
+        pooled, logits = (self._compiled_for(batch) if self.runtime != "torch" else _PooledAndLogits(self.model))(batch)
         return pooled[:count].float().cpu().numpy(), logits[:count].float().softmax(-1).cpu().numpy()
 
     def _compiled_for(self, batch: Tensor) -> Compiled:
@@ -309,12 +324,16 @@ class ClassifyPipeline(TaskPipeline):
         count = len(batch)
         if count not in self._compiled:
             kind = f"{self.fingerprint}-{str(self.dtype).removeprefix('torch.')}-{count}x{self.image_size}"
-            path = weights_dir().parent / "compiled" / f"{kind}-{__version__}-{machine()}-{self.device.type}.pt2"
-            if path.is_file():
-                self._compiled[count] = load_compiled(path)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._compiled[count] = compile_ahead(_PooledAndLogits(self.model), batch, path)
+            place = weights_dir().parent / "compiled" / f"{kind}-{__version__}-{machine()}-{self.device.type}"
+            # no with_suffix: versions have dots
+            path = Path(f"{place}.{'onnx' if self.runtime == 'onnxruntime' else 'pt2'}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make, load = (
+                (onnx_runtime.convert, onnx_runtime.load)
+                if self.runtime == "onnxruntime"
+                else (compile_ahead, load_compiled)
+            )
+            self._compiled[count] = load(path) if path.is_file() else make(_PooledAndLogits(self.model), batch, path)
         return self._compiled[count]
 
     def _result(self, seen: _Seen, top: int) -> ClassificationResult:

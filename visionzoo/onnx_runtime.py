@@ -1,0 +1,106 @@
+"""Networks run by onnxruntime: on a CPU in float32 usually the fastest way to run a small network (docs/benchmarks.md).
+
+For one shape of the input, as with `compiled.py`; the network is written as ONNX once and kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .compiled import Compiled
+from .errors import InputError, VisionZooError, require
+from .io.files import atomic_path
+
+TOLERANCE = 1e-4
+"""Largest relative difference from the network that is taken for rounding."""
+
+
+def convert(network: nn.Module, example: Tensor, path: str | PathLike[str]) -> Compiled:
+    """Write `network` for inputs like `example` to `path` (.onnx), and return what runs it.
+
+    Args:
+        network: for inference, float32, on the CPU; it returns a tensor or a tuple of tensors.
+        example: an input; every input has its shape.
+
+    Raises:
+        InputError: another device or dtype.
+        MissingDependencyError: the packages of the extra `export` are not installed.
+        VisionZooError: the network cannot be written, or the file computes something else; nothing is kept then.
+    """
+    check(example.device, example.dtype)
+    for package in ("onnx", "onnxscript"):
+        require(package, extra="export", purpose="writing a network for onnxruntime")
+    with atomic_path(Path(path)) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.no_grad():
+                program = torch.onnx.export(
+                    network.eval(), (example,), input_names=["images"], dynamo=True, external_data=False, verbose=False
+                )
+        except torch.onnx.OnnxExporterError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise VisionZooError(
+                f"{type(network).__name__} cannot be written as ONNX ({reason}); use --runtime torch"
+            ) from error
+        assert program is not None
+        program.save(str(temporary))
+        with torch.no_grad():
+            wanted, got = _flat(network(example)), _flat(_session(temporary)(example))
+        error = max(float((a - b).norm() / a.norm().clamp_min(1e-12)) for a, b in zip(wanted, got, strict=True))
+        if not error <= TOLERANCE:
+            raise VisionZooError(
+                f"onnxruntime computes something else than {type(network).__name__} (relative error {error:.1e}); use --runtime torch"
+            )
+    return load(path)
+
+
+def load(path: str | PathLike[str]) -> Compiled:
+    """What runs the file that `convert` kept at `path`.
+
+    Raises:
+        VisionZooError: no such file, or onnxruntime cannot load it.
+    """
+    if not Path(path).is_file():
+        raise VisionZooError(f"{path}: no such file; convert the network first")
+    return _session(Path(path))
+
+
+def check(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise `InputError` where onnxruntime is not used here: on GPUs, and in anything but float32."""
+    if device.type != "cpu" or dtype != torch.float32:
+        name = str(dtype).removeprefix("torch.")
+        raise InputError(
+            f"the runtime onnxruntime is for float32 on the CPU, not for {name} on {device.type}; use --dtype float32 --device cpu"
+        )
+
+
+def _session(path: Path) -> Compiled:
+    onnxruntime = require("onnxruntime", extra="export", purpose="the runtime onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes have no common base
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise VisionZooError(
+            f"{path}: onnxruntime cannot load it ({reason}); delete it, to have it made again"
+        ) from error
+
+    def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out = tuple(torch.from_numpy(each) for each in session.run(None, {"images": images.contiguous().numpy()}))
+        return out[0] if len(out) == 1 else out
+
+    return run
+
+
+def _flat(out: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (out,) if isinstance(out, Tensor) else tuple(out)
+
+
+__all__ = ["check", "convert", "load"]
