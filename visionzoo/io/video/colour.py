@@ -22,6 +22,8 @@ SCREEN_GAMMA = 2.4
 KNEE = 0.9
 """Linear light, in units of white, from which highlights are compressed."""
 
+_BICUBIC, _AREA, _FULL_CHROMA, _ROUNDED = 0x4, 0x20, 0x2000, 0x40000
+"""Flags of FFmpeg's scaler: two filters; colour interpolated to every pixel; accurate rounding."""
 _PQ, _HLG, _SRGB, _LINEAR = 16, 18, 13, 8
 _D65, _DCI_WHITE = (0.3127, 0.3290), (0.314, 0.351)
 _BT709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -69,15 +71,13 @@ def rgb(frame: Any, width: int, height: int, colours: Colours) -> NDArray[np.uin
     tags = {} if frame.format.is_rgb else {"dst_colorspace": "DEFAULT"}
     if tags and frame.color_range == 2:  # 0 … 255
         tags["src_color_range"] = "JPEG"
-    pixels = frame.to_ndarray(
-        format={(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}[
-            deep, alpha
-        ],
-        width=width,
-        height=height,
-        interpolation="BICUBIC" if width > frame.width or height > frame.height else "AREA",
-        **tags,
-    )
+    flags = _BICUBIC if width > frame.width or height > frame.height else _AREA
+    if deep or (width, height) != (frame.width, frame.height):
+        flags |= _ROUNDED
+        if not (deep and alpha):  # it damages packed pixels of 16 bits (FFmpeg 8.1)
+            flags |= _FULL_CHROMA
+    wanted = ("rgba64le" if alpha else "gbrp16le") if deep else ("rgba" if alpha else "rgb24")
+    pixels = frame.to_ndarray(format=wanted, width=width, height=height, interpolation=flags, **tags)
     if deep:
         shown = to_bt709(pixels[..., :3], colours)
         pixels = np.concatenate([shown, (pixels[..., 3:] >> 8).astype(np.uint8)], -1) if alpha else shown

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import require
 from .geometry import frame_turn, square_size
 from .open import open_video, video_stream
-from .times import USUAL_RATE, even_rate, is_sane, measure_rate
+from .times import USUAL_RATE, even_rate, is_sane, measure_rate, standard_rate
 
 SCANNED = 20_000
 """Frames whose times are looked at in a file whose header says how many there are; in others, all."""
@@ -110,7 +110,9 @@ def stated_rates(container: Any, stream: Any) -> list[Fraction]:
     without_container = stream.start_time is None and stream.duration is None and not stream.frames
     if without_container or container.format.name == "avi":  # 25 if nothing is known; counts empty packets
         rates.reverse()
-    return [Fraction(rate) for rate in rates if rate is not None and is_sane(rate)]
+    sane = [Fraction(rate) for rate in rates if rate is not None and is_sane(rate)]
+    coarse = stream.time_base is not None and stream.time_base >= Fraction(1, 1000)
+    return [standard_rate(rate) for rate in sane] if coarse else sane
 
 
 def stated_length(container: Any, stream: Any) -> Fraction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -104,16 +105,11 @@ def _timed(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, Fract
     """Decoded frames with their time and duration; one is held back to know how long it lasts."""
     fps = probe(file).fps
     tick = stream.time_base or 1 / fps
-    in_avi = container.format.name == "avi"  # it numbers packets in the order of decoding
-    clock = Clock(tick, None if in_avi else stream.start_time, fps)
-    first: int | None = None
+    in_avi = container.format.name == "avi"
+    clock = Clock(tick, stream.start_time, fps)
     held: tuple[Any, Fraction] | None = None
     step = 1 / fps
-    for frame in _decoded(file, container, stream):
-        stamp = frame.pts
-        if in_avi and frame.dts is not None:
-            first = frame.dts if first is None else first
-            stamp = frame.dts - first
+    for frame, stamp in _decoded(file, container, stream):
         time = clock.time(stamp)
         if held is not None:
             step = time - held[1]
@@ -125,25 +121,29 @@ def _timed(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, Fract
         yield (*held, stated if not in_avi and step / 4 <= stated <= 16 * step else step)
 
 
-def _decoded(file: Path, container: Any, stream: Any) -> Iterator[Any]:
-    """PyAV frames in the order of display. Damaged packets are skipped, and a warning says so."""
+def _decoded(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
+    """PyAV frames in the order of display, with their time stamps. Damaged packets are skipped, and a warning says so."""
     av = require("av", extra="video", purpose="reading videos")
     decoder = _decoder(av, stream)
     decoder.thread_type = "AUTO"
     seen, last_s, damaged, reason = 0, 0.0, 0, ""
     packets = container.demux(stream)
+    # avi numbers packets in the order of decoding: the numbers of display are the same ones, in rising order
+    numbers: deque[int] | None = deque() if container.format.name == "avi" else None
     while True:
         try:
             packet = next(packets, None)
             if packet is None:
                 break
+            if numbers is not None and packet.size and packet.dts is not None:
+                numbers.append(packet.dts)
             frames = decoder.decode(packet if packet.size else None)
         except av.FFmpegError as error:
             damaged, reason, frames = damaged + 1, error.strerror, []
         for frame in frames:
             seen += 1
             last_s = float((frame.pts or 0) * (stream.time_base or 0))
-            yield frame
+            yield frame, frame.pts if numbers is None else numbers.popleft() if numbers else None
     if not seen:
         reason = f"no frame can be decoded ({reason})" if damaged else "holds no frames"
         raise VideoError(f"{file}: {reason}; export the video again")
@@ -158,7 +158,8 @@ def _decoded(file: Path, container: Any, stream: Any) -> Iterator[Any]:
 def _decoder(av: Any, stream: Any) -> Any:
     """The codec context that decodes a stream; for VP8 and VP9 with transparency the one that knows of it."""
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and context.name in ("vp8", "vp9"):
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    if tags.get("alpha_mode") == "1" and context.name in ("vp8", "vp9"):
         try:
             decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[context.name], "r")
         except (ValueError, av.FFmpegError):  # a build of PyAV without it: the colours under the transparency

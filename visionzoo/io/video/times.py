@@ -60,6 +60,12 @@ def is_sane(rate: Fraction) -> bool:
     return 0 < rate <= FASTEST
 
 
+def standard_rate(rate: Fraction) -> Fraction:
+    """The rate itself, or the standard one that it stands for: headers say 29.97, or 2997/125, for 30000/1001."""
+    nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
+    return nearest if abs(nearest - rate) < rate / 10_000 else rate
+
+
 def measure_rate(times: NDArray[np.float64], tick_s: float, headers: Sequence[Fraction] = ()) -> tuple[Fraction, bool]:
     """The rate of frames shown at these times, and whether it varies.
 
