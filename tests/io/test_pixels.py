@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,19 @@ def test_sixteen_bits_in_any_byte_order(dtype: str) -> None:
     words = np.arange(65536).astype(dtype)
     assert np.array_equal(words_to_bytes(words), np.round(np.arange(65536) / 257).astype(np.uint8))
     assert np.array_equal(words_to_bytes(LEVELS.astype(dtype) * 257), LEVELS)
+
+
+@pytest.mark.parametrize("shape", [(3000, 1200), (1, 2_000_000), (2_500_000,), (7, 3, 100_001)])
+def test_large_images_are_converted_whole_in_little_memory(shape: tuple[int, ...]) -> None:
+    words = (np.arange(np.prod(shape), dtype=np.int64) % 65536).astype(np.uint16).reshape(shape)
+    tracemalloc.start()
+    made = words_to_bytes(words)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(made, np.round(words / 257).astype(np.uint8))
+    if shape[0] > 7:
+        assert peak < made.nbytes + (16 << 20)  # at once it would be four times 4 bytes a value
+    assert np.array_equal(floats_to_bytes(made / np.float32(255)), made)
 
 
 def test_alpha_is_laid_on_white() -> None:

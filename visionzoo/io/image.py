@@ -24,7 +24,7 @@ from .find import find_inputs
 from .head import read_head
 from .icc import to_srgb
 from .pillow import ImageError, check_pixels, decoding, max_pixels, opened, pillow_reads_rightly
-from .pixels import floats_to_bytes, on_white, words_to_bytes
+from .pixels import by_rows, floats_to_bytes, on_white, words_to_bytes
 from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whole
 
 if TYPE_CHECKING:
@@ -180,15 +180,15 @@ def _to_bytes(values: np.ndarray, white: float | None, missing: np.ndarray | Non
     if values.dtype.itemsize == 2 and white == 65535:
         return words_to_bytes(values)
     if white is not None and values.dtype.itemsize <= 2:
-        return floats_to_bytes(values / np.float32(white))
+        return by_rows(lambda part: floats_to_bytes(part / np.float32(white)), values)
     there = values if missing is None else values[~missing]
     if values.dtype.kind == "f" and not np.isfinite(there).all():
         raise ImageError(f"{name}: the image has values that are NaN or infinite; replace them first")
     low, high = (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    scaled = (values.astype(np.float64) - low) / max(high - low, 1e-300)
-    return floats_to_bytes(np.nan_to_num(scaled, nan=0.0))
+    spread = max(high - low, 1e-300)
+    return by_rows(lambda part: floats_to_bytes(np.nan_to_num((part.astype(np.float64) - low) / spread)), values)
 
 
 # From a PIL image

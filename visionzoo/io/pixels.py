@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
+
+_AT_ONCE = 1 << 20
+"""Values that are converted at once."""
 
 
 def to_float(pixels: NDArray[np.uint8] | torch.Tensor, *, device: torch.device | str | None = None) -> torch.Tensor:
@@ -43,12 +47,23 @@ def quantize(image: Any) -> Any:
 
 def floats_to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Floats of any shape -> uint8 of the same shape: clipped to [0, 1], rounded to the nearest level."""
-    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return by_rows(lambda part: np.round(np.clip(part, 0, 1) * 255).astype(np.uint8), values)
 
 
 def words_to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Integers from 0 to 65535, of any shape, type and byte order -> uint8: v / 257 rounded, so 257 v gives v again."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return by_rows(lambda part: ((part.astype(np.uint32) + 128) // 257).astype(np.uint8), values)
+
+
+def by_rows(convert: Callable[[NDArray[Any]], NDArray[np.uint8]], values: NDArray[Any]) -> NDArray[np.uint8]:
+    """`convert`, which works value by value, on a few rows at a time: what it needs between is small beside a large image."""
+    if values.size <= _AT_ONCE or values.ndim == 0:
+        return convert(values)
+    made = np.empty(values.shape, np.uint8)
+    rows = max(1, _AT_ONCE * len(values) // values.size)
+    for row in range(0, len(values), rows):
+        made[row : row + rows] = convert(values[row : row + rows])
+    return made
 
 
 def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
