@@ -17,9 +17,8 @@ from visionzoo.io.raster import (
 from .files import check_windows, noise
 
 
-@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize(("shape", "first"), [((70, 90), False), ((70, 90, 4), False), ((4, 70, 90), True)])
-@pytest.mark.parametrize("dtype", ["uint8", ">u2", "float32", "bool"])
+@pytest.mark.parametrize(("dtype", "version"), [("uint8", 2), (">u2", 3), ("float32", 2), ("bool", 3)])
 def test_zarr(tmp_path: Path, version: int, shape: tuple[int, ...], first: bool, dtype: str) -> None:
     pixels = noise(*shape, dtype="uint8")
     pixels = pixels > 127 if dtype == "bool" else pixels.astype(dtype)

@@ -40,13 +40,14 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert sum(block.nbytes for block in raster._kept.values()) <= 40_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
     ("ending", "side", "limit"),
     [
         (".tif", 4096, 25),
-        pytest.param(".zarr", 4096, 25, marks=pytest.mark.slow),
-        pytest.param(".png", 8192, 150, marks=pytest.mark.slow),  # libvips has buffers of its own
+        (".zarr", 4096, 25),
+        (".png", 8192, 150),  # libvips has buffers of its own
     ],
 )
 def test_memory_does_not_grow_with_the_picture(tmp_path: Path, ending: str, side: int, limit: int) -> None:
