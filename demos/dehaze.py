@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image, ImageDraw
 
-from visionzoo.errors import InputError, VisionZooError, writing
-from visionzoo.io.files import atomic_path, bundled
-from visionzoo.io.image import ImageError, load_image
-from visionzoo.io.pixels import floats_to_bytes, to_float
+from visionzoo.errors import InputError, VisionZooError
 from visionzoo.registry import model_card, weight_source
 from visionzoo.weights import locate, offline
 
-from ..models.dehazexl import attribution_map, attribution_picture
-from ..models.dehazexl.haze import Haze
-from ..models.dehazexl.streaming import SHIFT, Grid, StreamOptions
-from ..pipelines.dehaze.attribution import share_inside
 from ..pipelines.dehaze.pipeline import DehazePipeline
-from .uploads import path_of, refuse_addresses, without_path
-from .words import duration, plain, prose, show_problem
+from .dehaze_map import MAP_SIDE, WINDOWS, Look, explain
+from .dehaze_result import SHOWN_SIDE, read, reduced, remove, save, show
+from .dehaze_samples import samples
+from .uploads import refuse_addresses
+from .words import plain, prose, show_problem
 
 TITLE = "Remove haze"
-MIN_SIDE = 16
-"""Pixels of the shorter side of an upload; the network has one token per 32 x 32."""
-Tell = Callable[[int, int, str], object]
-"""Called with (tiles done, of, what is being done)."""
-SHOWN_SIDE = 2048
-"""Longest side of the pictures in the slider."""
-MAP_SIDE = 1024
-"""Longest side of the pictures that attribution maps are made of."""
-MAP_STEPS = 8
-WINDOWS = (16, 256)
-"""Sides of the window that a map is for, from and to."""
-
 EMPTY = (
     '<div class="vz-empty">Pick one of the sample pictures, or upload one of your own. Then press Remove haze.</div>'
 )
@@ -51,7 +29,7 @@ _CLICK = (
 EMPTY_MAP = f'<div class="vz-empty">First remove the haze of a picture. {_CLICK}</div>'
 READY_MAP = f'<div class="vz-empty">{_CLICK}</div>'
 INTRO = (
-    '<div class="vz-head"><h1>Take the haze off a picture</h1>'
+    '<div class="vz-head"><h1>Remove haze from an image</h1>'
     "<p>The network works tile by tile, and all tiles see each other: so pictures may be large.</p></div>"
 )
 NOTE = """<div class="vz-note">
@@ -95,7 +73,7 @@ _STYLE = """<style>
 
 
 def what_is_missing() -> str | None:
-    """Why the default network cannot be had here, or None if it can (perhaps by a download)."""
+    """Why the default network is not available here, or None if it can (perhaps by a download)."""
     try:
         source = weight_source(DehazePipeline.default_model)
     except InputError as error:
@@ -125,7 +103,7 @@ class Restorer:
         return None if self._pipe is not None else what_is_missing()
 
     def __call__(self) -> DehazePipeline:
-        """Raises `VisionZooError` if the weights cannot be had."""
+        """Raises `VisionZooError` if the weights are not available."""
         with self._lock:
             if self._pipe is None:
                 missing = what_is_missing()
@@ -143,235 +121,6 @@ def about() -> str:
         f'<p class="vz-hint"><strong>{plain(card.name)}</strong>, {card.params / 1e6:.1f} M parameters. '
         f"{prose(card.summary)} <strong>Its quality is limited.</strong> {prose(card.limits)}{cautions}</p>"
     )
-
-
-# Removing haze
-
-
-@dataclass(frozen=True)
-class Removed:
-    """A picture before and after.
-
-    Attributes:
-        hazy, clear: (H, W, 3) uint8.
-        name: of the download, without ending.
-        tiles: that went through the network; all of both grids with blending.
-        seconds: that took.
-    """
-
-    hazy: np.ndarray
-    clear: np.ndarray
-    name: str
-    tiles: int
-    seconds: float
-
-
-def read(upload: dict[str, Any]) -> np.ndarray:
-    """(H, W, 3) uint8 of an upload. Raises `ImageError`, without a path, if it cannot be used."""
-    path = path_of(upload)
-    try:
-        picture = load_image(path)
-    except ImageError as error:
-        raise ImageError(without_path(str(error), str(path))) from error
-    height, width = picture.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise ImageError(
-            f"{width} x {height} pixels is too small to tell haze; at least {MIN_SIDE} pixels a side are needed"
-        )
-    return picture
-
-
-def remove(pipe: DehazePipeline, upload: dict[str, Any], blend: bool, tell: Tell | None = None) -> Removed:
-    """Take the haze off an upload.
-
-    Args:
-        tell: see `Tell`.
-
-    Raises:
-        InputError: the upload cannot be used.
-    """
-    picture = read(upload)
-    height, width = picture.shape[:2]
-    grids = tuple(Grid(height, width, offset).count for offset in ((0, SHIFT) if blend else (0,)))
-    started = time.perf_counter()
-    clear = pipe.restore(picture, StreamOptions(blend=blend), TileCount(grids, tell or (lambda done, of, what: None)))
-    seconds = time.perf_counter() - started
-    stem = Path(str(upload.get("orig_name") or "picture")).stem
-    name = "".join(letter for letter in stem if letter.isalnum() or letter in " -_.()")[:80].strip(" .")
-    return Removed(picture, clear, f"{name or 'picture'}_clear", sum(grids), seconds)
-
-
-class TileCount:
-    """Tells of tiles done over both passes and all grids; a tile counts when it has been encoded and decoded.
-
-    Args:
-        grids: tiles of each grid.
-    """
-
-    def __init__(self, grids: tuple[int, ...], tell: Tell):
-        self.grids, self.tell = grids, tell
-        self._grid = -1
-
-    def __call__(self, step: str, done: int, of: int) -> None:
-        self._grid += step == "encode" and done == 0
-        before, here, total = sum(self.grids[: self._grid]), self.grids[self._grid], sum(self.grids)
-        if step == "encode":
-            self.tell(before + done // 2, total, "tiles: reading")
-        elif step == "attend":
-            self.tell(before + here // 2, total, "tiles: joining")
-        else:
-            self.tell(before + (here + done) // 2, total, "tiles: clearing")
-
-
-def reduced(picture: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) uint8 with at most `side` pixels a side."""
-    height, width = picture.shape[:2]
-    factor = side / max(height, width)
-    if factor >= 1:
-        return picture
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
-
-
-def save(removed: Removed, folder: str | Path) -> Path:
-    """The full-size result as a PNG file in a new folder within `folder`, whose name nobody can guess."""
-    with writing(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(dir=folder)) / f"{removed.name}.png"
-        Image.fromarray(removed.clear).save(path, compress_level=3)
-    return path
-
-
-def show(removed: Removed, pipe: DehazePipeline) -> str:
-    """What was done, as HTML."""
-    height, width = removed.clear.shape[:2]
-    megapixels = width * height / 1e6
-    device = "the CPU" if pipe.device.type == "cpu" else "the GPU"
-    small = (
-        f" The slider shows them reduced to {SHOWN_SIDE} pixels; the download has all."
-        if max(height, width) > SHOWN_SIDE
-        else ""
-    )
-    return (
-        f'<div class="vz-done"><strong>{width} x {height} pixels</strong> <span>{megapixels:.2f} megapixels in '
-        f"{duration(removed.seconds)} on {device} ({duration(removed.seconds / megapixels)} a megapixel), "
-        f"{removed.tiles} {'tile' if removed.tiles == 1 else 'tiles'}, by {plain(pipe.name)}</span>"
-        f"<p>Left of the line: before. Right: after.{small}</p></div>"
-    )
-
-
-# Attribution
-
-
-@dataclass(frozen=True)
-class Look:
-    """What attribution maps are made of: a picture before and after, reduced.
-
-    Attributes:
-        hazy, clear: (h, w, 3) uint8.
-        full: (width, height) before it was reduced.
-    """
-
-    hazy: np.ndarray
-    clear: np.ndarray
-    full: tuple[int, int]
-
-    @classmethod
-    def of(cls, removed: Removed) -> Look:
-        height, width = removed.hazy.shape[:2]
-        return cls(reduced(removed.hazy, MAP_SIDE), reduced(removed.clear, MAP_SIDE), (width, height))
-
-    def window(self, x: float, y: float, side: float) -> tuple[int, int, int, int]:
-        """First row, first column, height and width of the window around a point that lies wholly inside."""
-        height, width = self.hazy.shape[:2]
-        tall, wide = (max(1, min(int(side), size)) for size in (height, width))
-        top, left = round(y) - tall // 2, round(x) - wide // 2
-        return max(0, min(top, height - tall)), max(0, min(left, width - wide)), tall, wide
-
-    def framed(self, x: float, y: float, side: float) -> Image.Image:
-        """The result with the window's outline."""
-        top, left, tall, wide = self.window(x, y, side)
-        picture = Image.fromarray(self.clear)
-        pen = ImageDraw.Draw(picture)
-        thin = max(1, round(max(picture.size) / 400))
-        for around, colour in ((2 * thin, "black"), (thin, "white")):
-            pen.rectangle(
-                (left - around, top - around, left + wide - 1 + around, top + tall - 1 + around),
-                outline=colour,
-                width=thin,
-            )
-        return picture
-
-    def size_text(self) -> str:
-        height, width = self.hazy.shape[:2]
-        if (width, height) == self.full:
-            return f"{width} x {height} pixels."
-        return (
-            f"The picture of {self.full[0]} x {self.full[1]} pixels was reduced to {width} x {height} first, "
-            f"so the network sees it smaller than in the result."
-        )
-
-
-def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -> tuple[str, np.ndarray]:
-    """The attribution map of a window as a picture, and HTML on how to read it. Raises `InputError`."""
-    window = look.window(x, y, side)
-    started = time.perf_counter()
-    hazy = to_float(look.hazy).contiguous()
-    found = attribution_map(pipe.network.to(pipe.device).float(), hazy, None, window, steps=MAP_STEPS)
-    saliency = found.saliency.numpy()
-    seconds = time.perf_counter() - started
-    if saliency.any():
-        share = f"{share_inside(saliency, window):.0%} of all that is shown lies inside the frame."
-    else:
-        share = "Here the network changes nothing, so the map is empty."
-    text = (
-        f'<div class="vz-done"><strong>What the framed window depends on</strong> <span>{MAP_STEPS} steps in '
-        f"{duration(seconds)}</span><p>The redder a pixel, the more what the network made of the framed window depends on it; "
-        f"blue ones hardly matter. {share} {look.size_text()}</p></div>"
-    )
-    return text, attribution_picture(look.hazy, saliency, window)
-
-
-# The sample pictures
-
-SAMPLES = {"temple": (7, True), "flower": (8, False), "camera": (10, True)}
-"""Bundled photo -> the seed of its haze, and whether haze grows with the distance of a view over ground."""
-
-
-def sample_haze(seed: int) -> Haze:
-    return Haze(
-        seed=seed,
-        density=0.6,
-        base=0.7,
-        cell=400.0,
-        persistence=0.5,
-        contrast=2.0,
-        slope=(0.0, 0.2),
-        airlight=(0.62, 0.64, 0.66),
-    )
-
-
-def samples(home: Path) -> list[Path]:
-    """Hazy pictures in `home`, made of bundled clear photos when they are not there yet."""
-    folder = home / "dehaze"
-    paths = [folder / f"{name}_hazy.jpg" for name in SAMPLES]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, (name, (seed, far)) in zip(paths, SAMPLES.items(), strict=True):
-            if path.exists():
-                continue
-            clear = load_image(bundled("photos", f"{name}_1.jpg"))
-            height, width = clear.shape[:2]
-            pixels = sample_haze(seed)(clear, distance=view_distance(height, width) if far else None)
-            with atomic_path(path) as temporary:
-                Image.fromarray(floats_to_bytes(pixels)).save(temporary, "JPEG", quality=92)
-    return paths
-
-
-def view_distance(height: int, width: int) -> np.ndarray:
-    """(height, width): how far one sees in a view over ground, about as `draw_distance` draws it, without chance."""
-    row = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    return np.broadcast_to(0.75 / (row + 0.25), (height, width)).astype(np.float32)
 
 
 # The page
@@ -494,6 +243,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
                     interactive=False,
                     buttons=["fullscreen"],
                     max_height=720,
+                    format="png",  # gradio shows lossy WebP otherwise
                     visible=False,
                     elem_id="vz-dehaze-slider",
                 )
@@ -505,7 +255,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
                     interactive=False,
                     buttons=[],
                     visible=False,
-                    format="jpeg",
+                    format="png",
                     elem_id="vz-dehaze-place",
                 )
                 hint = gr.HTML(
@@ -549,4 +299,4 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
     map_button.click(**mapped, show_progress_on=reading)
 
 
-__all__ = ["TITLE", "Restorer", "page", "samples"]
+__all__ = ["TITLE", "Restorer", "page"]

@@ -138,7 +138,9 @@ def page(*, home: Path, index: Path | None = None) -> None:
             room = gr.Slider(2, 24, value=8, step=1, label="Room, in frames", elem_id="vz-memory-room")
             button = gr.Button("Walk", variant="primary", size="lg", elem_id="vz-memory-walk")
             number = gr.Slider(0, 1, value=0, step=1, label="Moment", interactive=False, elem_id="vz-memory-moment")
-            frame = gr.Image(show_label=False, interactive=False, buttons=[], visible=False, elem_id="vz-memory-frame")
+            frame = gr.Image(
+                show_label=False, interactive=False, buttons=[], format="png", visible=False, elem_id="vz-memory-frame"
+            )
             gr.HTML('<p class="vz-hint">Click a place in the frame to see where its token looks.</p>')
         with gr.Column(scale=8, min_width=300):
             hint = gr.HTML(EMPTY)
@@ -147,6 +149,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
                     show_label=False,
                     interactive=False,
                     buttons=["fullscreen"],
+                    format="png",
                     visible=False,
                     elem_id=f"vz-memory-{name}",
                 )

@@ -68,7 +68,7 @@ def upload(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_class_of_a_picture_comes_first(pipe: Any, tmp_path: Path, colour: str) -> None:
-    from visionzoo.demos.classify import see, show
+    from visionzoo.demos.classify_result import see, show
 
     path = picture(tmp_path, colour)
     seen = see(pipe, upload(path), 3)
@@ -83,7 +83,7 @@ def test_the_class_of_a_picture_comes_first(pipe: Any, tmp_path: Path, colour: s
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (37, 64), (1000, 40)])
 def test_the_frame_is_around_what_the_network_sees(size: tuple[int, int]) -> None:
-    from visionzoo.demos.classify import crop_box
+    from visionzoo.demos.classify_result import crop_box
 
     preprocess = Preprocess(64)
     x0, y0, x1, y1 = crop_box(preprocess, *size)
@@ -99,7 +99,7 @@ def test_the_frame_is_around_what_the_network_sees(size: tuple[int, int]) -> Non
 
 
 def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Path) -> None:
-    from visionzoo.demos.classify import see_all, show_all, table
+    from visionzoo.demos.classify_result import see_all, show_all, table
 
     words = tmp_path / "words <b>.jpg"
     words.write_text("these are words")
@@ -121,7 +121,7 @@ def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Pat
 
 
 def test_too_many_pictures_are_refused(pipe: Any, tmp_path: Path) -> None:
-    from visionzoo.demos.classify import MAX_PICTURES, see_all
+    from visionzoo.demos.classify_result import MAX_PICTURES, see_all
 
     with pytest.raises(InputError, match="at most 60 pictures at once, got 61"):
         list(see_all(pipe, [upload(picture(tmp_path, "red"))] * (MAX_PICTURES + 1), 1))
@@ -140,7 +140,7 @@ def test_too_many_pictures_are_refused(pipe: Any, tmp_path: Path) -> None:
     ids=["empty", "words", "half a header", "a program", "absurdly large", "truncated"],
 )
 def test_a_bad_upload_is_explained_without_a_path(pipe: Any, tmp_path: Path, content: bytes, reason: str) -> None:
-    from visionzoo.demos.classify import see
+    from visionzoo.demos.classify_result import see
 
     path = tmp_path / "upload.png"
     path.write_bytes(content)

@@ -60,7 +60,7 @@ def png(size: tuple[int, int]) -> bytes:
 
 @pytest.mark.parametrize("blend", [False, True])
 def test_a_picture_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, blend: bool) -> None:
-    from visionzoo.demos.dehaze import remove, save, show
+    from visionzoo.demos.dehaze_result import remove, save, show
 
     path = picture(tmp_path)
     told: list[tuple[int, int, str]] = []
@@ -97,7 +97,7 @@ def test_a_picture_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, b
     ids=["empty", "words", "truncated", "a program", "absurdly large", "one pixel", "a line"],
 )
 def test_a_bad_upload_is_explained_without_a_path(pipe: Any, tmp_path: Path, content: bytes, reason: str) -> None:
-    from visionzoo.demos.dehaze import remove
+    from visionzoo.demos.dehaze_result import remove
 
     path = tmp_path / "upload.png"
     path.write_bytes(content)
@@ -109,7 +109,7 @@ def test_a_bad_upload_is_explained_without_a_path(pipe: Any, tmp_path: Path, con
 
 @pytest.mark.parametrize("name", ["../../x <b>", "", None, "." * 300, "a" * 300])
 def test_the_download_has_a_name_that_any_system_takes(pipe: Any, tmp_path: Path, name: str | None) -> None:
-    from visionzoo.demos.dehaze import remove, save
+    from visionzoo.demos.dehaze_result import remove, save
 
     given = {"path": str(picture(tmp_path, (16, 16))), "orig_name": name}
     file = save(remove(pipe, given, False), tmp_path / "results")
@@ -120,7 +120,8 @@ def test_the_download_has_a_name_that_any_system_takes(pipe: Any, tmp_path: Path
 @pytest.mark.parametrize("size", [(300, 200), (16, 16), (1500, 20), (20, 1500), (2100, 1300)])
 @pytest.mark.parametrize("place", [(0, 0), (10_000, 10_000), (7.4, 12.6)])
 def test_the_window_lies_inside_the_reduced_picture(size: tuple[int, int], place: tuple[float, float]) -> None:
-    from visionzoo.demos.dehaze import MAP_SIDE, WINDOWS, Look, Removed
+    from visionzoo.demos.dehaze_map import MAP_SIDE, WINDOWS, Look
+    from visionzoo.demos.dehaze_result import Removed
 
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     look = Look.of(Removed(pixels, pixels, "x", 1, 0.1))
@@ -137,7 +138,8 @@ def test_the_window_lies_inside_the_reduced_picture(size: tuple[int, int], place
 
 
 def test_a_map_is_of_the_window_around_the_point(pipe: Any, tmp_path: Path) -> None:
-    from visionzoo.demos.dehaze import MAP_STEPS, Look, explain, remove
+    from visionzoo.demos.dehaze_map import MAP_STEPS, Look, explain
+    from visionzoo.demos.dehaze_result import remove
     from visionzoo.models.dehazexl import attribution_map, attribution_picture
 
     look = Look.of(remove(pipe, upload(picture(tmp_path, (96, 64))), False))
@@ -149,7 +151,7 @@ def test_a_map_is_of_the_window_around_the_point(pipe: Any, tmp_path: Path) -> N
 
 
 def test_samples_are_hazy_and_made_once(tmp_path: Path, assets: Path) -> None:
-    from visionzoo.demos.dehaze import samples
+    from visionzoo.demos.dehaze_samples import samples
 
     paths = samples(tmp_path)
     assert len(paths) == 3

@@ -1,0 +1,222 @@
+"""What the classification page makes of uploads: classes as bars beside the part of the image that the network sees."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from visionzoo.errors import InputError
+from visionzoo.io.contact_sheet import Tile, thumbnail
+from visionzoo.io.image import ImageError, load_image
+
+from ..models.shvit import Preprocess
+from ..pipelines.classify.pipeline import ClassifyPipeline
+from ..pipelines.classify.results import ClassificationResult, Prediction
+from .uploads import path_of, without_path
+from .words import duration, plain
+
+MAX_PICTURES = 60
+"""Pictures at once; the command takes any number."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a picture.
+
+    Attributes:
+        picture: (H, W, 3) uint8, all of it.
+        crop: (size, size, 3) uint8, what the network sees.
+        box: (x0, y0, x1, y1), where in the picture that is.
+        read_s, network_s: how long decoding and the network took.
+    """
+
+    picture: np.ndarray
+    crop: np.ndarray
+    box: tuple[float, float, float, float]
+    predictions: tuple[Prediction, ...]
+    read_s: float
+    network_s: float
+
+
+def see(pipe: ClassifyPipeline, upload: dict[str, Any], count: int) -> Seen:
+    """Classify an upload. Raises `InputError` if it cannot be used."""
+    started = time.perf_counter()
+    path = path_of(upload)
+    try:
+        picture = load_image(path)
+    except ImageError as error:
+        raise ImageError(without_path(str(error), str(path))) from error
+    read = time.perf_counter()
+    result = pipe(picture, top=count)
+    done = time.perf_counter()
+    assert isinstance(result, ClassificationResult)
+    height, width = picture.shape[:2]
+    return Seen(
+        picture,
+        pipe.preprocess.resize(picture),
+        crop_box(pipe.preprocess, width, height),
+        result.predictions,
+        read - started,
+        done - read,
+    )
+
+
+def crop_box(preprocess: Preprocess, width: int, height: int) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) in pixels of the square in the middle that `preprocess` keeps of a picture of this size."""
+    side = min(width, height) * preprocess.size / int(preprocess.size / preprocess.crop)
+    x0, y0 = (width - side) / 2, (height - side) / 2
+    return x0, y0, x0 + side, y0 + side
+
+
+def see_all(
+    pipe: ClassifyPipeline, uploads: Sequence[dict[str, Any]], count: int
+) -> Iterator[tuple[str, Path | None, ClassificationResult]]:
+    """(name, file, result) of each upload as it becomes ready, in order; `error` is set where there is no answer.
+
+    Raises:
+        InputError: too many of them.
+    """
+    if len(uploads) > MAX_PICTURES:
+        raise InputError(
+            f"at most {MAX_PICTURES} pictures at once, got {len(uploads)}; for more there is the command: "
+            "visionzoo classify FOLDER -o result.html"
+        )
+    names = [_name(upload, number) for number, upload in enumerate(uploads, 1)]
+    checked: list[Path | ImageError] = []
+    for upload in uploads:
+        try:
+            checked.append(path_of(upload))
+        except ImageError as error:
+            checked.append(error)
+    results = pipe.classify([path for path in checked if isinstance(path, Path)], top=count, batch_size=8)
+    for name, path in zip(names, checked, strict=True):
+        if isinstance(path, ImageError):
+            yield name, None, ClassificationResult(name, (), str(path))
+        else:
+            result = next(results)
+            error = None if result.error is None else without_path(result.error, str(path))
+            yield name, path, ClassificationResult(name, result.predictions, error)
+
+
+def _name(upload: Any, number: int) -> str:
+    name = upload.get("orig_name") if isinstance(upload, dict) else None
+    return Path(str(name)).name if name else f"picture {number}"
+
+
+def table(results: Sequence[ClassificationResult]) -> str:
+    """The readable ones as CSV, with the columns of `visionzoo classify -o result.csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["source", "rank", "label", "index", "probability"])
+    for result in results:
+        writer.writerows([result.source, p.rank, p.label, p.index, p.probability] for p in result.predictions)
+    return text.getvalue().encode("utf-8", "replace").decode("utf-8")
+
+
+def show(seen: Seen, pipe: ClassifyPipeline) -> str:
+    """Classes as bars, and the picture beside its seen part, as HTML with the pictures inside."""
+    best = seen.predictions[0]
+    timing = (
+        f"read in {duration(seen.read_s)}, classified in {duration(seen.network_s)} on {_device(pipe)} "
+        f"by {plain(pipe.name)}"
+    )
+    height, width = seen.picture.shape[:2]
+    size = pipe.image_size
+    whole = _image(
+        thumbnail(Tile(seen.picture, "", box=seen.box), 420), "the picture, with a frame around what is seen"
+    )
+    crop = _image(Image.fromarray(seen.crop), "what the network sees")
+    return (
+        f'<div class="vz-best"><strong>{plain(best.label)}</strong><span><b>{_percent(best.probability)}</b>, '
+        f'{timing}</span></div><div class="vz-stages">'
+        '<section class="vz-stage"><h2>Classes</h2>'
+        f"<p>The best {len(seen.predictions)} of {len(pipe.classes):,}.</p>{_bars(seen.predictions)}</section>"
+        '<section class="vz-stage"><h2>What the network sees</h2><p>The frame, made small.</p><div class="vz-views">'
+        f"<figure>{whole}<figcaption>{width} x {height} pixels</figcaption></figure>"
+        f"<figure>{crop}<figcaption>{size} x {size} pixels</figcaption></figure></div></section></div>{_known(pipe)}"
+    )
+
+
+def show_all(
+    found: Sequence[tuple[str, Path | None, ClassificationResult]], pipe: ClassifyPipeline, took_s: float
+) -> str:
+    """Each picture with its best class, and a link to the table, as HTML with everything inside."""
+    results = [result for *_, result in found]
+    readable = sum(result.error is None for result in results)
+    failed = len(results) - readable
+    counted = f"{readable} {'picture' if readable == 1 else 'pictures'}"
+    problem = f", {failed} cannot be used" if failed else ""
+    data = base64.b64encode(table(results).encode()).decode()
+    link = (
+        f'<a class="vz-csv" download="classes.csv" href="data:text/csv;charset=utf-8;base64,{data}">Save as CSV</a>'
+        if readable
+        else ""
+    )
+    tiles = "".join(_tile(*one) for one in found)
+    return (
+        f'<div class="vz-total"><div><strong>{counted}{problem}</strong> <span>in {duration(took_s)} on '
+        f'{_device(pipe)} by {plain(pipe.name)}</span></div>{link}</div><ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
+    )
+
+
+def _bars(predictions: Sequence[Prediction]) -> str:
+    rows = []
+    for prediction in predictions:
+        mark = ' class="vz-first"' if prediction.rank == 1 else ""
+        rows.append(
+            f'<li{mark}><span class="vz-label">{plain(prediction.label)}</span>'
+            f'<span class="vz-share">{_percent(prediction.probability)}</span>{_track(prediction.probability)}</li>'
+        )
+    return f'<ol class="vz-bars">{"".join(rows)}</ol>'
+
+
+def _tile(name: str, path: Path | None, result: ClassificationResult) -> str:
+    caption = f'<div class="vz-name" title="{plain(name)}">{plain(name)}</div>'
+    if result.error is not None:
+        return f'<li class="vz-bad"><div class="vz-frame"><em>{plain(result.error)}</em></div>{caption}</li>'
+    best = result.predictions[0]
+    return (
+        f'<li><div class="vz-frame">{_image(path and thumbnail(Tile(path, ""), 260), name)}</div>'
+        f'<div class="vz-line"><span class="vz-label">{plain(best.label)}</span>'
+        f'<span class="vz-score">{_percent(best.probability)}</span></div>{_track(best.probability)}{caption}</li>'
+    )
+
+
+def _device(pipe: ClassifyPipeline) -> str:
+    return "the CPU" if pipe.device.type == "cpu" else "the GPU"
+
+
+def _track(share: float) -> str:
+    return f'<span class="vz-track"><i style="width:{share:.2%}"></i></span>'
+
+
+def _known(pipe: ClassifyPipeline) -> str:
+    names = ", ".join(plain(name) for name in pipe.classes)
+    return (
+        f'<details class="vz-known"><summary>The {len(pipe.classes):,} classes that it knows</summary>'
+        f"<p>{names}</p></details>"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 or share == 0 else "< 0.1%"
+
+
+def _image(picture: Image.Image | None, label: str) -> str:
+    if picture is None:
+        return "<em>the upload is gone</em>"
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=88)
+    return f'<img alt="{plain(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+__all__ = ["MAX_PICTURES", "Seen", "crop_box", "see", "see_all", "show", "show_all", "table"]

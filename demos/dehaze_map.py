@@ -1,0 +1,95 @@
+"""What a window of the haze page's result depends on: an attribution map over a reduced image."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from visionzoo.io.pixels import to_float
+
+from ..models.dehazexl import attribution_map, attribution_picture
+from ..pipelines.dehaze.attribution import share_inside
+from ..pipelines.dehaze.pipeline import DehazePipeline
+from .dehaze_result import Removed, reduced
+from .words import duration
+
+MAP_SIDE = 1024
+"""Longest side of the pictures that attribution maps are made of."""
+MAP_STEPS = 8
+WINDOWS = (16, 256)
+"""Sides of the window that a map is for, from and to."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What attribution maps are made of: a picture before and after, reduced.
+
+    Attributes:
+        hazy, clear: (h, w, 3) uint8.
+        full: (width, height) before it was reduced.
+    """
+
+    hazy: np.ndarray
+    clear: np.ndarray
+    full: tuple[int, int]
+
+    @classmethod
+    def of(cls, removed: Removed) -> Look:
+        height, width = removed.hazy.shape[:2]
+        return cls(reduced(removed.hazy, MAP_SIDE), reduced(removed.clear, MAP_SIDE), (width, height))
+
+    def window(self, x: float, y: float, side: float) -> tuple[int, int, int, int]:
+        """First row, first column, height and width of the window around a point that lies wholly inside."""
+        height, width = self.hazy.shape[:2]
+        tall, wide = (max(1, min(int(side), size)) for size in (height, width))
+        top, left = round(y) - tall // 2, round(x) - wide // 2
+        return max(0, min(top, height - tall)), max(0, min(left, width - wide)), tall, wide
+
+    def framed(self, x: float, y: float, side: float) -> Image.Image:
+        """The result with the window's outline."""
+        top, left, tall, wide = self.window(x, y, side)
+        picture = Image.fromarray(self.clear)
+        pen = ImageDraw.Draw(picture)
+        thin = max(1, round(max(picture.size) / 400))
+        for around, colour in ((2 * thin, "black"), (thin, "white")):
+            pen.rectangle(
+                (left - around, top - around, left + wide - 1 + around, top + tall - 1 + around),
+                outline=colour,
+                width=thin,
+            )
+        return picture
+
+    def size_text(self) -> str:
+        height, width = self.hazy.shape[:2]
+        if (width, height) == self.full:
+            return f"{width} x {height} pixels."
+        return (
+            f"The picture of {self.full[0]} x {self.full[1]} pixels was reduced to {width} x {height} first, "
+            f"so the network sees it smaller than in the result."
+        )
+
+
+def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -> tuple[str, np.ndarray]:
+    """The attribution map of a window as a picture, and HTML on how to read it. Raises `InputError`."""
+    window = look.window(x, y, side)
+    started = time.perf_counter()
+    hazy = to_float(look.hazy).contiguous()
+    found = attribution_map(pipe.network.to(pipe.device).float(), hazy, None, window, steps=MAP_STEPS)
+    saliency = found.saliency.numpy()
+    seconds = time.perf_counter() - started
+    if saliency.any():
+        share = f"{share_inside(saliency, window):.0%} of all that is shown lies inside the frame."
+    else:
+        share = "Here the network changes nothing, so the map is empty."
+    text = (
+        f'<div class="vz-done"><strong>What the framed window depends on</strong> <span>{MAP_STEPS} steps in '
+        f"{duration(seconds)}</span><p>The redder a pixel, the more what the network made of the framed window depends on it; "
+        f"blue ones hardly matter. {share} {look.size_text()}</p></div>"
+    )
+    return text, attribution_picture(look.hazy, saliency, window)
+
+
+__all__ = ["MAP_SIDE", "MAP_STEPS", "WINDOWS", "Look", "explain"]
