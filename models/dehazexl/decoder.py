@@ -49,6 +49,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, side: int, *, shifted: bool, drop_path: float):
         super().__init__()
+        self.size = _WINDOW
         self.shift = _WINDOW // 2 if shifted and side > _WINDOW else 0
         self.norm1 = nn.LayerNorm(dim)
         self.attention = DotAttention(dim, heads, _WINDOW, side, self.shift)
@@ -57,7 +58,7 @@ class DecoderBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(attend_windows(self.attention, self.norm1(x), _WINDOW, self.shift))
+        x = x + self.drop_path(attend_windows(self.attention, self.norm1(x), self.size, self.shift))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -123,8 +124,8 @@ class SwinDecoder(nn.Module):
             stop -= depth
         self.stages = nn.ModuleList(stages)
         width = max(embed_dim // 8, 2 * channels if channels > 3 else 3)
-        self.up_x2 = Upsample(embed_dim // 2, width, upsample)
-        self.output = nn.Linear(width, channels, bias=False)
+        self.up_x2: nn.Module = Upsample(embed_dim // 2, width, upsample)
+        self.output: nn.Module = nn.Linear(width, channels, bias=False)
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """
@@ -136,16 +137,3 @@ class SwinDecoder(nn.Module):
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x = stage(torch.cat([x, skip.permute(0, 2, 3, 1)], -1))
         return self.output(self.up_x2(x)).permute(0, 3, 1, 2)
-
-    @torch.no_grad()
-    def fuse_output(self) -> None:
-        """Join the last two layers, which are linear, into one, with no wide map at full size. Changes itself."""
-        last = self.up_x2
-        if last.bias is None or not isinstance(self.output, nn.Linear):
-            return  # a norm stands between, or they are joined already
-        mix = self.output.weight  # (channels, C / 8)
-        fused = Upsample(last.weight.shape[1], len(mix), "transposed").to(mix)
-        fused.weight.copy_((mix @ last.weight.unflatten(0, (4, -1))).flatten(0, 1))
-        assert fused.bias is not None
-        fused.bias.copy_(mix @ last.bias)
-        self.up_x2, self.output = fused, nn.Identity()

@@ -51,11 +51,17 @@ class CosineAttention(WindowAttention):
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.position_bias = ContinuousBias(heads, size, side, shift)
 
+    def biases(self) -> Tensor:
+        """(3 C,) of queries, keys and values."""
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def scale(self) -> Tensor:
+        """(heads, 1, 1), of the cosines."""
+        return self.logit_scale.clamp(max=math.log(100.0)).exp()
+
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = self._heads(F.linear(x, self.qkv.weight, bias))
-        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()
-        return (F.normalize(q, dim=-1) * scale).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype), v
+        q, k, v = self._heads(F.linear(x, self.qkv.weight, self.biases()))
+        return (F.normalize(q, dim=-1) * self.scale()).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype), v
 
 
 class EncoderBlock(nn.Module):
@@ -126,7 +132,7 @@ class SwinV2Encoder(nn.Module):
 
     def __init__(self, embed_dim: int, depths: Sequence[int], heads: Sequence[int], drop_path: float = 0.0):
         super().__init__()
-        self.patch_embed = PatchEmbed(embed_dim)
+        self.patch_embed: nn.Module = PatchEmbed(embed_dim)
         rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
         starts = [sum(depths[:i]) for i in range(len(depths))]
         self.stages = nn.ModuleList(

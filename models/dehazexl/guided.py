@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,34 +13,67 @@ STRIDE = 4
 
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-4) -> Tensor:
-    """Smooths maps where an image is smooth, and keeps their edges where it has edges.
+    """Smooth maps where an image is smooth, and keep their edges where the image has edges.
 
     In every window the result is a linear function of the guide (eq. 4 and 10), fitted on a quarter of both sides.
 
     Args:
-        values: (B, C, H, W), sides that are multiples of 4.
-        guide: (B, 1, H, W), of a range of about 1.
-        radius: of the windows in pixels, a multiple of 4; they end at the border.
-        eps: variance of the guide from which on it counts as an edge.
+        values: (B, C, H, W) with sides that are multiples of 4, or their means over 4 x 4 pixels (B, C, H / 4, W / 4).
+        guide: (B, 1, H, W), with values in a range of about 1.
+        radius: of the windows in pixels, a multiple of 4; windows end at the border.
+        eps: variance of the guide above which it counts as an edge.
 
     Returns:
         (B, C, H, W) float32.
     """
-    reach = radius // STRIDE
-    full, values = guide.float(), F.avg_pool2d(values.float(), STRIDE)
+    reach, full = radius // STRIDE, guide.float()
+    values = values.float() if STRIDE * values.shape[2] == full.shape[2] else F.avg_pool2d(values.float(), STRIDE)
     guide = F.avg_pool2d(full, STRIDE)
-    mean, middle = _box(guide, reach), _box(values, reach)
-    slope = (_box(guide * values, reach) - mean * middle) / (_box(guide * guide, reach) - mean * mean + eps)
-    level = middle - slope * mean
-    return _enlarged(_box(slope, reach)) * full + _enlarged(_box(level, reach))
+    means = _box(torch.cat([guide, guide * guide, values, guide * values], 1), reach)
+    mean, square, middle, product = means.split([1, 1, values.shape[1], values.shape[1]], 1)
+    slope = (product - mean * middle) / (square - mean * mean + eps)
+    slope, level = _enlarged_box(torch.cat([slope, middle - slope * mean], 1), reach).chunk(2, 1)
+    return torch.addcmul(level, slope, full)
 
 
 def _box(x: Tensor, reach: int) -> Tensor:
     """The mean of what lies within `reach` rows and columns."""
+    if x.device.type == "cpu":
+        return _separable(x, _box_matrix(x.shape[2], reach), _box_matrix(x.shape[3], reach))
     size = 2 * reach + 1
     x = F.avg_pool2d(x, (size, 1), 1, (reach, 0), count_include_pad=False)
     return F.avg_pool2d(x, (1, size), 1, (0, reach), count_include_pad=False)
 
 
-def _enlarged(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+def _enlarged_box(x: Tensor, reach: int) -> Tensor:
+    """`_box`, enlarged to the full size by bilinear interpolation."""
+    if x.device.type == "cpu":
+        return _separable(x, _enlarged_box_matrix(x.shape[2], reach), _enlarged_box_matrix(x.shape[3], reach))
+    return F.interpolate(_box(x, reach), scale_factor=STRIDE, mode="bilinear", align_corners=False)
+
+
+# On a CPU, products with band matrices take a fifth of the time of pooling and interpolation. Not on other devices, where
+# products may be computed with fewer digits (TF32), which the difference of two squares above would not survive.
+
+
+def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ x @ columns^T for each map (B, C, H, W)."""
+    return rows @ (x @ columns.T)
+
+
+@cache
+@torch.inference_mode(False)  # a cached tensor may meet gradients later
+def _box_matrix(side: int, reach: int) -> Tensor:
+    """(side, side): the mean of what lies within `reach` of each place."""
+    place = torch.arange(side)
+    near = ((place[:, None] - place).abs() <= reach).double()
+    return (near / near.sum(1, keepdim=True)).float()
+
+
+@cache
+@torch.inference_mode(False)
+def _enlarged_box_matrix(side: int, reach: int) -> Tensor:
+    """(4 * side, side)"""
+    unit = torch.eye(side, dtype=torch.float64)[:, None]
+    larger = F.interpolate(unit, scale_factor=STRIDE, mode="linear", align_corners=False)[:, 0].T
+    return (larger @ _box_matrix(side, reach).double()).float()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,9 @@ from visionzoo.errors import InputError
 
 from .bottleneck import Bottleneck, HyperAttentionConfig, HyperDraw
 from .decoder import SwinDecoder, Upsampling
-from .encoder import PATCH, SwinV2Encoder
+from .encoder import PATCH, PatchEmbed, SwinV2Encoder
+from .fused import FusedBlocks, fuse_transformers
 from .guided import STRIDE, guided_filter
-from .windows import FixedBias, PositionBias, WindowAttention
 
 TOKEN = 32
 """Pixels a side that one token of the bottleneck stands for."""
@@ -167,7 +167,7 @@ class DehazeXL(nn.Module):
         """Small outputs; and inputs centred and spread, for the norm after the first layer leaves little of how bright a patch is."""
         assert isinstance(self.decoder.output, nn.Linear)
         self.decoder.output.weight.mul_(0.1)
-        first = self.encoder.patch_embed.proj
+        first = cast(PatchEmbed, self.encoder.patch_embed).proj
         first.weight.mul_(5)
         assert first.bias is not None
         first.bias.sub_(0.5 * first.weight.sum((1, 2, 3)))
@@ -229,18 +229,18 @@ class DehazeXL(nn.Module):
 
     @property
     def is_fused(self) -> bool:
-        return any(isinstance(module, FixedBias) for module in self.modules())
+        return any(isinstance(module, FusedBlocks) for module in self.modules())
 
     def fuse(self) -> DehazeXL:
         """A copy for inference with the same outputs (relative error about 1e-6); this one stays as it is.
 
-        Position biases and window masks are computed once, and the decoder's last two layers become one.
+        See `visionzoo.models.dehazexl.fused`. Takes and gives maps of the same shapes, except that `decode` of a network with
+        `smoothing` gives means over 4 x 4 pixels, which is what `restore` reads.
         """
         fused = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in fused.modules():
-            if isinstance(module, WindowAttention) and isinstance(module.position_bias, PositionBias):
-                module.position_bias = FixedBias(module.position_bias)
-        fused.decoder.fuse_output()
+        if fused.is_fused:
+            return fused
+        fuse_transformers(fused.encoder, fused.decoder, mean=self.config.smoothing > 0)
         return fused
 
 

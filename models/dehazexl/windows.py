@@ -50,7 +50,7 @@ class PositionBias(nn.Module):
     """What is added to the scores of a window: a learned value per head and offset, and the mask of shifted windows.
 
     `forward()` -> (heads, L, L) where all windows have the same, (n * heads, L, L) on shifted maps. A subclass says where
-    the values per offset come from; they never depend on the image, so `FixedBias` can hold them for inference.
+    the values per offset come from; they never depend on the image, so fused blocks compute them once.
     """
 
     index: Tensor
@@ -70,20 +70,6 @@ class PositionBias(nn.Module):
         if self.mask is None:
             return bias
         return (self.mask[:, None].to(bias.dtype) + bias).flatten(0, 1)
-
-
-class FixedBias(nn.Module):
-    """The values of a `PositionBias`, computed once. Not in the state dict of a network that is being trained."""
-
-    values: Tensor
-
-    def __init__(self, bias: PositionBias):
-        super().__init__()
-        with torch.no_grad():
-            self.register_buffer("values", bias().contiguous().clone())
-
-    def forward(self) -> Tensor:
-        return self.values
 
 
 class WindowAttention(nn.Module):
