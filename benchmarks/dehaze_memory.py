@@ -26,7 +26,8 @@ from torch import Tensor
 
 from visionzoo import create_model
 from visionzoo.devices import environment, pick_device
-from visionzoo.models.dehazexl.streaming import StreamedDehaze, StreamOptions
+from visionzoo.models.dehazexl.placement import StreamOptions
+from visionzoo.models.dehazexl.streaming import StreamedDehaze
 
 
 class Drawn:

@@ -27,7 +27,7 @@ from visionzoo.io.pixels import quantize, to_uint8
 from visionzoo.metrics.restoration import psnr, ssim
 from visionzoo.models.dehazexl.encoder import PATCH
 from visionzoo.models.dehazexl.haze import LEVELS, Haze, draw_haze
-from visionzoo.models.dehazexl.streaming import StreamOptions
+from visionzoo.models.dehazexl.placement import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline
 
 from .dark_channel import dehaze as dark_channel_prior

@@ -15,7 +15,9 @@ from torch import Tensor
 from visionzoo import create_model
 from visionzoo.attention import attention_backend
 from visionzoo.benchmark import Contestant, Table, compare
-from visionzoo.models.dehazexl.streaming import Held, StreamedDehaze, StreamOptions
+from visionzoo.models.dehazexl.placement import StreamOptions
+from visionzoo.models.dehazexl.streaming import StreamedDehaze
+from visionzoo.models.dehazexl.tiles import Held
 
 
 def straightforward(model: Any, image: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from PIL import Image
 from visionzoo.errors import writing
 from visionzoo.io.image import ImageError, load_image
 
-from ..models.dehazexl.streaming import SHIFT, Grid, StreamOptions
+from ..models.dehazexl.placement import StreamOptions
+from ..models.dehazexl.tiles import SHIFT, Grid
 from ..pipelines.dehaze.pipeline import DehazePipeline
 from .uploads import path_of, without_path
 from .words import duration, plain

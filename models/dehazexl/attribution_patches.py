@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 from .bottleneck import Bottleneck, BottleneckLayer, HyperDraw
 from .encoder import PATCH
 from .model import TOKEN, DehazeXL, join_patches, split_patches
-from .streaming import Grid, Held, StreamedDehaze, StreamOptions, mirrored
+from .placement import StreamOptions
+from .streaming import StreamedDehaze
+from .tiles import Grid, Held, mirrored
 
 _SIDE = PATCH // TOKEN
 _TOKENS = 2048  # at once through an MLP of the bottleneck, which is wide inside

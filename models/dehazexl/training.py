@@ -20,7 +20,8 @@ from visionzoo.weights import load_checkpoint
 from .evaluation import Report, score_file
 from .losses import restoration_loss, seam_loss
 from .model import DehazeXL
-from .streaming import StreamedDehaze, StreamOptions
+from .placement import StreamOptions
+from .streaming import StreamedDehaze
 
 Batch = tuple[Tensor, Tensor]
 """Hazy and clear crops, each (B, 3, H, W) in [0, 1]."""

@@ -71,7 +71,7 @@ def dehaze(
         ),
     ] = None,
     tiles: Annotated[
-        int | None, Parameter(help="Number of tiles that go through the network together; 1 on a CPU, else 8.")
+        int | None, Parameter(help="Number of tiles that go through the network together; 4 on a CPU, else 8.")
     ] = None,
     skips: Annotated[
         Literal["auto", "recompute", "device", "host", "disk"],
@@ -90,7 +90,7 @@ def dehaze(
     """Remove haze from images of any size and from videos."""
     from visionzoo.jobs import make_plan, raise_if_some_failed, run_files, summary
 
-    from ...models.dehazexl.streaming import StreamOptions
+    from ...models.dehazexl.placement import StreamOptions
     from .files import KINDS, DehazeJob
     from .pipeline import DehazePipeline
 

@@ -21,8 +21,8 @@ from visionzoo.io.video import Frame, Window, map_video
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, write_sidecar
 from visionzoo.registry import pipeline
 
+from ...models.dehazexl.placement import StreamOptions
 from ...models.dehazexl.rasters import check_limits
-from ...models.dehazexl.streaming import StreamOptions
 from .pipeline import DehazePipeline
 
 KINDS = (

@@ -12,7 +12,7 @@ import visionzoo
 from visionzoo.io.image import load_image
 from visionzoo.metrics.restoration import psnr
 from visionzoo.models.dehazexl.haze import LEVELS, draw_haze
-from visionzoo.models.dehazexl.streaming import StreamOptions
+from visionzoo.models.dehazexl.placement import StreamOptions
 
 PHOTOS = Path(visionzoo.__file__).parent / "assets" / "photos"
 

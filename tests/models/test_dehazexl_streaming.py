@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,11 @@ from torch import Tensor
 
 from tests.golden import seeded
 from visionzoo.errors import InputError
-from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
+from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig, streaming
 from visionzoo.models.dehazexl.model import join_patches, pad_to_patches
-from visionzoo.models.dehazexl.streaming import (
-    SHIFT,
-    Grid,
-    Held,
-    HeldResult,
-    Restart,
-    StreamedDehaze,
-    StreamOptions,
-    read_patch,
-    shifted_weight,
-)
+from visionzoo.models.dehazexl.placement import Restart, StreamOptions
+from visionzoo.models.dehazexl.streaming import StreamedDehaze
+from visionzoo.models.dehazexl.tiles import SHIFT, Grid, Held, HeldResult, read_patch, shifted_weight
 
 TINY = DehazeXLConfig(
     embed_dim=8,
@@ -38,6 +32,7 @@ TINY = DehazeXLConfig(
 LSH = {"attention": "lsh", "lsh_min_tokens": 64, "lsh_block": 32, "lsh_samples": 32}
 
 
+@cache
 def network(**changes: object) -> DehazeXL:
     model = DehazeXL(DehazeXLConfig(**{**vars(TINY), **changes})).eval()  # pyright: ignore[reportArgumentType]
     model.load_state_dict(seeded.fill(model.state_dict()))
@@ -59,33 +54,53 @@ def relative(got: Tensor, want: Tensor) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"skips": "recompute"},
-        {"skips": "host", "patches_at_once": 3},
-        {"skips": "disk", "tokens": "disk", "heads_at_once": 1, "tokens_at_once": 100},
-        {"tokens": "host", "heads_at_once": 3, "keys_at_once": 50, "patches_at_once": 16},
-    ],
-    ids=["default", "recompute", "host", "disk", "small pieces"],
-)
+WAYS = {
+    "in memory": {},
+    "streamed": {"stream": True},
+    "encoded twice": {"skips": "recompute"},
+    "maps on the host": {"skips": "host", "patches_at_once": 3},
+    "all on disk": {"skips": "disk", "tokens": "disk", "heads_at_once": 1, "tokens_at_once": 50},
+    "small pieces": {"tokens": "host", "heads_at_once": 3, "keys_at_once": 50, "patches_at_once": 16},
+}
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"reconstruction": "scattering", "smoothing": 48}, {"upsample": "shuffle"}, LSH],
     ids=["exact", "scattering", "dam", "lsh"],
 )
-def test_streaming_gives_what_the_whole_gives(options: dict, changes: dict) -> None:
-    model, x = network(**changes), picture(300, 520)
+def test_every_way_gives_what_the_whole_gives(changes: dict) -> None:
+    model, x = network(**changes), picture(260, 300)
     with torch.no_grad():
         want = model(x[None])[0]
-    assert relative(streamed(model.fuse(), x, **options), want) < 2e-6
+    fused = model.fuse()
+    errors = {name: relative(streamed(fused, x, **options), want) for name, options in WAYS.items()}
+    assert all(error < 2e-6 for error in errors.values()), errors
 
 
-@settings(max_examples=12, deadline=None)
-@given(height=st.integers(1, 600), width=st.integers(1, 600))
-def test_any_size(height: int, width: int) -> None:
-    model, x = network(), picture(height, width)
+def test_blending_in_memory_is_blending_streamed() -> None:
+    model, x = network(reconstruction="scattering", smoothing=48).fuse(), picture(260, 300)
+    want = streamed(model, x, blend=True, stream=True)
+    assert relative(streamed(model, x, blend=True), want) < 2e-6
+
+
+def test_what_does_not_fit_or_is_to_be_resumed_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = network().fuse(), Held(picture(64, 64))
+    taken: list[str] = []
+    original = streaming.dehaze_whole
+    monkeypatch.setattr(streaming, "dehaze_whole", lambda *a, **k: taken.append("in memory") or original(*a, **k))
+    StreamedDehaze(model)(held, held.sink)
+    assert taken == ["in memory"]
+    StreamedDehaze(model, StreamOptions(stream=True))(held, held.sink)
+    StreamedDehaze(model)(held, held.sink, restart=Restart(tmp_path))
+    monkeypatch.setattr("visionzoo.models.dehazexl.whole.free_memory", lambda device: 1 << 20)
+    StreamedDehaze(model)(held, held.sink)
+    assert taken == ["in memory"]
+
+
+@pytest.mark.parametrize("side", [(1, 1), (31, 257), (300, 5)])
+def test_any_size(side: tuple[int, int]) -> None:
+    model, x = network(), picture(*side)
     with torch.no_grad():
         assert relative(streamed(model, x), model(x[None])[0]) < 2e-6
 
@@ -124,7 +139,7 @@ def test_weights_of_the_two_grids() -> None:
 
 def test_blending_changes_nothing_where_patches_agree() -> None:
     """A network that adds the same everywhere; and each grid has its say where the other's patches meet."""
-    model = network()
+    model = copy.deepcopy(network())
     for parameter in model.decoder.parameters():
         parameter.data.zero_()
     x = picture(300, 520)

@@ -34,7 +34,7 @@ from visionzoo.io.raster import writer as raster_writer
 from visionzoo.io.video import VideoWriter
 from visionzoo.jobs import make_plan
 from visionzoo.models.dehazexl import DehazeXL, DehazeXLConfig
-from visionzoo.models.dehazexl.streaming import StreamOptions
+from visionzoo.models.dehazexl.placement import StreamOptions
 from visionzoo.pipelines.dehaze import DehazePipeline, DehazeResult
 from visionzoo.pipelines.dehaze.files import KINDS
 from visionzoo.weights import WeightsError, save_safetensors

@@ -53,6 +53,8 @@ def _plain(call: AttentionCall) -> bool:
     return not call.needs_grad and (call.mask is None or call.mask.dtype == torch.bool)
 
 
+_HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+
 # The times behind this table: docs/benchmarks.md, "Attention".
 RULES = (
     Rule(
@@ -71,16 +73,17 @@ RULES = (
     ),
     Rule(
         "cpu",
-        "bfloat16, a CPU that multiplies it, 64 keys and 2^18 scores or more, no additive mask",
+        "bfloat16, a CPU that multiplies it but has no AMX, 64 keys and 2^18 scores or more, no additive mask",
         lambda call: (
             call.q.dtype == torch.bfloat16
             and MULTIPLIES_BFLOAT16
+            and not _HAS_AMX
             and call.k.shape[2] >= 64
             and _scores(call) >= 1 << 18
             and _plain(call)
         ),
         ("chunked",),
-        "both products run in bfloat16, in sdpa at the speed of float32",
+        "both products run in bfloat16; in sdpa they do only with AMX",
     ),
     Rule(
         "cpu",
