@@ -542,7 +542,7 @@ def large(path: Path, seed: int = 0) -> Path:
 
 def test_a_large_picture_is_gone_on_with(pipe: DehazePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target, work = large(tmp_path / "in.tif"), tmp_path / "out.tif", tmp_path / "out.tif.part"
-    encodes, options = Encodes(pipe, monkeypatch), StreamOptions(skips="recompute")
+    encodes, options = Encodes(pipe, monkeypatch), StreamOptions(patches_at_once=1, skips="recompute")
     pipe.raster(source, tmp_path / "whole.tif", options=options)
     assert encodes.take() == 162
     left = r"out\.tif\.part: run the same command again to resume"
@@ -557,7 +557,12 @@ def test_a_large_picture_is_gone_on_with(pipe: DehazePipeline, tmp_path: Path, m
     # other settings and another input begin anew
     shutil.copytree(work, tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
-        pipe.raster(source, target, options=StreamOptions(skips="recompute", blend=True), progress=stops("encode", 3))
+        pipe.raster(
+            source,
+            target,
+            options=StreamOptions(patches_at_once=1, skips="recompute", blend=True),
+            progress=stops("encode", 3),
+        )
     assert encodes.take() == 3
     with pytest.raises(KeyboardInterrupt):
         pipe.raster(large(tmp_path / "other.tif", 1), target, options=options, progress=stops("encode", 2))
