@@ -224,7 +224,7 @@ def test_sixteen_bits(pipe: DehazePipeline, network: DehazeXL, tmp_path: Path) -
     options = json.loads((tmp_path / "found.tif.json").read_text())["options"]
     assert options["black"] == pytest.approx(pixels.min(), abs=30)
     assert options["white"] == pytest.approx(pixels.max(), abs=30)
-    with pytest.raises(InputError, match=r"o\.jpg: \.jpg holds uint8, the picture is uint16; choose \.tif"):
+    with pytest.raises(InputError, match=r"o\.jpg: \.jpg holds uint8, the image is uint16; choose \.tif"):
         pipe.run(source, tmp_path / "o.jpg", progress=False)
     assert names(tmp_path) == ["found.tif", "in.tif", "out.tif"]
 

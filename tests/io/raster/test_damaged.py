@@ -46,7 +46,7 @@ def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, says: str) -
 def test_missing_and_folder(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match=r"none\.tif: no such file"):
         open_raster(tmp_path / "none.tif")
-    with pytest.raises(RasterError, match="is a folder, expected a picture file or a zarr array"):
+    with pytest.raises(RasterError, match="is a folder, expected an image file or a zarr array"):
         open_raster(tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_windows_beyond_the_picture(tmp_path: Path, window: Window) -> None:
     np.save(tmp_path / "a.npy", noise(40, 60))
     with (
         open_raster(tmp_path / "a.npy") as raster,
-        pytest.raises(RasterError, match="not within the picture of 40 rows"),
+        pytest.raises(RasterError, match="not within the image of 40 rows"),
     ):
         raster.read(window)
 

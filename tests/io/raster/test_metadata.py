@@ -207,7 +207,7 @@ def test_when_and_where_a_photo_was_taken(
         assert (raster.profile.iptc == IPTC) == holds
     lost = [str(warning.message) for warning in told]
     assert any("cannot hold the IPTC data" in line for line in lost) != holds
-    assert any("the host computer in the EXIF data does not go into a large" in line for line in lost) == unnamed
+    assert any("the host computer in the EXIF data cannot be written into a large" in line for line in lost) == unnamed
     assert len(lost) == (not holds) + unnamed
 
 

@@ -87,18 +87,18 @@ def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("a.jpg", {"dtype": "uint16"}, r"\.jpg holds uint8, the picture is uint16; choose \.tif"),
-        ("a.jpg", {"bands": 4}, r"holds 1 or 3 bands, the picture has 4; choose \.tif"),
+        ("a.jpg", {"dtype": "uint16"}, r"\.jpg holds uint8, the image is uint16; choose \.tif"),
+        ("a.jpg", {"bands": 4}, r"holds 1 or 3 bands, the image has 4; choose \.tif"),
         ("a.jpg", {"width": 65501}, r"up to 65500 pixels a side"),
         ("a.webp", {"height": 16384}, r"up to 16383 pixels a side"),
-        ("a.webp", {"dtype": "float32"}, r"holds uint8, the picture is float32"),
-        ("a.png", {"bands": 5}, r"holds 1, 2, 3 or 4 bands, the picture has 5"),
-        ("a.png", {"dtype": "float32"}, r"holds uint8 or uint16, the picture is float32"),
+        ("a.webp", {"dtype": "float32"}, r"holds uint8, the image is float32"),
+        ("a.png", {"bands": 5}, r"holds 1, 2, 3 or 4 bands, the image has 5"),
+        ("a.png", {"dtype": "float32"}, r"holds uint8 or uint16, the image is float32"),
         ("a.png", {"bands": 4}, r"band 3 would be shown as alpha"),
         ("a.png", {"bands": 4, "alpha": 3, "profile": RasterProfile(premultiplied=True)}, "premultiplied"),
         ("a.tif", {"bands": 4, "alpha": 4}, "band 4 cannot be alpha"),
         ("a.tif", {"dtype": "complex64"}, "holds complex values"),
-        ("a.tif", {"height": 0}, "are no picture"),
+        ("a.tif", {"height": 0}, "are not an image"),
         ("a.bmp", {}, r"unknown extension \.bmp; choose one of \.tif"),
         ("a", {}, r"unknown extension \(none\)"),
         ("none/a.tif", {}, "the folder .* does not exist"),
@@ -170,12 +170,10 @@ def test_a_killed_writer_goes_on(tmp_path: Path) -> None:
     assert (pixels[:150] == 7).all()
     assert (pixels[150:] == 9).all()
     for other in ({"height": 301}, {"bands": 1}, {"dtype": "uint16"}):
-        with pytest.raises(
-            RasterError, match=r"work: holds another unfinished picture \(200 x 300 .*delete that folder"
-        ):
+        with pytest.raises(RasterError, match=r"work: holds another unfinished image \(200 x 300 .*delete that folder"):
             RasterWriter(tmp_path / "b.tif", **(shape | other))
     os.truncate(tmp_path / "work" / "pixels.raw", 100)
-    with pytest.raises(RasterError, match="unfinished picture in it is damaged; delete that folder"):
+    with pytest.raises(RasterError, match="unfinished image in it is damaged; delete that folder"):
         RasterWriter(tmp_path / "b.tif", **shape)
     (tmp_path / "work" / "pixels.json").unlink()  # killed while the room was taken
     with RasterWriter(tmp_path / "b.tif", **shape) as out:

@@ -272,7 +272,7 @@ def check_inside(path: Path, window: Window, height: int, width: int) -> None:
     inside = 0 <= window.top <= window.top + window.height <= height
     inside &= 0 <= window.left <= window.left + window.width <= width
     if not inside or window.height == 0 or window.width == 0:
-        raise RasterError(f"{path}: {window} is not within the picture of {height} rows and {width} columns")
+        raise RasterError(f"{path}: {window} is not within the image of {height} rows and {width} columns")
 
 
 def plain_dtype(path: Path, dtype: Any) -> np.dtype:

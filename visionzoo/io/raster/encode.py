@@ -104,7 +104,8 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
         exif, xmp = _attached(picture.path, profile, form)
         if exif and read_exif(picture.path, exif).get(HOST_COMPUTER):  # libvips has no name for it
             warnings.warn(
-                f"{picture.path}: the host computer in the EXIF data does not go into a large {form}", stacklevel=2
+                f"{picture.path}: the host computer in the EXIF data cannot be written into a large {form}",
+                stacklevel=2,
             )
         iptc = photoshop_of_iptc(profile.iptc) if profile.iptc and form == "jpeg" else None
         blobs = {"icc-profile-data": picture.icc, "exif-data": exif, "xmp-data": xmp, "iptc-data": iptc}

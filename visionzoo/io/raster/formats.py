@@ -66,14 +66,16 @@ def format_of(path: Path, *, height: int, width: int, bands: int, dtype: np.dtyp
         raise RasterError(f"{path}: unknown extension {ending or '(none)'}; choose one of {', '.join(FORMATS)}")
     form = FORMATS[ending]
     if height < 1 or width < 1 or bands < 1:
-        raise RasterError(f"{path}: {width} x {height} pixels of {bands} bands are no picture; expected 1 or more")
+        raise RasterError(
+            f"{path}: {width} x {height} pixels of {bands} bands are not an image; expected 1 or more of each"
+        )
     if form.dtypes and dtype.name not in form.dtypes:
-        raise RasterError(f"{path}: {ending} holds {' or '.join(form.dtypes)}, the picture is {dtype}; choose .tif")
+        raise RasterError(f"{path}: {ending} holds {' or '.join(form.dtypes)}, the image is {dtype}; choose .tif")
     if form.bands and bands not in form.bands:
-        raise RasterError(f"{path}: {ending} holds {_one_of(form.bands)} bands, the picture has {bands}; choose .tif")
+        raise RasterError(f"{path}: {ending} holds {_one_of(form.bands)} bands, the image has {bands}; choose .tif")
     if form.side and max(height, width) > form.side:
         raise RasterError(
-            f"{path}: {ending} holds up to {form.side} pixels a side, the picture has {width} x {height}; choose .tif"
+            f"{path}: {ending} holds up to {form.side} pixels a side, the image has {width} x {height}; choose .tif"
         )
     return form
 

@@ -35,7 +35,7 @@ def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int 
     if path.is_dir():
         if arrays.is_zarr(path):
             return arrays.open_zarr(path)
-        raise RasterError(f"{path}: is a folder, expected a picture file or a zarr array")
+        raise RasterError(f"{path}: is a folder, expected an image file or a zarr array")
     try:
         with path.open("rb") as file:
             start = file.read(16)

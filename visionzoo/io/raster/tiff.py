@@ -126,7 +126,7 @@ def _quiet() -> Iterator[None]:
 def _full_page(path: Path, file: Any) -> tuple[Any, Any]:
     """The first page of full resolution, and the page that is its mask (or None)."""
     if not len(file.pages):
-        raise RasterError(f"{path}: holds no picture; the file is cut off or damaged: copy it again")
+        raise RasterError(f"{path}: holds no image; the file is cut off or damaged: copy it again")
     page, mask = file.pages[0], None
     if page.subfiletype & (_REDUCED | _MASK):  # the picture is elsewhere, e.g. below a thumbnail
         full = [p for p in _all_pages(file) if not p.subfiletype & (_REDUCED | _MASK)]

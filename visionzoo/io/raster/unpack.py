@@ -49,7 +49,7 @@ class Unpacked(RawPixels):
     """
 
     def __init__(self, path: Path, image: Any, scratch: Path | None) -> None:
-        pyvips = vips("unpacking a large picture")
+        pyvips = vips("unpacking a large image")
         if image.format not in DTYPES or image.coding != "none":
             raise RasterError(f"{path}: holds values of type {image.format}, which cannot be read; convert it to .tif")
         dtype = np.dtype(DTYPES[image.format])
@@ -91,7 +91,7 @@ def open_sequential(path: Path, **options: Any) -> Any:
     Raises:
         RasterError: not a picture that libvips can read.
     """
-    pyvips = vips("reading a large picture")
+    pyvips = vips("reading a large image")
     try:
         return pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated", **options)
     except pyvips.Error as error:

@@ -31,7 +31,7 @@ class RasterWriter:
     The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path` by the ending of its name:
     .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. What belongs to the source and what such a file cannot hold itself goes
     beside it (see `formats.py`). A new writer with the same `work` and the same kind of picture
-    goes on with what is staged there. Windows that are never written are zeros.
+    resumes with what is staged there. Windows that are never written are zeros.
 
     Args:
         path: what `finish` writes.
@@ -246,18 +246,18 @@ class RasterWriter:
         with writing_raster(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
             if notes.exists():  # written last: without it the file may not be whole
-                mend = "delete that folder to begin anew, or name another one"
+                fix = "delete that folder to start again, or name another one"
                 try:
                     found = json.loads(notes.read_text())
                     found_size = self._raw.stat().st_size
                 except (ValueError, FileNotFoundError) as error:
-                    raise RasterError(f"{self.work}: the unfinished picture in it is damaged; {mend}") from error
+                    raise RasterError(f"{self.work}: the unfinished image in it is damaged; {fix}") from error
                 if found != about:
                     raise RasterError(
-                        f"{self.work}: holds another unfinished picture ({_kind(found)}, not {_kind(about)}); {mend}"
+                        f"{self.work}: holds another unfinished image ({_kind(found)}, not {_kind(about)}); {fix}"
                     )
                 if found_size != size:
-                    raise RasterError(f"{self.work}: the unfinished picture in it is damaged; {mend}")
+                    raise RasterError(f"{self.work}: the unfinished image in it is damaged; {fix}")
                 return True
             try:
                 allocate(self._raw, size)
