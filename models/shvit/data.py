@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from visionzoo.data.augmented import Augmented, EpochSampler
+from visionzoo.data.labelled import LabelledFiles, first_levels, number_classes, read_class_folders
 from visionzoo.errors import InputError, require
 from visionzoo.io.files import bundled
 from visionzoo.io.image import load_image
@@ -83,14 +84,17 @@ class SHViTData(LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if self.classes:
             return
-        train, val = self._sample_photos() if self.layout == "samples" else self._imagenet(stage)
+        if self.layout == "samples":
+            train, val = sample_photos("photos", "{}_*.jpg"), sample_photos("queries", "{}.jpg")
+        else:
+            train, val = self._imagenet(stage)
         known = train or val
         assert known is not None
         self.classes = class_names(known.classes)
         self.train_set = Augmented(train, train.labels, self._augment(), self.seed) if train else None
         self.val_set = Augmented(val, val.labels, _Plain(self.preprocess), self.seed) if val else None
 
-    def _imagenet(self, stage: str) -> tuple[Pictures | None, Pictures | None]:
+    def _imagenet(self, stage: str) -> tuple[LabelledFiles | LabelledTar | None, LabelledFiles | LabelledTar | None]:
         assert self.root is not None
         root = Path(self.root)
         if not root.is_dir():
@@ -103,15 +107,12 @@ class SHViTData(LightningDataModule):
         held = found["val"] or found["validation"]
         if found["train"] is None and (stage == "fit" or held is None):
             raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<picture>")
-        train = Pictures(found["train"]) if found["train"] else None
-        val = Pictures(held) if held else None
+        train = read_classes(found["train"]) if found["train"] else None
+        val = read_classes(held) if held else None
         if train and val and val.classes != train.classes:
             odd = sorted(set(val.classes) ^ set(train.classes))
             raise InputError(f"{held}: its classes are not those of {found['train']}: {', '.join(odd[:5])}")
         return train, val
-
-    def _sample_photos(self) -> tuple[SamplePhotos, SamplePhotos]:
-        return SamplePhotos("photos", "{}_*.jpg"), SamplePhotos("queries", "{}.jpg")
 
     def _augment(self) -> Any:
         from timm.data.transforms_factory import create_transform
@@ -197,33 +198,40 @@ class RepeatedSampler(DistributedSampler):
         )
 
 
-class Pictures:
-    """A folder or tar file of classes, as timm reads it: index -> (H, W, 3) uint8 RGB.
+def read_classes(place: Path) -> LabelledFiles | LabelledTar:
+    """The pictures of a folder or a tar file of classes.
 
     Raises:
         InputError: no pictures, fewer than two classes, or a tar file that is damaged.
+    """
+    return LabelledTar(place) if place.suffix == ".tar" else read_class_folders(place)
+
+
+class LabelledTar:
+    """The pictures of a tar file of classes: index -> (H, W, 3) uint8 RGB. A class is a folder in it, or a tar file of its own.
+
+    Raises:
+        InputError: no pictures, fewer than two classes, or a damaged file.
     """
 
     def __init__(self, place: Path):
         from tarfile import TarError
 
-        from timm.data.readers.reader_image_folder import ReaderImageFolder
         from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
         self.place = place
-        try:
-            if place.suffix == ".tar":  # without the cache of tar's table, which timm would unpickle
-                self.reader: Any = ReaderImageInTar(str(place), cache_tarinfo=False)
-                targets, numbers = self.reader.targets, self.reader.class_name_to_idx
-            else:
-                self.reader = ReaderImageFolder(str(place))
-                targets, numbers = [target for _, target in self.reader.samples], self.reader.class_to_idx
+        try:  # without the cache of tar's table, which timm would unpickle
+            self.reader: Any = ReaderImageInTar(str(place), cache_tarinfo=False)
         except (RuntimeError, ValueError, TarError, OSError) as error:
             raise InputError(
                 f"{place}: holds no pictures in folders of classes ({str(error).splitlines()[0]})"
             ) from error
-        self.labels = [int(target) for target in targets]
-        self.classes = sorted(numbers, key=numbers.__getitem__)
+        # timm calls a picture after the folder nearest to it; here as in folders, the first level is the class
+        places = [
+            PurePath("" if inner is None else inner.name.removesuffix(".tar"), picture.path)
+            for picture, _, inner in self.reader.samples
+        ]
+        self.classes, self.labels = number_classes(first_levels(places))
         if len(self.classes) < 2:
             raise InputError(f"{place}: has {len(self.classes)} class, expected two or more folders of pictures")
 
@@ -238,20 +246,15 @@ class Pictures:
             raise InputError(f"{self.place}: {name}: {str(error).removeprefix('the uploaded image: ')}") from error
 
 
-class SamplePhotos:
-    """The bundled sample photos: index -> (H, W, 3) uint8 RGB; a class is what the photos show."""
-
-    def __init__(self, folder: str, pattern: str):
-        self.classes = sorted(path.stem for path in bundled("queries").glob("*.jpg"))
-        pairs = [
-            (path, number)
-            for number, name in enumerate(self.classes)
-            for path in sorted(bundled(folder).glob(pattern.format(name)))
-        ]
-        self.paths, self.labels = [path for path, _ in pairs], [number for _, number in pairs]
-
-    def __call__(self, index: int) -> np.ndarray:
-        return load_image(self.paths[index])
+def sample_photos(folder: str, pattern: str) -> LabelledFiles:
+    """The bundled sample photos; a class is what the photos show."""
+    classes = sorted(path.stem for path in bundled("queries").glob("*.jpg"))
+    pairs = [
+        (path, number)
+        for number, name in enumerate(classes)
+        for path in sorted(bundled(folder).glob(pattern.format(name)))
+    ]
+    return LabelledFiles([path for path, _ in pairs], [number for _, number in pairs], classes)
 
 
 class _Plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from visionzoo.data.augmented import seeded
 from visionzoo.errors import InputError, require
 from visionzoo.registry import create_model, weight_source
+from visionzoo.stored import read_stored
 from visionzoo.training.module import TrainingModule, half_cosine
 from visionzoo.weights import WeightsError, fetch, load_checkpoint
 
@@ -138,6 +140,8 @@ class SHViTTraining(TrainingModule):
             self.check_classes(data.num_classes)
         if stage != "fit":
             self.check_trained()
+            if self.hparams["checkpoint"] and not self.trainer.ckpt_path:
+                self._check_names(read_stored(self.hparams["checkpoint"]).classes, self.hparams["checkpoint"])
 
     def check_classes(self, found: int) -> None:
         """Raise `InputError` unless the network has an output for each of `found` classes."""
@@ -146,6 +150,19 @@ class SHViTTraining(TrainingModule):
             raise InputError(
                 f"the data has {found} classes, but the network has {have} outputs; set model.config.num_classes={found}"
             )
+
+    def _check_names(self, names: Sequence[str] | None, where: str) -> None:
+        """Raise `InputError` if weights were trained on classes of other names: their outputs mean something else."""
+        if names and self._classes and list(names) != self._classes and self.hparams["distillation"] != "match":
+            theirs, ours = sorted(set(names) - set(self._classes)), sorted(set(self._classes) - set(names))
+            odd = f"{', '.join(theirs[:3])} instead of {', '.join(ours[:3])}" if theirs and ours else "another order"
+            raise InputError(f"{where}: was trained on other classes than the data has ({odd})")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["classes"] = self._classes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_names(checkpoint.get("classes"), str(self.trainer.ckpt_path))
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:

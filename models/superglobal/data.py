@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 from torchvision.transforms import v2
 
 from visionzoo.data.augmented import Augmented, EpochSampler
+from visionzoo.data.labelled import LabelledFiles, read_class_folders
 from visionzoo.errors import InputError, writing
-from visionzoo.io.extensions import is_image
 from visionzoo.io.image import image_size, load_image
 
 from .model import SuperGlobalConfig
@@ -125,8 +125,8 @@ class SuperGlobalData(LightningDataModule):
                 number for number in range(self.classes) for _ in range(self.images_per_class)
             ]
         assert self.root is not None
-        paths, labels = (read_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
-        return _Files(paths), labels
+        files = (read_class_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
+        return files, list(files.labels)
 
     def _augmentation(self) -> list[Any]:
         steps: list[Any] = [
@@ -174,14 +174,6 @@ class SyntheticPictures:
         return np.array(view(landmark, random, strength, (self.side, self.side)))
 
 
-class _Files:
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __call__(self, index: int) -> np.ndarray:
-        return load_image(self.paths[index])
-
-
 class _Subset:
     def __init__(self, load: Callable[[int], np.ndarray], indices: Sequence[int]):
         self.load, self.indices = load, indices
@@ -190,27 +182,8 @@ class _Subset:
         return self.load(self.indices[index])
 
 
-def read_folders(root: Path) -> tuple[list[Path], list[int]]:
-    """Pictures and class numbers of <root>/<class>/<picture>; classes in the order of their names.
-
-    Raises:
-        InputError: no such folder, or fewer than two classes with pictures.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected {root}/<class>/<picture>")
-    groups: dict[str, list[Path]] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        pictures = sorted(path for path in folder.rglob("*") if is_image(path))
-        if pictures:
-            groups[folder.name] = pictures
-    if len(groups) < 2:
-        raise InputError(f"{root}: has {len(groups)} folders with pictures, expected two classes or more")
-    pairs = [(path, number) for number, pictures in enumerate(groups.values()) for path in pictures]
-    return [path for path, _ in pairs], [number for _, number in pairs]
-
-
-def read_gldv2(root: Path) -> tuple[list[Path], list[int]]:
-    """Pictures and class numbers of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
+def read_gldv2(root: Path) -> LabelledFiles:
+    """The pictures of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
 
     Raises:
         InputError: no train_clean.csv, or a line that is not of its form.
@@ -239,7 +212,9 @@ def read_gldv2(root: Path) -> tuple[list[Path], list[int]]:
         for number, landmark in enumerate(sorted(landmarks))
         for name in landmarks[landmark]
     ]
-    return [path for path, _ in pairs], [number for _, number in pairs]
+    return LabelledFiles(
+        [path for path, _ in pairs], [number for _, number in pairs], [str(landmark) for landmark in sorted(landmarks)]
+    )
 
 
 def split_by_class(

@@ -10,6 +10,8 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ import visionzoo
 from visionzoo.data.augmented import seeded
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.models.shvit import DistillationLoss, Preprocess, SHViTData, SHViTTraining
-from visionzoo.models.shvit.data import Pictures, class_names
+from visionzoo.models.shvit.data import class_names, read_classes
 from visionzoo.models.shvit.losses import map_loss, similarity_loss
 from visionzoo.models.shvit.training import epoch_rate, starting_network
 from visionzoo.training.run import load_config, run
@@ -195,7 +197,7 @@ def test_a_tar_of_one_tar_a_class(folders: Path, tmp_path: Path) -> None:
                 for file in sorted((folders / "train" / name).iterdir()):
                     tar.add(file, arcname=file.name)
             outer.add(inner, arcname=inner.name)
-    pictures = Pictures(tmp_path / "train.tar")
+    pictures = read_classes(tmp_path / "train.tar")
     assert pictures.classes == ["ant", "bee", "cow"]
     assert sorted(pictures.labels) == [0] * 4 + [1] * 4 + [2] * 4
     assert pictures(0).shape == (40, 40, 3)
@@ -286,7 +288,7 @@ def test_a_broken_picture_is_named(folders: Path) -> None:
     _picture(0).save(buffer, "PNG")
     (folders / "train" / "ant" / "0.png").write_bytes(buffer.getvalue()[:-600])
     data = _data(folders)
-    with pytest.raises(InputError, match=r"train: .*ant/0\.png: .*(truncated|cut off|incomplete)"):
+    with pytest.raises(InputError, match=r"train/ant/0\.png: .*(truncated|cut off|incomplete)"):
         data.train_set[(0, 0, 0)]
 
 
@@ -495,6 +497,27 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path, word: str, message: str) ->
 def test_validating_random_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"random weights; give model\.checkpoint=FILE"):
         run("validate", ["shvit/tiny"], [f"trainer.default_root_dir={tmp_path}"])
+
+
+def test_weights_of_other_classes_are_not_scored(tmp_path: Path) -> None:
+    """As many classes of other names: every number would be of the wrong classes, without a word."""
+    module = SHViTTraining(config=load_config(["shvit/tiny"], [])["model"]["init_args"]["config"])
+    module._classes = [f"thing {number}" for number in range(13)]
+    module.export_weights(tmp_path / "other.safetensors")
+    with pytest.raises(
+        InputError, match=r"other\.safetensors: was trained on other classes than the data has .thing 0"
+    ):
+        run("validate", ["shvit/tiny"], [f"model.checkpoint={tmp_path / 'other.safetensors'}"])
+    saved: dict[str, Any] = {}
+    module.on_save_checkpoint(saved)
+    other = SHViTTraining(config=SMALL)
+    other._trainer = SimpleNamespace(ckpt_path="last.ckpt")  # pyright: ignore[reportAttributeAccessIssue]
+    other._classes = [str(number) for number in range(13)]
+    with pytest.raises(InputError, match=r"last\.ckpt: was trained on other classes"):
+        other.on_load_checkpoint(saved)
+    other._classes = module._classes
+    other.on_load_checkpoint(saved)
+    other.on_load_checkpoint({})  # of a version that did not write them
 
 
 def test_losses_count_each_picture_once(tmp_path: Path) -> None:

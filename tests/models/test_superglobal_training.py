@@ -20,7 +20,6 @@ from visionzoo.models.superglobal.data import (
     RevisitedData,
     SuperGlobalData,
     equal_size_batches,
-    read_folders,
     read_gldv2,
     split_by_class,
 )
@@ -143,22 +142,6 @@ def test_retrieval_by_class_by_hand():
 def _write(path: Path, seed: int = 0, size: int = 48) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_landmark(seed, size).save(path)
-
-
-def test_folders_are_classes(tmp_path):
-    for name in ("b/2.png", "b/1.jpg", "a/x/3.jpg", "c/readme.txt"):
-        if name.endswith("txt"):
-            (tmp_path / "c").mkdir()
-            (tmp_path / name).write_text("no picture")
-        else:
-            _write(tmp_path / name)
-    paths, labels = read_folders(tmp_path)
-    assert [str(path.relative_to(tmp_path)) for path in paths] == ["a/x/3.jpg", "b/1.jpg", "b/2.png"]
-    assert labels == [0, 1, 1]
-    with pytest.raises(InputError, match="has 0 folders with pictures"):
-        read_folders(tmp_path / "c")
-    with pytest.raises(InputError, match="no such folder"):
-        read_folders(tmp_path / "nothing")
 
 
 def test_landmarks_v2_layout(tmp_path):
