@@ -135,6 +135,9 @@ def test_exif_that_does_not_fit_is_told_of(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"the EXIF data \(\d+ bytes\) do not fit into \.jpg"):
         write(tmp_path / "a.jpg", smooth(40, 50), profile=RasterProfile(exif=exif.tobytes()))
     assert whole(tmp_path / "a.jpg").shape == (40, 50, 3)
+    with pytest.warns(UserWarning, match=r"the IPTC data \(\d+ bytes\) do not fit into \.jpg"):
+        write(tmp_path / "b.jpg", smooth(40, 50), profile=RasterProfile(iptc=b"x" * 70_000))
+    assert whole(tmp_path / "b.jpg").shape == (40, 50, 3)
 
 
 # Between formats

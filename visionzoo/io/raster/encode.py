@@ -79,8 +79,8 @@ def write_small(path: Path, picture: Picture, form: str) -> None:
         options["dpi"] = dots
     if form == "jpeg":
         options |= {"quality": 95, "subsampling": 0, "comment": _comment(picture.profile)}
-        if picture.profile.iptc:
-            content = photoshop_of_iptc(picture.profile.iptc)
+        content = _iptc(picture.path, picture.profile)
+        if content:
             options["extra"] = b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content
     elif form == "webp":
         options |= {"quality": 95, "method": 4}
@@ -107,7 +107,7 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
                 f"{picture.path}: the host computer in the EXIF data cannot be written into a large {form}",
                 stacklevel=2,
             )
-        iptc = photoshop_of_iptc(profile.iptc) if profile.iptc and form == "jpeg" else None
+        iptc = _iptc(picture.path, profile) if form == "jpeg" else None
         blobs = {"icc-profile-data": picture.icc, "exif-data": exif, "xmp-data": xmp, "iptc-data": iptc}
         for name, value in blobs.items():
             if value:
@@ -130,6 +130,17 @@ def _comment(profile: RasterProfile) -> bytes | None:
     """All remarks as a JPEG's one comment."""
     lines = [text if name == "Comment" else f"{name}: {text}" for name, text in profile.texts]
     return "\n".join(lines).encode()[:65000] or None
+
+
+def _iptc(path: Path, profile: RasterProfile) -> bytes | None:
+    """IPTC data as the content of a JPEG's APP13, which holds 64 KB."""
+    content = photoshop_of_iptc(profile.iptc) if profile.iptc else None
+    if content is not None and len(content) > 65000:
+        warnings.warn(
+            f"{path}: the IPTC data ({len(content)} bytes) do not fit into .jpg and are left out", stacklevel=3
+        )
+        return None
+    return content
 
 
 def _attached(path: Path, profile: RasterProfile, form: str) -> tuple[bytes | None, bytes | None]:

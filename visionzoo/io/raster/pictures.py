@@ -147,7 +147,8 @@ def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
     comment = image.info.get("comment")
     if isinstance(comment, (bytes, str)) and comment:
         found.append(("Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment))
-    return tuple((name, text) for name, text in found if not name.startswith(("XML:", "Raw profile type")))
+    kept = [(name, text.replace("\0", "")) for name, text in found if not name.startswith(("XML:", "Raw profile type"))]
+    return tuple((name, text) for name, text in kept if text.strip())
 
 
 def _pixels(image: Image.Image) -> tuple[NDArray[Any], int | None]:
