@@ -55,7 +55,7 @@ def follow_face(
     """Look for one face in the frames of a clip, one frame in memory at a time.
 
     Args:
-        frames: time in seconds and (H, W, 3) uint8 RGB of each frame.
+        frames: when each frame is shown, in seconds (`Frame.time_s`, not its number by the rate), and its (H, W, 3) uint8 RGB.
         which: "largest", or the number from the left, from 1, in the first frame that has a face.
         every: search every so many frames; the frames between count as not found.
         min_size_px: smaller faces are ignored.

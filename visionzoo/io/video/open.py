@@ -35,8 +35,10 @@ def open_media(file: Path) -> Any:
     av = require("av", extra="video", purpose="reading videos")
     read_head(file, "a video file", VideoError)
     try:
-        # only this file: a playlist or a concat script must not open others
-        return av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        # only this file: a playlist or a concat script must not open others. Not as `options`, which streams get too: PyAV 14
+        # then crashes on files whose streams show up while they are read (flv, mpg)
+        only = {"protocol_whitelist": "file"}
+        return av.open(str(file.absolute()), container_options=only, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(
