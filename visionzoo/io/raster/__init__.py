@@ -1,14 +1,16 @@
-"""Pictures of any size, read and written by windows; the whole image is never in memory. The extra `raster` brings the packages.
+"""Images of any size, read and written by windows; the whole image is never in memory. The extra `raster` installs the packages.
 
 | format | read | written |
 |---|---|---|
-| TIFF, BigTIFF, GeoTIFF, COG | by its tiles or strips; the page of full resolution | in tiles, lossless, with the tags of the source |
+| TIFF, BigTIFF, GeoTIFF, COG | by its tiles or strips; the page of full resolution | in tiles, lossless, with tags, EXIF and mask |
 | zarr (version 2 or 3, one array) | by its chunks | version 3 |
 | .npy | in place | yes |
 | JPEG, PNG, WebP, … | decoded once: in memory up to 64 million pixels, else unpacked on disk | JPEG, PNG, WebP |
 
-What a reader gives is upright and plain: palette and CMYK become RGB(A), one bit becomes uint8 grey (0 or 255), big-endian
-values the machine's own. Everything else stays as stored: type, range, extra bands, alpha.
+What a reader gives is upright and plain: palette, CMYK, YCbCr and Lab become RGB, integers of which 0 is white are inverted, 1 to 7
+bits are spread over uint8, big-endian values become the machine's own. Everything else stays as stored: type, range, extra bands,
+alpha. `missing.py` states what counts as missing, `metadata.py` and `sidecars.py` what goes along, and `formats.py` what a format
+can hold.
 """
 
 from .base import Raster, RasterError, Window
