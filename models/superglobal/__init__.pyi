@@ -1,4 +1,3 @@
-from .data import RevisitedData as RevisitedData
 from .data import SuperGlobalData as SuperGlobalData
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate_descriptors as evaluate_descriptors
@@ -11,4 +10,5 @@ from .reranking import RerankResult as RerankResult
 from .reranking import rerank as rerank
 from .revisited import convert_ground_truth as convert_ground_truth
 from .revisited import read_benchmark as read_benchmark
+from .revisited_data import RevisitedData as RevisitedData
 from .training import SuperGlobalTraining as SuperGlobalTraining

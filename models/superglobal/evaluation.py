@@ -20,8 +20,9 @@ from torch import Tensor
 from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import TopRanking, evaluate_ranks, rank_chunks, reranked_ranks
 
+from .descriptors import Descriptors
 from .reranking import rerank
-from .revisited import Benchmark, Descriptors
+from .revisited import Benchmark
 
 KAPPAS = (1, 5, 10)
 LEVELS = {"E": "Easy", "M": "Medium", "H": "Hard"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,3 +92,11 @@ class Preprocess:
 
     def __call__(self, image: np.ndarray, name: str = "an image") -> Tensor:
         return self.normalise(torch.from_numpy(self.resize(image, name))[None])[0]
+
+
+def preprocess_of(trainer: Any, max_side: int | None = None) -> Preprocess:
+    """What the network of a running trainer wants; the published normalisation without one."""
+    module = getattr(trainer, "lightning_module", None)
+    if module is not None and hasattr(module, "preprocess"):
+        return module.preprocess(max_side)
+    return Preprocess.from_config(SuperGlobalConfig(), max_side=max_side)

@@ -27,12 +27,13 @@ from visionzoo.training.module import TrainingModule, half_cosine
 from visionzoo.weights import WeightsError, find_state_dict, fingerprint, misfit, read_checkpoint
 
 from .checkpoint import to_ours
-from .data import Group, RevisitedData, SuperGlobalData
+from .data import SuperGlobalData
+from .descriptors import DescriptorShards
 from .evaluation import Evaluation, evaluate_descriptors
 from .losses import ArcFace
 from .model import CVNET, SuperGlobal
 from .preprocess import Preprocess
-from .revisited import DescriptorShards
+from .revisited_data import Group, RevisitedData
 
 
 class SuperGlobalTraining(TrainingModule):

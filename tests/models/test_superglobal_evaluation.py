@@ -13,18 +13,16 @@ import torch
 from torch.nn import functional as F
 
 from visionzoo.errors import InputError
+from visionzoo.io.plain_pickle import read_pickle
 from visionzoo.metrics.ranking import evaluate
+from visionzoo.models.superglobal.descriptors import Descriptors, DescriptorShards, read_descriptors
 from visionzoo.models.superglobal.evaluation import Evaluation, evaluate_descriptors
 from visionzoo.models.superglobal.reranking import rerank
 from visionzoo.models.superglobal.revisited import (
     Benchmark,
-    Descriptors,
-    DescriptorShards,
     convert_ground_truth,
     read_benchmark,
-    read_descriptors,
     read_image_list,
-    read_pickle,
 )
 from visionzoo.models.superglobal.synthetic import make_benchmark, make_distractors
 
@@ -136,7 +134,7 @@ def test_a_damaged_pickle_is_one_line(tmp_path, data):
     ("change", "message"),
     [
         ({"gnd": []}, "0 entries of ground truth"),
-        ({"imlist": ["../../etc/passwd"]}, "no name inside the jpg folder"),
+        ({"imlist": ["../../etc/passwd"]}, "not the name of a file in the jpg folder"),
         ({"imlist": ["a"]}, "outside 0..0"),
         ({"gnd": [{"bbx": [0, 0, 1, 1], "easy": [0], "hard": []}]}, "lacks 'junk'"),
         ({"gnd": [{"bbx": [0, 0, 1], "easy": [0], "hard": [], "junk": []}]}, "entry of query 0 is wrong"),

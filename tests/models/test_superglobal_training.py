@@ -17,14 +17,13 @@ from torch.nn import functional as F
 import visionzoo
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.models.superglobal.data import (
-    RevisitedData,
     SuperGlobalData,
-    equal_size_batches,
     read_gldv2,
     split_by_class,
 )
+from visionzoo.models.superglobal.descriptors import DescriptorShards, read_descriptors
 from visionzoo.models.superglobal.losses import ArcFace, arcface_logits
-from visionzoo.models.superglobal.revisited import DescriptorShards, read_descriptors
+from visionzoo.models.superglobal.revisited_data import RevisitedData, equal_size_batches
 from visionzoo.models.superglobal.synthetic import draw_landmark, make_distractors
 from visionzoo.models.superglobal.training import (
     SuperGlobalTraining,
