@@ -214,7 +214,7 @@ def parts(rounds: int, command: str) -> Grid:
         )
         for dtype in (torch.float32, *([torch.bfloat16] if has_fast_bfloat16(torch.device("cpu")) else [])):
             model = network(dtype)
-            x = Preprocess.of(model, MAX_SIDE).normalise(torch.from_numpy(array)[None])
+            x = Preprocess.of(model, MAX_SIDE).normalise_batch(torch.from_numpy(array)[None])
             name = str(dtype).removeprefix("torch.")
             for scale in model.config.scales:
                 scaled = model._resize(x, scale)

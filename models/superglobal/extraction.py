@@ -160,5 +160,5 @@ class _BatchRunner:
         batch = torch.from_numpy(photos)
         if self.device.type == "cuda":
             batch = batch.pin_memory()
-        batch = self.preprocess.normalise(batch.to(self.device, non_blocking=True))
+        batch = self.preprocess.normalise_batch(batch.to(self.device, non_blocking=True))
         return self.model(batch).float().cpu().numpy()

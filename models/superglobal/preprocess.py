@@ -83,7 +83,11 @@ class Preprocess:
             )
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
+        return self.normalise_batch(torch.from_numpy(np.ascontiguousarray(image))[None])[0]
+
+    def normalise_batch(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB on any device -> (B, 3, H, W) float32 there, in channels-last memory."""
         if self.channel_order == "bgr":
             images = images.flip(-1)
@@ -91,7 +95,7 @@ class Preprocess:
         return images.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
     def __call__(self, image: np.ndarray, name: str = "an image") -> Tensor:
-        return self.normalise(torch.from_numpy(self.resize(image, name))[None])[0]
+        return self.normalise(self.resize(image, name))
 
 
 def preprocess_of(trainer: Any, max_side: int | None = None) -> Preprocess:
