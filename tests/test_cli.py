@@ -140,7 +140,7 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
     assert out.splitlines()[0].endswith("jpg")
     assert "temple" in out.splitlines()[0]
     assert "<img" in (tmp_path / "r.html").read_text()
-    assert json.loads((tmp_path / "r.json").read_text())["options"]["box"] == [0, 0, 300, 150]
+    assert json.loads((tmp_path / "r.html.json").read_text())["options"]["box"] == [0, 0, 300, 150]
     assert run(capsys, "retrieve", "search", "p.index", "samples/queries/temple.jpg", "-o", "r.html")[0] == 2
     code, _, err = run(capsys, "retrieve", "index", "samples/photos", "-o", "p.index", "--scales", 1)
     assert code == 2

@@ -209,7 +209,9 @@ def demo(
     *,
     port: Annotated[int, Parameter(help="Port on this machine.")] = 7860,
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    index: Annotated[Path | None, Parameter(help="retrieve: the index to search; the sample photos otherwise.")] = None,
+    index: Annotated[
+        Path | None, Parameter(help="Index for the page that searches photos; by default the sample photos.")
+    ] = None,
 ) -> None:
     """Open the demo pages in a browser (needs the extra `demo`).
 

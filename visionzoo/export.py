@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
 import json
 import re
 import warnings
@@ -444,8 +445,8 @@ def export_registered(
         InputError: a model that cannot be exported, or a checkpoint of another one; and as `export_model`.
     """
     card = registry.model_card(name)
-    if card.task != "classify":
-        known = ", ".join(registry.list_models(task="classify"))
+    if not _can_load(card.name):
+        known = ", ".join(name for name in registry.list_models() if _can_load(name))
         raise InputError(f"{name}: models of the task {card.task!r} cannot be exported yet; those that can: {known}")
     if random and checkpoint is not None:
         raise InputError("give either a checkpoint or random weights, not both")
@@ -473,5 +474,13 @@ def export_registered(
 
 def _load_classifier(file: str | PathLike[str], name: str, config: Mapping[str, Any]) -> nn.Module:
     """By the system's own `loading.py`, found through the registry: the ground floor imports no system."""
-    system = registry.model_entry(name).builder.partition(":")[0].rpartition(".")[0]
-    return importlib.import_module(f"{system}.loading").load_classifier(file, name, config)
+    return importlib.import_module(_loading(name)).load_classifier(file, name, config)
+
+
+def _can_load(name: str) -> bool:
+    """Whether the model's system has a `loading.py`: those are the classifiers, which can be exported."""
+    return importlib.util.find_spec(_loading(name)) is not None
+
+
+def _loading(name: str) -> str:
+    return registry.model_entry(name).builder.partition(":")[0].rpartition(".")[0] + ".loading"

@@ -1,3 +1,4 @@
+from .config import SHViTConfig as SHViTConfig
 from .data import SHViTData as SHViTData
 from .detection import DetectionBackbone as DetectionBackbone
 from .detection import NeckConfig as NeckConfig
@@ -10,7 +11,6 @@ from .fused import FusedSHViT as FusedSHViT
 from .loading import load_classifier as load_classifier
 from .losses import DistillationLoss as DistillationLoss
 from .model import SHViT as SHViT
-from .model import SHViTConfig as SHViTConfig
 from .preprocess import Preprocess as Preprocess
 from .sampler import RepeatedAugmentationSampler as RepeatedAugmentationSampler
 from .training import SHViTTraining as SHViTTraining

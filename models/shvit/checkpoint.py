@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from visionzoo.errors import InputError
 
+from .config import SHViTConfig
 from .fused import FusedSHViT, fit_shapes, fold_attention_and_heads, fold_convolutions
-from .model import SHViT, SHViTConfig
+from .model import SHViT
 
 SAFE_CLASSES = (argparse.Namespace,)
 """In the authors' training files, under "args"."""

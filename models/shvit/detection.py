@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
+from .config import SHViTConfig
 from .fused import FusedSHViT
-from .model import SHViT, SHViTConfig
+from .model import SHViT
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from visionzoo.config import configure
 from visionzoo.errors import InputError
 
+from .config import SHViTConfig
 from .detection import MASK_RCNN, RETINANET, DetectionBackbone, DetectionConfig, NeckConfig
-from .model import SHViTConfig
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the anchors."""

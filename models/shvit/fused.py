@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from visionzoo.attention import attention
 from visionzoo.errors import InputError
 
-from .model import STRIDES, SHViTConfig, check_images, check_indices, squeezed
+from .config import STRIDES, SHViTConfig, check_images, check_indices, squeezed
 
 if TYPE_CHECKING:
     from .model import SHViT

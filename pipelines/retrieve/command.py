@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from visionzoo.console import emit, note, printable
 from visionzoo.errors import InputError
+from visionzoo.options import Device, Dtype, Engine, Json, Overwrite, Quiet
 
 app = App(
     name="retrieve",
@@ -21,15 +22,10 @@ app = App(
     """,
 )
 
-Device = Annotated[str, Parameter(help="auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(help="What the network computes in.")]
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bar and no notes.")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on standard output.")]
-
 
 @app.command
 def index(
-    photos: Annotated[list[Path], Parameter(help="Folders (searched through), files or glob patterns.")],
+    photos: Annotated[list[Path], Parameter(help="Folders (searched recursively), files or glob patterns.")],
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The index, a folder; extended if it exists.")],
     model: Annotated[
@@ -55,19 +51,24 @@ def index(
     qdrant_url: Annotated[
         str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")
     ] = None,
-    prune: Annotated[bool, Parameter(negative="", help="Take photos out of the index whose file is gone.")] = False,
-    rebuild: Annotated[bool, Parameter(negative="", help="Make the index anew.")] = False,
+    prune: Annotated[
+        bool, Parameter(negative="", help="Remove photos from the index whose file no longer exists.")
+    ] = False,
+    rebuild: Annotated[bool, Parameter(negative="", help="Discard an existing index and make it again.")] = False,
+    engine: Engine = "local",
     device: Device = "auto",
     dtype: Dtype = "auto",
     quiet: Quiet = False,
-    json: AsJson = False,
+    json: Json = False,
 ) -> None:
     """Make an index of photos, or bring one up to date: only new and changed files are read.
 
-    Files that cannot be read are reported and passed over. Interrupted, it goes on where it stopped.
+    Files that cannot be read are reported and skipped. The same command resumes after an interruption.
 
     Example: visionzoo retrieve index ~/Pictures -o pictures.index
     """
+    from visionzoo.jobs.resume import RESUME, Interrupted
+
     from ...models.superglobal.model import SCALES
     from .pipeline import RetrievePipeline
 
@@ -89,11 +90,10 @@ def index(
             prune=prune,
             rebuild=rebuild,
             progress=not quiet,
+            engine=engine,
         )
     except KeyboardInterrupt:
-        raise InterruptedIndexing(
-            f"interrupted; what was read is safe in {output}: run the same command again to go on"
-        ) from None
+        raise Interrupted(f"interrupted; finished work is kept in {output}: {RESUME}") from None
     if json:
         emit(report.to_dict())
         return
@@ -111,33 +111,35 @@ def index(
 @app.command
 def search(
     index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
-    query: Annotated[list[Path], Parameter(help="Pictures to search by: files, a folder or glob patterns.")],
+    query: Annotated[list[Path], Parameter(help="Images to search by: files, a folder or glob patterns.")],
     *,
     output: Annotated[
         Path | None,
         Parameter(
             name=["--output", "-o"],
-            help="Contact sheet (.html, .jpg, .png, .webp; results as .json beside it), or .json alone.",
+            help="Contact sheet (.html, .jpg, .png, .webp), or .json. The results are also written to OUTPUT.json.",
         ),
     ] = None,
     top: Annotated[int, Parameter(help="Photos to show per query.")] = 10,
-    rerank: Annotated[bool, Parameter(help="Reorder the best candidates with each other's help.")] = False,
+    rerank: Annotated[bool, Parameter(help="Rerank the best candidates by comparing them with each other.")] = False,
     box: Annotated[str | None, Parameter(help="Search for this part of the query: x0,y0,x1,y1 in pixels.")] = None,
-    candidates: Annotated[int, Parameter(help="M of the reranking: how many candidates are reordered.")] = 400,
-    neighbours: Annotated[int, Parameter(help="K of the reranking: how many neighbours refine a candidate.")] = 9,
+    candidates: Annotated[int, Parameter(help="Number of candidates that are reranked (M in the paper).")] = 400,
+    neighbours: Annotated[int, Parameter(help="Number of neighbours that refine a candidate (K in the paper).")] = 9,
     beta: Annotated[float, Parameter(help="Weight of a neighbour in the reranking.")] = 0.15,
-    model: Annotated[str | None, Parameter(help="Must be the model that made the index, which is the default.")] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="Its weights, if they have moved since.")] = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace existing output files.")] = False,
+    model: Annotated[str | None, Parameter(help="Model that made the index, which is also the default.")] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="Weights file of the model, if it has moved since.")] = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     quiet: Quiet = False,
-    json: AsJson = False,
+    json: Json = False,
 ) -> None:
     """Search an index by example: prints the best photos, and writes a contact sheet with -o.
 
     Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
     """
+    from visionzoo.jobs import sidecar
+
     from .pipeline import RetrievePipeline
 
     corners = None if box is None else _parse_box(box)
@@ -155,7 +157,7 @@ def search(
         for match in result.matches:
             print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}")
     if output is not None and not quiet:
-        note(f"written: {output}" + ("" if output.suffix == ".json" else f" and {output.with_suffix('.json')}"))
+        note(f"written: {output}" + ("" if output.suffix == ".json" else f" and {sidecar(output)}"))
 
 
 @app.command
@@ -163,9 +165,9 @@ def info(
     index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
     *,
     verify: Annotated[bool, Parameter(negative="", help="Also check every descriptor and the catalogue.")] = False,
-    json: AsJson = False,
+    json: Json = False,
 ) -> None:
-    """What an index holds and which model made it.
+    """Show what an index holds and which model made it.
 
     Example: visionzoo retrieve info pictures.index --verify
     """
@@ -208,7 +210,7 @@ def samples(
     output: Annotated[
         Path, Parameter(name=["--output", "-o"], help="Folder to put them in; made if it does not exist.")
     ],
-    json: AsJson = False,
+    json: Json = False,
 ) -> None:
     """Write the bundled sample collection: 65 photos and 13 queries, free licences (see its README.md).
 
@@ -227,10 +229,6 @@ def samples(
         emit({"folder": str(output), **count})
     else:
         print(f"{output}: {count['photos']} photos in photos/, {count['queries']} in queries/, licences in README.md")
-
-
-class InterruptedIndexing(KeyboardInterrupt):
-    """Ctrl-C with a message on how to go on."""
 
 
 def _parse_box(text: str) -> tuple[float, ...]:

@@ -7,11 +7,11 @@ result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
 
 from __future__ import annotations
 
-import json
+import copy
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,22 +23,24 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from visionzoo.config import as_dict, configure
-from visionzoo.devices import pick_device, pick_dtype
+from visionzoo.config import as_dict
+from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
-from visionzoo.io.files import check_output, record, write_json
 from visionzoo.io.image import list_images
-from visionzoo.registry import create_model, model_entry
-from visionzoo.weights import fingerprint, load_checkpoint, save_safetensors
+from visionzoo.jobs import Engine, check_result, write_sidecar
+from visionzoo.ray_engine import on_ray
+from visionzoo.registry import list_models, model_entry, pipeline
+from visionzoo.stored import Stored, read_stored
+from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
+from visionzoo.weights import load_checkpoint
 
 from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
 from ...models.superglobal import rerank as rerank_candidates
 from ...models.superglobal.extraction import Described, describe
 from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
 
-DEFAULT_MODEL = "superglobal_lite0"
 MAX_SIDE = {"superglobal_lite0": 448}
 """Longest side in pixels for models that do not work at the photos' native size; others: `DEFAULT_MAX_SIDE`."""
 CLASSIFIER_MAX_SIDE = 320  # where shvit_xs finds most
@@ -115,7 +117,7 @@ def usual_max_side(name: str, config: SuperGlobalConfig) -> int:
     return MAX_SIDE.get(name, usual)
 
 
-class RetrievePipeline:
+class RetrievePipeline(TaskPipeline):
     """Image retrieval by example with global descriptors (SuperGlobal, arXiv 2308.06954).
 
     Args:
@@ -126,25 +128,25 @@ class RetrievePipeline:
         checkpoint: the weights file that was loaded, recorded in indexes.
     """
 
+    task = "retrieve"
+    kind = "retrieval"
+    default_model = "superglobal_lite0"
+    networks = (SuperGlobal,)
+
     def __init__(
         self,
         model: SuperGlobal,
-        name: str,
+        name: str = CUSTOM,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
         max_side: int | None = None,
         checkpoint: str | Path | None = None,
     ):
-        self.device = pick_device(device)
-        self.dtype = model.usual_dtype(self.device) if dtype == "auto" else pick_dtype(dtype, self.device)
-        self.name = name
-        self.checkpoint = None if checkpoint is None else str(Path(checkpoint).absolute())
+        usual = model.usual_dtype(pick_device(device)) if dtype == "auto" else dtype
+        super().__init__(model, name, device, usual, checkpoint)
         self.max_side = (usual_max_side(name, model.config) if max_side is None else max_side) or None
-        self.config = model.config
-        self.fingerprint = fingerprint(model)
         self.preprocess = Preprocess.of(model, self.max_side)
-        self._weights = {key: value.cpu().clone() for key, value in model.state_dict().items()}
-        self.model = model.for_inference(self.dtype).to(self.device)
+        self.model = copy.deepcopy(model).for_inference(self.dtype).to(self.device)
 
     @classmethod
     def create(
@@ -156,29 +158,62 @@ class RetrievePipeline:
         max_side: int | None = None,
         **config_overrides: Any,
     ) -> RetrievePipeline:
-        """A pipeline for `model`: a registered name, "timm:NAME", or a `SuperGlobal` network; the embedded default if None."""
-        if isinstance(model, SuperGlobal):
-            return cls(model, "custom", device, dtype, max_side, checkpoint)
-        if isinstance(model, nn.Module):
-            raise InputError(
-                f"expected a SuperGlobal network or a name, got {type(model).__name__}; "
-                "SuperGlobal(config, backbone=…) takes any backbone"
-            )
-        name = model or DEFAULT_MODEL
+        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `TaskPipeline.open`.
+
+        Args:
+            model: a registered model for this task or a classifier, "timm:NAME", or a `SuperGlobal` network (which takes any
+                backbone: `SuperGlobal(config, backbone=…)`); None is the checkpoint's, or `superglobal_lite0`.
+            max_side: see the class.
+            **config_overrides: fields of `SuperGlobalConfig`.
+
+        Raises:
+            InputError: a name, file or setting that cannot be used, or a model without weights here.
+        """
+        pick_device(device)  # before anything is downloaded
+        return cls._made(cls.open(model, checkpoint, config_overrides), device, dtype, max_side)
+
+    @classmethod
+    def _made(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, max_side: int | None = None
+    ) -> RetrievePipeline:
+        side = opened.stored.max_side if max_side is None else max_side
+        return cls(opened.network, opened.name, device, dtype, side, opened.checkpoint)
+
+    @classmethod
+    def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
+        stored = Stored() if checkpoint is None else read_stored(checkpoint)
+        name = model or stored.model
+        if isinstance(name, str) and name != CUSTOM and stored.task is None:
+            cls.check_name(name)
+            if name.startswith("timm:") or model_entry(name).card.task != cls.task:
+                return Opened(
+                    _on_backbone(name, checkpoint, overrides), name, None if checkpoint is None else Path(checkpoint)
+                )
+        return super().open(model, checkpoint, overrides)
+
+    @classmethod
+    def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:
+        if name.startswith("timm:") or model_entry(name).card.task != cls.task:
+            return _on_backbone(name, path, config)
+        return super().load(name, path, config)
+
+    @classmethod
+    def check_name(cls, name: str) -> None:
         if name.startswith("timm:"):
-            network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **config_overrides)
-            if checkpoint is not None:
-                load_checkpoint(network, checkpoint)
-        elif (task := model_entry(name).card.task) == "classify":
-            network = from_classifier(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
-        elif task == "retrieve":
-            network = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint, **config_overrides)
-        else:
-            raise InputError(
-                f"{name} is a model for {task!r}; retrieval takes those for 'retrieve' and 'classify', see `visionzoo models`"
-            )
-        assert isinstance(network, SuperGlobal)
-        return cls(network, name, device, dtype, max_side, checkpoint)
+            return
+        if model_entry(name).card.task not in (cls.task, "classify"):
+            known = ", ".join([*list_models(task=cls.task), *list_models(task="classify"), "timm:NAME"])
+            raise InputError(f"{name} is not a retrieval model; use {known}")
+
+    @classmethod
+    def variant(cls, name: str) -> str:
+        return name if name.startswith("timm:") else super().variant(name)
+
+    def settings(self) -> dict[str, Any]:
+        return {"max_side": self.max_side or 0}
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "max_side": self.max_side or 0}
 
     @classmethod
     def for_index(
@@ -200,35 +235,6 @@ class RetrievePipeline:
         pipe = cls.create(device=device, dtype=dtype, **{**settings, **config, **given})
         pipe.check_index(Path(index), manifest)
         return pipe
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path, device: str = "auto", dtype: str = "auto") -> RetrievePipeline:
-        """The pipeline that `save_pretrained` wrote to `directory`, or the one of a registered model's name."""
-        folder = Path(directory)
-        if not folder.is_dir():
-            return cls.create(str(directory), device, dtype)
-        try:
-            saved = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
-            model = SuperGlobal(configure(SuperGlobalConfig(), saved["config"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder}: holds no saved retrieval pipeline (pipeline.json: {error})") from error
-        load_checkpoint(model, folder / "model.safetensors")
-        return cls(model.eval(), saved["model"], device, dtype, saved["max_side"] or 0)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write the model's weights (unfolded, float32) and the settings to a folder."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_safetensors(self._weights, folder / "model.safetensors")
-        write_json(
-            folder / "pipeline.json", {"model": self.name, "config": as_dict(self.config), "max_side": self.max_side}
-        )
-
-    def to(self, device: str | torch.device) -> RetrievePipeline:
-        """Move the network; returns the pipeline."""
-        self.device = pick_device(device)
-        self.model.to(self.device)
-        return self
 
     # Describing
 
@@ -267,6 +273,7 @@ class RetrievePipeline:
         rebuild: bool = False,
         chunk: int = 64,
         progress: bool = True,
+        engine: Engine = "local",
     ) -> IndexReport:
         """Make the index at `path`, or bring it up to date: only new and changed photos are read.
 
@@ -278,6 +285,7 @@ class RetrievePipeline:
             rebuild: throw an existing index away first (once the new photos have been found).
             chunk: photos per step; an interrupted run loses at most this many.
             progress: show a progress bar.
+            engine: "local", or "ray" to describe the photos on a cluster; the index is written by this process.
 
         Raises:
             InputError: no photos found, none readable, or an index that was made with another model.
@@ -293,7 +301,7 @@ class RetrievePipeline:
         with self._open_for_writing(path, store) as index:
             index.drop_orphans()
             todo, unchanged = index.plan(files)
-            added = self._read_into(index, todo, chunk, progress)
+            added = self._read_into(index, todo, chunk, progress, engine)
             gone = index.vanished([Path(source) for source in sources if Path(source).is_dir()])
             if prune and gone:
                 index.remove(gone)
@@ -319,7 +327,9 @@ class RetrievePipeline:
         )  # fmt: skip
         return PhotoIndex.create(path, manifest)
 
-    def _read_into(self, index: PhotoIndex, todo: list[tuple[Path, Any]], chunk: int, progress: bool) -> int:
+    def _read_into(
+        self, index: PhotoIndex, todo: list[tuple[Path, Any]], chunk: int, progress: bool, engine: Engine
+    ) -> int:
         stats = dict(todo)
         ready: list[Described[Path]] = []
         added = 0
@@ -330,7 +340,7 @@ class RetrievePipeline:
 
         try:
             with tqdm(total=len(todo), desc="indexing", unit="photo", disable=None if progress else True) as bar:
-                for done in self._describe((file, file, None) for file, _ in todo):
+                for done in self._described([file for file, _ in todo], chunk, engine):
                     ready.append(done)
                     added += done.error is None
                     bar.update()
@@ -341,6 +351,15 @@ class RetrievePipeline:
             raise
         store()
         return added
+
+    def _described(self, files: list[Path], chunk: int, engine: Engine) -> Iterator[Described[Path]]:
+        """Photos described here, in order, or on a cluster, as they become ready."""
+        if engine == "local" or not files:
+            yield from self._describe((file, file, None) for file in files)
+            return
+        chunks = [[str(file) for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
+        for _, found in on_ray(chunks, describe_on_worker, {"create": self.arguments()}, gpus=self.gpus):
+            yield from found
 
     def check_index(self, path: Path, manifest: Manifest) -> None:
         """Raise `InputError` unless `manifest` was made with this pipeline's model, weights and settings."""
@@ -447,7 +466,7 @@ class RetrievePipeline:
         with PhotoIndex.open(index) as opened:
             yield opened
 
-    def run(
+    def run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         path_in: str | Path | Sequence[str | Path],
         path_out: str | Path | None,
@@ -462,8 +481,8 @@ class RetrievePipeline:
 
         Args:
             path_in: a file, a folder, a glob pattern, or several of them.
-            path_out: a contact sheet (`.html`, `.jpg`, `.png`, `.webp`) with the results as JSON beside it, `.json` for the
-                results alone, or None to write nothing.
+            path_out: a contact sheet (`.html`, `.jpg`, `.png`, `.webp`), with the results in the sidecar `<path_out>.json`; `.json`
+                for the results alone, or None to write nothing.
             progress: show a progress bar.
             index, box, **options: as for `__call__`.
         """
@@ -486,8 +505,28 @@ class RetrievePipeline:
         if not results:
             raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
         if out is not None:
-            write_results(out, results, {"index": str(index), "box": box, "model": self.name, **options})
+            write_results(out, results, {**self.facts(), "index": str(index), "box": box, **options})
         return results
+
+
+def describe_on_worker(create: dict[str, Any]) -> Callable[[list[str]], list[Described[Path]]]:
+    """What a process of a cluster does with a chunk of photos; called once in each."""
+    pipe: RetrievePipeline = pipeline(**create)
+
+    def work(chunk: list[str]) -> list[Described[Path]]:
+        return list(pipe._describe((Path(file), Path(file), None) for file in chunk))
+
+    return work
+
+
+def _on_backbone(name: str, checkpoint: str | Path | None, overrides: dict[str, Any]) -> SuperGlobal:
+    """SuperGlobal's pooling on a timm network or a registered classifier."""
+    if not name.startswith("timm:"):
+        return from_classifier(name, pretrained=checkpoint is None, checkpoint=checkpoint, **overrides)
+    network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **overrides)
+    if checkpoint is not None:
+        load_checkpoint(network, checkpoint)
+    return network
 
 
 def _rerank_in_place(
@@ -533,12 +572,11 @@ def _check_sheet(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (*SHEETS_WRITTEN, ".json"):
         raise InputError(f"{path}: results are written as {', '.join(SHEETS_WRITTEN)} or .json; give -o such a name")
-    check_output(path.with_suffix(".json"), overwrite=overwrite)
-    return check_output(path, overwrite=overwrite)
+    return check_result(path, overwrite=overwrite)
 
 
 def write_results(path: Path, results: Sequence[RetrievalResult], options: dict[str, Any]) -> None:
-    """The contact sheet at `path`, and the results with everything that made them as JSON beside it."""
+    """The contact sheet at `path`, and its sidecar with the results and everything that made them."""
     if path.suffix.lower() != ".json":
         count = sum(len(result.matches) for result in results)
         how = "reranked" if results[0].reranked else "first stage"
@@ -547,7 +585,7 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: dict[
         save_sheet(
             path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle
         )
-    write_json(path.with_suffix(".json"), {"results": [result.to_dict() for result in results], **record(options)})
+    write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
 
 
 def sheet_row(result: RetrievalResult) -> Row:

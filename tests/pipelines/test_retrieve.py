@@ -97,7 +97,7 @@ def test_stores_give_the_same_ranking(pipe: RetrievePipeline, index: Path, sampl
 @pytest.mark.parametrize("name", ["out.html", "out.jpg", "out.json"])
 def test_run_writes_a_sheet_and_a_sidecar(pipe: RetrievePipeline, index: Path, tmp_path: Path, name: str) -> None:
     results = pipe.run(ASSETS / "queries" / "cat.jpg", tmp_path / name, index=index, progress=False, top=3, rerank=True)
-    saved = json.loads((tmp_path / "out.json").read_text())
+    saved = json.loads((tmp_path / ("out.json" if name == "out.json" else f"{name}.json")).read_text())
     assert saved["results"] == json.loads(json.dumps([r.to_dict() for r in results]))
     assert saved["options"]["model"] == "superglobal_lite0"
     assert saved["environment"]["versions"]["torch"] == metadata.version("torch")

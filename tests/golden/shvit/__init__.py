@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionzoo.models.shvit.checkpoint import official_name, to_official, to_ours
+from visionzoo.models.shvit.config import SHViTConfig
 from visionzoo.models.shvit.detection import DetectionBackbone, DetectionConfig, NeckConfig
 from visionzoo.models.shvit.fused import fold_convolutions
 from visionzoo.models.shvit.losses import DistillationLoss
-from visionzoo.models.shvit.model import FFN, ConvBN, Head, PatchMerging, SHViT, SHViTConfig, SingleHeadAttention
+from visionzoo.models.shvit.model import FFN, ConvBN, Head, PatchMerging, SHViT, SingleHeadAttention
 from visionzoo.models.shvit.sampler import RepeatedAugmentationSampler
 from visionzoo.weights import load_checkpoint
 

@@ -1,0 +1,80 @@
+"""Tiny networks of every kind, each built once per process: every weight counts, and no result is of any use."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.golden import seeded
+from visionzoo import create_model
+
+SHVIT: dict[str, Any] = {"embed_dim": [16, 24, 32], "partial_dim": [8, 8, 8], "depth": [1, 1, 1], "num_classes": 3}
+DEHAZEXL: dict[str, Any] = {
+    "embed_dim": 8,
+    "depths": (1, 2, 1, 1),
+    "heads": (1, 1, 2, 2),
+    "bottleneck_heads": 4,
+    "decoder_depths": (1, 2, 1, 1),
+    "decoder_heads": (4, 2, 2, 1),
+    "smoothing": 0,
+}
+
+
+@cache
+def dehazexl() -> nn.Module:
+    """A DehazeXL of some thousand weights."""
+    model = create_model("dehazexl", **DEHAZEXL)
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    return model.eval()
+
+
+@cache
+def shvit() -> nn.Module:
+    """A SHViT with three classes for images of 64 x 64, whose norms have seen noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = create_model("shvit_s1", **SHVIT)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.momentum = None  # the plain mean of what is seen
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
+        with torch.no_grad():
+            model.train()(torch.randn(32, 3, 1, 1) + 0.3 * torch.randn(32, 3, 64, 64))
+    return model.eval()
+
+
+@cache
+def mcnet() -> nn.Module:
+    """An MCNet for crops of 128 x 128, whose keypoints differ from image to image."""
+    from visionzoo.training.run import load_config
+
+    config = load_config(["mcnet/tiny"], ["data.root=x"])["model"]["init_args"]["config"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = create_model("mcnet", **config)
+        with torch.no_grad():
+            model.detector.heatmap.weight.mul_(20)
+            model.train()
+            for _ in range(2):
+                model(*torch.rand(2, 2, 3, 128, 128))
+    return model.eval()
+
+
+@cache
+def superglobal() -> nn.Module:
+    """A SuperGlobal on a tiny classifier."""
+    from visionzoo.models.superglobal import SuperGlobal, SuperGlobalConfig
+
+    torch.manual_seed(0)
+    config = SuperGlobalConfig(backbone="visionzoo:shvit_xs", dim=None, scales=(1.0,), average=True, rgem=False)
+    return SuperGlobal(config).eval()
+
+
+NETWORKS = {"classify": shvit, "dehaze": dehazexl, "reenact": mcnet, "retrieve": superglobal}
+"""Task -> its tiny network."""
+
+__all__ = ["NETWORKS", "dehazexl", "mcnet", "shvit", "superglobal"]
