@@ -5,13 +5,19 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from visionzoo.doctor import needs
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("visionzoo", "models", "pipelines", "demos")
@@ -214,3 +220,48 @@ def test_the_callable_package_keeps_its_modules_however_names_are_loaded() -> No
             "assert visionzoo.attention.blocks.__name__ == 'visionzoo.attention.blocks'\n",
             EAGER_IMPORT=eager,
         )
+
+
+def declared() -> tuple[set[str], dict[str, set[str]]]:
+    """Distributions of the base install, and of every extra (with the extras that it names), in normalised names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def normalised(requirement: str) -> str:
+        return re.split(r"[\[<>=~! ;]", requirement)[0].lower().replace("_", "-")
+
+    extras = {name: {normalised(line) for line in lines} for name, lines in project["optional-dependencies"].items()}
+    return {normalised(line) for line in project["dependencies"]}, extras
+
+
+@cache
+def brought_by() -> Mapping[str, list[str]]:
+    """Import name -> distributions."""
+    return metadata.packages_distributions()
+
+
+def distributions(module: str) -> set[str]:
+    """Which distributions may bring an import name."""
+    found = brought_by().get(module, [module])
+    return {name.lower().replace("_", "-") for name in found}
+
+
+def test_every_import_is_declared() -> None:
+    """A package that is imported anywhere belongs to the base install or to an extra; `require` names the right extra."""
+    base, extras = declared()
+    anywhere = base.union(*(names for name, names in extras.items() if name not in ("test", "docs", "dev")))
+    for file in sources():
+        for module, level in imports_of(file):
+            top = module.split(".")[0]
+            if level or top in sys.stdlib_module_names or top in ("visionzoo", "triton"):  # torch brings triton
+                continue
+            assert distributions(top) & anywhere, f"{file} imports {top}, which no extra installs"
+        for module, extra in re.findall(r'require\(\s*"([\w.]+)", extra="(\w+)"', file.read_text(encoding="utf-8")):
+            assert extra in extras, f"{file}: there is no extra {extra}"
+            top = module.split(".")[0]
+            assert distributions(top) & extras[extra], f"{file}: the extra {extra} does not install {top}"
+
+
+def test_doctor_names_extras_that_install_the_package() -> None:
+    _, extras = declared()
+    for need in needs():
+        assert distributions(need.module) & extras[need.extra], f"{need.module} is not in the extra {need.extra}"

@@ -181,9 +181,11 @@ class RetrievePipeline(TaskPipeline):
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
+        if isinstance(model, nn.Module):
+            return super().open(model, checkpoint, overrides)
         stored = Stored() if checkpoint is None else read_stored(checkpoint)
         name = model or stored.model
-        if isinstance(name, str) and name != CUSTOM and stored.task is None:
+        if name is not None and name != CUSTOM and stored.task is None:
             cls.check_name(name)
             if name.startswith("timm:") or model_entry(name).card.task != cls.task:
                 return Opened(
