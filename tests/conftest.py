@@ -18,9 +18,9 @@ settings.load_profile("visionzoo")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_threads() -> None:
-    several = "PYTEST_XDIST_WORKER" in os.environ  # processes that share the cores
-    torch.set_num_threads(1 if several else min(2, os.cpu_count() or 1))
+def _one_thread() -> None:
+    """Networks here are tiny: with a second thread they take up to 70 times the CPU time on a busy machine, for waiting."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ SMALL = {
     "bottleneck_depth": 1,
     "decoder_heads": [4, 2, 2, 1],
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def save(path: Path, height: int = 70, width: int = 90, seed: int = 0, grey: int | None = None) -> None:

@@ -37,15 +37,6 @@ from visionzoo.weights import WeightsError
 TINY = {"backbone": "timm:test_resnet", "dim": 16}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The networks are so small that threads cost more than they give, and on a busy machine very much more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # The head
 
 

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.training.run import load_config, packaged_configs, run, split_overrides
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The networks are so small that threads cost more than they give, and on a busy machine very much more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _yaml(path, text: str) -> str:
