@@ -114,3 +114,30 @@ def test_what_is_no_video_is_said(tmp_path: Path, photo) -> None:
                 probe(tmp_path / name)
     with pytest.raises(InputError, match="step at least 1"):
         list(read_frames(write(tmp_path / "clip.mkv"), step=0))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the command ffmpeg to attach a cover image")
+def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path, photo) -> None:
+    cover, song = photo("cover.jpg"), tmp_path / "song.mp4"
+    sound = ["-f", "lavfi", "-i", "sine=duration=0.5"]
+    options = ["-map", "0", "-map", "1", "-c:a", "aac", "-c:v", "mjpeg", "-disposition:v:0", "attached_pic"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", *sound, "-i", str(cover), *options, str(song)], check=True)
+    for read in (probe, lambda path: list(read_frames(path))):
+        with pytest.raises(VideoError, match="has no video stream"):
+            read(song)
+
+
+def test_parts_that_were_joined_follow_one_another(tmp_path: Path) -> None:
+    """Time stamps that begin again, and another size of frames: all come in the first size, at rising times."""
+    for name, size in (("a.ts", (64, 48)), ("b.ts", (32, 24))):
+        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for number in range(40):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number % 20, size), format="rgb24")))
+            container.mux(stream.encode())
+    (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    frames = list(read_frames(tmp_path / "both.ts"))
+    assert len(frames) in (79, 80)  # the last one before the joint may be lost
+    assert {frame.pixels.shape for frame in frames} == {(48, 64, 3)}
+    assert [frame.time_s for frame in frames] == pytest.approx([n / 25 for n in range(len(frames))], abs=0.05)

@@ -8,6 +8,9 @@ from typing import Any
 from ...errors import InputError, require
 from ..head import read_head
 
+_COVER = 0x400
+"""FFmpeg's flag of a stream that is an attached image."""
+
 
 class VideoError(InputError):
     """A file that is not a video, or one that cannot be decoded."""
@@ -49,6 +52,6 @@ def open_media(file: Path) -> Any:
 def video_stream(container: Any) -> Any:
     """The first video stream of a PyAV container; None if there is none. The cover image of a song or a film is not one."""
     for stream in container.streams.video:
-        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+        if not stream.disposition.value & _COVER:
             return stream
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MissingDependencyError, require
-from .open import open_media
+from .open import open_media, video_stream
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Sound:
         self._av = require("av", extra="video", purpose="writing videos")
         self._source, self._file = source, file
         self._input = source.streams.audio[0]
-        first = source.streams.video[0] if source.streams.video else self._input
+        first = video_stream(source) or self._input
         self._start = Fraction(0)
         if first.start_time is not None and first.time_base is not None:
             self._start = first.start_time * first.time_base
