@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from visionzoo.config import as_dict
+from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
@@ -196,7 +196,8 @@ class RetrievePipeline(TaskPipeline):
     @classmethod
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:
         if name.startswith("timm:") or model_entry(name).card.task != cls.task:
-            return _on_backbone(name, path, config)
+            network = SuperGlobal(configure(SuperGlobalConfig(), config))  # saved with its whole configuration
+            return load_checkpoint(network, path).eval()
         return super().load(name, path, config)
 
     @classmethod
