@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,14 +23,14 @@ Progress = Callable[[str, int, int], object]
 def fits_in_memory(model: DehazeXL, height: int, width: int) -> bool:
     """Whether an image needs at most a quarter of the free memory, of the device and of the host.
 
-    A pixel needs 36 bytes on the host (input, output and the patches of one grid in float32). On the device it needs
+    A pixel needs 48 bytes on the host (input, output, result and the patches of one grid in float32). On the device it needs
     15/128 * C values of the encoder's maps, and 12 values for each of the 8 C channels of a token of 32 x 32 pixels.
     """
     weight, grid = next(model.parameters()), Grid(height, width, SHIFT)
     pixels = grid.count * PATCH * PATCH
     channels = model.config.embed_dim
     maps = int(pixels * (15 / 128 + 12 * 8 / 32**2) * channels) * weight.dtype.itemsize
-    host, device = 36 * pixels, maps
+    host, device = 48 * pixels, maps
     if weight.device.type == "cpu":
         return host + device < free_memory(weight.device) / 4
     return host < free_memory(torch.device("cpu")) / 4 and device < free_memory(weight.device) / 4
@@ -79,8 +79,8 @@ def restored(
     patches_at_once: int,
     progress: Progress,
     draws: Sequence[HyperDraw | None] | None,
-) -> list[Tensor]:
-    """The hazy patches of a grid (3, 256, 256) float32 -> the clear ones, on the CPU."""
+) -> Iterator[Tensor]:
+    """The hazy patches of a grid (3, 256, 256) float32 -> the clear ones one by one, on the CPU."""
     weight = next(model.parameters())
     chunks = [
         torch.stack(list(patches[first : first + patches_at_once])).to(weight.device)
@@ -88,7 +88,7 @@ def restored(
     ]
     maps: list[list[Tensor]] = []
     for number, chunk in enumerate(chunks):
-        progress("encode", min(number * patches_at_once, grid.count), grid.count)
+        progress("encode", number * patches_at_once, grid.count)
         maps.append(model.encode(chunk.to(weight.dtype)))
     progress("encode", grid.count, grid.count)
 
@@ -98,11 +98,9 @@ def restored(
     context = split_patches(model.bottleneck(tokens, draws), SIDE).split(patches_at_once)
     progress("attend", layers, layers)
 
-    clear: list[Tensor] = []
-    for number, chunk in enumerate(chunks):
-        progress("decode", min(number * patches_at_once, grid.count), grid.count)
-        change = model.decode(context[number], maps[number])
-        maps[number] = []  # each is read once
-        clear.extend(model.restore(chunk, change.float()).cpu())
+    for number in range(len(chunks)):
+        progress("decode", number * patches_at_once, grid.count)
+        chunk, parts = chunks[number], maps[number]
+        chunks[number], maps[number] = chunk.new_empty(0), []  # each is read once
+        yield from model.restore(chunk, model.decode(context[number], parts).float()).cpu()
     progress("decode", grid.count, grid.count)
-    return clear

@@ -16,6 +16,12 @@ register_pipeline(
         Bench(
             "dehazexl", "benchmarks.dehazexl:benchmark", "DehazeXL on 1024 x 1024 pixels, streamed", "straightforward"
         ),
+        Bench(
+            "dehaze-photo",
+            "benchmarks.dehaze_photo:benchmark",
+            "a photo of 3 megapixels with the bundled network",
+            "the network as trained",
+        ),
     ),
 )
 

@@ -60,7 +60,7 @@ class DehazePipeline(TaskPipeline):
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what precision the network runs. On a CPU "auto" is float32, except for networks with a
             guided filter, like dehazexl_nano, on a CPU that has instructions for bfloat16: it filters out most of the
-            rounding (results differ by less than -60 dB).
+            rounding (results are above 50 dB to float32).
         checkpoint: the weights file that was loaded, recorded beside results.
     """
 
