@@ -18,6 +18,7 @@ from tests.test_cli import run
 from visionzoo import create_model
 from visionzoo.errors import InputError, MissingDependencyError, VisionZooError
 from visionzoo.export import ExportReport, export_model, export_registered
+from visionzoo.export.report import describe
 from visionzoo.models.shvit import SHViT, SHViTConfig
 
 SMALL = {"embed_dim": (16, 24, 32), "partial_dim": (8, 8, 8), "depth": (1, 1, 1)}
@@ -459,3 +460,15 @@ def test_the_published_network(tmp_path: Path, ending: str) -> None:
     assert isinstance(report, ExportReport)
     assert report.error is not None
     assert report.error < 1e-5
+
+
+def test_a_subclass_defined_elsewhere_is_described_as_its_system_says() -> None:
+    class Mine(SHViT):
+        pass
+
+    with torch.device("meta"):
+        mine = Mine(SHViTConfig())
+    texts = describe(mine, None, None, (224, 224))
+    assert json.loads(texts["mean"]) == [0.485, 0.456, 0.406]
+    assert json.loads(texts["crop"]) == 0.875
+    assert "mean" not in describe(torch.nn.Conv2d(3, 4, 1), None, None, (32, 32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
+from visionzoo.export.exporters import register_exporter
 from visionzoo.registry import register_model
 from visionzoo.weights.converters import register_converter
 
@@ -20,6 +21,11 @@ register_converter(
         f"{__name__}.detectors:SHViTRetinaNet",
         f"{__name__}.detectors:SHViTMaskRCNN",
     ],
+)
+register_exporter(
+    f"{__name__}.exporting",
+    models=[card.name for card in CARDS if card.task == "classify"],
+    networks=[f"{__name__}.model:SHViT", f"{__name__}.fused:FusedSHViT", f"{__name__}.detection:DetectionBackbone"],
 )
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from .export import export_model as export_model
+from .registered import export_registered as export_registered
+from .report import ExportReport as ExportReport

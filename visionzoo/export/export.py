@@ -1,0 +1,105 @@
+"""`export_model`: any network that takes images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..devices import pick_dtype
+from ..errors import InputError, VisionZooError
+from ..io.files import atomic_path, check_output
+from .checking import TOLERANCE, check_shapes, largest_error, runtime
+from .report import ExportReport, describe
+from .tracing import named, output_names, prepared, reference, shapes_of, smallest_of, trace
+from .writing import file_format, write_onnx, write_program
+
+
+def export_model(
+    model: nn.Module,
+    path: str | PathLike[str],
+    *,
+    image_size: int | tuple[int, int] = 224,
+    dynamic: bool = True,
+    opset: int | None = None,
+    check: bool = True,
+    dtype: str | torch.dtype = "float32",
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> ExportReport:
+    """Write `model` to `path` as ONNX (a name in .onnx) or as torch's exported program (.pt2), in one file.
+
+    The model itself stays as it is. A copy is written in its form for inference: in eval mode, and fused where the
+    network has a `fuse()`. A file that is there is replaced, once the new one is whole and right.
+
+    Args:
+        model: a network that takes images (B, C, H, W) and gives a tensor or a list of them.
+        image_size: side, or (height, width), in pixels: what the check uses, and the only size with `dynamic=False`.
+        dynamic: batch, height and width are free; otherwise they are 1 and `image_size`.
+        opset: of ONNX, 18 or newer; None for what torch writes by itself.
+        check: run the file (by onnxruntime or by torch) and compare with `model` in float32: with one image of
+            `image_size` and, if sizes are free, three of another size.
+        dtype: of the weights and outputs, whatever `model` has; images are float32 in any case.
+        name, classes: for the texts in the file: the model's name, and those of its classes in order.
+
+    Raises:
+        InputError: another ending, a size, opset or list of classes that does not fit.
+        MissingDependencyError: the packages of the extra `export` are not there (.onnx only).
+        VisionZooError: the written file computes something else than the model; nothing is written then.
+    """
+    path = check_output(Path(path), overwrite=True)
+    kind = file_format(path, opset=opset, check=check)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise InputError(f"image_size is at least 1 pixel, got {image_size}")
+    wanted = pick_dtype(dtype, torch.device("cpu"))
+    if kind == "ONNX" and wanted == torch.bfloat16:
+        raise InputError(f"{path}: onnxruntime has no convolutions in bfloat16; use float16, float32, or a .pt2 file")
+    channels = getattr(getattr(model, "config", None), "in_chans", 3)
+    texts = describe(model, name, classes, (height, width))
+    program = trace(prepared(model, wanted), channels, (height, width), dynamic=dynamic)
+    shape, out_shapes = shapes_of(program)
+    symbols = dict(zip(map(str, shape), ("batch", "channels", "height", "width"), strict=True)) if dynamic else {}
+    outputs = output_names(model, len(out_shapes))
+    # an ONNX file has no such bound: it comes from how torch describes memory
+    smallest = smallest_of(program, shape) if dynamic and kind == "torch.export" else None
+    if smallest and (height < smallest[0] or width < smallest[1]):
+        raise InputError(
+            f"{path}: with free sizes the smallest image in this format is {smallest[0]} x {smallest[1]}, asked for "
+            f"{height} x {width}; write .onnx instead, or fix the size (--fixed)"
+        )
+    shapes = check_shapes(channels, (height, width), dynamic=dynamic) if check else []
+    error = None
+    with atomic_path(path) as temporary:
+        if kind == "ONNX":
+            version = write_onnx(program, temporary, outputs, opset, symbols, texts)
+            if opset is not None and version != opset:
+                raise InputError(f"torch {torch.__version__} cannot write opset {opset}; leave it out for {version}")
+        else:
+            version = None
+            write_program(program, temporary, texts)
+        if check:
+            error = largest_error(temporary, reference(model), shapes)
+            if not error <= TOLERANCE.get(wanted, 1e-4):
+                raise VisionZooError(
+                    f"{path}: not written, as it computes something else than the network (relative error {error:.1e}); "
+                    "try another opset or format, or --no-check to have the file all the same"
+                )
+        size = temporary.stat().st_size
+    return ExportReport(
+        path=str(path),
+        format=kind,
+        size_mb=size / 1e6,
+        opset=version,
+        dtype=str(wanted).removeprefix("torch."),
+        inputs={"images": named(shape, symbols)},
+        outputs=dict(zip(outputs, (named(out, symbols) for out in out_shapes), strict=True)),
+        smallest=smallest,
+        checked=tuple(shapes),
+        error=error,
+        checked_with=runtime(kind) if check else None,
+        texts=texts,
+    )

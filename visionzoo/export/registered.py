@@ -1,0 +1,67 @@
+"""`export_registered`: a registered model with its weights, as `visionzoo export` writes it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .. import registry, weights
+from ..errors import InputError
+from ..labels import imagenet_classes
+from ..stored import Stored, read_stored
+from .export import export_model
+from .exporters import exportable_models, exporter_of
+from .report import ExportReport
+from .writing import file_format
+
+
+def export_registered(
+    name: str,
+    path: str | PathLike[str],
+    *,
+    checkpoint: str | PathLike[str] | None = None,
+    random: bool = False,
+    image_size: int | None = None,
+    **options: Any,
+) -> ExportReport:
+    """`export_model` for a registered name: builds the network and says in the file what it is.
+
+    Args:
+        name: with or without the tag of published weights, which are loaded unless another source is given.
+        checkpoint: load this file instead. One of our own training says its classes, image size and configuration.
+        random: random weights, to try a deployment out.
+        image_size: side in pixels; None for what the weights were trained at.
+        **options: of `export_model`.
+
+    Raises:
+        InputError: a model that cannot be exported, or a checkpoint of another one; and as `export_model`.
+    """
+    card = registry.model_card(name)
+    exporter = exporter_of(card.name)
+    if exporter is None:
+        known = ", ".join(exportable_models())
+        raise InputError(f"{name}: models of the task {card.task!r} cannot be exported yet; those that can: {known}")
+    if random and checkpoint is not None:
+        raise InputError("give either a checkpoint or random weights, not both")
+    file_format(
+        Path(path), opset=options.get("opset"), check=options.get("check", True)
+    )  # before weights are downloaded
+    published = None if random or checkpoint is not None else registry.weight_source(name)
+    file = weights.fetch(published) if published else checkpoint
+    stored = read_stored(file) if file is not None else Stored()
+    if stored.model not in (None, card.name):
+        raise InputError(f"{file}: holds weights of {stored.model}, not of {card.name}; export {stored.model}")
+    model = registry.create_model(card.name) if file is None else exporter.load(file, card.name, stored.config)
+    classes = stored.classes
+    if classes is None and published and model.config.num_classes == 1000:  # pyright: ignore[reportAttributeAccessIssue]
+        classes = imagenet_classes()
+    usual = stored.image_size or exporter.image_size(card.name)
+    return export_model(
+        model,
+        path,
+        image_size=usual if image_size is None else image_size,
+        name=published.name if published else card.name,
+        classes=classes,
+        **options,
+    )

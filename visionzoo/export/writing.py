@@ -1,0 +1,99 @@
+"""A traced network as a file."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ..errors import InputError, VisionZooError, require
+from .tracing import rename
+
+FORMATS = {".onnx": "ONNX", ".pt2": "torch.export"}
+
+OLDEST_OPSET = 18
+"""torch writes this one; converting to older ones fails without an error."""
+
+TEXTS = "visionzoo.json"
+"""The member of a .pt2 file that describes the network."""
+
+
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    outputs: list[str],
+    opset: int | None,
+    symbols: Mapping[str, str],
+    texts: dict[str, str],
+) -> int:
+    """Returns the opset."""
+    import onnx
+
+    try:
+        written = torch.onnx.export(
+            program,
+            (),
+            input_names=["images"],
+            output_names=outputs,
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:  # torch 2.6 lacks parts that free sizes need
+        raise VisionZooError(
+            f"torch {torch.__version__} cannot write this network as ONNX ({root(error)}); "
+            "a newer torch may, and so may a fixed size (--fixed)"
+        ) from error
+    assert written is not None
+    proto = written.model_proto
+    graph: Any = proto.graph
+    for value in (*graph.input, *graph.output):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param:
+                side.dim_param = rename(side.dim_param, symbols)
+    # names of Python modules and torch's symbols: an eighth of a small file, and of no use to who runs it
+    del graph.value_info[:]
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+    onnx.helper.set_model_props(proto, texts)
+    onnx.save_model(proto, path)
+    return next(entry.version for entry in proto.opset_import if entry.domain == "")
+
+
+def write_program(program: ExportedProgram, path: Path, texts: Mapping[str, str]) -> None:
+    with warnings.catch_warnings():
+        # torch asks itself whether channels-last weights are whole; the check of the file says that they are
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, path, extra_files={TEXTS: json.dumps(texts)})
+
+
+def file_format(path: Path, *, opset: int | None, check: bool) -> str:
+    """The format that the name asks for, if what writes it is installed."""
+    kind = FORMATS.get(path.suffix)
+    if kind is None:
+        raise InputError(f"{path}: the ending says the format, and is one of {', '.join(FORMATS)}")
+    if kind != "ONNX":
+        if opset is not None:
+            raise InputError(f"{path}: opset is for .onnx files only; leave it out")
+        return kind
+    onnx = require("onnx", extra="export", purpose="writing ONNX")
+    require("onnxscript", extra="export", purpose="writing ONNX")
+    if check:
+        require("onnxruntime", extra="export", purpose="checking the ONNX file")
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+        raise InputError(f"opset is {OLDEST_OPSET} to {newest}, got {opset}")
+    return kind
+
+
+def root(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]
