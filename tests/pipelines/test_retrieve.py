@@ -447,7 +447,7 @@ def test_out_of_memory_halves_the_batch(pipe: RetrievePipeline, samples: Path, m
         return real(batch)
 
     monkeypatch.setattr(pipe.model, "forward", small)
-    with pytest.warns(UserWarning, match="out of memory; going on with batches of") as caught:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of") as caught:
         got = pipe.describe(square)
     assert len([w for w in caught if "out of memory" in str(w.message)]) == 1
     assert np.allclose(got, wanted, atol=1e-5)
