@@ -26,7 +26,8 @@ from visionzoo.io.image import ImageError, list_images, load_image
 from visionzoo.registry import list_models, model_card
 
 from ..models.superglobal.index import PhotoIndex
-from ..pipelines.retrieve.pipeline import Match, Picture, RetrievalResult, RetrievePipeline
+from ..pipelines.retrieve.pipeline import Picture, RetrievePipeline
+from ..pipelines.retrieve.results import Match, RetrievalResult
 from .uploads import refuse_addresses
 
 TITLE = "Retrieve"

@@ -1,4 +1,4 @@
-from .pipeline import IndexReport as IndexReport
-from .pipeline import Match as Match
-from .pipeline import RetrievalResult as RetrievalResult
 from .pipeline import RetrievePipeline as RetrievePipeline
+from .results import IndexReport as IndexReport
+from .results import Match as Match
+from .results import RetrievalResult as RetrievalResult

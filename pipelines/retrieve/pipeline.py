@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,8 @@ from tqdm import tqdm
 from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
-from visionzoo.io.contact_sheet import Row, Tile, save_sheet
-from visionzoo.io.extensions import SHEETS_WRITTEN
 from visionzoo.io.image import list_images
-from visionzoo.jobs import Engine, check_result, write_sidecar
+from visionzoo.jobs import Engine
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import list_models, model_entry, pipeline
 from visionzoo.stored import Stored, read_stored
@@ -40,6 +37,7 @@ from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, fr
 from ...models.superglobal import rerank as rerank_candidates
 from ...models.superglobal.extraction import Described, describe
 from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from .results import IndexReport, Match, RetrievalResult, check_sheet, write_results
 
 MAX_SIDE = {"superglobal_lite0": 448}
 """Longest side in pixels for models that do not work at the photos' native size; others: `DEFAULT_MAX_SIDE`."""
@@ -47,68 +45,6 @@ CLASSIFIER_MAX_SIDE = 320  # where shvit_xs finds most
 DEFAULT_MAX_SIDE = 1024  # as the photos of the benchmarks that the published numbers are for
 
 Picture = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
-
-
-@dataclass(frozen=True)
-class Match:
-    """A photo that was found.
-
-    Attributes:
-        path: the file.
-        score: similarity to the query: the dot product of unit vectors, or the score after reranking.
-        rank: place in the result, from 1.
-        first_rank: place before reranking.
-    """
-
-    path: Path
-    score: float
-    rank: int
-    first_rank: int
-
-
-@dataclass(frozen=True)
-class RetrievalResult:
-    """What was found for one query, best first. `first_stage` is the ranking before reranking (the same without it)."""
-
-    query: str
-    matches: tuple[Match, ...]
-    first_stage: tuple[Match, ...]
-    reranked: bool
-    box: tuple[float, ...] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        rows = [{**asdict(match), "path": str(match.path)} for match in self.matches]
-        return {"query": self.query, "box": self.box, "reranked": self.reranked, "matches": rows}
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """What one run of `index` did.
-
-    Attributes:
-        photos: number that can now be found.
-        added: read in this run.
-        unchanged: up to date already, not read again.
-        failed: (path, reason) of files that cannot be read as pictures.
-        vanished: files of the indexed folders that are gone.
-        pruned: whether the vanished ones were taken out.
-        seconds: time that reading took.
-    """
-
-    photos: int
-    added: int
-    unchanged: int
-    failed: tuple[tuple[Path, str], ...]
-    vanished: tuple[Path, ...]
-    pruned: bool
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "failed": [{"path": str(path), "reason": reason} for path, reason in self.failed],
-            "vanished": [str(path) for path in self.vanished],
-        }
 
 
 def usual_max_side(name: str, config: SuperGlobalConfig) -> int:
@@ -489,7 +425,7 @@ class RetrievePipeline(TaskPipeline):
             progress: show a progress bar.
             index, box, **options: as for `__call__`.
         """
-        out = None if path_out is None else _check_sheet(path_out, overwrite)
+        out = None if path_out is None else check_sheet(path_out, overwrite)
         sources = [path_in] if isinstance(path_in, (str, Path)) else list(path_in)
         queries = list_images(sources)
         results: list[RetrievalResult] = []
@@ -571,34 +507,4 @@ def _discard(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _check_sheet(path: str | Path, overwrite: bool) -> Path:
-    path = Path(path)
-    if path.suffix.lower() not in (*SHEETS_WRITTEN, ".json"):
-        raise InputError(f"{path}: results are written as {', '.join(SHEETS_WRITTEN)} or .json; give -o such a name")
-    return check_result(path, overwrite=overwrite)
-
-
-def write_results(path: Path, results: Sequence[RetrievalResult], options: dict[str, Any]) -> None:
-    """The contact sheet at `path`, and its sidecar with the results and everything that made them."""
-    if path.suffix.lower() != ".json":
-        count = sum(len(result.matches) for result in results)
-        how = "reranked" if results[0].reranked else "first stage"
-        queries = "1 query" if len(results) == 1 else f"{len(results)} queries"
-        subtitle = f"{count} matches for {queries} in {options['index']} · {options['model']} · {how}"
-        save_sheet(
-            path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle
-        )
-    write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
-
-
-def sheet_row(result: RetrievalResult) -> Row:
-    """A result as a row of a contact sheet; a place won or lost by reranking stands beside the score."""
-    tiles = []
-    for match in result.matches:
-        moved = match.first_rank - match.rank
-        mark = "" if not result.reranked or moved == 0 else f"{'+' if moved > 0 else '−'}{abs(moved)}"
-        tiles.append(Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name, mark))
-    return Row(Tile(result.query, "query", Path(result.query).name, box=result.box), tiles)
-
-
-__all__ = ["IndexReport", "Match", "RetrievalResult", "RetrievePipeline", "write_results"]
+__all__ = ["IndexReport", "Match", "RetrievalResult", "RetrievePipeline"]
