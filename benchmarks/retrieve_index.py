@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -185,9 +185,7 @@ def cpu_ms(work: Callable[[], Any], rounds: int) -> float:
 
 
 def network(dtype: torch.dtype) -> SuperGlobal:
-    model = create_model(MODEL, pretrained=True)
-    assert isinstance(model, SuperGlobal)
-    return model.for_inference(dtype)
+    return cast("SuperGlobal", create_model(MODEL, pretrained=True)).for_inference(dtype)
 
 
 def parts(rounds: int, command: str) -> Grid:
