@@ -8,10 +8,8 @@ result = pipe("query.jpg", index="photos.index", top=10, rerank=True)
 from __future__ import annotations
 
 import copy
-import shutil
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,7 @@ from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images
 from visionzoo.jobs import Engine
-from visionzoo.ray_engine import on_ray
-from visionzoo.registry import list_models, model_entry, pipeline
+from visionzoo.registry import list_models, model_entry
 from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
 from visionzoo.weights import load_checkpoint
@@ -36,7 +33,8 @@ from visionzoo.weights import load_checkpoint
 from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
 from ...models.superglobal import rerank as rerank_candidates
 from ...models.superglobal.extraction import Described, describe
-from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from ...models.superglobal.index import Manifest, PhotoIndex, read_manifest
+from .indexing import check_same, describe_on_ray, update_index
 from .results import IndexReport, Match, RetrievalResult, check_sheet, write_results
 
 MAX_SIDE = {"superglobal_lite0": 448}
@@ -230,91 +228,33 @@ class RetrievePipeline(TaskPipeline):
             InputError: no photos found, none readable, or an index that was made with another model.
             VisionZooError: it cannot be written.
         """
-        sources = [photos] if isinstance(photos, (str, Path)) else list(photos)
-        path = Path(path)
-        files = [file.absolute() for file in list_images(sources)]
-        files = [file for file in files if path.absolute() not in file.parents]
-        if path.exists() and (rebuild or was_never_finished(path)):
-            _discard(path)
-        started = time.monotonic()
-        with self._open_for_writing(path, store) as index:
-            index.drop_orphans()
-            todo, unchanged = index.plan(files)
-            added = self._read_into(index, todo, chunk, progress, engine)
-            gone = index.vanished([Path(source) for source in sources if Path(source).is_dir()])
-            if prune and gone:
-                index.remove(gone)
-            wanted = set(files)
-            failed = tuple((p.path, p.error or "") for p in index.photos(failed=True) if p.path in wanted)
-            report = IndexReport(
-                photos=len(index), added=added, unchanged=unchanged, failed=failed, vanished=tuple(p.path for p in gone),
-                pruned=prune, seconds=time.monotonic() - started,
-            )  # fmt: skip
-        if report.photos == 0:
-            raise InputError(
-                f"none of the {len(files)} files can be read as a picture, e.g. {failed[0][1] if failed else files[0]}"
-            )
-        return report
+        return update_index(
+            [photos] if isinstance(photos, (str, Path)) else list(photos),
+            Path(path),
+            self._manifest(store),
+            lambda files: self._described(files, chunk, engine),
+            prune=prune,
+            rebuild=rebuild,
+            chunk=chunk,
+            progress=progress,
+        )
 
-    def _open_for_writing(self, path: Path, store: dict[str, Any] | None) -> PhotoIndex:
-        if path.is_dir() and any(path.iterdir()):
-            self.check_index(path, read_manifest(path))
-            return PhotoIndex.open(path, readonly=False)
-        manifest = Manifest(
+    def _manifest(self, store: dict[str, Any] | None = None) -> Manifest:
+        """What an index that this pipeline makes says of it."""
+        return Manifest(
             model=self.name, fingerprint=self.fingerprint, dim=self.model.dim, max_side=self.max_side, config=as_dict(self.config),
             checkpoint=self.checkpoint, store=store or {"backend": "matrix"},
         )  # fmt: skip
-        return PhotoIndex.create(path, manifest)
-
-    def _read_into(
-        self, index: PhotoIndex, todo: list[tuple[Path, Any]], chunk: int, progress: bool, engine: Engine
-    ) -> int:
-        stats = dict(todo)
-        ready: list[Described[Path]] = []
-        added = 0
-
-        def store() -> None:
-            index.put((d.key, stats[d.key], d.vector, d.size, d.error) for d in ready)
-            ready.clear()
-
-        try:
-            with tqdm(total=len(todo), desc="indexing", unit="photo", disable=None if progress else True) as bar:
-                for done in self._described([file for file, _ in todo], chunk, engine):
-                    ready.append(done)
-                    added += done.error is None
-                    bar.update()
-                    if len(ready) >= chunk:
-                        store()
-        except KeyboardInterrupt:
-            store()
-            raise
-        store()
-        return added
 
     def _described(self, files: list[Path], chunk: int, engine: Engine) -> Iterator[Described[Path]]:
         """Photos described here, in order, or on a cluster, as they become ready."""
         if engine == "local" or not files:
-            yield from self._describe((file, file, None) for file in files)
-            return
-        chunks = [[str(file) for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
-        for _, found in on_ray(chunks, describe_on_worker, {"create": self.arguments()}, gpus=self.gpus):
-            yield from found
+            return self._describe((file, file, None) for file in files)
+        return describe_on_ray(files, chunk, self.arguments(), self.gpus)
 
     def check_index(self, path: Path, manifest: Manifest) -> None:
         """Raise `InputError` unless `manifest` was made with this pipeline's model, weights and settings."""
-        mend = "search or extend it with that model, or make it again with --rebuild"
-        if manifest.model != self.name:
-            raise InputError(f"{path}: was made with the model {manifest.model}, this is {self.name}; {mend}")
-        if manifest.fingerprint != self.fingerprint or manifest.dim != self.model.dim:
-            raise InputError(
-                f"{path}: was made with other weights of {manifest.model} "
-                f"({manifest.fingerprint}, these are {self.fingerprint}); {mend}"
-            )
-        ours = as_dict(self.config)
-        changed = [key for key, value in manifest.config.items() if ours.get(key) != value]
-        if changed or manifest.max_side != self.max_side:
-            what = ", ".join(changed) or f"max_side {manifest.max_side}, this is {self.max_side}"
-            raise InputError(f"{path}: was made with other settings ({what}); {mend}")
+        check_same(path, manifest, self._manifest())
 
     # Searching
 
@@ -448,16 +388,6 @@ class RetrievePipeline(TaskPipeline):
         return results
 
 
-def describe_on_worker(create: dict[str, Any]) -> Callable[[list[str]], list[Described[Path]]]:
-    """What a process of a cluster does with a chunk of photos; called once in each."""
-    pipe: RetrievePipeline = pipeline(**create)
-
-    def work(chunk: list[str]) -> list[Described[Path]]:
-        return list(pipe._describe((Path(file), Path(file), None) for file in chunk))
-
-    return work
-
-
 def _on_backbone(name: str, checkpoint: str | Path | None, overrides: dict[str, Any]) -> SuperGlobal:
     """SuperGlobal's pooling on a timm network or a registered classifier."""
     if not name.startswith("timm:"):
@@ -496,15 +426,6 @@ def _matches(index: PhotoIndex, ids: np.ndarray, scores: np.ndarray, order: np.n
         if len(found) == top:
             break
     return tuple(found)
-
-
-def _discard(path: Path) -> None:
-    """Delete an index, and nothing else: a folder that is not one is refused."""
-    if not is_index_folder(path):
-        raise InputError(
-            f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o"
-        )
-    shutil.rmtree(path)
 
 
 __all__ = ["IndexReport", "Match", "RetrievalResult", "RetrievePipeline"]

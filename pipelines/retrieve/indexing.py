@@ -1,0 +1,154 @@
+"""Making an index of photos and keeping it up to date: only new and changed photos are read, and an interrupted run resumes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from visionzoo.errors import InputError
+from visionzoo.io.image import list_images
+from visionzoo.ray_engine import on_ray
+from visionzoo.registry import pipeline
+
+from ...models.superglobal.extraction import Described, describe
+from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from .results import IndexReport
+
+
+def update_index(
+    sources: Sequence[str | Path],
+    path: Path,
+    manifest: Manifest,
+    describe_files: Callable[[list[Path]], Iterable[Described[Path]]],
+    *,
+    prune: bool,
+    rebuild: bool,
+    chunk: int,
+    progress: bool,
+) -> IndexReport:
+    """Make the index at `path`, or bring it up to date; see `RetrievePipeline.index`.
+
+    Args:
+        sources: folders, files or glob patterns.
+        path: the index, a folder; made if it does not exist.
+        manifest: what a new index records; an existing one must have been made with the same model, weights and settings.
+        describe_files: gives the descriptors of files, in any order.
+        prune, rebuild, chunk, progress: as for `RetrievePipeline.index`.
+
+    Raises:
+        InputError: no photos found, none readable, or an index that was made with another model.
+        VisionZooError: it cannot be written.
+    """
+    files = [file.absolute() for file in list_images(sources)]
+    files = [file for file in files if path.absolute() not in file.parents]
+    if path.exists() and (rebuild or was_never_finished(path)):
+        _discard(path)
+    started = time.monotonic()
+    with _open_for_writing(path, manifest) as index:
+        index.drop_orphans()
+        todo, unchanged = index.plan(files)
+        added = _read_into(index, todo, describe_files, chunk, progress)
+        gone = index.vanished([Path(source) for source in sources if Path(source).is_dir()])
+        if prune and gone:
+            index.remove(gone)
+        wanted = set(files)
+        failed = tuple((p.path, p.error or "") for p in index.photos(failed=True) if p.path in wanted)
+        report = IndexReport(
+            photos=len(index), added=added, unchanged=unchanged, failed=failed, vanished=tuple(p.path for p in gone),
+            pruned=prune, seconds=time.monotonic() - started,
+        )  # fmt: skip
+    if report.photos == 0:
+        raise InputError(
+            f"none of the {len(files)} files can be read as an image, e.g. {failed[0][1] if failed else files[0]}"
+        )
+    return report
+
+
+def check_same(path: Path, found: Manifest, wanted: Manifest) -> None:
+    """Raise `InputError` unless the index at `path` (`found`) was made with the model, weights and settings of `wanted`."""
+    remedy = "search or extend it with that model, or make it again with --rebuild"
+    if found.model != wanted.model:
+        raise InputError(f"{path}: was made with the model {found.model}, this is {wanted.model}; {remedy}")
+    if found.fingerprint != wanted.fingerprint or found.dim != wanted.dim:
+        raise InputError(
+            f"{path}: was made with other weights of {found.model} "
+            f"({found.fingerprint}, these are {wanted.fingerprint}); {remedy}"
+        )
+    changed = [key for key, value in found.config.items() if wanted.config.get(key) != value]
+    if changed or found.max_side != wanted.max_side:
+        what = ", ".join(changed) or f"max_side {found.max_side}, this is {wanted.max_side}"
+        raise InputError(f"{path}: was made with other settings ({what}); {remedy}")
+
+
+def describe_on_ray(files: list[Path], chunk: int, create: dict[str, Any], gpus: float) -> Iterator[Described[Path]]:
+    """Descriptors of `files` from a Ray cluster, `chunk` photos per item of work, as they become ready.
+
+    Args:
+        create: arguments of `visionzoo.pipeline` with which each process makes the pipeline.
+        gpus: GPUs per process.
+    """
+    chunks = [[str(file) for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
+    for _, found in on_ray(chunks, _describe_on_worker, {"create": create}, gpus=gpus):
+        yield from found
+
+
+def _describe_on_worker(create: dict[str, Any]) -> Callable[[list[str]], list[Described[Path]]]:
+    """What a process of a cluster does with a chunk of photos; called once in each."""
+    pipe: Any = pipeline(**create)
+
+    def work(chunk: list[str]) -> list[Described[Path]]:
+        return list(describe(pipe.model, ((Path(file), Path(file), None) for file in chunk), pipe.preprocess))
+
+    return work
+
+
+def _open_for_writing(path: Path, manifest: Manifest) -> PhotoIndex:
+    if path.is_dir() and any(path.iterdir()):
+        check_same(path, read_manifest(path), manifest)
+        return PhotoIndex.open(path, readonly=False)
+    return PhotoIndex.create(path, manifest)
+
+
+def _read_into(
+    index: PhotoIndex,
+    todo: list[tuple[Path, Any]],
+    describe_files: Callable[[list[Path]], Iterable[Described[Path]]],
+    chunk: int,
+    progress: bool,
+) -> int:
+    """Describe the files of `todo` and store them, `chunk` at a time; returns how many photos were added."""
+    stats = dict(todo)
+    ready: list[Described[Path]] = []
+    added = 0
+
+    def store() -> None:
+        index.put((d.key, stats[d.key], d.vector, d.size, d.error) for d in ready)
+        ready.clear()
+
+    try:
+        with tqdm(total=len(todo), desc="indexing", unit="photo", disable=None if progress else True) as bar:
+            for done in describe_files([file for file, _ in todo]):
+                ready.append(done)
+                added += done.error is None
+                bar.update()
+                if len(ready) >= chunk:
+                    store()
+    except KeyboardInterrupt:
+        store()
+        raise
+    store()
+    return added
+
+
+def _discard(path: Path) -> None:
+    """Delete an index, and nothing else: a folder that is not one is refused."""
+    if not is_index_folder(path):
+        raise InputError(
+            f"{path}: is not an index of photos, so --rebuild does not delete it; choose another name for -o"
+        )
+    shutil.rmtree(path)
