@@ -8,7 +8,6 @@ the result. The outputs equal those of `DehazeXL.forward`. Images that fit in me
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionzoo.batching import Batches, ahead
 from visionzoo.devices import free_memory
 from visionzoo.errors import InputError
-from visionzoo.io.ahead import ahead
 
 from .bottleneck import HyperDraw
 from .encoder import PATCH
@@ -49,7 +48,7 @@ class StreamedDehaze:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.progress = progress or (lambda step, done, of: None)
-        self.patches_at_once = self.options.patches_at_once or (4 if self.device.type == "cpu" else 8)
+        self.batches = Batches(self.device, self.options.patches_at_once or (4 if self.device.type == "cpu" else 8))
 
     @torch.inference_mode()
     def __call__(
@@ -89,29 +88,12 @@ class StreamedDehaze:
                 source,
                 sink,
                 blend=bool(self.options.blend),
-                patches_at_once=self.patches_at_once,
+                patches_at_once=self.batches.size,
                 progress=self.progress,
                 draws=draws,
             )
         except torch.OutOfMemoryError:
             return False
-
-    def split(self, compute: Callable[[list[int]], None], numbers: list[int]) -> None:
-        """`compute` on the patches, in two halves where memory does not suffice; later chunks are smaller from the start."""
-        try:
-            compute(numbers)
-            return
-        except torch.OutOfMemoryError:
-            if len(numbers) == 1:
-                raise
-        half = -(-len(numbers) // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.patches_at_once > half:
-            self.patches_at_once = half
-            warnings.warn(f"not enough memory on {self.device}: going on with {half} patches at once", stacklevel=2)
-        self.split(compute, numbers[:half])
-        self.split(compute, numbers[half:])
 
 
 class _Run:
@@ -187,13 +169,13 @@ class _Run:
         numbers = np.flatnonzero(todo).tolist()
         pending: list[tuple[int, Tensor | None]] = []
         reads = ahead(
-            lambda number: read_patch(self.source, self.grid, number), numbers, 1, 2 * self.stream.patches_at_once
+            lambda number: read_patch(self.source, self.grid, number), numbers, 1, 2 * self.stream.batches.size
         )
         for number, patch in reads:
             if isinstance(patch, InputError):
                 raise patch
             pending.append((number, patch))
-            if len(pending) >= self.stream.patches_at_once:
+            if len(pending) >= self.stream.batches.size:
                 yield [n for n, _ in pending], [p for _, p in pending]
                 pending = []
         if pending:
@@ -226,7 +208,7 @@ class _Run:
                         self.skips.put(n, [part[place : place + 1] for part in maps])
 
             if held:
-                self.stream.split(compute, list(held))
+                self.stream.batches.run(compute, list(held))
             for n, patch in zip(numbers, patches, strict=True):
                 self.encoded[n] = 2 if patch is None else 1
             self.stream.progress("encode", int((self.encoded > 0).sum()), total)
@@ -265,7 +247,7 @@ class _Run:
                     self._write(n, pixels, blended)
 
             if held:
-                self.stream.split(compute, list(held))
+                self.stream.batches.run(compute, list(held))
             for n in set(numbers) - set(held):
                 rows, columns = self.grid.inside(n)
                 top, left = self.grid.corner(n)

@@ -7,7 +7,6 @@ faster there, as their maps do not stay in the cache (docs/benchmarks.md).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visionzoo.batching import Batches, ahead
 from visionzoo.errors import InputError
-from visionzoo.io.ahead import ahead
 from visionzoo.io.image import load_image
 
 from .model import SuperGlobal
@@ -67,7 +66,7 @@ def describe(
     if batch_pixels is None:
         batch_pixels = BATCH_PIXELS.get(device.type, 4_000_000)
     waiting = _Waiting[Key](limit=max(4 * batch_pixels, 1_000_000))
-    runner = _BatchRunner(model, preprocess, device, batch_pixels, max_batch)
+    runner = _BatchRunner(model, preprocess, device, Batches(device, max_batch, batch_pixels))
 
     def prepare(photo: tuple[Key, Source, Box | None]) -> np.ndarray:
         _, source, box = photo
@@ -83,7 +82,7 @@ def describe(
             continue
         shape = (outcome.shape[0], outcome.shape[1])
         waiting.add(shape, photo[0], outcome)
-        if waiting.count(shape) >= runner.batch_of(shape):
+        if waiting.count(shape) >= runner.batches.at_once(shape[0] * shape[1]):
             yield from runner.run(waiting.take(shape))
         elif waiting.full():  # many sizes: do not let them pile up
             yield from runner.run(waiting.take(waiting.most_frequent()))
@@ -117,47 +116,27 @@ class _Waiting(Generic[Key]):
 
 @dataclass
 class _BatchRunner:
-    """Runs batches of one size; when the device runs out of memory it continues with half of them, and warns once."""
+    """Runs batches of photos of one size."""
 
     model: SuperGlobal
     preprocess: Preprocess
     device: torch.device
-    batch_pixels: int
-    max_batch: int
-    _warned: bool = False
-
-    def batch_of(self, shape: Shape) -> int:
-        return max(1, min(self.max_batch, self.batch_pixels // (shape[0] * shape[1])))
+    batches: Batches
 
     def run(self, photos: list[tuple[Key, np.ndarray]]) -> Iterator[Described[Key]]:
-        position = 0
-        while position < len(photos):
-            height, width = photos[0][1].shape[:2]
-            part = photos[position : position + self.batch_of((height, width))]
-            try:
-                vectors = self._forward(np.stack([photo for _, photo in part]))
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    raise InputError(
-                        f"an image of {width} x {height} pixels does not fit into the memory of {self.device}; lower --max-side"
-                    ) from None
-                self._shrink(len(part), height * width)
-                continue
-            position += len(part)
-            for (key, _), vector in zip(part, vectors, strict=True):
-                yield Described(key, vector, (width, height))
-
-    def _shrink(self, tried: int, pixels: int) -> None:
-        self.max_batch, self.batch_pixels = tried // 2, pixels * (tried // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"{self.device} is out of memory; continuing with batches of {self.max_batch}", stacklevel=2)
+        height, width = photos[0][1].shape[:2]
+        try:
+            parts = self.batches.run(self._forward, [photo for _, photo in photos], height * width)
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"an image of {width} x {height} pixels does not fit into the memory of {self.device}; lower --max-side"
+            ) from None
+        for (key, _), vector in zip(photos, np.concatenate(parts), strict=True):
+            yield Described(key, vector, (width, height))
 
     @torch.inference_mode()
-    def _forward(self, photos: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(photos)
+    def _forward(self, photos: list[np.ndarray]) -> np.ndarray:
+        batch = torch.from_numpy(np.stack(photos))
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         batch = self.preprocess.normalise_batch(batch.to(self.device, non_blocking=True))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionzoo import __version__, onnx_runtime
+from visionzoo.batching import Batches, ahead
 from visionzoo.compiled import Compiled, compile_ahead, load_compiled, machine
 from visionzoo.devices import pick_device
 from visionzoo.errors import InputError, unknown
-from visionzoo.io.ahead import ahead
 from visionzoo.io.image import load_image
 from visionzoo.jobs import Engine
 from visionzoo.labels import class_names
@@ -268,29 +267,20 @@ class ClassifyPipeline(TaskPipeline):
         named = ((_name(source, number), source) for number, source in enumerate(sources, 1))
         workers = min(8, os.cpu_count() or 2)
         prepared = ahead(self._prepare, named, workers, depth=2 * workers + batch_size)
-        size, warned = batch_size, False
+        batches = Batches(self.device, batch_size)
+
+        def forward(part: list[Tensor]) -> list[tuple[np.ndarray, np.ndarray]]:
+            return list(zip(*self._forward(torch.stack(part), batches.size), strict=True))
+
         while group := list(islice(prepared, batch_size)):
             tensors = [outcome for _, outcome in group if isinstance(outcome, Tensor)]
-            rows: list[tuple[np.ndarray, np.ndarray]] = []
-            while len(rows) < len(tensors):
-                part = tensors[len(rows) : len(rows) + size]
-                try:
-                    rows += zip(*self._forward(torch.stack(part), size), strict=True)
-                except torch.OutOfMemoryError:
-                    if len(part) == 1:
-                        raise InputError(
-                            f"an image of {self.image_size} x {self.image_size} pixels does not fit into the memory of "
-                            f"{self.device}; lower --image-size"
-                        ) from None
-                    size = len(part) // 2
-                    if self.device.type == "cuda":
-                        torch.cuda.empty_cache()
-                    if not warned:
-                        warned = True
-                        warnings.warn(
-                            f"{self.device} is out of memory; continuing with batches of {size}", stacklevel=2
-                        )
-            following = iter(rows)
+            try:
+                following = chain.from_iterable(batches.run(forward, tensors))
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"an image of {self.image_size} x {self.image_size} pixels does not fit into the memory of "
+                    f"{self.device}; lower --image-size"
+                ) from None
             for (name, _), outcome in group:
                 if isinstance(outcome, InputError):
                     yield _Seen(name, error=str(outcome))

@@ -248,17 +248,24 @@ def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         want = model(x[None])[0]
     encode: Callable = model.encode
+    tried: list[int] = []
 
     def limited(patches: Tensor) -> list[Tensor]:
+        tried.append(len(patches))
         if len(patches) > 1:
             raise torch.OutOfMemoryError("no memory")
         return encode(patches)
 
     monkeypatch.setattr(model, "encode", limited)
-    with pytest.warns(UserWarning, match="going on with") as said:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 2") as said:
         got = streamed(model, x, patches_at_once=4)
     assert relative(got, want) < 2e-6
-    assert len(said) == 2  # 4 -> 2 -> 1, and never again
+    assert len(said) == 1
+    assert [size for size in tried if size > 1] == [
+        4,
+        4,
+        2,
+    ]  # in one go, then as a stream: 4 -> 2 -> 1, and never again
 
 
 def test_progress_is_told() -> None:

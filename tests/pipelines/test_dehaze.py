@@ -698,7 +698,7 @@ def test_too_little_memory(pipe: DehazePipeline, tmp_path: Path, monkeypatch: py
         return real(patches)
 
     monkeypatch.setattr(pipe.model, "encode", limited)
-    with pytest.warns(UserWarning, match="going on with 1 patches at once") as said:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 1") as said:
         pipe.run(tmp_path / "in.png", tmp_path / "out.png", progress=False, stream=StreamOptions(patches_at_once=2))
     assert len(said) == 1
     got, want = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("out.png", "want.png"))
