@@ -46,7 +46,7 @@ def dehaze(
         The clear picture, (3, H, W) float32 in [0, 1].
     """
     if image.ndim != 3 or image.shape[0] != 3:
-        raise InputError(f"the picture has shape {tuple(image.shape)}, expected (3, H, W)")
+        raise InputError(f"the image has shape {tuple(image.shape)}, expected (3, H, W)")
     light = atmospheric_light(image, dark_channel(image, patch))
     t = transmission(image, light, patch=patch, omega=omega, radius=radius, eps=eps).clamp(floor, 1)
     return ((image - light) / t + light).clamp(0, 1)

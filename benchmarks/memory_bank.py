@@ -18,7 +18,7 @@ WIDTH, NEW, QUERIES, TOP = 64, 64, 64, 32
 
 
 class JoinedStore:
-    """Keys and values as one tensor each, joined anew on every write."""
+    """Keys and values as one tensor each, concatenated again on every write."""
 
     def __init__(self, slots: int, device: str) -> None:
         self.slots = slots

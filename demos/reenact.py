@@ -85,7 +85,7 @@ class Animator:
         )
 
     def __call__(self) -> ReenactPipeline:
-        """Raises `VisionZooError` if the weights cannot be had."""
+        """Raises `VisionZooError` if the weights are not available."""
         with self._lock:
             if self._pipe is None:
                 self._pipe = ReenactPipeline.create(self.model)

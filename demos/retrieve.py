@@ -140,7 +140,7 @@ def sample_index(home: Path) -> Path:
         note("describing the sample photos; this happens once")
     try:
         pipe.index(photos, index, prune=True)
-    except InputError:  # of another model or version, or damaged: it is ours, so it is made anew
+    except InputError:  # of another model or version, or damaged: it is ours, so it is made again
         pipe.index(photos, index, rebuild=True)
     return index
 

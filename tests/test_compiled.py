@@ -38,7 +38,7 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum().item() > 0 else -x
 
-    with pytest.raises(VisionZooError, match="Odd cannot be compiled .*; go on without compiling") as caught:
+    with pytest.raises(VisionZooError, match="Odd cannot be compiled .*; run it without compiling") as caught:
         compile_ahead(Odd(), torch.rand(3))
     assert "\n" not in str(caught.value)
 

@@ -307,7 +307,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.tflite: the ending .* \.onnx, \.pt2"):
+    with pytest.raises(InputError, match=r"a\.tflite: the extension .* \.onnx, \.pt2"):
         export_model(network(), tmp_path / "a.tflite")
     with pytest.raises(InputError, match="does not exist; make it first"):
         export_model(network(), tmp_path / "none" / "a.pt2")

@@ -221,7 +221,7 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
         raise unknown("benchmark", name, known)
     bench = known[name]
     if vs not in (None, bench.peer):
-        raise InputError(f"{name} is measured beside {bench.peer!r}, not {vs!r}")
+        raise InputError(f"{name} is compared with {bench.peer!r}, not {vs!r}")
     module, _, function = f"visionzoo.{bench.place}".partition(":")
     if util.find_spec("visionzoo.benchmarks") is None:
         raise InputError(f"the benchmark {name} is part of the source checkout; clone the repository and run it there")

@@ -62,7 +62,7 @@ class ModelCard:
         inputs, outputs: shapes, value ranges, colour order.
         params: number of parameters.
         paper, code: links.
-        code_license: licence of the published code (ours is Apache-2.0, written anew).
+        code_license: licence of the published code (ours is Apache-2.0, an independent implementation).
         weights: published checkpoints, the default first.
         published: metric name -> published value.
         limits: what it is not good at.

@@ -1,4 +1,4 @@
-"""The command `visionzoo`: one verb a line, errors in one line, exit code 2 for what the user can mend."""
+"""The command `visionzoo`: errors are one line each, and the exit code is 2 if the user can fix them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from .console import emit, fail, note, show_warnings_as_lines
 from .errors import InputError, VisionZooError, unknown
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print as JSON on standard output.")]
-Words = Annotated[str, Parameter(allow_leading_hyphen=True, help="Settings that override the files: key=value.")]
+Words = Annotated[
+    str, Parameter(allow_leading_hyphen=True, help="Settings that override those of the files, as key=value.")
+]
 Config = Annotated[
-    list[str], Parameter(name=["--config", "-c"], help="YAML files, later ones win; a path or a packaged name.")
+    list[str],
+    Parameter(
+        name=["--config", "-c"],
+        help="YAML file: a path, or a packaged name such as shvit/tiny. Of several, later ones override earlier ones.",
+    ),
 ]
 
 TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=2), Group("Tools", sort_key=3)
@@ -30,7 +36,7 @@ def build_app() -> App:
         name="visionzoo",
         version=__version__,
         help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
-        suppress_keyboard_interrupt=False,  # `main` says what is left
+        suppress_keyboard_interrupt=False,  # `main` reports what was kept
     )
     app["--help"].group = app["--version"].group = TOOLS
     for entry in registry.pipeline_entries():
@@ -47,7 +53,11 @@ def build_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a defect of ours, 2 something the user can mend, 130 interrupted."""
+    """Run the command line and exit.
+
+    Exit codes: 0 for success; 1 for a defect of ours, or when some of several files failed; 2 for an error that the user can fix; 130
+    after an interruption.
+    """
     show_warnings_as_lines()
     try:
         build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -61,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(str(error) or "interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is not an error
         sys.exit(0)
     sys.exit(0)
 
@@ -70,12 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def models(
-    pattern: Annotated[str, Parameter(help="Wildcard on the name.")] = "*",
+    pattern: Annotated[str, Parameter(help='Wildcard for the names, e.g. "shvit*".')] = "*",
     *,
-    task: Annotated[str | None, Parameter(help="Only models of this task.")] = None,
+    task: Annotated[str | None, Parameter(help="List only the models of this task.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List the models: task, parameters, where their weights come from, and whether these are here.
+    """List the models with their task, their number of parameters, and where their weights come from.
 
     Example: visionzoo models "superglobal*"
     """
@@ -107,8 +117,10 @@ def models(
         )
 
 
-def info(name: Annotated[str, Parameter(help="A registered model.")], *, json: AsJson = False) -> None:
-    """Show a model's card: what for, inputs and outputs, weights and licences, published numbers.
+def info(
+    name: Annotated[str, Parameter(help="Registered model (`visionzoo models` lists them).")], *, json: AsJson = False
+) -> None:
+    """Show a model's card: its purpose, inputs and outputs, weights and licences, and published results.
 
     Example: visionzoo info superglobal_r50
     """
@@ -120,7 +132,7 @@ def info(name: Annotated[str, Parameter(help="A registered model.")], *, json: A
 
 
 def doctor(*, json: AsJson = False) -> None:
-    """Show versions, devices, attention backends, optional packages and what each is for, and where weights are kept.
+    """Show versions, devices, attention backends, optional packages and their purpose, and the folder of the weights.
 
     Example: visionzoo doctor
     """
@@ -138,13 +150,13 @@ def doctor(*, json: AsJson = False) -> None:
 
 
 def bench(
-    name: Annotated[str | None, Parameter(help="A benchmark; without one, the list.")] = None,
+    name: Annotated[str | None, Parameter(help="Benchmark to run; without one, the benchmarks are listed.")] = None,
     *,
-    vs: Annotated[str | None, Parameter(help="The peer to measure beside; the list names it.")] = None,
-    rounds: Annotated[int, Parameter(help="Times each is measured, alternating; the median counts.")] = 5,
+    vs: Annotated[str | None, Parameter(help="Peer to compare with; the list shows it.")] = None,
+    rounds: Annotated[int, Parameter(help="Number of measurements of each, in turns; their median is reported.")] = 5,
     json: AsJson = False,
 ) -> None:
-    """Measure time and memory beside the peer that one would pick, in the same process run.
+    """Measure time and memory, and those of a comparable implementation in the same run.
 
     Example: visionzoo bench superglobal-rerank
     """
@@ -162,22 +174,34 @@ def bench(
 
 
 def export(
-    model: Annotated[str, Parameter(help="A registered classifier, with or without a tag of weights.")],
+    model: Annotated[
+        str, Parameter(help="Registered classifier, e.g. shvit_s1, or one of its checkpoints, e.g. shvit_s1.official.")
+    ],
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The file to write: .onnx, or .pt2 for torch.")],
-    checkpoint: Annotated[Path | None, Parameter(help="Weights instead of the published ones.")] = None,
-    random: Annotated[bool, Parameter(negative="", help="Random weights, to try a deployment out.")] = False,
-    image_size: Annotated[int | None, Parameter(help="Side in pixels; what the weights were trained at.")] = None,
-    fixed: Annotated[bool, Parameter(negative="", help="One image of this size only; any otherwise.")] = False,
-    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Parameter(help="Of the weights.")] = "float32",
-    opset: Annotated[int | None, Parameter(help="Of ONNX; what torch writes by itself otherwise.")] = None,
-    no_check: Annotated[
-        bool, Parameter(name="--no-check", negative="", help="Do not run the file and compare it with the network.")
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="File to write: .onnx, or .pt2 for torch.export.")],
+    checkpoint: Annotated[Path | None, Parameter(help="Weights file to use instead of the published weights.")] = None,
+    random: Annotated[bool, Parameter(negative="", help="Use random weights, to try out a deployment.")] = False,
+    image_size: Annotated[
+        int | None, Parameter(help="Side of the image in pixels; by default that of the training.")
+    ] = None,
+    fixed: Annotated[
+        bool,
+        Parameter(negative="", help="Accept only one image of this size; without it, any batch and size are accepted."),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing output.")] = False,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], Parameter(help="Precision of the weights.")
+    ] = "float32",
+    opset: Annotated[int | None, Parameter(help="ONNX opset; by default the one that torch chooses.")] = None,
+    no_check: Annotated[
+        bool,
+        Parameter(
+            name="--no-check", negative="", help="Skip running the file and comparing its outputs with the network's."
+        ),
+    ] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Write a network as ONNX or for torch.export, and check the file's numbers (ONNX needs the extra `export`).
+    """Export a network as ONNX (needs the extra `export`) or as a torch.export program, and check the file's outputs.
 
     Example: visionzoo export shvit_s1 -o shvit_s1.onnx
     """
@@ -186,7 +210,7 @@ def export(
     check_output(output, overwrite=overwrite)
     from .export import export_registered
 
-    note(f"{output}: writing{'' if no_check else ' and checking'}, some ten seconds", quiet=json)
+    note(f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=json)
     report = export_registered(
         model,
         output,
@@ -205,12 +229,14 @@ def export(
 
 
 def demo(
-    task: Annotated[str | None, Parameter(help="Only this task's page.")] = None,
+    task: Annotated[str | None, Parameter(help="Show only the page of this task.")] = None,
     *,
-    port: Annotated[int, Parameter(help="Port on this machine.")] = 7860,
-    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on.")] = 7860,
+    host: Annotated[
+        str, Parameter(help="Address to listen on; 0.0.0.0 makes the pages reachable from other machines.")
+    ] = "127.0.0.1",
     index: Annotated[
-        Path | None, Parameter(help="Index for the page that searches photos; by default the sample photos.")
+        Path | None, Parameter(help="Index that the retrieval page searches; by default one of the sample photos.")
     ] = None,
 ) -> None:
     """Open the demo pages in a browser (needs the extra `demo`).
@@ -225,7 +251,7 @@ def demo(
 
 
 def fit(*overrides: Words, config: Config, json: AsJson = False) -> None:
-    """Train, as YAML files say.
+    """Train a model with the settings of YAML files.
 
     Example: visionzoo fit --config superglobal/tiny trainer.max_epochs=2
     """
@@ -233,7 +259,7 @@ def fit(*overrides: Words, config: Config, json: AsJson = False) -> None:
 
 
 def validate(*overrides: Words, config: Config, json: AsJson = False) -> None:
-    """Run the validation of a configuration.
+    """Validate a model with the settings of YAML files.
 
     Example: visionzoo validate --config superglobal/tiny ckpt_path=last
     """
@@ -241,7 +267,7 @@ def validate(*overrides: Words, config: Config, json: AsJson = False) -> None:
 
 
 def test(*overrides: Words, config: Config, json: AsJson = False) -> None:
-    """Run the evaluation of a configuration, with the published numbers beside it.
+    """Evaluate a model with the settings of YAML files, and show published results for comparison.
 
     Example: visionzoo test --config superglobal/roxford data.root=DATASETS model.checkpoint=CVPR2022_CVNet_R50.pyth
     """
@@ -249,7 +275,7 @@ def test(*overrides: Words, config: Config, json: AsJson = False) -> None:
 
 
 def predict(*overrides: Words, config: Config, json: AsJson = False) -> None:
-    """Run the prediction of a configuration and write what it gives.
+    """Run a model on the data of a configuration, and write its predictions.
 
     Example: visionzoo predict --config superglobal/roxford_1m data.root=DATASETS
     """
@@ -264,12 +290,12 @@ def _train(subcommand: str, config: list[str], overrides: Sequence[str], json: b
 
 # Weights
 
-weights_app = App(name="weights", help="List, fetch, verify and convert checkpoints.", group=TOOLS)
+weights_app = App(name="weights", help="List, download, verify and convert checkpoints.", group=TOOLS)
 
 
 @weights_app.command(name="list")
 def weights_list(*, json: AsJson = False) -> None:
-    """List the published checkpoints: origin, licence, and where the file is.
+    """List the published checkpoints with their origin, their licence and the path of the file.
 
     Example: visionzoo weights list
     """
@@ -291,19 +317,19 @@ def weights_list(*, json: AsJson = False) -> None:
         return
     for row in rows:
         print(
-            f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not here'}"
+            f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not in the cache'}"
         )
     print(f"folder: {weights.weights_dir()}")
 
 
 @weights_app.command
 def fetch(
-    names: Annotated[list[str], Parameter(help="Checkpoints or models.")],
+    names: Annotated[list[str], Parameter(help="Names of checkpoints or models.")],
     *,
-    force: Annotated[bool, Parameter(negative="", help="Download again.")] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress bar.")] = False,
+    force: Annotated[bool, Parameter(negative="", help="Download the file again, even if it is in the cache.")] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Show no progress bar.")] = False,
 ) -> None:
-    """Download checkpoints into the cache (or say how to get them by hand).
+    """Download checkpoints into the cache, or explain how to get them by hand.
 
     Example: visionzoo weights fetch superglobal_lite0
     """
@@ -315,9 +341,11 @@ def fetch(
 
 @weights_app.command
 def verify(
-    files: Annotated[list[str], Parameter(help="Checkpoint names; or files, whose checksum is printed.")],
+    files: Annotated[
+        list[str], Parameter(help="Names of checkpoints to check, or files whose SHA-256 checksum is printed.")
+    ],
 ) -> None:
-    """Check files against their known checksums.
+    """Check downloaded checkpoints against their known checksums.
 
     Example: visionzoo weights verify superglobal_lite0
     """
@@ -330,24 +358,32 @@ def verify(
         source = registry.require_source(name)
         path = weights.locate(source)
         if path is None:
-            raise InputError(f"{source.name}: is not here; fetch it with `visionzoo weights fetch {source.name}`")
+            raise InputError(
+                f"{source.name}: is not in the cache; download it with `visionzoo weights fetch {source.name}`"
+            )
         weights.verify(path, source.sha256)
-        print(f"{path}: {'checksum is right' if source.sha256 else 'here; no checksum is published'}")
+        print(f"{path}: {'the checksum is correct' if source.sha256 else 'is in the cache; no checksum is published'}")
 
 
 @weights_app.command
 def convert(
-    source: Annotated[Path, Parameter(help="A published or own checkpoint file.")],
-    output: Annotated[Path, Parameter(help="The file to write, .safetensors.")],
+    source: Annotated[Path, Parameter(help="Checkpoint file to convert.")],
+    output: Annotated[Path, Parameter(help="File to write (.safetensors).")],
     *,
     model: Annotated[
-        str | None, Parameter(help="The model it belongs to: its keys are then converted and checked.")
+        str | None,
+        Parameter(help="Registered model that the file belongs to; its keys are then converted and checked."),
     ] = None,
-    to: Annotated[Literal["ours", "official"], Parameter(help="Key names to write.")] = "ours",
+    to: Annotated[
+        Literal["ours", "official"], Parameter(help="Key names to write: ours, or those of the published code.")
+    ] = "ours",
     unsafe: Annotated[
-        bool, Parameter(negative="", help="Run the code in the file. Only for authors you trust.")
+        bool,
+        Parameter(
+            negative="", help="Allow a pickle to run code when it is read. Use it only for files of authors you trust."
+        ),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing output.")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
 ) -> None:
     """Convert a checkpoint to safetensors, in our key names or the published ones.
 
@@ -357,7 +393,7 @@ def convert(
     from .io.files import check_output
 
     if output.suffix != ".safetensors":
-        raise InputError(f"{output}: is written as safetensors; give it a name that ends in .safetensors")
+        raise InputError(f"{output}: the output is written as safetensors: choose a name that ends in .safetensors")
     check_output(output, overwrite=overwrite)
     state: Any
     about = {}
@@ -366,7 +402,7 @@ def convert(
         state = network.state_dict() if to == "ours" else weights.to_official(network)
         about = {"model": registry.model_entry(model).card.name, "config": "{}"}
     elif to == "official":
-        raise InputError("--to official needs --model NAME, which tells the key names")
+        raise InputError("--to official needs --model NAME, which defines the key names")
     else:
         state = weights.find_state_dict(weights.read_checkpoint(source, unsafe=unsafe), str(source))
     weights.save_safetensors(state, output, about)

@@ -46,8 +46,8 @@ def compile_ahead(network: nn.Module, example: Tensor, path: str | PathLike[str]
         except Exception as error:  # what torch raises here has no common class
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             missing = "InvalidCxxCompiler" in str(error) or "No working C++ compiler" in str(error)
-            mend = "install a C++ compiler (Debian: apt install g++)" if missing else "go on without compiling"
-            raise VisionZooError(f"{type(network).__name__} cannot be compiled ({lines[0][:200]}); {mend}") from error
+            remedy = "install a C++ compiler (Debian: apt install g++)" if missing else "run it without compiling"
+            raise VisionZooError(f"{type(network).__name__} cannot be compiled ({lines[0][:200]}); {remedy}") from error
         if path is not None:
             with atomic_path(Path(path)) as temporary:
                 temporary.write_bytes(Path(package).read_bytes())

@@ -26,7 +26,7 @@ def fail(text: str) -> None:
 
 
 def show_warnings_as_lines() -> None:
-    """Show our own warnings as one line each, and hide those of libraries, which a user cannot mend."""
+    """Show our own warnings as one line each, and hide those of libraries, which a user cannot fix."""
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object

@@ -41,7 +41,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"{path}: is neither a text with one name a line nor a JSON list ({error})") from error
+        raise InputError(f"{path}: is neither a text file with one name per line nor a JSON list ({error})") from error
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{path}: expected names, one a line or as a JSON list, and none of them empty")
+        raise InputError(f"{path}: expected names, one per line or as a JSON list, none of them empty")
     return tuple(names)

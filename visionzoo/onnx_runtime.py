@@ -54,7 +54,8 @@ def convert(network: nn.Module, example: Tensor, path: str | PathLike[str]) -> C
         error = max(float((a - b).norm() / a.norm().clamp_min(1e-12)) for a, b in zip(wanted, got, strict=True))
         if not error <= TOLERANCE:
             raise VisionZooError(
-                f"onnxruntime computes something else than {type(network).__name__} (relative error {error:.1e}); use --runtime torch"
+                f"onnxruntime's outputs differ from those of {type(network).__name__} (relative error {error:.1e}); "
+                "use --runtime torch"
             )
     return load(path)
 
@@ -89,7 +90,7 @@ def _session(path: Path) -> Compiled:
     except Exception as error:  # its classes have no common base
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise VisionZooError(
-            f"{path}: onnxruntime cannot load it ({reason}); delete it, to have it made again"
+            f"{path}: onnxruntime cannot load it ({reason}); delete it, and it is made again"
         ) from error
 
     def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:

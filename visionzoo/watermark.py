@@ -61,7 +61,7 @@ def add_watermark(frame: NDArray[np.uint8], payload: bytes = PAYLOAD) -> NDArray
     """`frame` with the invisible mark: at least 42 dB from it, and of the same hue.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it stays as it is. Rows and columns beyond the last whole 8 pixels get no mark; a frame of
+        frame: (H, W, 3) uint8 RGB; it stays unchanged. Rows and columns beyond the last whole 8 pixels get no mark; a frame of
             less than about 64 x 64 pixels carries too little of it to be read for sure.
         payload: 8 bytes.
 
@@ -112,7 +112,7 @@ def add_label(frame: NDArray[np.uint8], text: str = "synthetic", corner: str = "
     """`frame` with a small visible label: white on a dark, half clear plate, a twentieth of the frame's height.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it stays as it is.
+        frame: (H, W, 3) uint8 RGB; it stays unchanged.
         corner: "top left", "top right", "bottom left" or "bottom right".
 
     Raises:

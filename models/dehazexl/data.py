@@ -71,7 +71,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
         hazy = [path for path in hazy if path.name in levels]
     if clear is None or not hazy:
         raise InputError(
-            f"{root}: lacks {'a folder of clear pictures' if clear is None else 'folders of hazy pictures'}; expected "
+            f"{root}: lacks {'a folder of clear images' if clear is None else 'folders of hazy images'}; expected "
             "clear/ beside hazy/ or cloud_L1/ … cloud_L4/"
         )
     by_key = {path.stem: path for path in list_images(clear)}
@@ -88,7 +88,7 @@ def _partner(path: Path, clear: dict[str, Path], folder: Path) -> str:
     for key in (path.stem, f"{'_'.join(words[:-1])}_GT", "_".join(words[:-1]), words[0]):
         if key in clear:
             return key
-    raise InputError(f"{path}: {folder} has no picture of that name; expected {folder / path.name}")
+    raise InputError(f"{path}: {folder} has no image of that name; expected {folder / path.name}")
 
 
 def split_pairs(pairs: Sequence[Pair], share: float = 0.85, seed: int = 22) -> tuple[list[Pair], list[Pair]]:
@@ -104,13 +104,13 @@ def read_split(file: str | Path, pairs: Sequence[Pair]) -> list[Pair]:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be read ({error.strerror}); expected names of pictures, one a line"
+            f"{file}: cannot be read ({error.strerror}); expected names of images, one per line"
         ) from error
     by_name = {pair.name: pair for pair in pairs}
     names = [Path(line.strip()).stem for line in lines if line.strip()]
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:
-        raise InputError(f"{file}: {f'{unknown[0]} is not in the data set' if unknown else 'names no pictures'}")
+        raise InputError(f"{file}: {f'{unknown[0]} is not in the data set' if unknown else 'names no images'}")
     return [by_name[name] for name in names]
 
 
@@ -224,7 +224,7 @@ class DehazeData(LightningDataModule):
 
     Layouts:
         "paired": a folder of clear pictures and folders of hazy ones, see `find_pairs` (8KDehaze, RESIDE, O-HAZE, own).
-        "clear": a folder of clear pictures, <root>/train and <root>/val or all in one; haze is drawn anew for every crop.
+        "clear": a folder of clear pictures, <root>/train and <root>/val or all in one; new haze is drawn for every crop.
         "scenes": drawn aerial scenes with drawn haze; needs no files.
 
     Args:
@@ -240,7 +240,7 @@ class DehazeData(LightningDataModule):
         mirror: mirror half of the crops (the published recipe does not).
         val_crops: number of fixed crops to validate on.
         repeats: how often an epoch goes through the pictures.
-        cache: folder where pictures that cannot be read by windows (PNG, JPEG) are unpacked once; None decodes each anew.
+        cache: folder where pictures that cannot be read by windows (PNG, JPEG) are unpacked once; None decodes each one every time.
         seed: of order, crops and haze.
     """
 
@@ -320,7 +320,7 @@ class DehazeData(LightningDataModule):
         if self.root:
             root = Path(self.root)
             if not root.is_dir():
-                raise InputError(f"{root}: no such folder; expected a folder of clear pictures")
+                raise InputError(f"{root}: no such folder; expected a folder of clear images")
             files = list_images(root / "train" if (root / "train").is_dir() else root)
             held = list_images(root / "val") if (root / "val").is_dir() else []
         train = _Mixed(files, self.scenes, self.scene_side, self.seed)
@@ -334,7 +334,7 @@ class DehazeData(LightningDataModule):
         sampler = EpochSampler(repeated, world, rank, shuffle=True, seed=self.seed)
         if len(sampler) < self.batch_size:
             raise InputError(
-                f"{len(self.train_set)} pictures do not fill a batch of {self.batch_size} on each of {world} devices"
+                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {world} devices"
             )
         return self._loader(repeated, sampler, drop_last=True)
 

@@ -124,7 +124,7 @@ def score_file(stream: StreamedDehaze, hazy: Path, clear: Path, lpips: Lpips | N
     with open_raster(hazy) as haze, open_raster(clear) as truth, tempfile.TemporaryDirectory() as folder:
         for raster in (haze, truth):
             if raster.dtype != np.uint8 or raster.bands < 3:
-                raise InputError(f"{raster.path}: is {raster.dtype} with {raster.bands} bands; testing wants 8-bit RGB")
+                raise InputError(f"{raster.path}: is {raster.dtype} with {raster.bands} bands; testing needs 8-bit RGB")
         height, width = haze.height, haze.width
         if (height, width) != (truth.height, truth.width):
             raise InputError(f"{hazy}: is {width} x {height}, but {clear} is {truth.width} x {truth.height}")

@@ -232,7 +232,7 @@ class DehazeXL(nn.Module):
         return any(isinstance(module, FusedBlocks) for module in self.modules())
 
     def fuse(self) -> DehazeXL:
-        """A copy for inference with the same outputs (relative error about 1e-6); this one stays as it is.
+        """A copy for inference with the same outputs (relative error about 1e-6); this one stays unchanged.
 
         See `visionzoo.models.dehazexl.fused`. Takes and gives maps of the same shapes, except that `decode` of a network with
         `smoothing` gives means over 4 x 4 pixels, which is what `restore` reads.

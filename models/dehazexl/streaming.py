@@ -144,7 +144,7 @@ class _Run:
         return None if wanted == "recompute" else SkipCache(wanted, self.device, self.folder)
 
     def _store(self, name: str, *, keep: bool = False) -> TileStore:
-        """(rows of tokens, columns, C); `keep` for what the next run goes on from."""
+        """(rows of tokens, columns, C); `keep` for what the next run resumes from."""
         shape = (SIDE * self.grid.rows, SIDE * self.grid.columns, self.dim)
         if keep and self.restart is not None:
             return TileStore(shape, self.dtype, self.device, "disk", self.restart.folder / f"{name}{self.name}.raw")

@@ -45,7 +45,7 @@ class WindowedPicture:
         window = self._raster.read(Window(top, left, height, width))
         if window.dtype != np.uint8 or window.shape[2] < 3:
             raise InputError(
-                f"{self.path}: is {window.dtype} with {window.shape[2]} bands; training wants 8-bit RGB, convert it first"
+                f"{self.path}: is {window.dtype} with {window.shape[2]} bands; training needs 8-bit RGB, convert it first"
             )
         return np.ascontiguousarray(window[..., :3])
 

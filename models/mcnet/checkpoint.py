@@ -83,7 +83,7 @@ def official_name(key: str) -> str:
 def join_parts(loaded: Any) -> Any:
     """A published file's content as one state dict, "generator.*", "kp_detector.*" and "discriminator.*".
 
-    The `module.` of parallel training is dropped, and optimizers are left out. What is no such file is returned as it is.
+    The `module.` of parallel training is dropped, and optimizers are left out. Anything else is returned unchanged.
     """
     if not isinstance(loaded, Mapping) or not any(isinstance(loaded.get(part), Mapping) for part in PARTS):
         return loaded

@@ -251,7 +251,7 @@ def _numbered(path: Path) -> tuple[Clip, int]:
     try:
         return Clip(path.parent), _names(path.parent)[path.name]
     except KeyError as error:
-        raise InputError(f"{path}: not a picture") from error
+        raise InputError(f"{path}: not an image") from error
 
 
 class TalkingHeads(LightningDataModule):

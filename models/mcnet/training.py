@@ -104,7 +104,7 @@ class MCNetTraining(TrainingModule):
         super().__init__()
         self.save_hyperparameters()
         if not perceptual and not pixel:
-            raise InputError("nothing compares pictures: give model.perceptual or model.pixel a weight")
+            raise InputError("no loss compares images: give model.perceptual or model.pixel a weight")
         self.name, self.overrides = name, dict(config or {})
         model = create_model(name, **self.overrides)
         if not isinstance(model, MCNet):

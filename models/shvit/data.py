@@ -29,7 +29,7 @@ class SHViTData(LightningDataModule):
     """Pictures with classes, augmented as SHViT's training does (section 4.1: DeiT's recipe).
 
     Layouts:
-        "imagenet": <root>/train/<class>/<picture> and <root>/val/<class>/<picture> (or validation/), or the files
+        "imagenet": <root>/train/<class>/<image> and <root>/val/<class>/<image> (or validation/), or the files
             <root>/train.tar and <root>/val.tar with one folder or one tar file a class inside. Without a validation part
             nothing is validated.
         "samples": the 13 subjects of the bundled sample photos; five views of each to learn from, another one to test.
@@ -106,7 +106,7 @@ class SHViTData(LightningDataModule):
             found[name] = folder if folder.is_dir() else tar if tar.is_file() else None
         held = found["val"] or found["validation"]
         if found["train"] is None and (stage == "fit" or held is None):
-            raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<picture>")
+            raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<image>")
         train = read_classes(found["train"]) if found["train"] else None
         val = read_classes(held) if held else None
         if train and val and val.classes != train.classes:
@@ -157,7 +157,7 @@ class SHViTData(LightningDataModule):
             sampler = EpochSampler(self.train_set, world, rank, shuffle=True, seed=self.seed)
         if len(sampler) < self.batch_size:
             raise InputError(
-                f"{len(self.train_set)} pictures do not fill a batch of {self.batch_size} on each of {world} devices; "
+                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {world} devices; "
                 "lower data.batch_size"
             )
         return self._loader(self.train_set, sampler, drop_last=True)
@@ -224,7 +224,7 @@ class LabelledTar:
             self.reader: Any = ReaderImageInTar(str(place), cache_tarinfo=False)
         except (RuntimeError, ValueError, TarError, OSError) as error:
             raise InputError(
-                f"{place}: holds no pictures in folders of classes ({str(error).splitlines()[0]})"
+                f"{place}: holds no images in folders of classes ({str(error).splitlines()[0]})"
             ) from error
         # timm calls a picture after the folder nearest to it; here as in folders, the first level is the class
         places = [
@@ -233,7 +233,7 @@ class LabelledTar:
         ]
         self.classes, self.labels = number_classes(first_levels(places))
         if len(self.classes) < 2:
-            raise InputError(f"{place}: has {len(self.classes)} class, expected two or more folders of pictures")
+            raise InputError(f"{place}: has {len(self.classes)} class, expected two or more folders of images")
 
     def __call__(self, index: int) -> np.ndarray:
         file, _ = self.reader[index]

@@ -233,7 +233,7 @@ class SHViT(nn.Module):
         """New heads with random weights, for another set of classes; 0 for none.
 
         Args:
-            distillation: with a second head or without; None leaves it as it is.
+            distillation: with a second head or without; None leaves it unchanged.
         """
         changes: dict[str, Any] = {"num_classes": num_classes}
         if distillation is not None:
@@ -244,7 +244,7 @@ class SHViT(nn.Module):
         self.train(self.training).to(weight.device, weight.dtype)
 
     def fuse(self, pad_to: int = 1) -> FusedSHViT:
-        """A network for inference with the same outputs (relative error about 1e-6 in float32); this one stays as it is.
+        """A network for inference with the same outputs (relative error about 1e-6 in float32); this one stays unchanged.
 
         Batch norms, the residual around depthwise convolutions, the attention norm's affine part, the scale of the
         scores and a second head are folded into the weights; maps are channels-last.

@@ -50,7 +50,7 @@ class SuperGlobalData(LightningDataModule):
     """Pictures with classes, for training and validation.
 
     Layouts:
-        "folders": <root>/<class>/<picture>.
+        "folders": <root>/<class>/<image>.
         "gldv2": the cleaned list <root>/train_clean.csv (columns landmark_id, images) and the pictures as
             <root>/train/a/b/c/<id>.jpg or <root>/a/b/c/<id>.jpg, where a, b, c begin the id.
         "synthetic": made-up landmarks, no files.

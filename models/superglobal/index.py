@@ -111,7 +111,7 @@ class PhotoIndex:
         """The index at `path`.
 
         Raises:
-            InputError: no index there, one of another version, or a damaged one; the message says how to mend it.
+            InputError: no index there, one of another version, or a damaged one; the message says how to fix it.
         """
         path = Path(path)
         manifest = read_manifest(path)
@@ -270,7 +270,7 @@ class PhotoIndex:
         """Take photos out of the index (their files are not touched)."""
         ids = np.array([photo.id for photo in photos], dtype=np.int64)
         with writing(self.path), self._reading():
-            # the catalogue first: an orphaned descriptor is passed over, a photo without one would be a damage
+            # the catalogue first: an orphaned descriptor is skipped, a photo without one would be a damage
             self._catalog.execute("BEGIN IMMEDIATE")
             self._catalog.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
             self._catalog.commit()

@@ -295,7 +295,7 @@ def from_classifier(
 
     Raises:
         InputError: no such model.
-        VisionZooError: the weights cannot be had, or do not fit.
+        VisionZooError: the weights are not available, or do not fit.
     """
     base = SuperGlobalConfig(
         backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
@@ -315,7 +315,7 @@ def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlob
 
     Raises:
         InputError: timm has no such network, or it has no feature map.
-        VisionZooError: the weights cannot be had.
+        VisionZooError: the weights are not available.
     """
     timm = require("timm", extra="retrieval", purpose=f"the backbone {name}")
     base = SuperGlobalConfig(backbone=f"timm:{name}", dim=None, channel_order="rgb")
@@ -331,6 +331,6 @@ def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlob
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"timm's weights of {name} cannot be had ({str(error).splitlines()[0]}); connect once, or give --checkpoint FILE"
+            f"timm's weights of {name} cannot be loaded ({str(error).splitlines()[0]}); connect once, or give --checkpoint FILE"
         ) from error
     return SuperGlobal(config, backbone).eval()

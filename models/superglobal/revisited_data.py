@@ -183,7 +183,7 @@ class RevisitedData(LightningDataModule):
             )
         folder = Path(self.distractor_images)
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected the distractor pictures there")
+            raise InputError(f"{folder}: no such folder; expected the distractor images there")
         names = read_image_list(self.distractor_list)
         self.distractor_paths = [folder / name for name in names]
         about = {

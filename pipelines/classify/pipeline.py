@@ -68,7 +68,7 @@ class ClassifyPipeline(TaskPipeline):
     """Image classification with SHViT (arXiv 2401.16456).
 
     Args:
-        model: the network; it stays as it is, its fused form runs.
+        model: the network; it stays unchanged, its fused form runs.
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what the network runs.
         image_size: side in pixels of the network's input; None is what the model `name` was trained for.

@@ -56,7 +56,7 @@ class DehazePipeline(TaskPipeline):
     """Haze removal with DehazeXL (arXiv 2504.09621).
 
     Args:
-        model: the network; it stays as it is, its fused form runs.
+        model: the network; it stays unchanged, its fused form runs.
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what precision the network runs. On a CPU "auto" is float32, except for networks with a
             guided filter, like dehazexl_nano, on a CPU that has instructions for bfloat16: it filters out most of the

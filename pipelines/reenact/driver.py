@@ -84,7 +84,7 @@ class DrivingVideo:
             raise InputError(f"{self.path}: {error}" if str(self.path) not in str(error) else str(error)) from error
         if not track.found.any():
             raise InputError(
-                f"{self.path}: no face found; take a video that shows one from the front, or use --crop-driving centre"
+                f"{self.path}: no face found; use a video that shows a face from the front, or use --crop-driving centre"
             )
         if crop == "follow":
             boxes = moving_boxes(track)

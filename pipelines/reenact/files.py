@@ -93,7 +93,8 @@ class ReenactJob(FileJob):
             motion.save(self.save_motion)
         if len(motion) == 1 and how.mode == "relative":
             warnings.warn(
-                f"{self.driving}: has one frame, so nothing moves; --mode absolute takes its pose", stacklevel=3
+                f"{self.driving}: has one frame, so nothing moves; use --mode absolute to take over its pose",
+                stacklevel=3,
             )
         self._motion = motion.smooth(how.smooth)
 

@@ -103,7 +103,7 @@ class Motion:
             if not all(bool(part.isfinite().all()) for part in (value, jacobian, times)):
                 raise ValueError("it holds numbers that are not finite")
         except (WeightsError, KeyError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"{path}: is no motion template that can be read ({error})") from error
+            raise InputError(f"{path}: is not a motion template that can be read ({error})") from error
         return cls(Keypoints(value.float(), jacobian.float()), times.double().numpy(), fps, about["weights"], size)
 
     def smooth(self, amount: float) -> Motion:

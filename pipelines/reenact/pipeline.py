@@ -77,7 +77,7 @@ class ReenactPipeline(TaskPipeline):
     """Animates faces with MCNet (arXiv 2307.09906).
 
     Args:
-        model: the network; it stays as it is, its fused form runs.
+        model: the network; it stays unchanged, its fused form runs.
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what precision the network runs.
         checkpoint: the weights file that was loaded, recorded beside results.
@@ -210,7 +210,7 @@ class ReenactPipeline(TaskPipeline):
             raise InputError(f"{name}: {error}") from error
         if found is None:
             raise InputError(
-                f"{name}: no face found; take an image that shows one from the front, or use --crop centre"
+                f"{name}: no face found; use an image that shows a face from the front, or use --crop centre"
             )
         box = face_box(found, frame=(height, width))
         for concern in concerns(found, box, height, width, size=self.size):

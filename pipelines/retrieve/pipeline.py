@@ -162,7 +162,7 @@ class RetrievePipeline(TaskPipeline):
             raise InputError(f"{index}: was made with a network of your own; search it with that pipeline object")
         if manifest.checkpoint and not Path(manifest.checkpoint).exists() and not overrides.get("checkpoint"):
             raise InputError(
-                f"{index}: was made with the weights {manifest.checkpoint}, which are gone; give --checkpoint FILE"
+                f"{index}: was made with the weights {manifest.checkpoint}, which no longer exist; give --checkpoint FILE"
             )
         settings = {"model": manifest.model, "checkpoint": manifest.checkpoint, "max_side": manifest.max_side or 0}
         given = {key: value for key, value in overrides.items() if value is not None}
@@ -380,7 +380,7 @@ class RetrievePipeline(TaskPipeline):
                     if len(queries) == 1 or opened.path.name in str(error):
                         raise
                     failed.append(error)
-                    warnings.warn(f"{error}; passed over", stacklevel=2)
+                    warnings.warn(f"{error}; skipped", stacklevel=2)
         if not results:
             raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
         if out is not None:
@@ -417,7 +417,7 @@ def _rerank_in_place(
 
 
 def _matches(index: PhotoIndex, ids: np.ndarray, scores: np.ndarray, order: np.ndarray, top: int) -> tuple[Match, ...]:
-    """The first `top` photos in `order`; descriptors that belong to no photo (a run was killed) are passed over."""
+    """The first `top` photos in `order`; descriptors that belong to no photo (a run was killed) are skipped."""
     found: list[Match] = []
     for place in order.tolist():
         photo = index.photo(int(ids[place]))

@@ -48,7 +48,7 @@ def test_a_tar_file_has_the_classes_of_its_folder(nested: Path, tmp_path: Path, 
 
 
 def test_what_is_no_folder_of_classes(nested: Path) -> None:
-    with pytest.raises(InputError, match="notes: has 0 classes, expected two or more folders of pictures"):
+    with pytest.raises(InputError, match="notes: has 0 classes, expected two or more folders of images"):
         read_class_folders(nested / "notes")
     with pytest.raises(InputError, match="nothing: no such folder"):
         read_class_folders(nested / "nothing")

@@ -99,7 +99,7 @@ def test_the_surest_comes_first(mtcnn, astronaut) -> None:
     ids=["grey", "alpha", "float", "empty", "path"],
 )
 def test_what_is_no_picture_is_named(mtcnn, picture) -> None:
-    with pytest.raises(InputError, match=r"picture|pixels"):
+    with pytest.raises(InputError, match=r"image|pixels"):
         mtcnn(picture)
 
 

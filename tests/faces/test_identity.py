@@ -107,7 +107,7 @@ def test_onnx_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_identity(tmp_path / "words.onnx")
     monkeypatch.undo()
     pytest.importorskip("onnxruntime")
-    with pytest.raises(WeightsError, match="words.onnx: no ONNX network, or truncated"):
+    with pytest.raises(WeightsError, match="words.onnx: not an ONNX network, or truncated"):
         open_identity(tmp_path / "words.onnx")
 
 

@@ -86,7 +86,7 @@ def test_a_file_that_is_no_network_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder.zip").mkdir()
     for name, reason in {
-        "cut.pt": "no TorchScript, or truncated .*download it again",
+        "cut.pt": "not a TorchScript file, or truncated .*download it again",
         "weights.pth": "perhaps weights alone.*torch.jit.trace",
         "page.zip": "is a web page",
         "pointer.pt": "git lfs pull",

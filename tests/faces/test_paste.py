@@ -95,5 +95,5 @@ def test_bad_values_are_named(astronaut) -> None:
         paste_face(astronaut, crop, CropBox(0, 0, 5), feather=0.6)
     with pytest.raises(InputError, match="side above 0"):
         paste_face(astronaut, crop, CropBox(0, 0, 0))
-    with pytest.raises(InputError, match="picture"):
+    with pytest.raises(InputError, match="image"):
         paste_face(astronaut[..., 0], crop, CropBox(0, 0, 5))

@@ -126,7 +126,7 @@ def test_bad_values_are_named(astronaut) -> None:
         read_watermark([astronaut, astronaut[:64]])
     with pytest.raises(InputError, match="at least one frame"):
         read_watermark([])
-    with pytest.raises(InputError, match="picture"):
+    with pytest.raises(InputError, match="image"):
         read_watermark(astronaut[None, ..., 0])
 
 

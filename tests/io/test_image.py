@@ -275,11 +275,11 @@ def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
 
 
 def test_nothing_to_list(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no pictures found"):
+    with pytest.raises(ImageError, match="no images found"):
         list_images(tmp_path)
     with pytest.raises(ImageError, match="no such file or folder"):
         list_images(tmp_path / "no")
-    with pytest.raises(ImageError, match="no pictures found"):
+    with pytest.raises(ImageError, match="no images found"):
         list_images(str(tmp_path / "*.jpg"))
 
 

@@ -122,9 +122,9 @@ def test_drawn_haze_over_clear_pictures(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"root": "missing"}, "no such folder"),
-        ({"root": "."}, "lacks a folder of clear pictures"),
+        ({"root": "."}, "lacks a folder of clear images"),
         ({"root": "only"}, "lacks folders of hazy pictures"),
-        ({"root": "odd"}, "has no picture of that name"),
+        ({"root": "odd"}, "has no image of that name"),
         ({"root": "good", "levels": ["cloud_L9"]}, "has no folder cloud_L9; it has hazy"),
         ({"root": "good", "train_names": "nowhere.txt"}, "cannot be read"),
         ({"root": "missing", "layout": "clear"}, "no such folder"),

@@ -187,7 +187,7 @@ def test_the_published_recipe() -> None:
 def test_what_is_missing_is_said(talking: Path, tmp_path: Path) -> None:
     with pytest.raises(VisionZooError, match=r"needs model.vgg=vgg19-dcbb9e9d.pth"):
         _fit(talking, tmp_path, "model.perceptual=10")
-    with pytest.raises(InputError, match="nothing compares pictures"):
+    with pytest.raises(InputError, match="no loss compares images"):
         MCNetTraining("mcnet", SMALL, perceptual=0)
     with pytest.raises(InputError, match="expected an MCNet"):
         MCNetTraining("shvit_s1", pixel=1)

@@ -254,7 +254,7 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
         _data(folders, batch_size=64).train_dataloader()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.tar").write_bytes(b"this is no tar file" * 100)
-    with pytest.raises(InputError, match=r"train\.tar: holds no pictures"):
+    with pytest.raises(InputError, match=r"train\.tar: holds no images"):
         _data(tmp_path / "broken")
     (tmp_path / "one" / "train" / "only").mkdir(parents=True)
     _picture(0).save(tmp_path / "one" / "train" / "only" / "a.png")

@@ -371,7 +371,7 @@ def test_outputs_that_cannot_be(classifier: ClassifyPipeline, folder: Path, tmp_
     many = [folder / "0.png", *(folder / f"{number}.bmp" for number in range(300))]
     for path in many[1:]:
         Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(InputError, match=r"301 pictures do not fit into one \.webp picture; write an \.html page"):
+    with pytest.raises(InputError, match=r"301 images do not fit into one \.webp image; write an \.html page"):
         classifier.run(many, tmp_path / "out.webp", progress=False)
 
 
@@ -719,7 +719,7 @@ def test_an_interrupted_run_resumes(
     assert np.allclose(saved["features"], classifier.features(sorted(folder.iterdir())), atol=1e-5)
     assert not (tmp_path / "out.npz.part").exists()
     (tmp_path / "out.csv.part").write_text("a file of mine")
-    with pytest.raises(InputError, match="out.csv.part: is in the way and not this command's"):
+    with pytest.raises(InputError, match="out.csv.part: exists and was not made by this command"):
         classifier.run(folder, tmp_path / "out.csv", progress=False)
 
 

@@ -610,7 +610,7 @@ def test_a_folder_in_the_way(pipe: DehazePipeline, photo: Callable, tmp_path: Pa
     source, target, work = photo("a.jpg"), tmp_path / "out.png", tmp_path / "out.png.part"
     work.mkdir()
     (work / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"out\.png\.part: is in the way and not this command's"):
+    with pytest.raises(InputError, match=r"out\.png\.part: exists and was not made by this command"):
         pipe.run(source, target, progress=False)
     assert (work / "precious.txt").read_text() == "mine"
     shutil.rmtree(work)

@@ -110,7 +110,7 @@ def test_run_writes_a_sheet_and_a_sidecar(pipe: RetrievePipeline, index: Path, t
 def test_folder_of_queries_with_a_broken_one(pipe: RetrievePipeline, index: Path, tmp_path: Path) -> None:
     shutil.copytree(ASSETS / "queries", tmp_path / "q")
     (tmp_path / "q" / "broken.jpg").write_bytes(dds(93))
-    with pytest.warns(UserWarning, match=r"broken\.jpg.*passed over"):
+    with pytest.warns(UserWarning, match=r"broken\.jpg.*skipped"):
         results = pipe.run(tmp_path / "q", tmp_path / "out.html", index=index, progress=False, top=2)
     assert len(results) == len(list((ASSETS / "queries").glob("*.jpg")))
     for file in (tmp_path / "q").iterdir():
@@ -206,7 +206,7 @@ def test_odd_files_in_a_folder(pipe: RetrievePipeline, photo, tmp_path: Path) ->
 
 def test_nothing_to_index(pipe: RetrievePipeline, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no pictures found"):
+    with pytest.raises(InputError, match="no images found"):
         pipe.index(tmp_path / "empty", tmp_path / "i", progress=False)
     with pytest.raises(InputError, match="no such file"):
         pipe.index(tmp_path / "no", tmp_path / "i", progress=False)

@@ -40,7 +40,7 @@ def read_class_folders(root: Path) -> LabelledFiles:
         InputError: no such folder, or fewer than two classes with pictures.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected {root}/<class>/<picture>")
+        raise InputError(f"{root}: no such folder; expected {root}/<class>/<image>")
     try:
         found = find_inputs(root, IMAGES)
     except InputError:
@@ -49,7 +49,7 @@ def read_class_folders(root: Path) -> LabelledFiles:
     classes, labels = number_classes([name for _, name in inside])
     if len(classes) < 2:
         count = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
-        raise InputError(f"{root}: has {count}, expected two or more folders of pictures")
+        raise InputError(f"{root}: has {count}, expected two or more folders of images")
     return LabelledFiles([path for path, _ in inside], labels, classes)
 
 

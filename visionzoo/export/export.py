@@ -32,7 +32,7 @@ def export_model(
 ) -> ExportReport:
     """Write `model` to `path` as ONNX (a name in .onnx) or as torch's exported program (.pt2), in one file.
 
-    The model itself stays as it is. A copy is written in its form for inference: in eval mode, and fused where the
+    The model itself stays unchanged. A copy is written in its form for inference: in eval mode, and fused where the
     network has a `fuse()`. A file that is there is replaced, once the new one is whole and right.
 
     Args:
@@ -85,7 +85,7 @@ def export_model(
             error = largest_error(temporary, reference(model), shapes)
             if not error <= TOLERANCE.get(wanted, 1e-4):
                 raise VisionZooError(
-                    f"{path}: not written, as it computes something else than the network (relative error {error:.1e}); "
+                    f"{path}: not written, as its outputs differ from the network's (relative error {error:.1e}); "
                     "try another opset or format, or --no-check to have the file all the same"
                 )
         size = temporary.stat().st_size

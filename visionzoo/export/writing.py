@@ -77,7 +77,7 @@ def file_format(path: Path, *, opset: int | None, check: bool) -> str:
     """The format that the name asks for, if what writes it is installed."""
     kind = FORMATS.get(path.suffix)
     if kind is None:
-        raise InputError(f"{path}: the ending says the format, and is one of {', '.join(FORMATS)}")
+        raise InputError(f"{path}: the extension chooses the format and must be one of {', '.join(FORMATS)}")
     if kind != "ONNX":
         if opset is not None:
             raise InputError(f"{path}: opset is for .onnx files only; leave it out")

@@ -47,8 +47,8 @@ def check_picture(image: Any) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(
-            f"expected a picture as (H, W, 3) uint8 RGB, got {kind}; visionzoo.io.image.load_image makes one"
+            f"expected an image as (H, W, 3) uint8 RGB, got {kind}; visionzoo.io.image.load_image makes one"
         )
     if 0 in image.shape:
-        raise InputError(f"the picture has no pixels: its shape is {image.shape}")
+        raise InputError(f"the image has no pixels: its shape is {image.shape}")
     return image

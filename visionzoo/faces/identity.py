@@ -83,7 +83,7 @@ class EmbeddingNetwork:
     The whole frame is resized (bilinear, antialiased) to what the network takes, without finding or turning the face, as the
     published AED does it with OpenFace. Of several outputs the first counts. Three channels get values in [0, 1], as OpenFace
     wants them; one channel gets grey in [-1, 1], as the ArcFace network of 128 x 128 does that published CSIMs are of. Any other
-    scaling belongs into the file. Tried with made-up networks only: neither of the two published ones could be had.
+    scaling belongs into the file. Tried with made-up networks only: neither of the two published ones was available.
 
     Args:
         path: `.onnx` for ONNX, else TorchScript. It takes one image (1, 1 or 3, H, W) and gives (1, D) or (D,). An ONNX file names the
@@ -193,7 +193,7 @@ def _open_onnx(path: Path) -> tuple[Callable[[NDArray[np.float32]], NDArray[Any]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no class in common
-        raise WeightsError(f"{path}: no ONNX network, or truncated ({short(error)}); download it again") from error
+        raise WeightsError(f"{path}: not an ONNX network, or truncated ({short(error)}); download it again") from error
     [*inputs], first = session.get_inputs(), session.get_inputs()[0]
     if len(inputs) != 1 or len(first.shape) != 4 or first.type != "tensor(float)":
         raise WeightsError(

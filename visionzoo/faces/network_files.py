@@ -74,11 +74,11 @@ def load_torchscript(path: str | PathLike[str], what: str, device: torch.device 
     except (RuntimeError, ValueError) as error:
         if "constants.pkl" in str(error):
             raise WeightsError(
-                f"{path}: is no TorchScript (perhaps weights alone, or torch.export's form), expected {what}; "
+                f"{path}: is not a TorchScript file (perhaps weights alone, or torch.export's form), expected {what}; "
                 "write the whole network with torch.jit.trace(network, image).save(FILE)"
             ) from error
         raise WeightsError(
-            f"{path}: no TorchScript, or truncated ({short(error)}), expected {what}; download it again"
+            f"{path}: not a TorchScript file, or truncated ({short(error)}), expected {what}; download it again"
         ) from error
 
 

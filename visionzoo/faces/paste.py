@@ -21,7 +21,7 @@ def paste_face(
     """`frame` with `crop` laid over `box`, fading out towards the sides of the box.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it stays as it is.
+        frame: (H, W, 3) uint8 RGB; it stays unchanged.
         crop: (S, S, 3) uint8 RGB, resized (bicubic, antialiased) to the box. What sticks out of the frame is left out.
         feather: width of the fade, as a share of the side of the box, 0 (hard) … 0.5 (to the centre).
 

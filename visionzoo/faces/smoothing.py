@@ -42,7 +42,7 @@ class OneEuroFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen; the next value passes as it is."""
+        """Forget what was seen; the next value passes unchanged."""
         self._time: float | None = None
         self._value: Any = None
         self._speed: Any = None
@@ -55,7 +55,7 @@ class OneEuroFilter:
             t: its time in seconds, later than that of the one before.
 
         Returns:
-            float array, or a tensor where `x` is one, of the shape of `x`. The first value passes as it is.
+            float array, or a tensor where `x` is one, of the shape of `x`. The first value passes unchanged.
 
         Raises:
             InputError: a time that is not later, another shape, or values that are NaN or infinite. The filter stays

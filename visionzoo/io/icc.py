@@ -19,7 +19,7 @@ _SAME = 2
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """An image of mode L, RGB or CMYK with its colours in sRGB: of mode RGB, or L where grey stays as it is.
+    """An image of mode L, RGB or CMYK with its colours in sRGB: of mode RGB, or L where grey stays unchanged.
 
     Without a profile grey and RGB are sRGB already, and CMYK is converted by formula. So it is with a profile of another
     colour space than the image's (an RGB profile on a grey image), and, after a warning, with a damaged one.

@@ -111,7 +111,7 @@ def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool =
         ImageError: a source does not exist, or no image is found for it.
     """
     try:
-        return [path for path, _ in find_inputs(sources, IMAGES, what="pictures", recursive=recursive)]
+        return [path for path, _ in find_inputs(sources, IMAGES, what="images", recursive=recursive)]
     except InputError as error:
         raise ImageError(str(error)) from error
 

@@ -100,7 +100,7 @@ def check_height(path: str | Path, height: int, count: int) -> None:
         return
     limit = 16_383 if ending == ".webp" else 65_535  # of WebP and of JPEG; a PNG that is higher opens in few programs
     if height > limit:
-        raise InputError(f"{path}: {count} pictures do not fit into one {ending} picture; write an .html page instead")
+        raise InputError(f"{path}: {count} images do not fit into one {ending} image; write an .html page instead")
 
 
 def save(path: str | Path, page: Callable[[], str], picture: Callable[[], Image.Image]) -> None:

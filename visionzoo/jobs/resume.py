@@ -107,7 +107,7 @@ class Rows:
         except sqlite3.DatabaseError as error:
             self._base.close()
             raise InputError(
-                f"{self.path}: is in the way and not this command's ({error}); move it or choose another output"
+                f"{self.path}: exists and was not made by this command ({error}); move it or choose another output"
             ) from error
 
 
@@ -124,7 +124,7 @@ def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
     stamp = work / "belongs_to"
     try:
         if work.exists() and not stamp.exists() and not (work.is_dir() and not any(work.iterdir())):
-            raise InputError(f"{work}: is in the way and not this command's; move it or choose another output")
+            raise InputError(f"{work}: exists and was not made by this command; move it or choose another output")
         if not stamp.exists() or stamp.read_text(errors="replace") != key:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)

@@ -345,4 +345,6 @@ def _check_finite(values: NDArray[np.float32], what: str, ids: NDArray[np.int64]
         row = int(bad[0])
         name = f"{what}[{row}]" + ("" if ids is None else f" (id {ids[row]})")
         problem = "is longer than 1e15" if np.isfinite(values[row]).all() else "holds NaN or infinity"
-        raise InputError(f"{name} {problem}; vectors must be finite, leave it out, or fix the code that computed it")
+        raise InputError(
+            f"{name} {problem}; vectors must be finite, leave out this vector, or fix the code that computed it"
+        )

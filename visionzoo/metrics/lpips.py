@@ -79,9 +79,7 @@ class Lpips(nn.Module):
                 f"prediction has shape {shape} and reference {tuple(reference.shape)}; crop or resize one of them"
             )
         if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < self.smallest:
-            raise InputError(
-                f"pictures have shape {shape}, expected (B, 3, H, W) with sides of {self.smallest} or more"
-            )
+            raise InputError(f"images have shape {shape}, expected (B, 3, H, W) with sides of {self.smallest} or more")
         total = prediction.new_zeros(shape[0])
         for ours, theirs, head in zip(self._maps(prediction), self._maps(reference), self.heads, strict=True):
             difference = (F.normalize(ours, eps=1e-10) - F.normalize(theirs, eps=1e-10)).square()

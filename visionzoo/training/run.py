@@ -122,7 +122,7 @@ def split_overrides(words: Sequence[str]) -> list[str]:
         if "=" not in key and word.startswith("--") and rest and not rest[0].startswith("--"):
             key = f"{key}={rest.pop(0)}"
         if not re.match(r"^[A-Za-z_][\w.]*(\[\d+\][\w.]*)*=", key):
-            raise InputError(f"{word!r} is no setting; write key=value, e.g. trainer.max_epochs=3")
+            raise InputError(f"{word!r} is not a setting; write key=value, e.g. trainer.max_epochs=3")
         out.append(key)
     return out
 
@@ -190,7 +190,7 @@ def _class_of(path: Any, where: str) -> type:
             raise
         raise InputError(f"{where}: there is no class {path!r} ({_one_line(error)})") from error
     if not isinstance(found, type):
-        raise InputError(f"{where}: {path!r} is no class")
+        raise InputError(f"{where}: {path!r} is not a class")
     return found
 
 
@@ -292,7 +292,7 @@ def _run(subcommand: str, config: dict[str, Any]) -> tuple[Any, bool]:
             raise
         raise mistake from error
     except (KeyboardInterrupt, SystemExit) as error:
-        raise VisionZooError(f"interrupted; go on with: visionzoo {subcommand} … ckpt_path=last") from error
+        raise VisionZooError(f"interrupted; resume with: visionzoo {subcommand} … ckpt_path=last") from error
     report = getattr(instantiated.model, "report", None)
     return report if report is not None else _metrics(instantiated.trainer), instantiated.trainer.is_global_zero
 

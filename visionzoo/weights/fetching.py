@@ -25,7 +25,7 @@ def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -
         progress: show a progress bar.
 
     Raises:
-        WeightsError: it cannot be had here; the message says which file to put where.
+        WeightsError: it is not available here; the message says which file to put where.
     """
     found = None if force else locate(source)
     if found:
@@ -38,7 +38,7 @@ def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -
         )
     if not (source.url or source.hub):
         raise WeightsError(
-            f"{source.name}: the host serves no direct address; download {source.file} from {source.page}, then {by_hand}"
+            f"{source.name}: there is no direct download address; download {source.file} from {source.page}, then {by_hand}"
         )
     if offline():
         raise WeightsError(
@@ -159,5 +159,5 @@ def verify(path: str | PathLike[str], sha256: str | None) -> None:
     actual = file_sha256(path)
     if actual != sha256:
         raise WeightsError(
-            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and fetch it again"
+            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and download it again"
         )

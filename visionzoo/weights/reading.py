@@ -129,7 +129,7 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: is no safetensors file ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: is not a safetensors file ({_first_line(error)})") from error
 
 
 def fingerprint(model: nn.Module) -> str:

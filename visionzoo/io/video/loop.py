@@ -161,7 +161,7 @@ def map_video(
         about["source"] = _identity(path)
     else:
         if fps is None:
-            raise InputError("give fps with frames that are no file")
+            raise InputError("give fps when the frames do not come from a file")
         items, path = source, None
     audio = path if sound is True else None if sound is False else Path(sound)
     writer = PartedWriter(
@@ -232,7 +232,7 @@ def windows(items: Iterable[Item], length: int, stride: int, *, first: int = 0) 
     """Windows of `length` items, each beginning `stride` items after the one before; the last may be shorter.
 
     Args:
-        first: number of the window to begin with; the items before it are passed over.
+        first: number of the window to begin with; the items before it are skipped.
     """
     source, start = iter(items), first * stride
     inside = list(islice(source, start, start + length))

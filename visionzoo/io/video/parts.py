@@ -85,7 +85,7 @@ class PartedWriter(VideoWriter):
         return self
 
     def end_part(self, reached: Reached) -> None:
-        """Keep all frames written so far; work goes on from here after an interruption."""
+        """Keep all frames written so far; work resumes from here after an interruption."""
         self._end_encoding()
         tensors: State = {
             "data": np.frombuffer(b"".join(packet.data for packet in self._packets), np.uint8),
