@@ -123,7 +123,7 @@ def test_drawn_haze_over_clear_pictures(tmp_path: Path) -> None:
     [
         ({"root": "missing"}, "no such folder"),
         ({"root": "."}, "lacks a folder of clear images"),
-        ({"root": "only"}, "lacks folders of hazy pictures"),
+        ({"root": "only"}, "lacks folders of hazy images"),
         ({"root": "odd"}, "has no image of that name"),
         ({"root": "good", "levels": ["cloud_L9"]}, "has no folder cloud_L9; it has hazy"),
         ({"root": "good", "train_names": "nowhere.txt"}, "cannot be read"),

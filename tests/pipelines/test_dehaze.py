@@ -615,7 +615,7 @@ def test_a_folder_in_the_way(pipe: DehazePipeline, photo: Callable, tmp_path: Pa
     assert (work / "precious.txt").read_text() == "mine"
     shutil.rmtree(work)
     work.write_text("a file")
-    with pytest.raises(InputError, match=r"out\.png\.part: is in the way"):
+    with pytest.raises(InputError, match=r"out\.png\.part: exists and was not made by this command"):
         pipe.run(source, target, progress=False)
     work.unlink()
     work.mkdir()  # an empty one is nobody's

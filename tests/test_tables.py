@@ -1,0 +1,38 @@
+"""The tables of README.md and docs/ say what is registered."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tools import tables
+from visionzoo.registry import list_models, list_pipelines
+
+
+def test_the_tables_are_up_to_date():
+    pages = [path.name for path in tables.stale()]
+    assert not pages, f"{', '.join(pages)}: tables are out of date; run: python -m tools.tables --write"
+
+
+def test_a_change_by_hand_is_found(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for page in tables.PAGES:
+        text = (tables.ROOT / page).read_text(encoding="utf-8")
+        (tmp_path / page).write_text(text.replace("| `qdrant` |", "| `quadrant` |"), encoding="utf-8")
+    found = tables.stale(tmp_path)
+    assert set(found) == {tmp_path / "README.md", tmp_path / "docs/index.md"}
+    assert all("| `qdrant` |" in text and "quadrant" not in text for text in found.values())
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_every_table_stands_somewhere(name):
+    assert any(f"<!-- table: {name} -->" in (tables.ROOT / page).read_text(encoding="utf-8") for page in tables.PAGES)
+
+
+def test_everything_registered_has_a_row():
+    text = "".join((tables.ROOT / page).read_text(encoding="utf-8") for page in tables.PAGES)
+    for name in list_models():
+        assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE), name
+    for task in list_pipelines():
+        assert re.search(rf"^\| `visionzoo {task}` \|", text, re.MULTILINE), task
