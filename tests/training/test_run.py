@@ -104,7 +104,7 @@ def test_missing_files_name_near_ones():
         ("model.config.bacbone=x", "SuperGlobalConfig has no field 'bacbone'"),
         ("vars.classes=1", "ArcFace takes two classes or more"),
         ("data.class_path=os.system", r"class_path 'os\.system' is not of visionzoo, lightning, torch"),
-        ("data.class_path=visionzoo.models.superglobal.Nothing", "there is not a class"),
+        ("data.class_path=visionzoo.models.superglobal.Nothing", "there is no class"),
         ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not of"),
         ("ckpt_path=nothing.ckpt", r"nothing\.ckpt: no such checkpoint"),
         ("data.classes=9", r"the data has 9 classes, but model\.num_classes is 8"),
