@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+from visionzoo.boxes import box_iou
 
 Box = tuple[float, float, float, float]
 

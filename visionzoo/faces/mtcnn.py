@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.ops import box_iou, nms, roi_align
 
+from ..boxes import box_iou, nms, roi_align
 from ..errors import InputError
 from .face import Face, check_picture
 
@@ -197,7 +197,7 @@ def _cut(x: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The boxes of `x` (1, 3, H, W), each averaged to (size, size); grey beyond the picture: (N, 3, size, size)."""
     if not len(boxes):
         return x.new_zeros(0, 3, size, size)
-    return roi_align(x, [boxes], size, sampling_ratio=4, aligned=True)
+    return roi_align(x, boxes, size, sampling_ratio=4)
 
 
 def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:

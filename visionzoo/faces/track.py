@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
+from ..boxes import box_iou
 from ..errors import InputError
 from .crop import STILL_SCALE, UNION_SCALE, CropBox, choose_face, square_box
 from .detector import FaceDetector
