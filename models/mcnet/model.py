@@ -117,7 +117,7 @@ class MCNet(nn.Module):
     def fuse(self) -> MCNet:
         """A copy for inference with the same outputs (relative error about 1e-6 in float32); this one is unchanged.
 
-        A `SourceCache` of one form does not fit the other. Fuse in float32, then change the precision.
+        A `SourceCache` of one form does not fit the other. Fuse in float32, then change the precision (`compute_in`).
         """
         if self.is_fused:
             return self
@@ -126,6 +126,16 @@ class MCNet(nn.Module):
             fuse_detector(fused.detector)
             fuse_generator(fused.generator)
         return fused.requires_grad_(False)
+
+    def compute_in(self, dtype: torch.dtype) -> MCNet:
+        """Change the precision for inference, in place. In half precision the networks that find keypoints and motion stay in
+        float32: they are a small part of the work, and where a keypoint is rounded a whole part of the face moves."""
+        if torch.finfo(dtype).bits >= 32:
+            return self.to(dtype)
+        for name, part in self.generator.named_children():
+            part.to(torch.float32 if name == "motion" else dtype)
+        self.detector.to(torch.float32)
+        return self
 
 
 def build(name: str, **overrides: Any) -> MCNet:

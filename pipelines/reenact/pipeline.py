@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionzoo.config import configure
-from visionzoo.devices import pick_device
+from visionzoo.devices import has_fast_bfloat16, pick_device
 from visionzoo.errors import InputError
 from visionzoo.faces import CropBox, FaceDetector, centre_box, choose_face, concerns, crop_face, face_box, open_detector
 from visionzoo.io.image import load_image
@@ -79,7 +79,8 @@ class ReenactPipeline(TaskPipeline):
     Args:
         model: the network; it stays unchanged, its fused form runs.
         name: what the model is called: a registered name, or "custom".
-        device, dtype: where and in what precision the network runs.
+        device, dtype: where and in what precision the network runs. On a CPU "auto" is bfloat16 if it has instructions for
+            it, else float32; see `MCNet.compute_in` for what stays in float32.
         checkpoint: the weights file that was loaded, recorded beside results.
         size: side of the crops in pixels; the published network was trained at 256.
         detector: of faces, by name; see `visionzoo.faces.open_detector`.
@@ -109,8 +110,10 @@ class ReenactPipeline(TaskPipeline):
                 f"size is a multiple of {model.config.size_multiple} from {model.config.smallest_side} on, got {size}"
             )
         super().__init__(model, name, device, dtype, checkpoint)
+        if dtype == "auto" and has_fast_bfloat16(self.device):
+            self.dtype = torch.bfloat16
         self.size = size
-        self.model = model.fuse().to(self.device, self.dtype)
+        self.model = model.fuse().to(self.device).compute_in(self.dtype)
         self.detector_name = detector
         self._detector: FaceDetector | None = None
 

@@ -201,10 +201,14 @@ def test_trains_in_training_mode() -> None:
 
 def test_half_precision_keeps_positions(model: MCNet) -> None:
     source, driving = images("source", 1), images("driving", 2)
-    full, half = model.reenact(source, driving), model.fuse().to(torch.bfloat16).reenact(source, driving)
+    full, fused = model.reenact(source, driving), model.fuse().compute_in(torch.bfloat16)
+    half = fused.reenact(source, driving)
     assert half.prediction.dtype == half.motion.flow.dtype == half.motion.occlusion.dtype == torch.float32
     assert half.decoded[0].dtype == torch.bfloat16
     assert difference(full.prediction, half.prediction) < 0.05
+    for exact, found in zip(model.detect(driving), fused.detect(driving), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(half.motion.flow, full.motion.flow, rtol=1e-5, atol=1e-5)
 
 
 def test_singular_jacobian_stays_finite(model: MCNet) -> None:
