@@ -13,16 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import visionzoo
-from visionzoo.cli import main
+from tests.command import run
 
 ASSETS = Path(visionzoo.__file__).parent / "assets"
-
-
-def run(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 COMMANDS = [

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.command import run
 from tests.golden import seeded
-from tests.test_cli import run
 from visionzoo import create_model
 from visionzoo.errors import InputError, MissingDependencyError, VisionZooError
 from visionzoo.export import ExportReport, export_model, export_registered

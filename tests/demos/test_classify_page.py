@@ -24,7 +24,7 @@ from visionzoo.errors import InputError
 from visionzoo.models.shvit import Preprocess
 from visionzoo.weights import WeightsError, save_safetensors
 
-from ..pipelines.test_classify import COLOURS, colour_network, facts
+from ..pipelines.classify.networks import COLOURS, colour_network, facts
 from .conftest import free_port
 
 pytest.importorskip("gradio")

@@ -1,0 +1,16 @@
+"""The command line, run in this process."""
+
+from __future__ import annotations
+
+import pytest
+
+from visionzoo.cli import main
+
+
+def run(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str, str]:
+    """`visionzoo WORDS…`: its exit code, what it printed, and what it reported; never a traceback."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return int(stop.value.code or 0), out, err
