@@ -84,7 +84,7 @@ def benchmark(rounds: int = 5, command: str = "", sizes: tuple[int, ...] = (1_00
         "slots",
         "bank",
         "writes/s",
-        "writes/s, joined anew",
+        "writes/s, concatenated again",
         "reads/s; extra memory",
         "reads/s of one joined tensor",
         "reads/s, stored in bfloat16",

@@ -25,21 +25,23 @@ from .words import prose, show_problem
 
 TITLE = "Classify"
 MAX_RESULTS = 20
-EMPTY = '<div class="vz-empty">Pick one of the sample pictures, or upload one of your own.</div>'
-EMPTY_MANY = '<div class="vz-empty">Upload several pictures: each gets its best class, and all of them a table.</div>'
+EMPTY = '<div class="vz-empty">Pick one of the sample images, or upload your own.</div>'
+EMPTY_MANY = (
+    '<div class="vz-empty">Upload several images to get the best class of each, and a table of all of them.</div>'
+)
 INTRO = (
-    '<div class="vz-head"><h1>See what a network takes a picture for</h1>'
-    "<p>The most probable of the classes that it knows, and the part of the picture that it looks at.</p></div>"
+    '<div class="vz-head"><h1>See how a network classifies an image</h1>'
+    "<p>The page shows the most probable classes, and the part of the image that the network sees.</p></div>"
 )
 NOTE = """<div class="vz-note">
-<p><strong>Probabilities</strong> add up to 1 over the classes that the network knows. So something always comes first, also
-for a picture that shows none of them.</p>
-<p><strong>What is seen.</strong> As in the published evaluation the shorter side is resized and the centre kept: what lies outside
-the frame has no influence.</p>
-<p><strong>Networks</strong> are SHViT: <a href="https://arxiv.org/abs/2401.16456" rel="noreferrer" target="_blank">Single-Head Vision
+<p><strong>Probabilities</strong> add up to 1 over the classes that the network knows. So some class always comes first, even
+for an image that shows none of them.</p>
+<p><strong>Crop.</strong> As in the published evaluation, the shorter side is resized and the centre is cropped. The parts outside
+the frame have no influence.</p>
+<p><strong>Method:</strong> SHViT, <a href="https://arxiv.org/abs/2401.16456" rel="noreferrer" target="_blank">Single-Head Vision
 Transformer with Memory Efficient Macro Design</a>, CVPR 2024.</p>
-<p><strong>Uploads</strong> are deleted after an hour. Nothing is sent to other hosts; only weights that are not here yet are
-fetched.</p>
+<p><strong>Uploads</strong> are deleted after an hour. Nothing is sent to other hosts; only weights that are not in the cache
+are downloaded.</p>
 </div>"""
 
 _SHOW_RESULTS = """() => {
@@ -221,21 +223,21 @@ def page(*, home: Path, index: Path | None = None) -> None:
         with gr.Column(scale=5, min_width=300):
             described = gr.HTML(describe(first))
     with gr.Tabs():
-        with gr.Tab("One picture"), gr.Row(elem_classes="vz-columns", equal_height=False):
+        with gr.Tab("One image"), gr.Row(elem_classes="vz-columns", equal_height=False):
             with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
                 picture = gr.Image(
-                    label="Picture",
+                    label="Image",
                     type="filepath",
                     sources=["upload", "clipboard"],
                     height=270,
                     buttons=["fullscreen"],
-                    placeholder="Drop a picture here\nor click to choose one",
+                    placeholder="Drop an image here\nor click to choose one",
                     elem_id="vz-classify-picture",
                 )
                 gr.Examples(
                     [[str(path)] for path in pictures],
                     picture,
-                    label="Sample pictures",
+                    label="Sample images",
                     examples_per_page=len(pictures),
                     elem_id="vz-classify-samples",
                 )
@@ -244,7 +246,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
         with gr.Tab("Several"), gr.Row(elem_classes="vz-columns", equal_height=False):
             with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
                 files = gr.File(
-                    label=f"Up to {MAX_PICTURES} pictures",
+                    label=f"Up to {MAX_PICTURES} images",
                     file_count="multiple",
                     file_types=["image", *sorted(IMAGES)],
                     height=270,
@@ -254,8 +256,8 @@ def page(*, home: Path, index: Path | None = None) -> None:
                 many = gr.HTML(EMPTY_MANY, elem_id="vz-classify-many")
     gr.HTML(NOTE)
 
-    refuse_addresses(picture, "picture")
-    refuse_addresses(files, "picture")
+    refuse_addresses(picture, "image")
+    refuse_addresses(files, "image")
     model.change(describe, model, described, api_visibility="private", show_progress="hidden")
     run: dict[str, Any] = {
         "preprocess": False,

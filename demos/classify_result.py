@@ -87,7 +87,7 @@ def see_all(
     """
     if len(uploads) > MAX_PICTURES:
         raise InputError(
-            f"at most {MAX_PICTURES} pictures at once, got {len(uploads)}; for more there is the command: "
+            f"at most {MAX_PICTURES} images at once, got {len(uploads)}; for more, use the command: "
             "visionzoo classify FOLDER -o result.html"
         )
     names = [_name(upload, number) for number, upload in enumerate(uploads, 1)]
@@ -109,7 +109,7 @@ def see_all(
 
 def _name(upload: Any, number: int) -> str:
     name = upload.get("orig_name") if isinstance(upload, dict) else None
-    return Path(str(name)).name if name else f"picture {number}"
+    return Path(str(name)).name if name else f"image {number}"
 
 
 def table(results: Sequence[ClassificationResult]) -> str:
@@ -132,7 +132,8 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
     height, width = seen.picture.shape[:2]
     size = pipe.image_size
     whole = _image(
-        thumbnail(Tile(seen.picture, "", box=seen.box), 420), "the picture, with a frame around what is seen"
+        thumbnail(Tile(seen.picture, "", box=seen.box), 420),
+        "the image, with a frame around the part that the network sees",
     )
     crop = _image(Image.fromarray(seen.crop), "what the network sees")
     return (
@@ -153,7 +154,7 @@ def show_all(
     results = [result for *_, result in found]
     readable = sum(result.error is None for result in results)
     failed = len(results) - readable
-    counted = f"{readable} {'picture' if readable == 1 else 'pictures'}"
+    counted = f"{readable} {'image' if readable == 1 else 'images'}"
     problem = f", {failed} cannot be used" if failed else ""
     data = base64.b64encode(table(results).encode()).decode()
     link = (
@@ -213,7 +214,7 @@ def _percent(share: float) -> str:
 
 def _image(picture: Image.Image | None, label: str) -> str:
     if picture is None:
-        return "<em>the upload is gone</em>"
+        return "<em>the upload no longer exists</em>"
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=88)
     return f'<img alt="{plain(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'

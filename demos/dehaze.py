@@ -20,26 +20,22 @@ from .uploads import refuse_addresses
 from .words import plain, prose, show_problem
 
 TITLE = "Remove haze"
-EMPTY = (
-    '<div class="vz-empty">Pick one of the sample pictures, or upload one of your own. Then press Remove haze.</div>'
-)
-_CLICK = (
-    "Click a place in the result: the map shows which pixels of the hazy picture it depends on (up to half a minute)."
-)
-EMPTY_MAP = f'<div class="vz-empty">First remove the haze of a picture. {_CLICK}</div>'
+EMPTY = '<div class="vz-empty">Pick one of the sample images, or upload your own. Then press Remove haze.</div>'
+_CLICK = "Click a place in the result: the map shows which pixels of the hazy image it depends on (this takes up to half a minute)."
+EMPTY_MAP = f'<div class="vz-empty">First remove the haze from an image. {_CLICK}</div>'
 READY_MAP = f'<div class="vz-empty">{_CLICK}</div>'
 INTRO = (
     '<div class="vz-head"><h1>Remove haze from an image</h1>'
-    "<p>The network works tile by tile, and all tiles see each other: so pictures may be large.</p></div>"
+    "<p>The network processes the image tile by tile and exchanges information among all tiles, so images may be large.</p></div>"
 )
 NOTE = """<div class="vz-note">
-<p><strong>Tiles</strong> have 256 x 256 pixels. They are joined without overlap, so that a border may show; blending runs a second,
-shifted grid of tiles over it.</p>
-<p><strong>Attribution maps</strong> follow the line from the network's own clear result to the hazy picture in 8 steps and add up
-what each pixel contributes to the window's mean and variance (integrated gradients).</p>
+<p><strong>Tiles</strong> have 256 x 256 pixels. They do not overlap, so their borders can be visible; blending also runs a second,
+shifted grid of tiles.</p>
+<p><strong>Attribution maps</strong> follow the line from the network's own clear result to the hazy image in 8 steps and add up
+how much each pixel contributes to the window's mean and variance (integrated gradients).</p>
 <p><strong>Method:</strong> DehazeXL, <a href="https://arxiv.org/abs/2504.09621" rel="noreferrer" target="_blank">Tokenize Image
 Patches: Global Context Fusion for Effective Haze Removal in Large Images</a>, CVPR 2025.</p>
-<p><strong>Sample pictures.</strong> Clear photos to which haze was added by computer: temple (danielbuechele) and flower (vultilion),
+<p><strong>Sample images.</strong> Clear photos with synthetic haze: temple (danielbuechele) and flower (vultilion),
 CC BY 2.0, altered; camera (Lav Varshney), CC0.</p>
 <p><strong>Uploads</strong> and results are deleted after an hour. Nothing is sent to other hosts.</p>
 </div>"""
@@ -82,7 +78,7 @@ def what_is_missing() -> str | None:
     if (path is not None and path.is_file()) or ((source.url or source.hub) and not offline()):
         return None
     return (
-        f"the weights of {DehazePipeline.default_model} are not here: put {source.file} into the folder `weights` of "
+        f"the weights of {DehazePipeline.default_model} are not in the cache: put {source.file} into the folder `weights` of "
         "visionzoo's cache (VISIONZOO_HOME), or install visionzoo again"
     )
 
@@ -159,7 +155,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
     ) -> tuple[Any, ...]:
         nothing = *hidden(), *(gr.skip(),) * 8
         if upload is None:
-            return show_problem("pick a sample picture or upload one first", EMPTY), *nothing
+            return show_problem("pick a sample image or upload one first", EMPTY), *nothing
         try:
             used = restorer()
             removed = remove(
@@ -214,25 +210,25 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
         with gr.Tab("Before and after"), gr.Row(elem_classes="vz-columns", equal_height=False):
             with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
                 picture = gr.Image(
-                    label="Hazy picture",
+                    label="Hazy image",
                     type="filepath",
                     sources=["upload", "clipboard"],
                     height=270,
                     buttons=["fullscreen"],
-                    placeholder="Drop a hazy picture here\nor click to choose one",
+                    placeholder="Drop a hazy image here\nor click to choose one",
                     elem_id="vz-dehaze-picture",
                 )
                 gr.Examples(
                     [[str(path)] for path in pictures],
                     picture,
-                    label="Sample pictures: haze added by computer",
+                    label="Sample images with synthetic haze",
                     examples_per_page=len(pictures),
                     elem_id="vz-dehaze-samples",
                 )
                 blend = gr.Checkbox(
                     value=True,
                     label="Blend tile borders",
-                    info="Without it half the time, and borders of tiles can show.",
+                    info="Turn it off to halve the time; borders of tiles can then be visible.",
                     elem_id="vz-dehaze-blend",
                 )
                 button = gr.Button("Remove haze", variant="primary", size="lg", elem_id="vz-dehaze-remove")
@@ -277,7 +273,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
                 )
     gr.HTML(NOTE)
 
-    refuse_addresses(picture, "picture")
+    refuse_addresses(picture, "image")
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     run: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "dehaze", "concurrency_limit": 1}
     picture.clear(lambda: (EMPTY, *hidden()), None, [result, slider, download], **quiet)

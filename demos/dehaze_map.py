@@ -67,8 +67,8 @@ class Look:
         if (width, height) == self.full:
             return f"{width} x {height} pixels."
         return (
-            f"The picture of {self.full[0]} x {self.full[1]} pixels was reduced to {width} x {height} first, "
-            f"so the network sees it smaller than in the result."
+            f"The image of {self.full[0]} x {self.full[1]} pixels was first reduced to {width} x {height}, "
+            f"so the network sees it at a smaller size than for the result."
         )
 
 
@@ -81,13 +81,13 @@ def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -
     saliency = found.saliency.numpy()
     seconds = time.perf_counter() - started
     if saliency.any():
-        share = f"{share_inside(saliency, window):.0%} of all that is shown lies inside the frame."
+        share = f"{share_inside(saliency, window):.0%} of the total lies inside the frame."
     else:
         share = "Here the network changes nothing, so the map is empty."
     text = (
         f'<div class="vz-done"><strong>What the framed window depends on</strong> <span>{MAP_STEPS} steps in '
-        f"{duration(seconds)}</span><p>The redder a pixel, the more what the network made of the framed window depends on it; "
-        f"blue ones hardly matter. {share} {look.size_text()}</p></div>"
+        f"{duration(seconds)}</span><p>The redder a pixel is, the more the network's result in the framed window depends on it; "
+        f"blue pixels hardly matter. {share} {look.size_text()}</p></div>"
     )
     return text, attribution_picture(look.hazy, saliency, window)
 

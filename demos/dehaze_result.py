@@ -57,7 +57,7 @@ def read(upload: dict[str, Any]) -> np.ndarray:
     height, width = picture.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise ImageError(
-            f"{width} x {height} pixels is too small to tell haze; at least {MIN_SIDE} pixels a side are needed"
+            f"{width} x {height} pixels is too small to recognise haze; each side needs at least {MIN_SIDE} pixels"
         )
     return picture
 
@@ -129,13 +129,13 @@ def show(removed: Removed, pipe: DehazePipeline) -> str:
     megapixels = width * height / 1e6
     device = "the CPU" if pipe.device.type == "cpu" else "the GPU"
     small = (
-        f" The slider shows them reduced to {SHOWN_SIDE} pixels; the download has all."
+        f" The slider shows both reduced to {SHOWN_SIDE} pixels; the download has full size."
         if max(height, width) > SHOWN_SIDE
         else ""
     )
     return (
         f'<div class="vz-done"><strong>{width} x {height} pixels</strong> <span>{megapixels:.2f} megapixels in '
-        f"{duration(removed.seconds)} on {device} ({duration(removed.seconds / megapixels)} a megapixel), "
+        f"{duration(removed.seconds)} on {device} ({duration(removed.seconds / megapixels)} per megapixel), "
         f"{removed.tiles} {'tile' if removed.tiles == 1 else 'tiles'}, by {plain(pipe.name)}</span>"
         f"<p>Left of the line: before. Right: after.{small}</p></div>"
     )

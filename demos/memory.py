@@ -28,14 +28,15 @@ EMPTY = (
 )
 INTRO = (
     '<div class="vz-head"><h1>See what a memory keeps of a video</h1>'
-    "<p>Every frame first reads the memory, then is written into it as tokens of 8 x 8 pixels. "
-    "What leaves, what stays and what a read looks at is decided by the memory's design alone.</p></div>"
+    "<p>Each frame first reads the memory and is then written to it as tokens of 8 x 8 pixels. "
+    "Only the design of the memory decides what leaves, what stays and what a read attends to.</p></div>"
 )
 NOTE = """<div class="vz-note">
-<p><strong>Keys</strong> are features of EfficientNet-Lite0 (ImageNet), <strong>values</strong> the pixels of a token: so the output
-of a read is a picture. The network is not trained for this.</p>
-<p><strong>Working and long-term</strong> follows XMem: the most used tokens of the frames that leave become prototypes, and of
-these the least used leave in their turn.</p>
+<p><strong>Keys</strong> are features of EfficientNet-Lite0 (ImageNet), <strong>values</strong> are the pixels
+of a token, so the output
+of a read is an image. The network was not trained for this.</p>
+<p><strong>Working and long-term</strong> follows XMem: the most used tokens of the frames that leave become prototypes, and the
+least used of these leave later.</p>
 <p><strong>Limits.</strong> At most 120 frames, spread over the video, 256 pixels wide. Uploads are deleted after an hour.</p>
 </div>"""
 

@@ -144,7 +144,7 @@ def read_picture(walk: Walk, moment: Moment, point: tuple[float, float]) -> Imag
     small_h = round(small_w * height / width)
     top = [step for step in np.argsort(-mass, kind="stable")[:5] if mass[step] > 0]
     canvas, draw = _canvas(50 + 2 * (small_h + 40))
-    _title(draw, f"What a read looks at: one token of frame {moment.number}, and the memory")
+    _title(draw, f"What a read attends to: one token of frame {moment.number}, and the memory")
     query = Image.fromarray(walk.frames[moment.number]).resize((small_w, small_h))
     canvas.paste(query, (20, 50))
     columns = width // PATCH

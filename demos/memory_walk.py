@@ -193,7 +193,7 @@ class Walk:
         if design not in DESIGNS:
             raise InputError(f"there is no design {design!r}; known: {', '.join(DESIGNS)}")
         if room < 2:
-            raise InputError(f"a memory of {room} frames is too small; give room for at least 2")
+            raise InputError(f"a memory of {room} frames is too small; it needs room for at least 2")
         return cls(pictures, [extract(picture) for picture in pictures], DESIGNS[design], room)
 
     def with_design(self, design: str, room: int) -> Walk:

@@ -31,18 +31,24 @@ TITLE = "Animate a face"
 MAX_FRAMES = 1500
 """Of a driving video: a minute at 25 frames a second. The command takes any number."""
 EMPTY = (
-    '<div class="vz-empty">Click a sample, or upload a face and a video of somebody talking. Then press Animate.</div>'
+    '<div class="vz-empty">Click a sample, or upload an image of a face and a video of a '
+    "person who talks. Then press Animate.</div>"
 )
-EMPTY_LIVE = "<div class=\"vz-hint\">The picture of the first tab is animated. The first frame's pose counts as the picture's.</div>"
+EMPTY_LIVE = (
+    '<div class="vz-hint">The image of the first tab is animated. The pose of the first frame '
+    "is taken to be the image's.</div>"
+)
 INTRO = (
     '<div class="vz-head"><h1>Make a face move like the one in a video</h1>'
-    "<p>One picture is enough. <strong>Only with people who agreed to it</strong>: every frame is marked invisibly as "
-    "synthetic, and who shows the result should say that it is.</p></div>"
+    "<p>One image is enough. <strong>Use it only with people who agreed to it</strong>: every frame gets an invisible mark as "
+    "synthetic, and if you show the result, say that it is synthetic.</p></div>"
 )
 NOTE = """<div class="vz-note">
-<p><strong>Good input.</strong> Faces from the front, upright, with room around the head, in picture and video; a driver who begins
-in a pose like the picture's.</p>
-<p><strong>Relative</strong> motion keeps the shape and place of the face; absolute motion takes the driver's. <strong>Method:</strong>
+<p><strong>Good input.</strong> Faces from the front, upright, with space around the head, in both the image
+and the video, and a video that begins
+in a pose similar to the image's.</p>
+<p><strong>Relative</strong> motion keeps the shape and place of the face; absolute motion takes those of the
+driving video. <strong>Method:</strong>
 MCNet, <a href="https://arxiv.org/abs/2307.09906" rel="noreferrer" target="_blank">Implicit Identity Representation Conditioned
 Memory Compensation Network for Talking Head Video Generation</a>, ICCV 2023.</p>
 <p><strong>Uploads</strong> and results are deleted after an hour. Nothing is sent to other hosts.</p>
@@ -79,9 +85,9 @@ class Animator:
             return None
         source = weight_source(ReenactPipeline.default_model)
         return (
-            "The small network is at work, which knows the two people of the samples and nobody else. For pictures of your own, put "
-            f"{source.file} into the folder `weights` of visionzoo's cache (`visionzoo doctor` names it) and start the page again; "
-            f"it is linked at {model_card(ReenactPipeline.default_model).code}"
+            "This page uses the small network, which was trained only on the two people of the samples. For other faces, put "
+            f"{source.file} into the folder `weights` of visionzoo's cache (`visionzoo doctor` prints its path) and restart the demo; "
+            f"the file is linked at {model_card(ReenactPipeline.default_model).code}"
         )
 
     def __call__(self) -> ReenactPipeline:
@@ -104,7 +110,7 @@ def about(model: str) -> str:
 def face_of(upload: dict[str, Any] | None) -> np.ndarray:
     """(H, W, 3) uint8 of an uploaded picture. Raises `InputError`, without a path, if it cannot be used."""
     if upload is None:
-        raise InputError("upload a picture of a face first")
+        raise InputError("upload an image of a face first")
     path = path_of(upload)
     try:
         return load_image(path)
@@ -130,12 +136,12 @@ def animate(
     """
     picture = face_of(upload)
     if not driving:
-        raise InputError("upload a video of somebody talking first")
+        raise InputError("upload a video of a person who talks first")
     try:
         count = probe(driving).frames
         if count > MAX_FRAMES and Path(driving).suffix != ".safetensors":
             raise InputError(
-                f"the video has {count} frames; this page takes up to {MAX_FRAMES}, the command any number"
+                f"the video has {count} frames; this page accepts up to {MAX_FRAMES}; the command accepts any number"
             )
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +156,7 @@ def animate(
     seconds = time.perf_counter() - started
     text = (
         f'<div class="vz-done"><strong>{result.frames} frames</strong> <span>of {result.width} x {result.height} pixels in '
-        f"{duration(seconds)} ({duration(seconds / max(result.frames, 1))} a frame) by {plain(pipe.name)}</span>"
+        f"{duration(seconds)} ({duration(seconds / max(result.frames, 1))} per frame) by {plain(pipe.name)}</span>"
         "<p>Marked as synthetic.</p></div>"
     )
     return target, place / "motion.safetensors", text
@@ -219,7 +225,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
     with gr.Row(elem_classes="vz-columns", equal_height=False):
         with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
             source = gr.Image(
-                label="Picture of a face",
+                label="Image of a face",
                 type="filepath",
                 sources=["upload", "clipboard"],
                 height=270,
@@ -231,7 +237,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
             with gr.Tab("Video"), gr.Row(equal_height=False):
                 with gr.Column(scale=4, min_width=260):
                     driving = gr.File(
-                        label="Video of somebody talking",
+                        label="Driving video",
                         file_types=sorted(VIDEOS | ANIMATIONS),
                         type="filepath",
                         height=150,
@@ -241,7 +247,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
                         ["relative", "absolute"], value="relative", label="Motion", elem_id="vz-reenact-mode"
                     )
                     view = gr.Radio(
-                        [("the face", "face"), ("the whole picture", "whole"), ("side by side", "side-by-side")],
+                        [("the face", "face"), ("the whole image", "whole"), ("side by side", "side-by-side")],
                         value="face",
                         label="Show",
                         elem_id="vz-reenact-view",
@@ -284,7 +290,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
         )
     gr.HTML(NOTE)
 
-    refuse_addresses(source, "picture")
+    refuse_addresses(source, "image")
     refuse_addresses(driving, "video")
     run: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "reenact", "concurrency_limit": 1}
     button.click(

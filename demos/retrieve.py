@@ -234,7 +234,7 @@ def _cached_picture(path: Path, changed: int) -> str:
 
 def _image(picture: Any, label: str) -> str:
     if picture is None:
-        return "<em>the file is gone or cannot be read</em>"
+        return "<em>the file no longer exists or cannot be read</em>"
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=84)
     return f'<img alt="{_text(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
@@ -255,7 +255,7 @@ def _about(pipe: RetrievePipeline, *, sampled: bool) -> str:
             f"<strong>{_text(pipe.name)}</strong> with SuperGlobal's pooling; see its publisher for the licence."
         )
     lines.append(
-        "<strong>Scores</strong> rank the photos of one search. They are no probabilities, and something always comes "
+        "<strong>Scores</strong> rank the photos of one search. They are not probabilities, and some photo always comes "
         f'first, even if nothing matches. Method: <a href="{PAPER_LINK}" rel="noreferrer" target="_blank">Global '
         "Features are All You Need for Image Retrieval and Reranking</a>, ICCV 2023."
     )
@@ -345,7 +345,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
             region = gr.Textbox(
                 label="Region",
                 info="For a part of the photo: click two opposite corners in it, or type x0, y0, x1, y1 in pixels.",
-                placeholder="all of the photo",
+                placeholder="the whole photo",
                 max_lines=1,
                 elem_id="vz-region",
             )

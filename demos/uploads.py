@@ -27,7 +27,7 @@ def path_of(upload: dict[str, Any]) -> Path:
     except ImageError as error:
         raise ImageError(without_path(str(error), str(upload["path"]))) from error
     except (KeyError, TypeError) as error:
-        raise ImageError("the upload is gone; upload it again") from error
+        raise ImageError("the upload no longer exists; upload it again") from error
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{width} x {height} pixels is over this page's limit of {MAX_PIXELS / 1e6:.0f} million; shrink it first"
@@ -53,7 +53,7 @@ def refuse_addresses(component: Any, what: str) -> None:
 
 async def _refuse(component: Any, what: str, place: Any) -> str | None:
     if str(place).startswith(("http:", "https:")):
-        raise gr.Error(f"upload the {what} itself; addresses are not fetched", print_exception=False)
+        raise gr.Error(f"upload the {what} itself; addresses are not downloaded", print_exception=False)
     return await type(component).async_move_resource_to_block_cache(component, place)
 
 

@@ -21,8 +21,8 @@ CARDS = (
     ModelCard(
         name="dehazexl",
         task="dehaze",
-        summary="Haze removal in very large aerial and camera images: patches are encoded and decoded one by one, and attention "
-        "over one token per 32 x 32 pixels of the whole image joins them.",
+        summary="Haze removal in very large aerial and camera images: patches are encoded and decoded one by one and "
+        "connected by attention over one token per 32 x 32 pixels of the whole image.",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
         params=125_484_996,
@@ -35,14 +35,14 @@ CARDS = (
             "4KID, PSNR / SSIM": "26.62 dB / 0.9073",
             "O-HAZE, PSNR / SSIM": "21.49 dB / 0.7348",
         },
-        limits=f"No weights were published that give these numbers: the authors lost them and advise to train again. {_LIMITS}",
+        limits=f"The weights that gave these numbers were not published: the authors lost them and advise training again. {_LIMITS}",
         citation=_CITATION,
     ),
     ModelCard(
         name="dehazexl_dam",
         task="dehaze",
-        summary="An earlier DehazeXL, with LayerNorms in place of transposed convolutions in its upsamplers: the network that the "
-        "only published weights are for.",
+        summary="An earlier DehazeXL, with LayerNorms instead of transposed convolutions in its upsamplers; the "
+        "only published weights are for this network.",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
         params=125_485_728,
@@ -56,7 +56,7 @@ CARDS = (
                 license="MIT (of the repository; none stated for the weights alone)",
                 url="https://github.com/fengyanzi/DehazingAttributionMap/releases/download/weight/weightforDAMtest.pth",
                 size_mb=502,
-                note="Trained briefly by the authors on a small data set, to try their attribution maps with.",
+                note="Trained briefly by the authors on a small data set, to try out their attribution maps.",
                 caution="trained briefly, for tests of attribution maps; its quality is far from the paper's",
             ),
         ),
@@ -66,8 +66,9 @@ CARDS = (
     ModelCard(
         name="dehazexl_nano",
         task="dehaze",
-        summary="A narrow DehazeXL of our own that gives optical depth and veil of the haze, smoothed by a guided filter, in place of "
-        "a residual; with the only weights that come with visionzoo.",
+        summary="A narrow DehazeXL of our own that predicts optical depth and airlight of the haze, smoothed by "
+        "a guided filter, instead of "
+        "a residual; the only DehazeXL with bundled weights.",
         inputs=_INPUTS,
         outputs=_OUTPUTS,
         params=5_224_764,
@@ -82,13 +83,14 @@ CARDS = (
                 bundled="weights/dehazexl_nano.drawn.safetensors",
                 sha256="3f8ff05cd37a81937a757aedc2e69ef8fbde7136f8a9386307c0f014128f6b19",
                 size_mb=10.5,
-                note="Trained by visionzoo on one CPU core for about three hours, on haze drawn over tiles of free photos and "
-                "drawn aerial scenes (visionzoo fit --config dehazexl/nano). On other photos with drawn haze "
-                "20.9 dB / 0.826 SSIM, against 13.8 / 0.680 of the hazy ones and 16.4 / 0.762 of the dark channel prior.",
+                note="Trained by visionzoo on one CPU core for about three hours, on synthetic haze over tiles of free photos and "
+                "synthetic aerial scenes (visionzoo fit --config dehazexl/nano). On other photos with synthetic haze it reaches "
+                "20.9 dB / 0.826 SSIM; the hazy images have 13.8 / 0.680, the dark channel prior reaches 16.4 / 0.762.",
             ),
         ),
-        limits="Trained little, in crops of 512 x 512, on drawn haze alone: it lightens dense haze more than it removes it. Without "
-        "blending (--no-blend) borders of tiles show in skies and on water. Far from what the full network would give.",
+        limits="It was trained briefly, in crops of 512 x 512, on synthetic haze only: it makes dense haze "
+        "thinner but does not remove it. "
+        "Without blending (--no-blend), borders of tiles are visible in sky and water. The full network would be far better.",
         citation=_CITATION,
     ),
 )

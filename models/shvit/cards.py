@@ -61,7 +61,7 @@ _XS = ModelCard(
     name="shvit_xs",
     task="classify",
     summary="A narrower SHViT than the published ones, trained by visionzoo for an hour on one CPU core: describes photos for "
-    "`visionzoo retrieve` faster and worse than the default; of no use as a classifier.",
+    "`visionzoo retrieve` faster and less well than the default; too weak to use as a classifier.",
     inputs="(B, 3, H, W) float32, RGB, normalised with the ImageNet statistics; trained at 128 x 128, any size works",
     outputs="(B, 1000) float32 logits of ImageNet-1k; maps of three stages with features_only=True",
     params=4_028_996,
@@ -76,14 +76,14 @@ _XS = ModelCard(
             bundled="weights/shvit_xs.lite0.safetensors",
             sha256="cfbe2abe0783fe287d673ddda1f374ed309ba4c3edcc0e19373cb07c0a80c0a0",
             size_mb=8.2,
-            note="Learned from an EfficientNet-Lite0 on 240,000 views of about 600 free photos and cut-out objects, without "
-            "labels (visionzoo fit --config shvit/xs_lite0). Measured by visionzoo: says what its teacher says in 11.7 % of held-out "
-            "pictures (within five: 28.7 %), of 1000 classes.",
-            caution="its classes are mostly wrong; it was trained too little to classify, and serves to try things out and "
+            note="Distilled from an EfficientNet-Lite0 on 240,000 views of about 600 free photos and cut-out objects, without "
+            "labels (visionzoo fit --config shvit/xs_lite0). Measured by visionzoo: it agrees with its teacher in 11.7 % of held-out "
+            "images (within five: 28.7 %), among 1000 classes.",
+            caution="its classes are mostly wrong, because it was trained too little to classify; use it to try things out and "
             "to describe photos",
         ),
     ),
-    limits="Trained at 128 x 128 on little; nothing about it is published.",
+    limits="It was trained at 128 x 128 on few images; nothing about it is published.",
 )
 
 

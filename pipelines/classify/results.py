@@ -80,7 +80,7 @@ def write_results(path: Path, results: Sequence[ClassificationResult], options: 
         count = "1 image" if len(readable) == 1 else f"{len(readable)} images"
         subtitle = f"{count} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         save_bar_sheet(
-            path, [sheet_card(result) for result in readable], heading="What pictures show", subtitle=subtitle
+            path, [sheet_card(result) for result in readable], heading="Classes of the images", subtitle=subtitle
         )
     elif ending == ".csv":
         table = io.StringIO()

@@ -115,7 +115,7 @@ def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Pat
     assert [row[:3] for row in rows[1::2]] == [["blue.png", "1", "blue"], ["red.png", "1", "red"]]
     assert len(rows) == 1 + 2 * 2
     text = show_all(found, pipe, 0.5)
-    assert "2 pictures, 2 cannot be used" in text
+    assert "2 images, 2 cannot be used" in text
     assert "words &lt;b&gt;.jpg" in text
     assert str(tmp_path) not in text
 
@@ -123,7 +123,7 @@ def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Pat
 def test_too_many_pictures_are_refused(pipe: Any, tmp_path: Path) -> None:
     from visionzoo.demos.classify_result import MAX_PICTURES, see_all
 
-    with pytest.raises(InputError, match="at most 60 pictures at once, got 61"):
+    with pytest.raises(InputError, match="at most 60 images at once, got 61"):
         list(see_all(pipe, [upload(picture(tmp_path, "red"))] * (MAX_PICTURES + 1), 1))
 
 

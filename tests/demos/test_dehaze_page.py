@@ -171,7 +171,7 @@ def test_weights_that_are_not_here_are_said_not_raised(tmp_path: Path, monkeypat
     gone = WeightSource("dehazexl_nano.x", "nano.safetensors", "MIT", bundled="no such file")
     monkeypatch.setattr(dehaze, "weight_source", lambda name: gone)
     assert "put nano.safetensors into the folder" in str(dehaze.Restorer().missing)
-    with pytest.raises(InputError, match=r"dehazexl_nano are not here: put nano\.safetensors"):
+    with pytest.raises(InputError, match=r"dehazexl_nano are not in the cache: put nano\.safetensors"):
         dehaze.Restorer()()
 
     def none(name: str) -> WeightSource:
@@ -352,7 +352,7 @@ def test_a_page_without_weights_says_so(context: Any, bare_server: str) -> None:
     page = visit.page
     page.locator("#vz-dehaze-missing").get_by_text("the weights <of this test> are not here").wait_for()
     page.locator("#vz-dehaze-remove").click()
-    page.locator("#vz-dehaze-result").get_by_text("pick a sample picture or upload one first").wait_for()
+    page.locator("#vz-dehaze-result").get_by_text("pick a sample image or upload one first").wait_for()
     page.locator("#vz-dehaze-samples img").first.click()
     page.wait_for_selector("#vz-dehaze-picture img")
     page.locator("#vz-dehaze-remove").click()

@@ -97,8 +97,8 @@ def test_what_cannot_be_used_is_said_without_a_path(pipe: Any, face: Path, talk:
     Image.new("RGB", (90, 90)).save(tmp_path / "black.png")
     options: dict[str, Any] = {"mode": "relative", "view": "face", "smooth": 0}
     for source, driving, reason in (
-        (None, talk, "upload a picture of a face first"),
-        (upload(face), None, "upload a video of somebody talking first"),
+        (None, talk, "upload an image of a face first"),
+        (upload(face), None, "upload a video of a person who talks first"),
         (upload(tmp_path / "gone.png"), talk, "no such file|gone"),
         (upload(tmp_path / "black.png"), talk, "no face found"),
         (upload(face), tmp_path / "words.mp4", "not a video|cannot be"),
@@ -153,7 +153,7 @@ def test_the_page_animates_and_explains(chromium: Any, server: str, face: Path, 
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(server)
     page.locator("#vz-reenact-start").click()
-    page.get_by_role("alert").get_by_text("upload a picture of a face first").wait_for()
+    page.get_by_role("alert").get_by_text("upload an image of a face first").wait_for()
     page.locator("#vz-reenact-source input[type=file]").set_input_files(str(face))
     page.wait_for_selector("#vz-reenact-source img")
     page.locator("#vz-reenact-driving input[type=file]").set_input_files(str(talk))

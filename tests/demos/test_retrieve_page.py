@@ -106,7 +106,7 @@ def test_a_photo_that_is_gone_leaves_a_note_in_its_place(searcher: Any, assets: 
         page = show(searcher((assets / "queries" / "flower.jpg").read_bytes(), count=2))
     finally:
         hidden.rename(gone)
-    assert page.count("the file is gone") == 2  # once in each ranking
+    assert page.count("the file no longer exists") == 2  # once in each ranking
     assert page.count("data:image/jpeg") == 3  # the query, and the other photo twice
 
 
@@ -181,7 +181,7 @@ def test_the_api_finds_photos_and_refuses_what_is_none(server: str, assets: Path
     with pytest.raises(AppError, match="the uploaded image: not an image that can be read"):
         client.predict(handle_file(str(words)), "", 3, api_name="/search")
     data = {"path": "http://192.0.2.1/a.jpg", "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(AppError, match="addresses are not fetched"):
+    with pytest.raises(AppError, match="addresses are not downloaded"):
         client.predict(data, "", 3, api_name="/search")
     assert any((home / "demo" / "uploads").rglob("cat.jpg"))
 

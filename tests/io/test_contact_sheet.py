@@ -23,7 +23,7 @@ def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
     )
     assert "<b>&.jpg" not in page
     assert "&lt;b&gt;&amp;.jpg" in page
-    assert "the file is gone" in page
+    assert "the file no longer exists" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in re.findall(r"base64,([^\"]+)", page)]
     assert sizes == [(360, 120), (360, 120)]

@@ -62,7 +62,7 @@ class Tile:
 
 
 def thumbnail(tile: Tile, side: int = THUMBNAIL) -> Image.Image | None:
-    """The tile's image, at most `side` pixels long, with its frame; None if the file is gone or cannot be read."""
+    """The tile's image, at most `side` pixels long, with its frame; None if the file no longer exists or cannot be read."""
     try:
         array = load_image(tile.image, max_side=None if tile.box is not None else side)
     except ImageError:
