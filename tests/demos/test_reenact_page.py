@@ -114,7 +114,7 @@ def test_long_videos_are_refused(
     from visionzoo.demos import reenact
 
     monkeypatch.setattr(reenact, "MAX_FRAMES", 3)
-    with pytest.raises(InputError, match="5 frames; this page takes up to 3"):
+    with pytest.raises(InputError, match="5 frames; this page accepts up to 3"):
         reenact.animate(pipe, upload(face), str(talk), tmp_path, mode="relative", view="face", smooth=0)
 
 
