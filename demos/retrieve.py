@@ -376,7 +376,7 @@ def _read(upload: dict[str, Any]) -> bytes:
     try:
         return Path(upload["path"]).read_bytes()
     except (OSError, KeyError, TypeError) as error:
-        raise ImageError("the uploaded photo is gone; upload it again") from error
+        raise ImageError("the uploaded photo no longer exists; upload it again") from error
 
 
 __all__ = ["TITLE", "Found", "Searcher", "page"]

@@ -172,7 +172,7 @@ class PartedWriter(VideoWriter):
         for number in range(self._parts):
             part = self._load(number)
             if part is None:
-                raise RuntimeError(f"{self._part(number)}: is gone, or was changed, while the video was written")
+                raise RuntimeError(f"{self._part(number)}: was deleted or changed while the video was written")
             yield part[1]
 
     def __exit__(
