@@ -117,6 +117,19 @@ def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
     assert not HEAVY & set(loaded)
 
 
+def test_dehazing_and_reenactment_do_not_import_torchvision() -> None:
+    """Its import takes as long as torch's. `import torchvision` works afterwards as ever."""
+    code = (
+        "import sys, numpy as np, visionzoo, visionzoo.pipelines.dehaze.files, visionzoo.pipelines.reenact.files\n"
+        "from visionzoo.faces.mtcnn import MTCNN\n"
+        "MTCNN()(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))\n"
+        "visionzoo.create_model('dehazexl_nano'), visionzoo.create_model('mcnet_nano')\n"
+        "print(*{'torchvision', 'torch._dynamo', 'timm'} & set(sys.modules))\n"
+        "import torchvision; torchvision.extension._assert_has_ops()"
+    )
+    assert run_python(code).strip() == ""
+
+
 def test_every_public_name_resolves() -> None:
     run_python(
         "import visionzoo\nfor name in visionzoo.__all__: getattr(visionzoo, name)\nassert 'create_model' in dir(visionzoo)"

@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
-from .windows import MLP, PositionBias, WindowAttention, attend_windows
+from .windows import MLP, PositionBias, WindowAttention, attend_windows, stochastic_depth
 
 Upsampling = Literal["transposed", "shuffle"]
 _SIDE, _WINDOW = 8, 8
@@ -55,7 +54,7 @@ class DecoderBlock(nn.Module):
         self.attention = DotAttention(dim, heads, _WINDOW, side, self.shift)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim)
-        self.drop_path = StochasticDepth(drop_path, "row")
+        self.drop_path = stochastic_depth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(attend_windows(self.attention, self.norm1(x), self.size, self.shift))

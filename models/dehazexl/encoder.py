@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
-from .windows import MLP, PositionBias, WindowAttention, attend_windows
+from .windows import MLP, PositionBias, WindowAttention, attend_windows, stochastic_depth
 
 PATCH = 256
 """Pixels a side that the encoder takes at once."""
@@ -75,7 +74,7 @@ class EncoderBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.mlp = MLP(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.drop_path = StochasticDepth(drop_path, "row")
+        self.drop_path = stochastic_depth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.norm1(attend_windows(self.attention, x, self.size, self.shift)))

@@ -103,6 +103,15 @@ class WindowAttention(nn.Module):
         return self.proj(out.flatten(3))
 
 
+def stochastic_depth(rate: float) -> nn.Module:
+    """Skips a block for some of the items in training. torchvision, which takes as long to import as torch, only at a rate above 0."""
+    if not rate:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth
+
+    return StochasticDepth(rate, "row")
+
+
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between."""
 
