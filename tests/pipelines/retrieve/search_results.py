@@ -1,0 +1,7 @@
+"""What a search found."""
+
+from __future__ import annotations
+
+
+def names(result) -> list[str]:
+    return [match.path.name for match in result.matches]
