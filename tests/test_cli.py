@@ -79,7 +79,13 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["weights", "fetch", "nonsense"], "no checkpoint"),
         (["weights", "convert", "a.pth", "b.pth"], "safetensors"),
         (["bench", "nonsense"], "no benchmark"),
-        (["fit"], "config"),
+        (["fit"], r"--config \(-c\) is missing"),
+        (["classify"], "INPUTS is missing; `visionzoo classify --help`"),
+        (["dehaze", "a.jpg"], r"--output \(-o\) is missing"),
+        (["classify", "[b].jpg"], r"\[b\].jpg: no images found"),
+        (["models", "--task", "nosuch"], "the tasks are .*dehaze.*retrieve"),
+        (["classify", "a.jpg", "-o", "a.jpg", "--overwrite", "--model", "shvit_xs"], "a.jpg: is an input"),
+        (["classify", "a.jpg", "-o", "link.png", "--overwrite", "--model", "shvit_xs"], "link.png: is an input"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
@@ -87,8 +93,10 @@ def test_mistakes_are_one_line_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jpg").write_bytes((ASSETS / "queries" / "cat.jpg").read_bytes())
+    (tmp_path / "link.png").symlink_to("a.jpg")
     code, out, err = run(capsys, *words)
     assert code == 2
+    assert (tmp_path / "a.jpg").read_bytes() == (ASSETS / "queries" / "cat.jpg").read_bytes()
     errors = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
     assert len(errors) == 1
     assert "Traceback" not in out + err

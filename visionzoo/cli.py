@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from . import __version__, registry
 from .console import emit, fail, note, show_warnings_as_lines
@@ -36,6 +36,7 @@ def build_app() -> App:
         name="visionzoo",
         version=__version__,
         help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
+        default_parameter=Parameter(json_list=False, json_dict=False),  # `[b].jpg` is a file name
         suppress_keyboard_interrupt=False,  # `main` reports what was kept
     )
     app["--help"].group = app["--version"].group = TOOLS
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     show_warnings_as_lines()
     try:
         build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except MissingArgumentError as error:
+        fail(_missing(error))
+        sys.exit(2)
     except CycloptsError as error:
         fail(str(error))
         sys.exit(2)
@@ -74,6 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is not an error
         sys.exit(0)
     sys.exit(0)
+
+
+def _missing(error: MissingArgumentError) -> str:
+    """Names a missing argument as the help does: INPUTS, or --output (-o)."""
+    if error.argument is None:
+        return str(error)
+    name, *short = (name for name in error.argument.names if not name.startswith("--empty-"))
+    if error.argument.field_info.is_positional:
+        name = name.lstrip("-").upper()
+    elif short:
+        name = f"{name} ({short[0]})"
+    command = " ".join(("visionzoo", *(error.command_chain or ())))
+    return f"{name} is missing; `{command} --help` shows an example"
 
 
 # Tools
@@ -107,6 +124,9 @@ def models(
     if json:
         emit(rows)
         return
+    if not rows and task is not None:
+        tasks = sorted({registry.model_card(name).task for name in registry.list_models()})
+        raise InputError(f"no model {pattern!r} of the task {task!r}; the tasks are {', '.join(tasks)}")
     if not rows:
         raise unknown("model", pattern, registry.list_models())
     print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")

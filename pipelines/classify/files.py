@@ -15,7 +15,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.bar_sheet import check_size
 from visionzoo.io.extensions import IMAGES, SHEETS_WRITTEN
 from visionzoo.io.find import find_inputs
-from visionzoo.jobs import Engine, Interrupted, Rows
+from visionzoo.jobs import Engine, Interrupted, Rows, refuse_inputs
 from visionzoo.jobs.resume import RESUME, Row
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
@@ -62,6 +62,7 @@ def classify_files(
     """See `ClassifyPipeline.run`."""
     out, store = check_outputs(path_out, features, overwrite)
     files = [path for path, _ in find_inputs(path_in, IMAGES)]
+    refuse_inputs([path for path in (out, store) if path is not None], files)
     if out is not None and out.suffix.lower() in SHEETS_WRITTEN:
         check_size(out, len(files), min(top, len(pipe.classes)))
     options = {**pipe.facts(), "top": top, "batch_size": batch_size, "features": None if store is None else str(store)}

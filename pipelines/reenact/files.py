@@ -60,6 +60,7 @@ class ReenactJob(FileJob):
         if not str(driving):
             raise InputError("give the driving video, or a motion template")
         self.pipe, self.driving = pipe, Path(driving)
+        self.reads = (self.driving,)
         self.options = configure(options or ReenactOptions(), settings)
         self.save_motion = None if save_motion is None else Path(save_motion)
         if self.save_motion is not None and self.save_motion.suffix != ".safetensors":

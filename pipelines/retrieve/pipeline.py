@@ -24,7 +24,7 @@ from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images
-from visionzoo.jobs import Engine
+from visionzoo.jobs import Engine, refuse_inputs
 from visionzoo.registry import list_models, model_entry
 from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
@@ -371,6 +371,8 @@ class RetrievePipeline(TaskPipeline):
         results: list[RetrievalResult] = []
         failed: list[InputError] = []
         with PhotoIndex.open(index) as opened:
+            if out is not None and out.exists():
+                refuse_inputs([out], [*queries, *(photo.path for photo in opened.photos())])
             for query in tqdm(
                 queries, desc="searching", unit="query", disable=None if progress and len(queries) > 1 else True
             ):

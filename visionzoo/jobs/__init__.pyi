@@ -8,6 +8,7 @@ from .results import FileResult as FileResult
 from .results import SomeFailed as SomeFailed
 from .results import check_result as check_result
 from .results import raise_if_some_failed as raise_if_some_failed
+from .results import refuse_inputs as refuse_inputs
 from .results import sidecar as sidecar
 from .results import summary as summary
 from .results import write_sidecar as write_sidecar

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,24 @@ def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
     if place != path and place.exists() and not overwrite and not _is_sidecar(place):
         raise InputError(f"{place}: exists already and is not a record of ours; choose another name or add --overwrite")
     return path
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raise `InputError` if an output, or its sidecar, is an input, by whatever name: inputs are never replaced."""
+    written = [place for path in outputs for place in (path, sidecar(path))]
+    taken = {identity: place for place in written if (identity := _identity(place))}
+    for path in inputs if taken else ():
+        place = taken.get(_identity(path) or (-1, -1))
+        if place is not None:
+            raise InputError(f"{place}: is an input, which is never replaced; choose another output")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_sidecar(path: Path) -> bool:

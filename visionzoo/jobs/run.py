@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from ..io.files import make_folder
 from ..ray_engine import on_ray
 from .plan import Kind, Plan
 from .progress import Bars, Progress, silent
-from .results import FileResult
+from .results import FileResult, refuse_inputs
 from .resume import RESUME, Interrupted
 
 Engine = Literal["local", "ray"]
@@ -29,11 +29,13 @@ class FileJob(ABC):
         kinds: of files that are read and written.
         done: what is done to a file, as a participle: "converted".
         gpus: that a process of a cluster needs.
+        reads: files that all outputs are made of, beside their own sources.
     """
 
     kinds: ClassVar[tuple[Kind, ...]]
     done: ClassVar[str]
     gpus: float = 0.0
+    reads: Sequence[Path] = ()
 
     def check(self, overwrite: bool) -> None:  # noqa: B027
         """Raise `InputError` where something that is written beside the outputs may not be written."""
@@ -76,6 +78,7 @@ def run_files(
     """
     plan.check(overwrite)
     job.check(overwrite)
+    refuse_inputs([target for _, target in plan.pairs], [*(source for source, _ in plan.pairs), *job.reads])
     plan.make_folders()
     finished = {
         number: FileResult(str(source), str(target))

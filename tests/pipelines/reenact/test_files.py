@@ -94,6 +94,13 @@ def test_driving_frames_are_decoded_once_and_searched_once(
         assert np.abs(pipe.cut(frame.pixels, box).astype(int) - got).mean() < 8
 
 
+def test_the_driving_video_is_never_replaced(pipe: ReenactPipeline, face: Path, talk: Path) -> None:
+    before = talk.read_bytes()
+    with pytest.raises(InputError, match="is an input, which is never replaced"):
+        pipe.run(face, talk, False, driving=talk, overwrite=True)
+    assert talk.read_bytes() == before
+
+
 def test_sound_goes_along(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "sound.wav"), "w") as container:

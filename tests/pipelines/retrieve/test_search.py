@@ -55,6 +55,17 @@ def test_queries_of_every_kind_agree(pipe: RetrievePipeline, index: Path) -> Non
     assert all(one == found[0] for one in found)
 
 
+def test_a_query_or_an_indexed_photo_is_never_replaced(
+    pipe: RetrievePipeline, index: Path, samples: Path, tmp_path: Path
+) -> None:
+    query = Path(shutil.copy(ASSETS / "queries" / "temple.jpg", tmp_path / "q.jpg"))
+    for target in (query, samples / "cat_1.jpg"):
+        before = target.read_bytes()
+        with pytest.raises(InputError, match="is an input, which is never replaced"):
+            pipe.run(query, target, False, index=index, overwrite=True)
+        assert target.read_bytes() == before
+
+
 def test_more_than_there_are(pipe: RetrievePipeline, index: Path) -> None:
     assert len(pipe(ASSETS / "queries" / "cat.jpg", index=index, top=1000).matches) == 25
     assert len(pipe(ASSETS / "queries" / "cat.jpg", index=index, top=1000, rerank=True, candidates=7).matches) == 25
