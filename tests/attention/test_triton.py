@@ -33,12 +33,14 @@ def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
-def agrees(got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+def agrees(
+    got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor], dtype: torch.dtype, bound: float | None = None
+) -> None:
     out, lse = (tensor.cpu() for tensor in got)
     assert out.dtype == dtype
     assert lse.dtype == torch.float32
     assert not out.isnan().any()
-    assert error(out, want[0]) < BOUNDS[dtype]
+    assert error(out, want[0]) < (BOUNDS[dtype] if bound is None else bound)
     empty = want[1] == -torch.inf
     assert torch.equal(lse == -torch.inf, empty)
     assert torch.equal(out[empty], torch.zeros_like(out[empty]))
@@ -160,7 +162,8 @@ def test_rows_without_a_key() -> None:
 def test_scores_far_from_zero_stay_finite() -> None:
     q, k, v = (torch.randn(1, 1, 20, 16) for _ in range(3))
     q = q * 100
-    agrees(attention_with_lse(*(t.to(DEVICE) for t in (q, k, v)), backend="triton"), reference(q, k, v, None), q.dtype)
+    got = attention_with_lse(*(t.to(DEVICE) for t in (q, k, v)), backend="triton")
+    agrees(got, reference(q, k, v, None), q.dtype, bound=5e-5)  # scores of some hundreds are rounded to 3e-5
 
 
 def test_offsets_beyond_32_bits(tmp_path: Path) -> None:

@@ -136,15 +136,15 @@ def _write(path: Path, seed: int = 0, size: int = 48) -> None:
 
 def test_landmarks_v2_layout(tmp_path):
     (tmp_path / "train_clean.csv").write_text("landmark_id,images\n17,abc123 def456\n3,0a1b2c\n")
-    paths, labels = read_gldv2(tmp_path)
-    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+    found = read_gldv2(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found.paths] == [
         "0/a/1/0a1b2c.jpg",
         "a/b/c/abc123.jpg",
         "d/e/f/def456.jpg",
     ]
-    assert labels == [0, 1, 1]
+    assert found.labels == [0, 1, 1]
     (tmp_path / "train").mkdir()
-    assert read_gldv2(tmp_path)[0][0] == tmp_path / "train/0/a/1/0a1b2c.jpg"
+    assert read_gldv2(tmp_path).paths[0] == tmp_path / "train/0/a/1/0a1b2c.jpg"
     (tmp_path / "train_clean.csv").write_text("landmark_id,images\n17,../../../etc\n")
     with pytest.raises(InputError, match=r"train_clean\.csv, line 2: an image id"):
         read_gldv2(tmp_path)
