@@ -29,6 +29,8 @@ KINDS = (
     Kind("image", IMAGES | RASTERS, "image", RASTERS_WRITTEN, ".png", keeps=True),
     Kind("video", VIDEOS, "video", VIDEOS_WRITTEN, ".mp4", keeps=True),
 )
+PART_FRAMES = 25
+"""Frames of a video after which the work so far is kept: a frame takes from 0.1 s to some 10 s on a CPU."""
 
 
 @dataclass
@@ -83,6 +85,7 @@ class DehazeJob(FileJob):
             target,
             _Frames(self),
             settings=facts,
+            part_frames=PART_FRAMES,
             overwrite=True,  # the plan has been checked
             progress=lambda done, of: report("frames", done, of),
         )
