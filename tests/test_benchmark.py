@@ -49,7 +49,7 @@ def test_rerank_benchmark_compares_the_same_thing() -> None:
 
 def test_names() -> None:
     assert "superglobal-rerank" in list_benchmarks()
-    with pytest.raises(InputError, match="measured beside 'published', not 'faiss'"):
+    with pytest.raises(InputError, match="compared with 'published', not 'faiss'"):
         run_benchmark("superglobal-rerank", vs="faiss")
     with pytest.raises(InputError, match="superglobal-rerank"):
         run_benchmark("superglobal-rarank")

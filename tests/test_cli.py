@@ -46,6 +46,7 @@ def test_models_and_info(capsys: pytest.CaptureFixture) -> None:
     assert json.loads(run(capsys, "info", "superglobal_r50", "--json")[1])["code_license"] == "MIT"
 
 
+@pytest.mark.slow
 def test_doctor(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = run(capsys, "doctor", "--json")
     assert code == 0

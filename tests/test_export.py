@@ -102,6 +102,7 @@ def test_fixed_onnx_takes_its_own_shape_only(tmp_path: Path) -> None:
 
 @needs_onnx
 @free_sizes
+@pytest.mark.slow
 def test_onnx_maps_are_several_outputs(tmp_path: Path) -> None:
     model, path = network(features_only=True, out_indices=(0, 2)), tmp_path / "maps.onnx"
     report = export_model(model, path, image_size=96)
@@ -115,6 +116,7 @@ def test_onnx_maps_are_several_outputs(tmp_path: Path) -> None:
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_opset_is_the_one_asked_for(tmp_path: Path) -> None:
     import onnx
 
@@ -152,6 +154,7 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
 # torch.export
 
 
+@pytest.mark.slow
 def test_program_at_another_batch_and_size(tmp_path: Path) -> None:
     model, path = network(), tmp_path / "small.pt2"
     report = export_model(model, path, image_size=96, classes=list("abcde"))
@@ -367,6 +370,7 @@ def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fuse
         assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_published_weights_by_name(tmp_path: Path) -> None:
     """They know their classes, ImageNet's, and the size that they were trained at."""
     from visionzoo.weights import weights_dir
@@ -423,7 +427,7 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["shvit_s1", "-o", "a.tflite"], r"a\.tflite: the ending"),
+        (["shvit_s1", "-o", "a.tflite"], r"a\.tflite: the extension"),
         (["shvit_s9", "-o", "a.pt2"], "did you mean"),
         (["shvit_s1.nonsense", "-o", "a.pt2"], "no checkpoint 'shvit_s1.nonsense'"),
         (["superglobal_r50", "-o", "a.pt2"], "'retrieve' cannot be exported yet; those that can: shvit_s1"),

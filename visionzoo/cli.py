@@ -23,7 +23,7 @@ Config = Annotated[
     list[str],
     Parameter(
         name=["--config", "-c"],
-        help="YAML file: a path, or a packaged name such as shvit/tiny. Of several, later ones override earlier ones.",
+        help="YAML file: a path, or a packaged name, SYSTEM/RECIPE. Of several, later ones override earlier ones.",
     ),
 ]
 
@@ -97,7 +97,7 @@ def _missing(error: MissingArgumentError) -> str:
 
 
 def models(
-    pattern: Annotated[str, Parameter(help='Wildcard for the names, e.g. "shvit*".')] = "*",
+    pattern: Annotated[str, Parameter(help='Wildcard for the names, e.g. "*_s1".')] = "*",
     *,
     task: Annotated[str | None, Parameter(help="List only the models of this task.")] = None,
     json: AsJson = False,
@@ -195,7 +195,8 @@ def bench(
 
 def export(
     model: Annotated[
-        str, Parameter(help="Registered classifier, e.g. shvit_s1, or one of its checkpoints, e.g. shvit_s1.official.")
+        str,
+        Parameter(help="Registered classifier (`visionzoo models` lists them), or one of its checkpoints, MODEL.TAG."),
     ],
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="File to write: .onnx, or .pt2 for torch.export.")],

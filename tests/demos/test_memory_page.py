@@ -176,6 +176,7 @@ def memory_server(home: Path) -> Iterator[str]:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_visitor_walks_and_clicks(memory_server: str, chromium: Any) -> None:
     page = chromium.new_page(viewport={"width": 1300, "height": 900})
     problems: list[str] = []

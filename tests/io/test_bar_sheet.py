@@ -40,7 +40,7 @@ def test_every_card_is_there(count: int) -> None:
 
 def test_odd_cards(tmp_path: Path) -> None:
     odd = [Card(tmp_path / "gone.jpg", "gone " * 40, BARS), Card(np.zeros((5000, 1, 3), np.uint8), "strip", [])]
-    assert "gone or cannot be read" in html_bar_sheet(odd, heading="h")
+    assert "no longer exists or cannot be read" in html_bar_sheet(odd, heading="h")
     save_bar_sheet(tmp_path / "a.webp", odd, heading="h")
     assert Image.open(tmp_path / "a.webp").size[0] > 500
     picture_bar_sheet([])

@@ -151,6 +151,7 @@ def test_backbones_that_cannot_serve(name: str, says: str) -> None:
         create_model("superglobal_r50", backbone="resnet51")
 
 
+@pytest.mark.slow
 def test_timm_weights_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     with pytest.raises(InputError, match=r"timm's weights of resnet10t.c3_in1k cannot be loaded.*--checkpoint"):
