@@ -53,7 +53,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def milliseconds(run: Callable[[], Any], calls: int) -> float:
-    """Of one call, in a batch of `calls` that are queued behind each other."""
+    """Time of one call, in a batch of `calls` that are queued behind each other."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(calls):

@@ -5,7 +5,7 @@
 A hazy picture is I = J t + A (1 - t) with the clear picture J, the transmission t and the light A of the haze. Nearly
 every patch of an outdoor picture without haze has a pixel that is dark in one channel, so what the darkest channel of a
 patch does show is haze (He, Sun and Tang, CVPR 2009). The transmission of patches is fitted to the edges of the picture
-by the guided filter with a colour guide (He, Sun and Tang, ECCV 2010), which stands in for the paper's soft matting.
+by the guided filter with a colour guide (He, Sun and Tang, ECCV 2010), which replaces the paper's soft matting.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     visionzoo bench dehaze-photo
     python -m benchmarks.dehaze_photo --beside CHECKOUT --rounds 3   # this build and another one, in turns, one thread
 
-The photo is a bundled one, enlarged to 2048 x 1536. The peer is the network as it is trained, with nothing fused, streamed a tile at a
-time in float32. With `--beside`, every build runs in a process of its own; CPU time and peak memory are the processes' own.
+The photo is a bundled one, enlarged to 2048 x 1536. The peer is the network in its training form, with nothing fused, streamed one
+tile at a time in float32. With `--beside`, every build runs in a process of its own; CPU time and peak memory are the processes' own.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def seam_ratio(change: Tensor) -> float:
 
 
 def seams(pipe: DehazePipeline) -> None:
-    """Print how much borders show in the photos, as they are and blended; 1 would not show."""
+    """Print how much borders show in the photos, unblended and blended; 1 means invisible."""
     ways = {"as published": StreamOptions(), "blended": StreamOptions(blend=True)}
     ratios: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     every = [case for case in cases() if max(case.clear.shape[1:]) > PATCH]  # the others are one patch

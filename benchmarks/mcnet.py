@@ -22,7 +22,7 @@ FRAMES = 4
 
 
 def straightforward(model: MCNet, source: Tensor, frames: Tensor) -> Tensor:
-    """Frame by frame, the source encoded anew for each, kernels modulated one by one, scores and their softmax written out."""
+    """Frame by frame, the source encoded again for each, kernels modulated one by one, scores and their softmax written out."""
     found = []
     with torch.inference_mode(), attention_backend("math"):
         first = model.detect(frames[:1])

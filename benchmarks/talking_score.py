@@ -1,4 +1,4 @@
-"""How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame as it is; and how fast.
+"""How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame unchanged; and how fast.
 
 python -m benchmarks.talking_score data/talking                          # of tools/talking_clips.py
 python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample pictures, drivers and results in rows
@@ -32,7 +32,7 @@ PAIRS = {
 
 
 def score(model: Any, frames: Tensor) -> list[tuple[float, ...]]:
-    """PSNR and SSIM of the first frame as it is and of the network's, for the others (N, 3, H, W)."""
+    """PSNR and SSIM of the first frame unchanged and of the network's output, for the others (N, 3, H, W)."""
     rows = []
     with torch.inference_mode():
         for frame in frames[1:]:
