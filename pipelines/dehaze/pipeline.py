@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,9 +194,10 @@ class DehazePipeline(TaskPipeline):
         progress: Progress | None = None,
         facts: dict[str, Any] | None = None,
     ) -> FileResult:
-        """Dehaze one image file of any size and type by windows; interrupted work is resumed by the next call.
+        """Dehaze one image file of any size and type.
 
-        Work in progress is kept in the folder `<path_out>.part`, which is deleted at the end.
+        A large one is done by windows, and interrupted work is resumed by the next call: work in progress is kept in the folder
+        `<path_out>.part`, which is deleted at the end. A small one stays in memory until the result is written.
 
         Args:
             bands, limits: see `RasterPicture`.
@@ -212,8 +214,11 @@ class DehazePipeline(TaskPipeline):
             picture = RasterPicture(raster, bands, limits)
             # small pictures are done again sooner than files are opened
             restart = Restart(work) if Grid(raster.height, raster.width).count > SMALL_TILES else None
+            staged = restart is not None or work.exists()
             with (
-                resumable_folder(work, self._key(path_in, picture, options), keep=restart is not None),
+                resumable_folder(work, self._key(path_in, picture, options), keep=restart is not None)
+                if staged
+                else nullcontext(),
                 RasterWriter(
                     path_out,
                     height=raster.height,
@@ -223,7 +228,7 @@ class DehazePipeline(TaskPipeline):
                     profile=raster.profile,
                     nodata=raster.nodata,
                     alpha=raster.alpha,
-                    work=work / "pixels",
+                    work=work / "pixels" if staged else None,
                     overwrite=overwrite,
                 ) as writer,
             ):

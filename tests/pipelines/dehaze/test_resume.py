@@ -166,6 +166,7 @@ def fills_up(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(raster_writer.RawPixels, "write", full)
+    monkeypatch.setattr(raster_writer.encode, "write_small", full)
 
 
 def test_a_full_disk(
@@ -192,6 +193,7 @@ def test_a_full_disk_before_the_first_pixel(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(raster_writer, "allocate", full)
+    monkeypatch.setattr(dehaze_pipeline, "SMALL_TILES", 0)
     with pytest.raises(InputError, match="the disk is full") as caught:
         pipe.run(large(tmp_path / "in.tif"), tmp_path / "out.tif", progress=False)
     assert "resume" not in str(caught.value)

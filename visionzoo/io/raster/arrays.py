@@ -24,7 +24,7 @@ from .base import (
     size_words,
 )
 from .metadata import RasterProfile
-from .raw import RawPixels, RawRaster
+from .raw import HeldPixels, RawPixels, RawRaster
 
 LARGEST_CHUNK = 512 << 20
 """Bytes of a decoded chunk; a larger one is refused."""
@@ -174,7 +174,7 @@ def _sizes(shape: tuple[int, ...], bands_first: bool) -> tuple[int, int, int]:
     return (shape[1], shape[2], shape[0]) if bands_first else (shape[0], shape[1], shape[2])
 
 
-def write_npy(path: Path, pixels: RawPixels, height: int) -> None:
+def write_npy(path: Path, pixels: RawPixels | HeldPixels, height: int) -> None:
     """(H, W) of one band, else (H, W, bands)."""
     shape = (height, pixels.width) if pixels.bands == 1 else (height, pixels.width, pixels.bands)
     with path.open("wb") as file:
@@ -186,7 +186,7 @@ def write_npy(path: Path, pixels: RawPixels, height: int) -> None:
 
 def write_zarr(
     folder: Path,
-    pixels: RawPixels,
+    pixels: RawPixels | HeldPixels,
     height: int,
     *,
     nodata: float | None,

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .base import RasterError, Window
 from .metadata import HOST_COMPUTER, RasterProfile, photoshop_of_iptc, read_exif
-from .raw import RawPixels
+from .raw import HeldPixels, RawPixels
 from .unpack import DTYPES, vips, vips_words
 
 
@@ -25,13 +25,13 @@ class Picture:
 
     Attributes:
         path: what it becomes (the encoders write to a temporary name).
-        raw: the file of `pixels`.
+        raw: the file of `pixels`; None if they are in memory.
         nodata, alpha: as `RasterWriter` has them.
     """
 
     path: Path
-    raw: Path
-    pixels: RawPixels
+    raw: Path | None
+    pixels: RawPixels | HeldPixels
     height: int
     profile: RasterProfile
     nodata: float | None
@@ -88,15 +88,17 @@ def write_small(path: Path, picture: Picture, form: str) -> None:
 
 
 def write_large(path: Path, picture: Picture, form: str) -> None:
-    """PNG, JPEG or WebP by pyvips, by rows from the staged file, which it maps (pages that the system may take back)."""
+    """PNG, JPEG or WebP by pyvips: from memory, or by rows from the staged file, which it maps."""
     pyvips = vips(f"writing a large {form}")
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     dtype, profile = picture.pixels.dtype, picture.profile
     deep, rgb = dtype == np.uint16, picture.bands >= 3
     try:
-        image = pyvips.Image.rawload(
-            str(picture.raw), picture.width, picture.height, picture.bands, format=names[dtype], access="sequential"
-        )
+        about = (picture.width, picture.height, picture.bands)
+        if isinstance(picture.pixels, HeldPixels):
+            image = pyvips.Image.new_from_memory(picture.pixels.array.data, *about, names[dtype])
+        else:
+            image = pyvips.Image.rawload(str(picture.raw), *about, format=names[dtype], access="sequential")
         image = image.copy(interpretation=("rgb16" if deep else "srgb") if rgb else ("grey16" if deep else "b-w"))
         dots = _dots_per_inch(profile)
         if dots:

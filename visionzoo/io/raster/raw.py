@@ -120,6 +120,29 @@ class RawPixels:
         self._file.close()
 
 
+class HeldPixels:
+    """Pixels in memory, zeros at first, to be written and read like those of a file."""
+
+    def __init__(self, *, height: int, width: int, bands: int, dtype: np.dtype) -> None:
+        self.width, self.bands, self.dtype = width, bands, dtype
+        self.array = np.zeros((height, width, bands), dtype)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(h, w, bands), a copy."""
+        rows = slice(window.top, window.top + window.height)
+        return self.array[rows, window.left : window.left + window.width].copy()
+
+    def write(self, top: int, left: int, pixels: NDArray[Any]) -> None:
+        """Put (h, w, bands) in place."""
+        self.array[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+
+    def flush(self) -> None:
+        """There is no file that could lag behind."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 class RawRaster(Raster):
     """A picture whose pixels lie uncompressed in a file, or were unpacked into one."""
 

@@ -21,7 +21,7 @@ from .formats import Beside, Format, format_of, plan_beside, tell_lost
 from .metadata import RasterProfile
 from .missing import as_held, equals
 from .pictures import SMALL_PIXELS
-from .raw import RawPixels, allocate
+from .raw import HeldPixels, RawPixels, allocate
 from .unpack import vips
 
 
@@ -31,7 +31,7 @@ class RasterWriter:
     The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path` by the ending of its name:
     .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. What belongs to the source and what such a file cannot hold itself goes
     beside it (see `formats.py`). A new writer with the same `work` and the same kind of picture
-    resumes with what is staged there. Windows that are never written are zeros.
+    resumes with what is staged there. Without `work` the windows are kept in memory. Windows that are never written are zeros.
 
     Args:
         path: what `finish` writes.
@@ -39,7 +39,8 @@ class RasterWriter:
         profile: of the source; what the format can hold of it is kept.
         nodata: the value that stands for "no data here"; by default the profile's.
         alpha: index of the band that is alpha; it comes after the colours.
-        work: a folder, made if it does not exist, with room for all pixels. `finish` leaves it to the caller to delete.
+        work: a folder, made if it does not exist, with room for all pixels. `finish` leaves it to the caller to delete. None: all
+            pixels fit in memory, and nothing of an interrupted run is kept.
         overwrite: `path` may exist.
 
     Attributes:
@@ -62,20 +63,27 @@ class RasterWriter:
         profile: RasterProfile | None = None,
         nodata: float | None = None,
         alpha: int | None = None,
-        work: str | Path,
+        work: str | Path | None,
         overwrite: bool = False,
     ) -> None:
-        self.path, self.work, self._overwrite = Path(path), Path(work), overwrite
+        self.path, self._overwrite = Path(path), overwrite
+        self.work = None if work is None else Path(work)
         self.height, self.width, self.bands, self.dtype = height, width, bands, plain_dtype(self.path, dtype)
         self.profile = profile or RasterProfile()
         self.nodata = self.profile.nodata if nodata is None else nodata
         self.alpha = alpha
         self._format = self._check()
         self._beside = self._plan_beside()
-        self._raw = self.work / "pixels.raw"
-        self.resumed = self._stage()
-        with writing_raster(self._raw):
-            self._pixels = RawPixels(self._raw, width=width, bands=bands, dtype=self.dtype, mode="r+b")
+        kind: dict[str, Any] = {"width": width, "bands": bands, "dtype": self.dtype}
+        self._pixels: RawPixels | HeldPixels
+        if self.work is None:
+            self._staged, self.resumed = self.path, False
+            self._pixels = HeldPixels(height=height, **kind)
+        else:
+            self._staged = self.work / "pixels.raw"
+            self.resumed = self._stage(self.work)
+            with writing_raster(self._staged):
+                self._pixels = RawPixels(self._staged, **kind, mode="r+b")
 
     def write(self, top: int, left: int, pixels: NDArray[Any]) -> None:
         """Stage a window.
@@ -93,18 +101,18 @@ class RasterWriter:
                 f"and {self.dtype}"
             )
         check_inside(self.path, Window(top, left, *pixels.shape[:2]), self.height, self.width)
-        with writing_raster(self._raw):
+        with writing_raster(self._staged):
             self._pixels.write(top, left, pixels)
 
     def read(self, window: Window) -> NDArray[Any]:
         """(h, w, bands), what is staged; 0 where nothing was written yet."""
         check_inside(self.path, window, self.height, self.width)
-        with writing_raster(self._raw):
+        with writing_raster(self._staged):
             return self._pixels.read(window)
 
     def flush(self) -> None:
         """Put what is staged on the disk: it is there even after a power cut."""
-        with writing_raster(self._raw):
+        with writing_raster(self._staged):
             self._pixels.flush()
 
     def finish(self) -> None:
@@ -115,7 +123,7 @@ class RasterWriter:
         """
         self.flush()
         self._write_beside()
-        keeps = f"the pixels are kept in {self.work}"
+        keeps = "" if self.work is None else f"the pixels are kept in {self.work}"
         if self._format.name == "zarr":
             with writing_raster(self.path, keeps):
                 self._write_folder()
@@ -238,37 +246,38 @@ class RasterWriter:
         small = self.height * self.width <= SMALL_PIXELS
         return small and (self.dtype == np.uint8 or self.bands == 1)
 
-    def _stage(self) -> bool:
+    def _stage(self, work: Path) -> bool:
         """Make the staged file, or check the one that is there. True: it was there."""
         about = {"height": self.height, "width": self.width, "bands": self.bands, "dtype": self.dtype.str}
-        notes = self.work / "pixels.json"
+        notes = work / "pixels.json"
         size = self.height * self.width * self.bands * self.dtype.itemsize
-        with writing_raster(self.work):
-            self.work.mkdir(parents=True, exist_ok=True)
+        with writing_raster(work):
+            work.mkdir(parents=True, exist_ok=True)
             if notes.exists():  # written last: without it the file may not be whole
                 fix = "delete that folder to start again, or name another one"
                 try:
                     found = json.loads(notes.read_text())
-                    found_size = self._raw.stat().st_size
+                    found_size = self._staged.stat().st_size
                 except (ValueError, FileNotFoundError) as error:
-                    raise RasterError(f"{self.work}: the unfinished image in it is damaged; {fix}") from error
+                    raise RasterError(f"{work}: the unfinished image in it is damaged; {fix}") from error
                 if found != about:
                     raise RasterError(
-                        f"{self.work}: holds another unfinished image ({_kind(found)}, not {_kind(about)}); {fix}"
+                        f"{work}: holds another unfinished image ({_kind(found)}, not {_kind(about)}); {fix}"
                     )
                 if found_size != size:
-                    raise RasterError(f"{self.work}: the unfinished image in it is damaged; {fix}")
+                    raise RasterError(f"{work}: the unfinished image in it is damaged; {fix}")
                 return True
             try:
-                allocate(self._raw, size)
+                allocate(self._staged, size)
             except OSError:
-                self._raw.unlink(missing_ok=True)
+                self._staged.unlink(missing_ok=True)
                 raise
             write_json(notes, about)
         return False
 
     def _encoder(self) -> Callable[[Path], None]:
-        picture = encode.Picture(self.path, self._raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
+        raw = None if self.work is None else self._staged
+        picture = encode.Picture(self.path, raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
         name = self._format.name
         if name == "npy":
             return lambda path: arrays.write_npy(path, self._pixels, self.height)
