@@ -140,7 +140,7 @@ def compare(
     from .devices import environment
 
     if rounds < 1:
-        raise InputError(f"rounds is at least 1, got {rounds}")
+        raise InputError(f"rounds must be at least 1, got {rounds}")
     outputs = [contestant.run() for contestant in contestants]  # a warm-up that also shows they agree
     remarks = judge(outputs) if judge else [""] * len(contestants)
     del outputs
@@ -219,6 +219,8 @@ def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table
     known = benchmarks()
     if name not in known:
         raise unknown("benchmark", name, known)
+    if rounds < 1:
+        raise InputError(f"--rounds must be at least 1, got {rounds}")
     bench = known[name]
     if vs not in (None, bench.peer):
         raise InputError(f"{name} is compared with {bench.peer!r}, not {vs!r}")

@@ -1,29 +1,36 @@
-"""The command `visionzoo`: errors are one line each, and the exit code is 2 if the user can fix them."""
+"""The command `visionzoo`. Errors are one line each.
+
+Exit codes: 0, all is done; 1, some of the named inputs failed; 2, nothing could be done; 130, interrupted.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError
 
-from . import __version__, registry
+from . import __version__, options, registry
 from .console import emit, fail, note, show_warnings_as_lines
-from .errors import InputError, VisionZooError, unknown
+from .errors import InputError, SomeFailed, VisionZooError, unknown
+from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Quiet, Reporting
 
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print as JSON on standard output.")]
 Words = Annotated[
-    str, Parameter(allow_leading_hyphen=True, help="Settings that override those of the files, as key=value.")
+    str,
+    options.option(INPUT, "Settings that override those of the files, as key=value.", allow_leading_hyphen=True),
 ]
 Config = Annotated[
     list[str],
-    Parameter(
+    options.option(
+        INPUT,
+        "YAML file: a path, or a packaged name, SYSTEM/RECIPE. Of several, later ones override earlier ones.",
         name=["--config", "-c"],
-        help="YAML file: a path, or a packaged name, SYSTEM/RECIPE. Of several, later ones override earlier ones.",
     ),
 ]
 
@@ -36,7 +43,10 @@ def build_app() -> App:
         name="visionzoo",
         version=__version__,
         help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
-        default_parameter=Parameter(json_list=False, json_dict=False),  # `[b].jpg` is a file name
+        # `[b].jpg` is a file name; no flag has a negative form that is not asked for; "default: False" says nothing
+        default_parameter=Parameter(
+            json_list=False, json_dict=False, negative="", show_default=lambda value: None if value is False else value
+        ),
         suppress_keyboard_interrupt=False,  # `main` reports what was kept
     )
     app["--help"].group = app["--version"].group = TOOLS
@@ -54,19 +64,19 @@ def build_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit.
-
-    Exit codes: 0 for success; 1 for a defect of ours, or when some of several files failed; 2 for an error that the user can fix; 130
-    after an interruption.
-    """
-    show_warnings_as_lines()
+    """Run the command line and exit with one of the codes above."""
+    app = build_app()
+    words = ["./-" if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        # `./-` is the path `-` in other words, which no option parser takes for an option
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        show_warnings_as_lines(quiet=any(_is_quiet(*item) for item in bound.arguments.items()))
+        command(*bound.args, **bound.kwargs)
     except MissingArgumentError as error:
-        fail(_missing(error))
+        fail(_missing(app, error))
         sys.exit(2)
     except CycloptsError as error:
-        fail(str(error))
+        fail(_unknown_option(error) if isinstance(error, UnknownOptionError) else str(error))
         sys.exit(2)
     except VisionZooError as error:
         fail(str(error))
@@ -80,27 +90,51 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _missing(error: MissingArgumentError) -> str:
-    """Names a missing argument as the help does: INPUTS, or --output (-o)."""
+def _is_quiet(name: str, value: object) -> bool:
+    return value.quiet if isinstance(value, Reporting) else name == "quiet" and bool(value)
+
+
+def _missing(app: App, error: MissingArgumentError) -> str:
+    """What is missing, named as the help names it, INPUTS or --output (-o); and an example."""
     if error.argument is None:
         return str(error)
-    name, *short = (name for name in error.argument.names if not name.startswith("--empty-"))
-    if error.argument.field_info.is_positional:
-        name = name.lstrip("-").upper()
-    elif short:
+    name, *short = error.argument.names
+    option = not error.argument.field_info.is_positional
+    if option and short:
         name = f"{name} ({short[0]})"
-    command = " ".join(("visionzoo", *(error.command_chain or ())))
-    return f"{name} is missing; `{command} --help` shows an example"
+    lacks = "needs a value" if option and error.keyword is not None else "is missing"
+    chain = tuple(error.command_chain or ())
+    examples = list(_examples(app, chain))
+    shown = [line for line in examples if not option or any(f" {word} " in line for word in error.argument.names)]
+    example = next(iter(shown or examples), None)
+    return f"{name} {lacks}" + (f", e.g. {example}" if example else "")
+
+
+def _examples(app: App, chain: tuple[str, ...]) -> Iterator[str]:
+    """Command lines that the help of a command shows."""
+    for word in chain:
+        app = app[word]
+    shown = (app.help_epilogue, app.help, getattr(app.default_command, "__doc__", None))
+    for line in re.findall(r"visionzoo [^`\n]+", "\n".join(filter(None, shown))):
+        if line.startswith(f"visionzoo {' '.join(chain)} "):
+            yield line
+
+
+def _unknown_option(error: UnknownOptionError) -> str:
+    """A file whose name begins like an option is most likely meant as a file."""
+    word = error.token.value or error.token.keyword or ""
+    return f"{word}: begins like an option; if it is a file, write ./{word}" if os.path.lexists(word) else str(error)
 
 
 # Tools
 
 
 def models(
-    pattern: Annotated[str, Parameter(help='Wildcard for the names, e.g. "*_s1".')] = "*",
+    pattern: Annotated[str, options.inputs('Wildcard for the names, e.g. "*_s1".')] = "*",
+    /,
     *,
-    task: Annotated[str | None, Parameter(help="List only the models of this task.")] = None,
-    json: AsJson = False,
+    task: Annotated[str | None, options.inputs("List only the models that this task can use.")] = None,
+    json: Json = False,
 ) -> None:
     """List the models with their task, their number of parameters, and where their weights come from.
 
@@ -109,7 +143,7 @@ def models(
     from . import weights
 
     rows = []
-    for name in registry.list_models(pattern, task=task):
+    for name in _models_for(task, pattern):
         card = registry.model_card(name)
         source = card.weights[0] if card.weights else None
         rows.append(
@@ -124,21 +158,39 @@ def models(
     if json:
         emit(rows)
         return
-    if not rows and task is not None:
-        tasks = sorted({registry.model_card(name).task for name in registry.list_models()})
-        raise InputError(f"no model {pattern!r} of the task {task!r}; the tasks are {', '.join(tasks)}")
     if not rows:
-        raise unknown("model", pattern, registry.list_models())
+        raise unknown("model", pattern, _models_for(task))
     print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")
     for row in rows:
         print(
             f"{row['name']:<22}{row['task']:<10}{row['params'] / 1e6:>7.1f} M  "
             f"{'yes' if row['here'] else 'no':<5}{row['weights'] or 'none published'}"
         )
+    also = next((entry.also for entry in registry.pipeline_entries() if entry.task == task), None)
+    if also is not None:
+        print(f"and {also}")
+    note("visionzoo info NAME shows the card of a model")
+
+
+def _models_for(task: str | None, pattern: str = "*") -> list[str]:
+    """Names of the models that a task can use, or of all.
+
+    Raises:
+        InputError: no such task; the message names those there are.
+    """
+    if task is None:
+        return registry.list_models(pattern)
+    tasks = registry.list_tasks()
+    if task not in tasks:
+        raise InputError(f"there is no task {task!r}; the tasks are {', '.join(tasks)}")
+    return registry.usable_models(task, pattern)
 
 
 def info(
-    name: Annotated[str, Parameter(help="Registered model (`visionzoo models` lists them).")], *, json: AsJson = False
+    name: Annotated[str, options.inputs("Registered model (`visionzoo models` lists them).")],
+    /,
+    *,
+    json: Json = False,
 ) -> None:
     """Show a model's card: its purpose, inputs and outputs, weights and licences, and published results.
 
@@ -151,14 +203,20 @@ def info(
         print(card)
 
 
-def doctor(*, json: AsJson = False) -> None:
+def doctor(
+    *,
+    deep: Annotated[
+        bool, options.option(INPUT, "Also compile the attention kernels to see that they work, which takes 15 seconds.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show versions, devices, attention backends, optional packages and their purpose, and the folder of the weights.
 
-    Example: visionzoo doctor
+    Example: visionzoo doctor --deep
     """
     from .doctor import examine
 
-    report = examine()
+    report = examine(deep=deep)
     if json:
         emit(report)
         return
@@ -170,11 +228,16 @@ def doctor(*, json: AsJson = False) -> None:
 
 
 def bench(
-    name: Annotated[str | None, Parameter(help="Benchmark to run; without one, the benchmarks are listed.")] = None,
+    name: Annotated[
+        str | None, options.inputs("Benchmark to run; without one, or with `list`, the benchmarks are listed.")
+    ] = None,
+    /,
     *,
-    vs: Annotated[str | None, Parameter(help="Peer to compare with; the list shows it.")] = None,
-    rounds: Annotated[int, Parameter(help="Number of measurements of each, in turns; their median is reported.")] = 5,
-    json: AsJson = False,
+    vs: Annotated[str | None, options.inputs("Peer to compare with; the list shows it.")] = None,
+    rounds: Annotated[
+        int, options.option(SPEED, "Number of measurements of each, in turns; their median is reported.")
+    ] = 5,
+    json: Json = False,
 ) -> None:
     """Measure time and memory, and those of a comparable implementation in the same run.
 
@@ -182,9 +245,12 @@ def bench(
     """
     from .benchmark import list_benchmarks, run_benchmark
 
-    if name is None:
-        for known, summary in list_benchmarks().items():
-            print(f"{known:<24}{summary}")
+    if name in (None, "list"):
+        known = list_benchmarks()
+        if json:
+            emit(known)
+        else:
+            print("\n".join(f"{each:<24}{summary}" for each, summary in known.items()))
         return
     table = run_benchmark(name, vs=vs, rounds=rounds)
     if json:
@@ -196,42 +262,54 @@ def bench(
 def export(
     model: Annotated[
         str,
-        Parameter(help="Registered classifier (`visionzoo models` lists them), or one of its checkpoints, MODEL.TAG."),
+        options.option(
+            MODEL, "Registered classifier (`visionzoo models` lists them), or one of its checkpoints, MODEL.TAG."
+        ),
     ],
+    /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="File to write: .onnx, or .pt2 for torch.export.")],
-    checkpoint: Annotated[Path | None, Parameter(help="Weights file to use instead of the published weights.")] = None,
-    random: Annotated[bool, Parameter(negative="", help="Use random weights, to try out a deployment.")] = False,
+    output: Annotated[Path, options.output("File to write: .onnx, or .pt2 for torch.export.")],
+    checkpoint: options.Checkpoint = None,
+    random: Annotated[bool, options.option(MODEL, "Use random weights, to try out a deployment.")] = False,
     image_size: Annotated[
-        int | None, Parameter(help="Side of the image in pixels; by default that of the training.")
+        int | None, options.option(MODEL, "Side of the image in pixels; by default that of the training.")
     ] = None,
     fixed: Annotated[
         bool,
-        Parameter(negative="", help="Accept only one image of this size; without it, any batch and size are accepted."),
+        options.option(MODEL, "Accept only one image of this size; without it, any batch and size are accepted."),
     ] = False,
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], Parameter(help="Precision of the weights.")
+        Literal["float32", "float16", "bfloat16"], options.option(OUTPUT, "Precision of the weights.")
     ] = "float32",
-    opset: Annotated[int | None, Parameter(help="ONNX opset; by default the one that torch chooses.")] = None,
+    opset: Annotated[int | None, options.option(OUTPUT, "ONNX opset; by default the one that torch chooses.")] = None,
     no_check: Annotated[
         bool,
-        Parameter(
-            name="--no-check", negative="", help="Skip running the file and comparing its outputs with the network's."
-        ),
+        options.option(SPEED, "Skip running the file and comparing its outputs with the network's.", name="--no-check"),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
-    json: AsJson = False,
+    overwrite: Overwrite = False,
+    reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
 ) -> None:
     """Export a network as ONNX (needs the extra `export`) or as a torch.export program, and check the file's outputs.
 
     Example: visionzoo export shvit_s1 -o shvit_s1.onnx
     """
+    from .export import check_export, export_registered
     from .io.files import check_output
 
     check_output(output, overwrite=overwrite)
-    from .export import export_registered
-
-    note(f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=json)
+    check_export(
+        model,
+        output,
+        checkpoint=checkpoint,
+        random=random,
+        image_size=image_size,
+        opset=opset,
+        check=not no_check,
+        dtype=dtype,
+    )  # before torch is loaded, and weights
+    note(
+        f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=reporting.silent
+    )
     report = export_registered(
         model,
         output,
@@ -243,21 +321,24 @@ def export(
         opset=opset,
         check=not no_check,
     )
-    if json:
+    if reporting.json:
         emit(report.to_dict())
-    else:
+    elif not reporting.quiet:
         print(report)
 
 
 def demo(
-    task: Annotated[str | None, Parameter(help="Show only the page of this task.")] = None,
+    task: Annotated[str | None, options.inputs("Show only the page of this task.")] = None,
+    /,
     *,
-    port: Annotated[int, Parameter(help="Port to listen on.")] = 7860,
+    port: Annotated[int, options.option(OUTPUT, "Port to listen on.")] = 7860,
     host: Annotated[
-        str, Parameter(help="Address to listen on; 0.0.0.0 makes the pages reachable from other machines.")
+        str,
+        options.option(OUTPUT, "Address to listen on; 0.0.0.0 makes the pages reachable from other machines."),
     ] = "127.0.0.1",
     index: Annotated[
-        Path | None, Parameter(help="Index that the retrieval page searches; by default one of the sample photos.")
+        Path | None,
+        options.inputs("Index that the retrieval page searches; by default one of the sample photos."),
     ] = None,
 ) -> None:
     """Open the demo pages in a browser (needs the extra `demo`).
@@ -271,7 +352,7 @@ def demo(
 # Training
 
 
-def fit(*overrides: Words, config: Config, json: AsJson = False) -> None:
+def fit(*overrides: Words, config: Config, json: Json = False) -> None:
     """Train a model with the settings of YAML files.
 
     Example: visionzoo fit --config superglobal/tiny trainer.max_epochs=2
@@ -279,7 +360,7 @@ def fit(*overrides: Words, config: Config, json: AsJson = False) -> None:
     _train("fit", config, overrides, json)
 
 
-def validate(*overrides: Words, config: Config, json: AsJson = False) -> None:
+def validate(*overrides: Words, config: Config, json: Json = False) -> None:
     """Validate a model with the settings of YAML files.
 
     Example: visionzoo validate --config superglobal/tiny ckpt_path=last
@@ -287,7 +368,7 @@ def validate(*overrides: Words, config: Config, json: AsJson = False) -> None:
     _train("validate", config, overrides, json)
 
 
-def test(*overrides: Words, config: Config, json: AsJson = False) -> None:
+def test(*overrides: Words, config: Config, json: Json = False) -> None:
     """Evaluate a model with the settings of YAML files, and show published results for comparison.
 
     Example: visionzoo test --config superglobal/roxford data.root=DATASETS model.checkpoint=CVPR2022_CVNet_R50.pyth
@@ -295,7 +376,7 @@ def test(*overrides: Words, config: Config, json: AsJson = False) -> None:
     _train("test", config, overrides, json)
 
 
-def predict(*overrides: Words, config: Config, json: AsJson = False) -> None:
+def predict(*overrides: Words, config: Config, json: Json = False) -> None:
     """Run a model on the data of a configuration, and write its predictions.
 
     Example: visionzoo predict --config superglobal/roxford_1m data.root=DATASETS
@@ -315,7 +396,7 @@ weights_app = App(name="weights", help="List, download, verify and convert check
 
 
 @weights_app.command(name="list")
-def weights_list(*, json: AsJson = False) -> None:
+def weights_list(*, json: Json = False) -> None:
     """List the published checkpoints with their origin, their licence and the path of the file.
 
     Example: visionzoo weights list
@@ -345,10 +426,11 @@ def weights_list(*, json: AsJson = False) -> None:
 
 @weights_app.command
 def fetch(
-    names: Annotated[list[str], Parameter(help="Names of checkpoints or models.")],
+    names: Annotated[list[str], options.inputs("Names of checkpoints or models.")],
+    /,
     *,
-    force: Annotated[bool, Parameter(negative="", help="Download the file again, even if it is in the cache.")] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Show no progress bar.")] = False,
+    force: Annotated[bool, options.option(OUTPUT, "Download the file again, even if it is in the cache.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download checkpoints into the cache, or explain how to get them by hand.
 
@@ -356,15 +438,21 @@ def fetch(
     """
     from . import weights
 
-    for name in names:
-        print(weights.fetch(registry.require_source(name), force=force, progress=not quiet))
+    sources = [registry.require_source(name) for name in names]  # arguments are checked before anything is downloaded
+    with _each(len(sources), "downloaded") as attempt:
+        for source in sources:
+            with attempt():
+                path = weights.fetch(source, force=force, progress=not quiet)
+                if not quiet:
+                    print(path)
 
 
 @weights_app.command
 def verify(
     files: Annotated[
-        list[str], Parameter(help="Names of checkpoints to check, or files whose SHA-256 checksum is printed.")
+        list[str], options.inputs("Names of checkpoints to check, or files whose SHA-256 checksum is printed.")
     ],
+    /,
 ) -> None:
     """Check downloaded checkpoints against their known checksums.
 
@@ -372,39 +460,75 @@ def verify(
     """
     from . import weights
 
-    for name in files:
-        if Path(name).is_file():
-            print(f"{weights.file_sha256(name)}  {name}")
-            continue
-        source = registry.require_source(name)
-        path = weights.locate(source)
-        if path is None:
-            raise InputError(
-                f"{source.name}: is not in the cache; download it with `visionzoo weights fetch {source.name}`"
-            )
-        weights.verify(path, source.sha256)
-        print(f"{path}: {'the checksum is correct' if source.sha256 else 'is in the cache; no checksum is published'}")
+    with _each(len(files), "verified") as attempt:
+        for name in files:
+            with attempt():
+                if Path(name).is_file():
+                    print(f"{weights.file_sha256(name)}  {name}")
+                    continue
+                source = registry.require_source(name)
+                path = weights.locate(source)
+                if path is None:
+                    raise InputError(
+                        f"{source.name}: is not in the cache; download it with `visionzoo weights fetch {source.name}`"
+                    )
+                weights.verify(path, source.sha256)
+                print(
+                    f"{path}: {'the checksum is correct' if source.sha256 else 'is in the cache; no checksum is published'}"
+                )
+
+
+@contextmanager
+def _each(count: int, done: str) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """For one of several things after the other: an error of one is reported, and the others are done all the same.
+
+    Args:
+        count: how many there are. The error of a single one is raised.
+        done: what is done to a file, as a participle.
+
+    Raises:
+        SomeFailed: at the end, if some failed.
+        InputError: if all failed.
+    """
+    errors: list[VisionZooError] = []
+
+    @contextmanager
+    def attempt() -> Iterator[None]:
+        try:
+            yield
+        except VisionZooError as error:
+            if count == 1:
+                raise
+            errors.append(error)
+            fail(str(error))
+
+    yield attempt
+    if errors:
+        kind = SomeFailed if len(errors) < count else InputError
+        raise kind(f"{len(errors)} of {count} checkpoints could not be {done}; the lines above say why")
 
 
 @weights_app.command
 def convert(
-    source: Annotated[Path, Parameter(help="Checkpoint file to convert.")],
-    output: Annotated[Path, Parameter(help="File to write (.safetensors).")],
+    source: Annotated[Path, options.inputs("Checkpoint file to convert.")],
+    output: Annotated[Path, options.option(OUTPUT, "File to write (.safetensors).")],
+    /,
     *,
     model: Annotated[
         str | None,
-        Parameter(help="Registered model that the file belongs to; its keys are then converted and checked."),
+        options.option(MODEL, "Registered model that the file belongs to; its keys are then converted and checked."),
     ] = None,
     to: Annotated[
-        Literal["ours", "official"], Parameter(help="Key names to write: ours, or those of the published code.")
+        Literal["ours", "official"],
+        options.option(MODEL, "Key names to write: ours, or those of the published code."),
     ] = "ours",
     unsafe: Annotated[
         bool,
-        Parameter(
-            negative="", help="Allow a pickle to run code when it is read. Use it only for files of authors you trust."
+        options.option(
+            INPUT, "Allow a pickle to run code when it is read. Use it only for files of authors you trust."
         ),
     ] = False,
-    overwrite: Annotated[bool, Parameter(negative="", help="Replace an existing file.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a checkpoint to safetensors, in our key names or the published ones.
 
@@ -412,19 +536,21 @@ def convert(
     """
     from . import weights
     from .io.files import check_output
+    from .jobs import refuse_inputs
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: the output is written as safetensors: choose a name that ends in .safetensors")
     check_output(output, overwrite=overwrite)
+    refuse_inputs([output], [source])
+    if model is None and to == "official":
+        raise InputError("--to official needs --model NAME, which defines the key names")
     state: Any
     about = {}
     if model is not None:
         network = weights.load_checkpoint(registry.create_model(model), source, unsafe=unsafe)
         state = network.state_dict() if to == "ours" else weights.to_official(network)
         about = {"model": registry.model_entry(model).card.name, "config": "{}"}
-    elif to == "official":
-        raise InputError("--to official needs --model NAME, which defines the key names")
     else:
         state = weights.find_state_dict(weights.read_checkpoint(source, unsafe=unsafe), str(source))
     weights.save_safetensors(state, output, about)
-    note(f"{output}: {len(state)} tensors")
+    note(f"{len(state)} tensors saved to {output}")

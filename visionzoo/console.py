@@ -8,6 +8,8 @@ import sys
 import warnings
 from typing import Any
 
+from .errors import FileFailed
+
 
 def emit(data: Any) -> None:
     """Print `data` as JSON on standard output."""
@@ -25,13 +27,17 @@ def fail(text: str) -> None:
     print(f"visionzoo: error: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
-def show_warnings_as_lines() -> None:
-    """Show our own warnings as one line each, and hide those of libraries, which a user cannot fix."""
+def show_warnings_as_lines(*, quiet: bool = False) -> None:
+    """Show our own warnings as one line each, and hide those of libraries, which a user cannot fix.
+
+    Args:
+        quiet: show only those that say that a file could not be processed.
+    """
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
     ) -> None:
-        if issubclass(category, UserWarning):
+        if issubclass(category, FileFailed if quiet else UserWarning):
             print(f"visionzoo: warning: {printable(str(message).splitlines()[0])}", file=sys.stderr)
 
     warnings.showwarning = show

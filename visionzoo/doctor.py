@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -38,8 +40,12 @@ def needs() -> list[Need]:
     return list({**found, **{need.module: need for need in OWN}}.values())
 
 
-def examine() -> dict[str, dict[str, Any]]:
-    """Section -> name -> finding, all plain values."""
+def examine(*, deep: bool = False) -> dict[str, dict[str, Any]]:
+    """Section -> name -> finding, all plain values.
+
+    Args:
+        deep: also run every attention backend, which compiles some of them and takes about 15 seconds.
+    """
     import torch
 
     from . import registry, weights
@@ -63,6 +69,7 @@ def examine() -> dict[str, dict[str, Any]]:
         "versions": {"python": facts["python"], **facts["versions"]},
         "devices": devices,
         "attention backends": report.backends(device),
+        **({"attention backends, run": report.trials(device)} if deep else {}),
         f"attention, auto on {device.type}": {
             **report.rules(device),
             "override": _override(os.environ.get(select.VARIABLE)),
@@ -97,9 +104,23 @@ def _optional(need: Need) -> str:
 
         if (reason := backend_named("xformers").unavailable()) is not None:
             return f"does not work: {reason}"
-    for distribution in metadata.packages_distributions().get(need.module, []):
-        return f"{metadata.version(distribution)}: {need.purpose}"
-    return f"here: {need.purpose}"
+    version = _version(need.module)
+    return f"{version}: {need.purpose}" if version else f"here: {need.purpose}"
+
+
+def _version(module: str) -> str | None:
+    """The version of the package that brings a module; most are called like it."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        others = _distributions().get(module)
+        return metadata.version(others[0]) if others else None
+
+
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Module -> the packages that bring it. Reads the list of files of every installed package, which takes a second."""
+    return metadata.packages_distributions()
 
 
 def _why_no_cuda() -> str:

@@ -29,6 +29,16 @@ class MissingDependencyError(VisionZooError, ImportError):
     """An optional package is not installed."""
 
 
+class SomeFailed(VisionZooError):
+    """Some of several files could not be processed; the others were."""
+
+    exit_code = 1
+
+
+class FileFailed(UserWarning):
+    """One of several files could not be processed: a warning, as the others were. Commands show it even with `--quiet`."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not registered. It suggests similar names, or lists all of them."""
     known = sorted(known)

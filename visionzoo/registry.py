@@ -77,6 +77,8 @@ class PipelineEntry:
         page: module of its demo page: a function `page(home=…, index=…)` and a constant `TITLE`.
         benches: its benchmarks.
         needs: optional packages that it uses by itself.
+        uses: other tasks whose models it can use as well.
+        also: models that it can use beside registered ones, for people, e.g. "timm:NAME".
     """
 
     task: str
@@ -86,6 +88,8 @@ class PipelineEntry:
     page: str | None = None
     benches: tuple[Bench, ...] = ()
     needs: tuple[Need, ...] = ()
+    uses: tuple[str, ...] = ()
+    also: str | None = None
 
 
 _models: dict[str, ModelEntry] = {}
@@ -108,9 +112,13 @@ def register_pipeline(
     page: str | None = None,
     benches: Iterable[Bench] = (),
     needs: Iterable[Need] = (),
+    uses: Iterable[str] = (),
+    also: str | None = None,
 ) -> None:
     """Make `task` known to `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
-    _pipelines[task] = PipelineEntry(task, factory, summary, command, page, tuple(benches), tuple(needs))
+    _pipelines[task] = PipelineEntry(
+        task, factory, summary, command, page, tuple(benches), tuple(needs), tuple(uses), also
+    )
 
 
 @cache
@@ -183,6 +191,18 @@ def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool
         and (task is None or entry.card.task == task)
         and (not pretrained or entry.card.weights)
     )
+
+
+def list_tasks() -> list[str]:
+    """Names of the tasks that have a pipeline or a model, sorted."""
+    return sorted({entry.task for entry in pipeline_entries()} | {entry.card.task for entry in _models.values()})
+
+
+def usable_models(task: str, pattern: str = "*") -> list[str]:
+    """Names of the registered models that the pipeline of `task` can use, sorted: its own, and those of the tasks it names."""
+    _discover()
+    tasks = {task, *(_pipelines[task].uses if task in _pipelines else ())}
+    return sorted(name for each in tasks for name in list_models(pattern, task=each))
 
 
 def model_card(name: str) -> ModelCard:

@@ -112,7 +112,7 @@ def attribution_map(
     """
     _check(hazy, clear, window, steps)
     if patches_at_once < 1:
-        raise InputError(f"patches_at_once is at least 1, got {patches_at_once}")
+        raise InputError(f"patches_at_once must be at least 1, got {patches_at_once}")
     _check_derivative(derivative)
     if isinstance(network, DehazeXL):
         if clear is None:
@@ -157,7 +157,7 @@ def _check(hazy: Tensor, clear: Tensor | None, window: Window, steps: int) -> No
             f"{hazy.shape[1]} pixels"
         )
     if steps < 1:
-        raise InputError(f"steps is at least 1, got {steps}")
+        raise InputError(f"steps must be at least 1, got {steps}")
 
 
 def _check_derivative(derivative: str) -> None:

@@ -51,7 +51,7 @@ def attribution_picture(
             f"{hazy.shape[0]} pixels"
         )
     if side_max < 1:
-        raise InputError(f"side_max is at least 1, got {side_max}")
+        raise InputError(f"side_max must be at least 1, got {side_max}")
     factor = min(1.0, side_max / max(hazy.shape[:2]))
     height, width = (max(1, round(size * factor)) for size in hazy.shape[:2])
     grey = np.asarray(Image.fromarray(hazy).convert("L").resize((width, height), Image.Resampling.BOX), np.float32)

@@ -272,7 +272,7 @@ class DehazeData(LightningDataModule):
             raise InputError("data.scenes is the number of scenes to draw in an epoch, at least 1")
         if crop < 1 or batch_size < 1 or not 0 < split <= 1:
             raise InputError(
-                f"crop and batch_size are at least 1, split is in (0, 1], got {crop}, {batch_size}, {split}"
+                f"crop and batch_size must be at least 1, split is in (0, 1], got {crop}, {batch_size}, {split}"
             )
         self.root, self.layout, self.side, self.batch_size, self.num_workers = (
             root,

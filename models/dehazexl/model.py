@@ -101,9 +101,9 @@ class DehazeXLConfig:
         if not 0 <= self.smoothing < PATCH or self.smoothing % STRIDE:
             raise InputError(f"smoothing is a multiple of {STRIDE} from 0 to below {PATCH}, got {self.smoothing}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
-            raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens are at least 1")
+            raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens must be at least 1")
         if not 0 <= self.drop_path < 1:
-            raise InputError(f"drop_path is at least 0 and below 1, got {self.drop_path}")
+            raise InputError(f"drop_path must be at least 0 and below 1, got {self.drop_path}")
 
     @property
     def dim(self) -> int:
@@ -209,7 +209,7 @@ class DehazeXL(nn.Module):
         if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape:
             raise InputError(f"expected images (B, 3, H, W) of at least 1 x 1 pixels, got {tuple(x.shape)}")
         if patches_at_once < 1:
-            raise InputError(f"patches_at_once is at least 1, got {patches_at_once}")
+            raise InputError(f"patches_at_once must be at least 1, got {patches_at_once}")
         padded = pad_to_patches(x)
         rows, columns = padded.shape[2] // PATCH, padded.shape[3] // PATCH
 

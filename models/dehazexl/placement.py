@@ -50,7 +50,7 @@ class StreamOptions:
     def __post_init__(self) -> None:
         numbers = (self.patches_at_once, self.heads_at_once, self.tokens_at_once, self.keys_at_once)
         if any(number is not None and number < 1 for number in numbers):
-            raise InputError("patches_at_once, heads_at_once, tokens_at_once and keys_at_once are at least 1")
+            raise InputError("patches_at_once, heads_at_once, tokens_at_once and keys_at_once must be at least 1")
         if self.skips not in ("auto", "recompute", "device", "host", "disk"):
             raise InputError(f"skips is auto, recompute, device, host or disk, got {self.skips!r}")
         if self.tokens not in ("auto", "device", "host", "disk"):

@@ -298,7 +298,7 @@ class TalkingHeads(LightningDataModule):
             raise InputError("data.root is the folder of the data set")
         if size < 128 or size % 128 or min(batch_size, repeats) < 1:
             raise InputError(
-                f"data.size is a multiple of 128, batch_size and repeats are at least 1, got {size}, {batch_size}, {repeats}"
+                f"data.size must be a multiple of 128, batch_size and repeats must be at least 1, got {size}, {batch_size}, {repeats}"
             )
         if cross and not pairs:
             raise InputError(

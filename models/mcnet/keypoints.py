@@ -167,7 +167,7 @@ def transfer_motion(
         InputError: an unknown mode, or no `initial` where it is needed.
     """
     if mode not in ("relative", "absolute"):
-        raise InputError(f"mode is 'relative' or 'absolute', got {mode!r}")
+        raise InputError(f"mode must be 'relative' or 'absolute', got {mode!r}")
     if mode == "absolute":
         return driving
     if initial is None:

@@ -53,7 +53,7 @@ class SHViTConfig:
             raise InputError(f"partial_dim {self.partial_dim} is at most embed_dim {self.embed_dim}")
         if self.in_chans < 1 or self.num_classes < 0:
             raise InputError(
-                f"in_chans is at least 1 and num_classes at least 0, got {self.in_chans}, {self.num_classes}"
+                f"in_chans must be at least 1 and num_classes at least 0, got {self.in_chans}, {self.num_classes}"
             )
         check_indices(self.out_indices)
 

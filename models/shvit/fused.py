@@ -162,7 +162,7 @@ class FusedSHViT(nn.Module):
     def __init__(self, config: SHViTConfig, pad_to: int = 1):
         super().__init__()
         if pad_to < 1:
-            raise InputError(f"pad_to is at least 1, got {pad_to}")
+            raise InputError(f"pad_to must be at least 1, got {pad_to}")
         self.config, self.pad_to = config, pad_to
         c = config
         dims = [self._padded(dim) for dim in c.embed_dim]

@@ -79,7 +79,7 @@ class SuperGlobalConfig:
         if self.channel_order not in ("bgr", "rgb"):
             raise InputError(f"channel_order is 'bgr' or 'rgb', got {self.channel_order!r}")
         if self.rgem_size % 2 == 0 or self.rgem_size < 1:
-            raise InputError(f"rgem_size is an odd number, got {self.rgem_size}")
+            raise InputError(f"rgem_size must be an odd number, got {self.rgem_size}")
         if self.scale_pooling not in ("max", "power", "mean", "mean_of_normalized"):
             raise InputError(f"scale_pooling is max, power, mean or mean_of_normalized, got {self.scale_pooling!r}")
 

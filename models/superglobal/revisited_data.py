@@ -126,7 +126,7 @@ class RevisitedData(LightningDataModule):
     ):
         super().__init__()
         if batch_size < 1:
-            raise InputError(f"batch_size is positive, got {batch_size}")
+            raise InputError(f"batch_size must be positive, got {batch_size}")
         self.root, self.dataset, self.distractors = root, name, distractors
         self.distractor_images, self.distractor_list = distractor_images, distractor_list
         self.batch_size, self.num_workers, self.shard_size, self.half = batch_size, num_workers, shard_size, half

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
-
 from visionzoo import options
 from visionzoo.console import emit, note, printable
-from visionzoo.options import Device, Dtype, Engine, Json, Overwrite, Quiet
+from visionzoo.errors import InputError
+from visionzoo.options import MODEL, OUTPUT, SPEED, Checkpoint, Processing
 
 if TYPE_CHECKING:
     from .results import ClassificationResult
@@ -27,82 +26,94 @@ app = options.command_app(
 
 @app.default
 def classify(
-    inputs: Annotated[list[Path], options.inputs("Images: files, folders (searched recursively) or glob patterns.")],
+    inputs: Annotated[
+        list[Path],
+        options.inputs("Images: files, folders (searched recursively), glob patterns, or - for standard input."),
+    ],
+    /,
     *,
     output: Annotated[
         Path | None,
-        Parameter(
-            name=["--output", "-o"],
-            help="Contact sheet (.html, .jpg, .png, .webp), table (.csv), pooled vectors (.npz), or .json. The results are "
-            "also written to OUTPUT.json.",
+        options.output(
+            "Contact sheet (.html, .jpg, .png, .webp), table (.csv), pooled vectors (.npz), or .json. The results are "
+            "also written to OUTPUT.json."
         ),
     ] = None,
     top: Annotated[
-        int | None, Parameter(help="Number of classes to show for each image; by default 5, or 1 in a list of many.")
+        int | None,
+        options.option(OUTPUT, "Number of classes to show for each image; by default 5, or 1 in a list of many."),
     ] = None,
-    model: Annotated[
-        str | None, Parameter(help="Registered model (`visionzoo models --task classify`); shvit_s4 by default.")
-    ] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="Weights file to use instead of the published weights.")] = None,
+    model: Annotated[str | None, options.model("classify", "shvit_s4 by default")] = None,
+    checkpoint: Checkpoint = None,
     labels: Annotated[
-        Path | None, Parameter(help="File with the names of the classes: one per line, or a JSON list.")
+        Path | None,
+        options.option(MODEL, "File with the names of the classes: one per line, or a JSON list."),
     ] = None,
-    image_size: Annotated[int | None, Parameter(help="Side of the network's input in pixels.")] = None,
-    batch_size: Annotated[int, Parameter(help="Number of images that go through the network together.")] = 32,
-    features: Annotated[Path | None, Parameter(help="Also write pooled vectors to this .npz file.")] = None,
+    image_size: Annotated[int | None, options.option(MODEL, "Side of the network's input in pixels.")] = None,
+    batch_size: Annotated[int, options.option(SPEED, "Number of images that go through the network together.")] = 32,
+    features: Annotated[Path | None, options.option(OUTPUT, "Also write pooled vectors to this .npz file.")] = None,
     runtime: Annotated[
         Literal["torch", "compiled", "onnxruntime"],
-        Parameter(
-            help="What runs the network; compiled and onnxruntime are prepared once (half a minute) and are faster on a CPU."
+        options.option(
+            SPEED,
+            "What runs the network; compiled and onnxruntime are prepared once (half a minute) and are faster on a CPU.",
         ),
     ] = "torch",
     compile: Annotated[
         bool,
-        Parameter(
-            negative="",
-            help="Compile the network first, which takes half a minute and is kept for the next time: it then runs faster.",
+        options.option(
+            SPEED,
+            "Compile the network first, which takes half a minute and is kept for the next time: it then runs faster.",
         ),
     ] = False,
-    engine: Engine = "local",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    processing: Processing = Processing(),  # noqa: B008 (frozen)
 ) -> None:
     """Say what images show: the most probable classes, with their probabilities."""
     from tqdm import tqdm
 
     from visionzoo.io.extensions import IMAGES
     from visionzoo.io.find import find_inputs
-    from visionzoo.jobs import SomeFailed, sidecar
+    from visionzoo.io.head import read_head
+    from visionzoo.jobs import Kind, SomeFailed, files, refuse_inputs, saved_to, sidecar, standard_input
 
-    from .pipeline import ClassifyPipeline
     from .results import check_outputs
 
-    count = len(find_inputs(inputs, IMAGES))  # arguments are checked before weights are loaded
-    check_outputs(output, features, overwrite)
-    pipe = ClassifyPipeline.create(model, device, dtype, checkpoint, image_size, labels, compile, runtime)
-    tables = count == 1 or top is not None
+    with standard_input(inputs, Kind("image", IMAGES, "image", (), "")) as sources:
+        found = [path for path, _ in find_inputs(sources, IMAGES)]  # before torch is loaded, and weights
+        if len(found) == 1:
+            read_head(found[0], "an image file")
+        check_outputs(output, features, processing.overwrite)
+        outputs = [path for path in (output, features) if path is not None]
+        refuse_inputs(outputs, found)
+        if top is not None and top < 1:
+            raise InputError(f"--top must be at least 1, got {top}")
+        if batch_size < 1:
+            raise InputError(f"--batch-size must be at least 1, got {batch_size}")
 
-    def show(result: ClassificationResult) -> None:
-        lines = table(result, title=count > 1) if tables else [line(result)]
-        tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
-        sys.stdout.flush()
+        from .pipeline import ClassifyPipeline
 
-    results = pipe.run(
-        inputs, output, progress=not quiet, top=5 if top is None else top, batch_size=batch_size, features=features,
-        overwrite=overwrite, engine=engine, on_result=None if json else show,
-    )  # fmt: skip
-    if json:
+        pipe = ClassifyPipeline.create(
+            model, processing.device, processing.dtype, checkpoint, image_size, labels, compile, runtime
+        )
+        tables = len(found) == 1 or top is not None
+
+        def show(result: ClassificationResult) -> None:
+            lines = table(result, title=len(found) > 1) if tables else [line(result)]
+            tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
+            sys.stdout.flush()
+
+        results = pipe.run(
+            sources, output, progress=not processing.quiet, top=5 if top is None else top, batch_size=batch_size,
+            features=features, overwrite=processing.overwrite, engine=processing.engine,
+            on_result=None if processing.json else show,
+        )  # fmt: skip
+    if processing.json:
         emit([result.to_dict() for result in results])
-    outputs = [path for path in (output, features) if path is not None]
     if outputs:
-        written = dict.fromkeys([*outputs, sidecar(outputs[0])])
-        note(f"written: {', '.join(map(str, written))}", quiet=quiet or json)
+        note(saved_to(*dict.fromkeys([*outputs, sidecar(outputs[0])])), quiet=processing.silent)
     failed = sum(result.error is not None for result in results)
     if failed:
-        raise SomeFailed(f"{failed} of {count} images could not be read; the warnings above say why")
+        raise SomeFailed(f"{failed} of {files(len(results))} could not be read; the warnings above say why")
 
 
 def line(result: ClassificationResult) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
-from visionzoo.errors import InputError
+from visionzoo.errors import FileFailed, InputError
 from visionzoo.io.bar_sheet import check_size
 from visionzoo.io.extensions import IMAGES, SHEETS_WRITTEN
 from visionzoo.io.find import find_inputs
-from visionzoo.jobs import Engine, Interrupted, Rows, refuse_inputs
+from visionzoo.jobs import Counter, Engine, Interrupted, Rows, refuse_inputs
 from visionzoo.jobs.resume import RESUME, Row
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
@@ -78,13 +77,13 @@ def classify_files(
     )
     shown = progress and len(files) > 8
     try:
-        with tqdm(total=len(files), desc="classifying", unit="image", disable=None if shown else True) as bar:
+        with Counter(len(files), "classifying", "image", shown=shown) as bar:
             for result, vector in work:
                 results.append(result)
                 if vector is not None and store is not None:
                     vectors.append(vector)
                 if result.error is not None and len(files) > 1:
-                    warnings.warn(f"{result.error}; skipped", stacklevel=3)
+                    warnings.warn(f"{result.error}; skipped", FileFailed, stacklevel=3)
                 elif on_result is not None and result.error is None:
                     on_result(result)
                 bar.update()

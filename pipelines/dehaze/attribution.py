@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.io.extensions import IMAGES_WRITTEN
 from visionzoo.io.files import atomic_path
 from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float
@@ -17,8 +16,6 @@ from visionzoo.jobs import check_result, write_sidecar
 
 from ...models.dehazexl import attribution_map, attribution_picture
 from .pipeline import DehazePipeline
-
-ENDINGS = (*IMAGES_WRITTEN, ".npz")
 
 
 def attribute_file(

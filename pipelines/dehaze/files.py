@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visionzoo.errors import InputError
-from visionzoo.io.extensions import IMAGES, RASTERS, RASTERS_WRITTEN, VIDEOS, VIDEOS_WRITTEN, is_video
+from visionzoo.io.extensions import is_video
 from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.video import Frame, Window, map_video
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, write_sidecar
@@ -23,12 +23,9 @@ from visionzoo.registry import pipeline
 
 from ...models.dehazexl.placement import StreamOptions
 from ...models.dehazexl.rasters import check_limits
+from .kinds import KINDS
 from .pipeline import DehazePipeline
 
-KINDS = (
-    Kind("image", IMAGES | RASTERS, "image", RASTERS_WRITTEN, ".png", keeps=True),
-    Kind("video", VIDEOS, "video", VIDEOS_WRITTEN, ".mp4", keeps=True),
-)
 PART_FRAMES = 25
 """Frames of a video after which the work so far is kept: a frame takes from 0.1 s to some 10 s on a CPU."""
 
@@ -54,7 +51,7 @@ class DehazeJob(FileJob):
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < 1:
-            raise InputError(f"smooth is at least 0 and below 1, got {self.smooth:g}")
+            raise InputError(f"smooth must be at least 0 and below 1, got {self.smooth:g}")
         if self.limits is not None:
             check_limits(self.limits)
         self.gpus = self.pipe.gpus

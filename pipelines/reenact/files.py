@@ -17,18 +17,16 @@ from PIL import Image
 from visionzoo.config import configure
 from visionzoo.errors import InputError
 from visionzoo.faces import paste_face
-from visionzoo.io.extensions import IMAGES, VIDEOS_WRITTEN
 from visionzoo.io.video import Window, map_video, probe
 from visionzoo.io.video.formats import keeps_times
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, check_result, write_sidecar
 from visionzoo.registry import pipeline
 from visionzoo.watermark import add_label, add_watermark
 
+from .kinds import KINDS
 from .motion import Moment, Motion
 from .options import ReenactOptions
 from .pipeline import Pixels, Portrait, ReenactPipeline
-
-KINDS = (Kind("image", IMAGES, "video", VIDEOS_WRITTEN, ".mp4"),)
 
 
 class ReenactJob(FileJob):

@@ -109,7 +109,7 @@ class Motion:
     def smooth(self, amount: float) -> Motion:
         """With less jitter: a one-euro filter over keypoints. `amount` is from 0 (none) to below 1."""
         if not 0 <= amount < 1:
-            raise InputError(f"smooth is at least 0 and below 1, got {amount:g}")
+            raise InputError(f"smooth must be at least 0 and below 1, got {amount:g}")
         if not amount or len(self) < 2:
             return self
         filters = [OneEuroFilter(REST_HZ * (1 - amount), SPEED_HZ) for _ in self.keypoints]

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from visionzoo.errors import InputError
 from visionzoo.faces.crop import CropBox
+from visionzoo.options import INPUT, MODEL, OUTPUT, SPEED, option
 
 SourceCrop = Literal["auto", "centre", "none"] | CropBox
 """Which square of an image the network sees: around the face, the largest in the middle, all of it (squeezed), or this one."""
@@ -52,21 +53,25 @@ class ReenactOptions:
 
     mode: Annotated[
         Mode,
-        Parameter(help="relative keeps the shape and place of the source's face; absolute takes those of the driver."),
+        option(
+            MODEL, help="relative keeps the shape and place of the source's face; absolute takes those of the driver."
+        ),
     ] = "relative"
     adapt_scale: Annotated[
-        bool, Parameter(negative="--no-adapt-scale", help="Fit movements to the size of the source's face.")
+        bool, option(MODEL, negative="--no-adapt-scale", help="Fit movements to the size of the source's face.")
     ] = True
     start: Annotated[
         int | str,
-        Parameter(
+        option(
+            MODEL,
             converter=_text,
             help="Frame of the driving video that has the source's pose: best (searched for), first, or a number from 0.",
         ),
     ] = "best"
     crop: Annotated[
         Any,
-        Parameter(
+        option(
+            INPUT,
             converter=_text,
             help="Part of the source image to use: auto (around the face), centre, none (all of it, squeezed), or "
             "left,top,side in pixels.",
@@ -74,45 +79,50 @@ class ReenactOptions:
     ] = "auto"
     crop_driving: Annotated[
         Any,
-        Parameter(
+        option(
+            INPUT,
             converter=_text,
             help="Part of the driving video to use: as --crop, or follow, which keeps the face in the middle of every frame.",
         ),
     ] = "auto"
     face: Annotated[
         int | str,
-        Parameter(
+        option(
+            INPUT,
             converter=_text,
             help="Which face to animate if there are several: largest, or counted from the left (1 = leftmost).",
         ),
     ] = "largest"
     face_driving: Annotated[
         int | str,
-        Parameter(
-            converter=_text, help="Which face of the driving video: largest, or counted from the left (1 = leftmost)."
+        option(
+            INPUT,
+            converter=_text,
+            help="Which face of the driving video: largest, or counted from the left (1 = leftmost).",
         ),
     ] = "largest"
     smooth: Annotated[
-        float, Parameter(help="Remove jitter from the motion, from 0 (off) to below 1; 0.8 is strong.")
+        float, option(MODEL, help="Remove jitter from the motion, from 0 (off) to below 1; 0.8 is strong.")
     ] = 0.0
     view: Annotated[
         View,
-        Parameter(
+        option(
+            OUTPUT,
             help="What the video shows: face (the crop), whole (the crop pasted back into the source), or side-by-side "
-            "(source, driver and result)."
+            "(source, driver and result).",
         ),
     ] = "face"
-    sound: Annotated[bool, Parameter(negative="--no-sound", help="Copy the sound of the driving video.")] = True
-    watermark: Annotated[bool, Parameter(negative="--no-watermark", help="Mark the frames invisibly as synthetic.")] = (
-        True
-    )
-    label: Annotated[bool, Parameter(negative="", help='Also write "synthetic" into a corner.')] = False
-    batch_size: Annotated[int, Parameter(help="Number of frames that go through the network together.")] = 8
+    sound: Annotated[bool, option(OUTPUT, negative="--no-sound", help="Copy the sound of the driving video.")] = True
+    watermark: Annotated[
+        bool, option(OUTPUT, negative="--no-watermark", help="Mark the frames invisibly as synthetic.")
+    ] = True
+    label: Annotated[bool, option(OUTPUT, help='Also write "synthetic" into a corner.')] = False
+    batch_size: Annotated[int, option(SPEED, help="Number of frames that go through the network together.")] = 8
     noise: Annotated[
         Literal["none", "fixed", "random"],
-        Parameter(help="Noise in the network's memory; the published code draws random noise in every frame."),
+        option(MODEL, help="Noise in the network's memory; the published code draws random noise in every frame."),
     ] = "none"
-    seed: Annotated[int, Parameter(help="Random seed for the noise.")] = 0
+    seed: Annotated[int, option(MODEL, help="Random seed for the noise.")] = 0
 
     def __post_init__(self) -> None:
         resolved = {
@@ -125,15 +135,15 @@ class ReenactOptions:
         for name, value in resolved.items():
             object.__setattr__(self, name, value)
         if self.mode not in ("relative", "absolute"):
-            raise InputError(f"mode is relative or absolute, got {self.mode!r}")
+            raise InputError(f"mode must be relative or absolute, got {self.mode!r}")
         if self.view not in ("face", "whole", "side-by-side"):
-            raise InputError(f"view is face, whole or side-by-side, got {self.view!r}")
+            raise InputError(f"view must be face, whole or side-by-side, got {self.view!r}")
         if self.noise not in ("none", "fixed", "random"):
-            raise InputError(f"noise is none, fixed or random, got {self.noise!r}")
+            raise InputError(f"noise must be none, fixed or random, got {self.noise!r}")
         if not 0 <= self.smooth < 1:
-            raise InputError(f"smooth is at least 0 and below 1, got {self.smooth:g}")
+            raise InputError(f"smooth must be at least 0 and below 1, got {self.smooth:g}")
         if self.batch_size < 1:
-            raise InputError(f"batch_size is at least 1, got {self.batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values."""

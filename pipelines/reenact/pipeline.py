@@ -107,7 +107,7 @@ class ReenactPipeline(TaskPipeline):
     ):
         if size % model.config.size_multiple or size < model.config.smallest_side:
             raise InputError(
-                f"size is a multiple of {model.config.size_multiple} from {model.config.smallest_side} on, got {size}"
+                f"size must be a multiple of {model.config.size_multiple} from {model.config.smallest_side} on, got {size}"
             )
         super().__init__(model, name, device, dtype, checkpoint)
         if dtype == "auto" and has_fast_bfloat16(self.device):

@@ -12,6 +12,8 @@ register_pipeline(
     command=f"{__name__}.command:app",
     summary="find the photos of a folder that show the same thing as an example photo",
     page="visionzoo.demos.retrieve",
+    uses=("classify",),
+    also="timm:NAME, with any network of timm",
     benches=(
         Bench("superglobal-extract", "benchmarks.superglobal_extract:benchmark", "descriptors of photos", "plain-loop"),
         Bench("retrieve-index", "benchmarks.retrieve_index:benchmark", "an index of 12-megapixel JPEGs", "plain-loop"),

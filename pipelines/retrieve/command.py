@@ -5,61 +5,54 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
-
+from visionzoo import options
 from visionzoo.console import emit, note, printable
 from visionzoo.errors import InputError
-from visionzoo.options import Device, Dtype, Engine, Json, Overwrite, Quiet
+from visionzoo.options import INPUT, MODEL, OUTPUT, Checkpoint, Computing, Engine, Json, Overwrite, Reporting
 
-app = App(
-    name="retrieve",
-    help="""Find the photos of a folder that show the same thing as an example photo.
-
-    Index once, then search:
-
-        visionzoo retrieve index PHOTOS -o photos.index
-        visionzoo retrieve search photos.index QUERY.jpg --top 10 -o result.html
-    """,
+app = options.command_app(
+    "retrieve",
+    [
+        "visionzoo retrieve samples -o samples",
+        "visionzoo retrieve index PHOTOS -o photos.index",
+        "visionzoo retrieve search photos.index QUERY.jpg --top 10 -o result.html",
+    ],
 )
 
 
-@app.command
+@options.subcommand(app)
 def index(
-    photos: Annotated[list[Path], Parameter(help="Folders (searched recursively), files or glob patterns.")],
+    photos: Annotated[list[Path], options.inputs("Folders (searched recursively), files or glob patterns.")],
+    /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The index, a folder; extended if it exists.")],
-    model: Annotated[
-        str | None, Parameter(help="A registered model (`visionzoo models --task retrieve`) or timm:NAME.")
-    ] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="Weights for the model, instead of its default ones.")] = None,
+    output: Annotated[Path, options.output("The index, a folder; extended if it exists.")],
+    model: Annotated[str | None, options.model("retrieve", "or timm:NAME; superglobal_lite0 by default")] = None,
+    checkpoint: Checkpoint = None,
     max_side: Annotated[
-        int | None, Parameter(help="Shrink photos to this longest side in pixels; 0: native size.")
+        int | None, options.option(MODEL, "Shrink photos to this longest side in pixels; 0: native size.")
     ] = None,
     scales: Annotated[
         Literal[1, 3, 5] | None,
-        Parameter(help="Sizes at which a photo is described: 1 is fastest; the default is the model's, 3."),
+        options.option(MODEL, "Sizes at which a photo is described: 1 is fastest; the default is the model's, 3."),
     ] = None,
     store: Annotated[
-        Literal["matrix", "faiss", "qdrant"], Parameter(help="Where a new index keeps its descriptors.")
+        Literal["matrix", "faiss", "qdrant"], options.option(OUTPUT, "Where a new index keeps its descriptors.")
     ] = "matrix",
     storage: Annotated[
-        Literal["float32", "float16"], Parameter(help="Precision of kept descriptors (matrix and faiss).")
+        Literal["float32", "float16"], options.option(OUTPUT, "Precision of kept descriptors (matrix and faiss).")
     ] = "float32",
     faiss_kind: Annotated[
-        Literal["flat", "fp16", "ivf"], Parameter(help="With --store faiss: exact, half precision, or approximate.")
+        Literal["flat", "fp16", "ivf"],
+        options.option(OUTPUT, "With --store faiss: exact, half precision, or approximate."),
     ] = "flat",
     qdrant_url: Annotated[
-        str | None, Parameter(help="Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder.")
+        str | None,
+        options.option(OUTPUT, "Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder."),
     ] = None,
-    prune: Annotated[
-        bool, Parameter(negative="", help="Remove photos from the index whose file no longer exists.")
-    ] = False,
-    rebuild: Annotated[bool, Parameter(negative="", help="Discard an existing index and make it again.")] = False,
+    prune: Annotated[bool, options.option(OUTPUT, "Remove photos from the index whose file no longer exists.")] = False,
+    rebuild: Annotated[bool, options.option(OUTPUT, "Discard an existing index and make it again.")] = False,
     engine: Engine = "local",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quiet: Quiet = False,
-    json: Json = False,
+    computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> None:
     """Make an index of photos, or bring one up to date: only new and changed files are read.
 
@@ -79,9 +72,9 @@ def index(
     if scales is not None:
         settings["scales"] = SCALES[scales]
     if (output / "manifest.json").exists() and not rebuild:
-        pipe = RetrievePipeline.for_index(output, device, dtype, **settings)
+        pipe = RetrievePipeline.for_index(output, computing.device, computing.dtype, **settings)
     else:
-        pipe = RetrievePipeline.create(device=device, dtype=dtype, **settings)
+        pipe = RetrievePipeline.create(device=computing.device, dtype=computing.dtype, **settings)
     try:
         report = pipe.index(
             photos,
@@ -89,17 +82,17 @@ def index(
             store=_store(store, storage, faiss_kind, qdrant_url),
             prune=prune,
             rebuild=rebuild,
-            progress=not quiet,
+            progress=not computing.quiet,
             engine=engine,
         )
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; finished work is kept in {output}: {RESUME}") from None
-    if json:
+    if computing.json:
         emit(report.to_dict())
         return
     for path, reason in report.failed:
-        note(reason if str(path) in reason else f"{path}: {reason}", quiet=quiet)
-    if report.vanished and not quiet:
+        note(reason if str(path) in reason else f"{path}: {reason}")
+    if report.vanished and not computing.quiet:
         done = "taken out" if report.pruned else "still listed; --prune takes them out"
         note(f"{len(report.vanished)} indexed photos no longer exist ({done})")
     skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
@@ -108,47 +101,52 @@ def index(
     )
 
 
-@app.command
+@options.subcommand(app)
 def search(
-    index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
-    query: Annotated[list[Path], Parameter(help="Images to search by: files, a folder or glob patterns.")],
+    index: Annotated[Path, options.inputs("An index made by `visionzoo retrieve index`.")],
+    query: Annotated[list[Path], options.inputs("Images to search by: files, a folder or glob patterns.")],
+    /,
     *,
     output: Annotated[
         Path | None,
-        Parameter(
-            name=["--output", "-o"],
-            help="Contact sheet (.html, .jpg, .png, .webp), or .json. The results are also written to OUTPUT.json.",
+        options.output(
+            "Contact sheet (.html, .jpg, .png, .webp), or .json. The results are also written to OUTPUT.json."
         ),
     ] = None,
-    top: Annotated[int, Parameter(help="Photos to show per query.")] = 10,
-    rerank: Annotated[bool, Parameter(help="Rerank the best candidates by comparing them with each other.")] = False,
-    box: Annotated[str | None, Parameter(help="Search for this part of the query: x0,y0,x1,y1 in pixels.")] = None,
-    candidates: Annotated[int, Parameter(help="Number of candidates that are reranked (M in the paper).")] = 400,
-    neighbours: Annotated[int, Parameter(help="Number of neighbours that refine a candidate (K in the paper).")] = 9,
-    beta: Annotated[float, Parameter(help="Weight of a neighbour in the reranking.")] = 0.15,
-    model: Annotated[str | None, Parameter(help="Model that made the index, which is also the default.")] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="Weights file of the model, if it has moved since.")] = None,
+    top: Annotated[int, options.option(OUTPUT, "Number of photos to show for each query.")] = 10,
+    rerank: Annotated[
+        bool, options.option(MODEL, "Rerank the best candidates by comparing them with each other.")
+    ] = False,
+    box: Annotated[
+        str | None, options.option(INPUT, "Search for this part of the query: x0,y0,x1,y1 in pixels.")
+    ] = None,
+    candidates: Annotated[int, options.option(MODEL, "Number of candidates that are reranked (M in the paper).")] = 400,
+    neighbours: Annotated[
+        int, options.option(MODEL, "Number of neighbours that refine a candidate (K in the paper).")
+    ] = 9,
+    beta: Annotated[float, options.option(MODEL, "Weight of a neighbour in the reranking.")] = 0.15,
+    model: Annotated[str | None, options.option(MODEL, "Model that made the index, which is also the default.")] = None,
+    checkpoint: Annotated[
+        Path | None, options.option(MODEL, "Weights file of the model, if it has moved since.")
+    ] = None,
     overwrite: Overwrite = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quiet: Quiet = False,
-    json: Json = False,
+    computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> None:
     """Search an index by example: prints the best photos, and writes a contact sheet with -o.
 
     Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
     """
-    from visionzoo.jobs import sidecar
+    from visionzoo.jobs import saved_to, sidecar
 
     from .pipeline import RetrievePipeline
 
     corners = None if box is None else _parse_box(box)
-    pipe = RetrievePipeline.for_index(index, device, dtype, model=model, checkpoint=checkpoint)
+    pipe = RetrievePipeline.for_index(index, computing.device, computing.dtype, model=model, checkpoint=checkpoint)
     results = pipe.run(
-        query, output, progress=not quiet, index=index, overwrite=overwrite, box=corners, top=top, rerank=rerank,
+        query, output, progress=not computing.quiet, index=index, overwrite=overwrite, box=corners, top=top, rerank=rerank,
         candidates=candidates, neighbours=neighbours, beta=beta,
     )  # fmt: skip
-    if json:
+    if computing.json:
         emit([result.to_dict() for result in results])
         return
     for result in results:
@@ -156,15 +154,16 @@ def search(
             print(printable(result.query))
         for match in result.matches:
             print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}")
-    if output is not None and not quiet:
-        note(f"written: {output}" + ("" if output.suffix == ".json" else f" and {sidecar(output)}"))
+    if output is not None:
+        note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=computing.quiet)
 
 
-@app.command
+@options.subcommand(app)
 def info(
-    index: Annotated[Path, Parameter(help="An index made by `visionzoo retrieve index`.")],
+    index: Annotated[Path, options.inputs("An index made by `visionzoo retrieve index`.")],
+    /,
     *,
-    verify: Annotated[bool, Parameter(negative="", help="Also check every descriptor and the catalogue.")] = False,
+    verify: Annotated[bool, options.option(INPUT, "Also check every descriptor and the catalogue.")] = False,
     json: Json = False,
 ) -> None:
     """Show what an index holds and which model made it.
@@ -204,13 +203,11 @@ def info(
         )
 
 
-@app.command
+@options.subcommand(app)
 def samples(
     *,
-    output: Annotated[
-        Path, Parameter(name=["--output", "-o"], help="Folder to put them in; made if it does not exist.")
-    ],
-    json: Json = False,
+    output: Annotated[Path, options.output("Folder for the files; made if it does not exist.")],
+    reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
 ) -> None:
     """Write the bundled sample collection: 65 photos and 13 queries, free licences (see its README.md).
 
@@ -225,9 +222,9 @@ def samples(
         ignore = shutil.ignore_patterns("weights", "talking")
         shutil.copytree(bundled(), make_folder(output), dirs_exist_ok=True, ignore=ignore)
     count = {part: len(list((output / part).glob("*.jpg"))) for part in ("photos", "queries")}
-    if json:
+    if reporting.json:
         emit({"folder": str(output), **count})
-    else:
+    elif not reporting.quiet:
         print(f"{output}: {count['photos']} photos in photos/, {count['queries']} in queries/, licences in README.md")
 
 

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
-from visionzoo.errors import InputError
+from visionzoo.errors import FileFailed, InputError
 from visionzoo.io.image import list_images
 from visionzoo.jobs import Engine, refuse_inputs
-from visionzoo.registry import list_models, model_entry
+from visionzoo.registry import model_entry, usable_models
 from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
 from visionzoo.weights import load_checkpoint
@@ -138,8 +138,9 @@ class RetrievePipeline(TaskPipeline):
     def check_name(cls, name: str) -> None:
         if name.startswith("timm:"):
             return
-        if model_entry(name).card.task not in (cls.task, "classify"):
-            known = ", ".join([*list_models(task=cls.task), *list_models(task="classify"), "timm:NAME"])
+        model_entry(name)
+        if name.partition(".")[0] not in usable_models(cls.task):
+            known = ", ".join([*usable_models(cls.task), "timm:NAME"])
             raise InputError(f"{name} is not a retrieval model; use {known}")
 
     @classmethod
@@ -382,7 +383,7 @@ class RetrievePipeline(TaskPipeline):
                     if len(queries) == 1 or opened.path.name in str(error):
                         raise
                     failed.append(error)
-                    warnings.warn(f"{error}; skipped", stacklevel=2)
+                    warnings.warn(f"{error}; skipped", FileFailed, stacklevel=2)
         if not results:
             raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
         if out is not None:

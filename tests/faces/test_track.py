@@ -74,7 +74,7 @@ def test_a_clip_without_a_face() -> None:
 def test_bad_values_are_named() -> None:
     with pytest.raises(InputError, match="at least one frame"):
         follow_face(frames(0), Scripted([]))
-    with pytest.raises(InputError, match="every is at least 1"):
+    with pytest.raises(InputError, match="every must be at least 1"):
         follow_face(frames(1), Scripted([[]]), every=0)
 
 

@@ -67,8 +67,8 @@ def test_without_a_clear_image_the_line_begins_at_the_result() -> None:
         ({"window": (0, 0, 0)}, "not inside 24 x 24"),
         ({"clear": torch.zeros(3, 4, 24)}, "alike"),
         ({"hazy": torch.zeros(24, 24, 3), "clear": None}, r"\(3, H, W\)"),
-        ({"steps": 0}, "steps is at least 1"),
-        ({"patches_at_once": 0}, "patches_at_once is at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"patches_at_once": 0}, "patches_at_once must be at least 1"),
         ({"derivative": "paper"}, "'exact' or 'official'"),
     ],
 )

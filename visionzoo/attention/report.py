@@ -10,12 +10,30 @@ from torch import Tensor
 from .call import AttentionCall, prepare
 from .select import BACKENDS, RULES, backend_named
 
-__all__ = ["backends", "rules"]
+__all__ = ["backends", "rules", "trials"]
 
 
 def backends(device: torch.device) -> dict[str, str]:
     """Name -> "takes all", why it cannot be used here, or what it refuses and why."""
     return {name: _describe(name, device) for name in BACKENDS}
+
+
+def trials(device: torch.device) -> dict[str, str]:
+    """Name of each backend that can be used here -> "works", or why a small call fails. Some compile first, for seconds."""
+    found: dict[str, str] = {}
+    for name in BACKENDS:
+        backend = backend_named(name)
+        if backend.unavailable() is not None:
+            continue
+        call = next((call for _, call in _probes(device) if backend.supports(call) is None), None)
+        if call is None:
+            continue
+        try:
+            backend.forward(call)
+            found[name] = "works"
+        except Exception as error:  # a compiler fails in many ways, and this is where one wants to know
+            found[name] = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return found
 
 
 def rules(device: torch.device) -> dict[str, str]:

@@ -12,10 +12,11 @@ from torch import nn
 from ..devices import pick_dtype
 from ..errors import InputError, VisionZooError
 from ..io.files import atomic_path, check_output
+from .arguments import file_format, no_bfloat16
 from .checking import TOLERANCE, check_shapes, largest_error, runtime
 from .report import ExportReport, describe
 from .tracing import named, output_names, prepared, reference, shapes_of, smallest_of, trace
-from .writing import file_format, write_onnx, write_program
+from .writing import write_onnx, write_program
 
 
 def export_model(
@@ -54,10 +55,10 @@ def export_model(
     kind = file_format(path, opset=opset, check=check)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) < 1:
-        raise InputError(f"image_size is at least 1 pixel, got {image_size}")
+        raise InputError(f"image_size must be at least 1 pixel, got {image_size}")
     wanted = pick_dtype(dtype, torch.device("cpu"))
     if kind == "ONNX" and wanted == torch.bfloat16:
-        raise InputError(f"{path}: onnxruntime has no convolutions in bfloat16; use float16, float32, or a .pt2 file")
+        raise no_bfloat16(path)
     channels = getattr(getattr(model, "config", None), "in_chans", 3)
     texts = describe(model, name, classes, (height, width))
     program = trace(prepared(model, wanted), channels, (height, width), dynamic=dynamic)

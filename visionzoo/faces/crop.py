@@ -184,7 +184,7 @@ def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArra
     check_box(box)
     height, width = image.shape[:2]
     if size < 1:
-        raise InputError(f"the size of a crop is at least 1 pixel, got {size}")
+        raise InputError(f"the size of a crop must be at least 1 pixel, got {size}")
     if box.side > 16 * max(height, width, size):
         raise InputError(f"a crop of {box.side:.0f} pixels is too large for a picture of {width} x {height}")
     margin = math.ceil(2 * max(1.0, box.side / size)) + 1  # what the filter reaches over

@@ -110,7 +110,7 @@ class MTCNN:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
     ) -> None:
         if longest < 64 or not 0 < min_face <= 1:
-            raise InputError(f"longest is at least 64 and min_face in (0, 1], got {longest} and {min_face}")
+            raise InputError(f"longest must be at least 64 and min_face in (0, 1], got {longest} and {min_face}")
         self.device = torch.device(device)
         self.longest, self.min_face, self.thresholds = longest, min_face, thresholds
         nets = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})

@@ -64,7 +64,7 @@ def follow_face(
         InputError: `every` below 1, no frames, or fewer faces than `which` says.
     """
     if every < 1:
-        raise InputError(f"every is at least 1, got {every}")
+        raise InputError(f"every must be at least 1, got {every}")
     times: list[float] = []
     boxes: list[tuple[float, ...]] = []
     first: Face | None = None

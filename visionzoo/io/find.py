@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import FileFailed, InputError
 from .extensions import extension
 
 ARRAYS = frozenset({".zarr"})
@@ -85,7 +85,7 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> Iterato
             if not name.startswith(".") and extension(name) in extensions:
                 yield Path(base, name)
     for problem in problems:
-        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", stacklevel=2)
+        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", FileFailed, stacklevel=2)
 
 
 def _matches(pattern: str, extensions: Collection[str]) -> tuple[Path, list[Path]]:

@@ -1,14 +1,19 @@
+from .command import run_and_report as run_and_report
+from .command import split_output as split_output
 from .plan import Kind as Kind
 from .plan import Plan as Plan
 from .plan import make_plan as make_plan
 from .progress import Bars as Bars
+from .progress import Counter as Counter
 from .progress import Progress as Progress
 from .progress import silent as silent
 from .results import FileResult as FileResult
 from .results import SomeFailed as SomeFailed
 from .results import check_result as check_result
+from .results import files as files
 from .results import raise_if_some_failed as raise_if_some_failed
 from .results import refuse_inputs as refuse_inputs
+from .results import saved_to as saved_to
 from .results import sidecar as sidecar
 from .results import summary as summary
 from .results import write_sidecar as write_sidecar
@@ -18,3 +23,6 @@ from .resume import resumable_folder as resumable_folder
 from .run import Engine as Engine
 from .run import FileJob as FileJob
 from .run import run_files as run_files
+from .standard import STANDARD as STANDARD
+from .standard import standard_input as standard_input
+from .standard import standard_streams as standard_streams

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..io.extensions import extension
 from ..io.files import make_folder
 from ..io.find import find_inputs, is_one_file
-from .results import check_result
+from ..io.head import read_head
+from .results import check_result, refuse_inputs
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class Plan:
     Attributes:
         pairs: (input, output) of every file.
         output: as the user named it: a file for a single input, else a folder.
+        expected: what an input should be, e.g. "an image file".
     """
 
     pairs: tuple[tuple[Path, Path], ...]
     output: Path
+    expected: str = "an image file"
 
     @property
     def single(self) -> bool:
@@ -57,9 +60,16 @@ class Plan:
         return len(self.pairs) == 1 and self.pairs[0][1] == self.output
 
     def check(self, overwrite: bool) -> None:
-        """Raise `InputError` where a single output may not be written, or a file is in the way of the folder for several."""
+        """Raise `InputError` where the single output may not be written, or a file is in the way of the folder for several.
+
+        Of a single input it is also clear then that it may be what its extension says.
+        """
         if self.single:
+            source = self.pairs[0][0]
+            if not source.is_dir():  # a zarr array is one
+                read_head(source, self.expected)
             check_result(self.output, overwrite=overwrite)
+            refuse_inputs([self.output], [source])
             return
         place = self.output.absolute()
         while not place.exists():
@@ -121,7 +131,8 @@ def make_plan(
     for target, source in targets.items():
         if os.path.abspath(target) == os.path.abspath(source):
             raise InputError(f"{target}: is the input itself, which is never replaced; choose another output")
-    return Plan(tuple((source, target) for target, source in targets.items()), path_out)
+    names = " or ".join(f"{_article(kind.name)} {kind.name}" for kind in kinds)
+    return Plan(tuple((source, target) for target, source in targets.items()), path_out, f"{names} file")
 
 
 def kind_of(path: Path, kinds: Sequence[Kind]) -> Kind:
@@ -143,9 +154,13 @@ def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
     kind = kind_of(source, kinds)
     if extension(path_out) not in kind.writes:
         raise InputError(
-            f"{path_out}: {source} is {'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}, whose result is written as "
+            f"{path_out}: {source} is {_article(kind.name)} {kind.name}, whose result is written as "
             f"{', '.join(kind.writes)}; choose such a name"
         )
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
 
 
 def _check_folder(

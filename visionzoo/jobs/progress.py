@@ -1,51 +1,128 @@
-"""How far the work is: one callback for everything that takes time, and the bars that show it."""
+"""How far the work is: one callback for everything that takes time, bars that show it, and lines where no bar can be drawn."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
+from ..console import printable
+
 Progress = Callable[[str, int, int], object]
 """Called with (what is being done, how many are done, of how many), e.g. ("encode", 3, 20)."""
+
+FIRST_LINE_S, LINE_EVERY_S = 10.0, 60.0
+"""Through a pipe or in the background: when the first line is printed, and how often from then on."""
 
 
 def silent(what: str, done: int, of: int) -> None:
     """A `Progress` that shows nothing."""
 
 
-class Bars:
-    """A progress bar for every kind of work, one after the other, on standard error if that is a terminal.
+class Counter:
+    """Counts what is done: by a bar on a terminal; elsewhere by a line now and then that gives the remaining time.
 
     Args:
-        shown: show bars.
-        name: stands before what is being done, e.g. the name of a file.
-        unit: of what is counted.
+        total: how many there are.
+        title: what is being done, e.g. "indexing".
+        unit: of what is counted, in the singular; empty where the title says it.
+        shown: whether anything is shown.
+        initial: how many are done already.
+        leave: whether the bar stays when all are done.
     """
 
-    def __init__(self, shown: bool, name: str = "", unit: str = "it"):
+    def __init__(
+        self, total: int, title: str, unit: str = "file", *, shown: bool = True, initial: int = 0, leave: bool = True
+    ):
+        self.total, self.title, self.unit, self.done, self._initial = total, title, unit, initial, initial
+        self._started = time.monotonic()
+        self._due = self._started + FIRST_LINE_S
+        bar = shown and _can_draw()
+        self._lines = shown and not bar
+        self._bar = tqdm(total=total, initial=initial, desc=title, unit=unit or "it", leave=leave, disable=not bar)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, count: int = 1, total: int | None = None) -> None:
+        """`count` more are done; perhaps `total` has become known."""
+        if total is not None:
+            self.total = self._bar.total = total
+        self.done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._lines and now >= self._due and self.done < self.total:
+            self._due = now + LINE_EVERY_S
+            print(self._line(now - self._started), file=sys.stderr, flush=True)
+
+    def _line(self, seconds: float) -> str:
+        unit = f" {self.unit}s" if self.unit else ""
+        text = f"visionzoo: {printable(self.title)}: {self.done} of {self.total}{unit}"
+        fresh = self.done - self._initial
+        if not fresh:
+            return text
+        return f"{text}, about {duration(seconds / fresh * (self.total - self.done))} left"
+
+
+class Bars:
+    """A counter for every kind of work, one after the other.
+
+    Args:
+        shown: show them.
+        name: stands before what is being done, e.g. the name of a file.
+        unit: of what is counted, in the singular; empty where the name of the work says it.
+    """
+
+    def __init__(self, shown: bool, name: str = "", unit: str = ""):
         self.shown, self.name, self.unit = shown, name, unit
         self._what = ""
-        self._bar: Any = None
+        self._counter: Counter | None = None
 
     def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._counter is not None:
+            self._counter.__exit__()
+            self._counter = None
 
     def show(self, what: str, done: int, of: int) -> None:
         """A `Progress`."""
-        if self._bar is None or what != self._what:
+        if self._counter is None or what != self._what:
             self.__exit__()
             self._what = what
             title = f"{self.name}: {what}" if self.name else what
-            self._bar = tqdm(total=of, desc=title, unit=self.unit, disable=None if self.shown else True, leave=False)
-        self._bar.total = max(of, done)
-        self._bar.update(done - self._bar.n)
+            self._counter = Counter(of, title, self.unit, shown=self.shown, leave=False)
+        self._counter.update(done - self._counter.done, max(of, done))
 
 
-__all__ = ["Bars", "Progress", "silent"]
+def duration(seconds: float) -> str:
+    """A time in words that fit its length: "40 s", "7 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{round(hours / 24)} days"
+
+
+def _can_draw() -> bool:
+    """Whether standard error is a terminal that this process may draw on: one in the background may not."""
+    stream: Any = sys.stderr
+    try:
+        if not stream.isatty():
+            return False
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):
+        return bool(getattr(stream, "isatty", lambda: False)())
+
+
+__all__ = ["Bars", "Counter", "Progress", "duration", "silent"]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..console import printable
-from ..errors import InputError, VisionZooError
+from ..errors import InputError, SomeFailed
 from ..io.extensions import extension
 from ..io.files import check_output, record, write_json
 
@@ -42,12 +41,6 @@ class FileResult:
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
-
-
-class SomeFailed(VisionZooError):
-    """Some of several files could not be processed; the others were."""
-
-    exit_code = 1
 
 
 def sidecar(path: str | Path) -> Path:
@@ -106,22 +99,30 @@ def _is_sidecar(path: Path) -> bool:
     return isinstance(facts, dict) and {"options", "environment"} <= facts.keys()
 
 
-def summary(results: Sequence[FileResult], done: str) -> list[str]:
-    """What a run did, in a line or two.
+def summary(results: Sequence[FileResult], done: str, output: Path | None = None) -> list[str]:
+    """What a run did and where the results are, in a line or two.
 
     Args:
         done: what was done to a file, as a participle: "converted".
+        output: the folder of the outputs.
     """
     made = [result for result in results if result.error is None and not result.skipped]
     kept = sum(result.skipped for result in results)
     if len(results) == 1 and made:
         one = made[0]
         frames = f", {one.frames} frames" if one.frames != 1 else ""
-        return [f"written: {printable(str(one.output))} ({one.width} x {one.height}{frames}, {one.seconds:.1f} s)"]
-    lines = [f"{files(len(made))} {done}"]
+        return [f"saved to {one.output} ({one.width} x {one.height}{frames}, {one.seconds:.1f} s)"]
+    where = "" if output is None or not made else f" and saved to the folder {output}"
+    lines = [f"{files(len(made))} {done}{where}"]
     if kept:
         lines.append(f"{files(kept)} skipped, as the output exists already; --overwrite makes it again")
     return lines
+
+
+def saved_to(*paths: Path) -> str:
+    """Where results are, and how to look at a page of them: "results saved to result.html (open it in a browser)"."""
+    names = [f"{path} (open it in a browser)" if extension(path) in (".html", ".htm") else str(path) for path in paths]
+    return f"results saved to {', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]}"
 
 
 def files(count: int) -> str:
@@ -136,4 +137,15 @@ def raise_if_some_failed(results: Sequence[FileResult], done: str) -> None:
         raise SomeFailed(f"{failed} of {files(len(results))} could not be {done}; the warnings above say why")
 
 
-__all__ = ["FileResult", "SomeFailed", "check_result", "raise_if_some_failed", "sidecar", "summary", "write_sidecar"]
+__all__ = [
+    "FileResult",
+    "SomeFailed",
+    "check_result",
+    "files",
+    "raise_if_some_failed",
+    "refuse_inputs",
+    "saved_to",
+    "sidecar",
+    "summary",
+    "write_sidecar",
+]

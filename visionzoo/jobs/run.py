@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tqdm import tqdm
-
-from ..errors import InputError
+from ..errors import FileFailed, InputError
 from ..io.files import make_folder
 from ..ray_engine import on_ray
 from .plan import Kind, Plan
-from .progress import Bars, Progress, silent
+from .progress import Bars, Counter, Progress, silent
 from .results import FileResult, refuse_inputs
 from .resume import RESUME, Interrupted
 
@@ -92,10 +90,8 @@ def run_files(
             with Bars(progress) as bars:
                 job.prepare(bars.show)
         work = _spread(job, plan, left, progress) if engine == "ray" and left else _in_turn(job, plan, left, progress)
-        with tqdm(
-            total=len(plan.pairs), initial=len(finished), desc="files", unit="file",
-            disable=None if progress and not plan.single else True,
-        ) as bar:  # fmt: skip
+        shown = progress and not plan.single
+        with Counter(len(plan.pairs), job.done, shown=shown, initial=len(finished)) as bar:
             for number in finished if on_result is not None else ():
                 on_result(finished[number])  # pyright: ignore[reportOptionalCall]
             for number, result in work:
@@ -120,7 +116,7 @@ def _in_turn(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Itera
                 continue
             result = attempt(job, source, target, bars.show)
         if result.error is not None:
-            warnings.warn(result.error, stacklevel=3)
+            warnings.warn(result.error, FileFailed, stacklevel=3)
         yield number, result
 
 
@@ -145,7 +141,7 @@ def _spread(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Iterat
         if result.error is not None:  # a warning in another process would not be seen
             if plan.single:
                 raise InputError(result.error)
-            warnings.warn(result.error, stacklevel=3)
+            warnings.warn(result.error, FileFailed, stacklevel=3)
         yield left[place], result
 
 

@@ -54,7 +54,7 @@ def test_attribute(capsys: pytest.CaptureFixture, weights: Path, photo: Callable
         ({"-o": "no/map.png"}, "the folder .* does not exist"),
         ({"--clear": "small.png"}, r"small\.png: is 60 x 40, but hazy\.jpg is 120 x 90"),
         ({"--clear": "gone.png"}, r"gone\.png: no such file"),
-        ({"--steps": "0"}, "steps is at least 1"),
+        ({"--steps": "0"}, "steps must be at least 1"),
     ],
 )
 def test_attribute_says_what_is_wrong(

@@ -24,7 +24,7 @@ def test_a_folder_that_is_called_samples_is_told_from_the_command(
 ) -> None:
     monkeypatch.setattr(samples, "aerial_scene", lambda _, seed: aerial_scene(64, seed))
     assert "./samples" not in run(capsys, "dehaze", "samples", "-o", "samples")[2]
-    assert "run: visionzoo dehaze ./samples -o" in run(capsys, "dehaze", "samples", "-o", "hazy")[2]
+    assert "write visionzoo dehaze ./samples" in run(capsys, "dehaze", "samples", "-o", "hazy")[2]
     assert names(inside / "hazy") == names(inside / "samples")
 
 
@@ -52,7 +52,7 @@ def test_a_folder_that_is_called_samples_is_told_from_the_command(
         (["a.jpg", "-o", "x.png", "--limits", "0,inf"], "the lower first; got 0, inf"),
         (["a.jpg", "-o", "x.png", "--limits", "a"], "--limits takes 2 numbers"),
         (["a.jpg", "-o", "out", "--format", "gif"], r"written as \.tif, .*; got gif"),
-        (["a.jpg", "-o", "x.png", "--smooth", "1"], "smooth is at least 0 and below 1, got 1"),
+        (["a.jpg", "-o", "x.png", "--smooth", "1"], "smooth must be at least 0 and below 1, got 1"),
         (["a.jpg", "-o", "x.png", "--tiles", "0"], "at least 1"),
         (["a.jpg", "-o", "x.png", "--device", "cuda:77"], "not available"),
         (["a.jpg", "-o", "x.png", "--checkpoint", "text"], "text: "),

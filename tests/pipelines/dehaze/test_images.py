@@ -35,7 +35,7 @@ def test_one_picture(
     source, target = photo("hazy.jpg", size=(300, 270), quality=95), tmp_path / f"clear{ending}"
     code, out, err = run(capsys, "dehaze", source, "-o", target, "--checkpoint", weights)
     assert (code, out) == (0, "")
-    assert "written: " in err
+    assert "saved to " in err
     assert "(300 x 270, " in err
     want = eight_bits(forward(network, np.asarray(Image.open(source)) / 255))
     got = np.load(target) if ending == ".npy" else np.asarray(Image.open(target))

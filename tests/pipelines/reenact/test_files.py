@@ -160,8 +160,8 @@ def test_what_is_wrong_is_one_line(
         ([face, talk, "--crop", "1,2"], "--crop is auto, centre, none, or left,top,side"),
         ([face, talk, "--start", "soon"], "--start is best, first, or the number"),
         ([face, talk, "--start", "99"], "a frame from 0 to 6, got 99"),
-        ([face, talk, "--smooth", "1"], "smooth is at least 0 and below 1"),
-        ([face, talk, "--size", "100"], "size is a multiple of 128"),
+        ([face, talk, "--smooth", "1"], "smooth must be at least 0 and below 1"),
+        ([face, talk, "--size", "100"], "size must be a multiple of 128"),
         ([face, talk, "--save-motion", tmp_path / "m.json"], "written as .safetensors"),
     ):
         code, _, err = run(capsys, "reenact", *words, "-o", tmp_path / "out.mp4", *given)

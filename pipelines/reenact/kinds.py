@@ -1,0 +1,10 @@
+"""What `visionzoo reenact` reads and writes."""
+
+from __future__ import annotations
+
+from visionzoo.io.extensions import IMAGES, VIDEOS_WRITTEN
+from visionzoo.jobs import Kind
+
+KINDS = (Kind("image", IMAGES, "video", VIDEOS_WRITTEN, ".mp4"),)
+
+__all__ = ["KINDS"]
