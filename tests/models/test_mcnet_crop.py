@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools import face_tubes
+from visionzoo.errors import InputError
+from visionzoo.faces import Face
+from visionzoo.io.video import VideoWriter
 from visionzoo.models.mcnet.crop import iou, link_tubes, square_crop, union
+from visionzoo.models.mcnet.data import ClipReader, find_clips
 
 
 @given(
@@ -42,7 +50,7 @@ def test_tubes() -> None:
     frames = [[still, moving[i]] if i < 20 else [moving[i]] for i in range(80)]
     tubes = link_tubes(frames, least_frames=10)
     assert [(tube.start, tube.end, tube.box) for tube in tubes if tube.first == still] == [(0, 20, still)]
-    # a face that moved away from where it was first seen begins anew
+    # a face that moved away from where it was first seen starts a new tube
     walker = [tube for tube in tubes if tube.first != still]
     assert walker[0].first == moving[0]
     assert walker[0].end < 40
@@ -50,3 +58,39 @@ def test_tubes() -> None:
     assert walker[1].start == walker[0].end
     assert link_tubes(frames, least_frames=81) == []
     assert link_tubes([]) == []
+
+
+def test_faces_of_a_video_become_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tools.face_tubes`: every face that stays becomes a clip, cut where it was; TalkingHeads finds them."""
+    video = tmp_path / "two faces.mp4"
+    with VideoWriter(video, fps=25, crf=1) as writer:
+        for number in range(30):
+            pixels = np.zeros((240, 480, 3), np.uint8)
+            pixels[60:180, 60 + number : 180 + number] = (200, 30, 30)  # there all the time
+            if number < 20:
+                pixels[60:180, 300:420] = (30, 30, 200)
+            writer.write(pixels)
+    monkeypatch.setattr(face_tubes, "MTCNN", lambda: _squares)
+    made = face_tubes.cut_faces([video], tmp_path / "train", size=128, least_frames=10)
+    assert [path.name for path in made] == ["two faces#000#0#29.mp4", "two faces#001#0#19.mp4"]
+    clips = find_clips(tmp_path / "train")
+    assert {clip.identity for clip in clips} == {"two faces"}
+    reader = ClipReader(128)
+    assert [reader.count(clip) for clip in clips] == [30, 20]
+    red, blue = (reader.read(clip, [5])[0].astype(int) for clip in clips)
+    assert np.abs(blue[64, 64] - (30, 30, 200)).max() < 12
+    assert np.abs(red[64, 64] - (200, 30, 30)).max() < 12
+    assert blue[4].max() < 30, "a tenth of margin around the face"
+    assert face_tubes.cut_faces([video], tmp_path / "none", least_frames=31) == []
+    with pytest.raises(InputError, match="two faces: the name of two videos"):
+        face_tubes.cut_faces([video, tmp_path / "two faces.mov"], tmp_path / "train")
+
+
+def _squares(pixels: np.ndarray) -> list[Face]:
+    """The coloured squares of a frame, as faces."""
+    faces = []
+    for channel in (0, 2):
+        rows, columns = np.nonzero(pixels[..., channel] > 120)
+        if len(rows):
+            faces.append(Face((columns.min(), rows.min(), columns.max(), rows.max()), 1.0))
+    return faces
