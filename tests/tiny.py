@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from tests.golden import seeded
 from visionzoo import create_model
+
+if TYPE_CHECKING:
+    from visionzoo.models.modecgs import MoDecGS
 
 SHVIT: dict[str, Any] = {"embed_dim": [16, 24, 32], "partial_dim": [8, 8, 8], "depth": [1, 1, 1], "num_classes": 3}
 DEHAZEXL: dict[str, Any] = {
@@ -21,6 +24,26 @@ DEHAZEXL: dict[str, Any] = {
     "decoder_heads": (4, 2, 2, 1),
     "smoothing": 0,
 }
+MODECGS: dict[str, Any] = {
+    "num_offsets": 4,
+    "feature_dim": 8,
+    "appearance_dim": 4,
+    "voxel_size": 0.1,
+    "global_resolution": (6, 6, 6, 5),
+    "global_channels": 4,
+    "local_resolution": (8, 8, 8, 7),
+    "local_channels": 4,
+    "width": 16,
+    "num_segments": 4,
+}
+KEPT = (
+    "anchors.positions",
+    "anchors.scaling",
+    "intervals.borders",
+    "global_deformation.field.planes.box",
+    "local_deformation.field.planes.box",
+)
+"""What a scene gets from its points, not from training."""
 
 
 @cache
@@ -74,7 +97,25 @@ def superglobal() -> nn.Module:
     return SuperGlobal(config).eval()
 
 
+@cache
+def modecgs() -> MoDecGS:
+    """A MoDec-GS of about 200 anchors, whose fields move them."""
+    from visionzoo.models.modecgs import MoDecGS, MoDecGSConfig
+
+    model = MoDecGS(MoDecGSConfig(**MODECGS))
+    model.initialize(seeded.tensor("points", (300, 3)).numpy())
+    state = model.state_dict()
+    drawn = seeded.fill({key: value for key, value in state.items() if key not in KEPT})
+    for key, value in drawn.items():
+        if ".planes.planes." in key:
+            drawn[key] = 1 + 0.3 * seeded.tensor(key, value.shape, kind="normal")
+        elif ".out." in key:
+            drawn[key] = 0.05 * value
+    model.load_state_dict(state | drawn)
+    return model.eval()
+
+
 NETWORKS = {"classify": shvit, "dehaze": dehazexl, "reenact": mcnet, "retrieve": superglobal}
 """Task -> its tiny network."""
 
-__all__ = ["NETWORKS", "dehazexl", "mcnet", "shvit", "superglobal"]
+__all__ = ["NETWORKS", "dehazexl", "mcnet", "modecgs", "shvit", "superglobal"]

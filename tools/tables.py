@@ -60,7 +60,10 @@ def systems(prefix: str) -> str:
     for name in list_models():
         cards.setdefault(model_entry(name).builder.split(".")[2], []).append(model_card(name))
     rows = []
+    ready = {entry.task for entry in pipeline_entries()}
     for folder, variants in sorted(cards.items(), key=lambda item: item[1][0].task):
+        if variants[0].task not in ready:  # its networks exist, its command does not: it is listed as in progress
+            continue
         main = next((card for card in variants if card.name.startswith(folder)), variants[0])
         card_page = ROOT / "models" / folder / "README.md"
         title = card_page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

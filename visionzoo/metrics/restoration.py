@@ -58,7 +58,7 @@ def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
     for one, other in zip(ours, theirs, strict=True):
         height, width = one.shape[-2:]
         total = sum(
-            _squared_error(_unit(one[:, rows, columns]), _unit(other[:, rows, columns]))
+            _squared_error(unit(one[:, rows, columns]), unit(other[:, rows, columns]))
             for rows, columns in _tiles(height, width, 1024)
         )
         values.append(_decibel(total / (3 * height * width)))
@@ -142,10 +142,15 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
     return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
+def gaussian_weights() -> list[float]:
+    """The 11 weights of the window along one axis; their sum is 1."""
+    weights = [math.exp(-0.5 * (place / SIGMA) ** 2) for place in range(-HALO, HALO + 1)]
+    return [weight / sum(weights) for weight in weights]
+
+
 def _smooth(image: Tensor) -> Tensor:
     """Gaussian means over windows that lie inside: (H, W) -> (H - 10, W - 10)."""
-    weights = [math.exp(-0.5 * (place / SIGMA) ** 2) for place in range(-HALO, HALO + 1)]
-    weights = [weight / sum(weights) for weight in weights]
+    weights = gaussian_weights()
     for axis in (0, 1):  # sums of shifted pictures: several times faster on a CPU than a convolution in float64
         length = image.shape[axis] - 2 * HALO
         total = image.narrow(axis, 0, length) * weights[0]
@@ -194,7 +199,7 @@ def _window(name: str, read: ReadWindow, window: tuple[int, int, int, int]) -> T
             f"the {name}'s window at row {window[0]}, column {window[1]} has shape {tuple(values.shape)}, "
             f"expected {(*window[2:], 3)}"
         )
-    return _unit(values.permute(2, 0, 1))
+    return unit(values.permute(2, 0, 1))
 
 
 def _from_numpy(values: np.ndarray) -> Tensor:
@@ -203,8 +208,8 @@ def _from_numpy(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]))
 
 
-def _unit(values: Tensor) -> Tensor:
-    """Float64 in [0, 1]."""
+def unit(values: Tensor) -> Tensor:
+    """Pixels, uint8 or float in [0, 1], as float64 in [0, 1]. Raises `InputError` for other types and values."""
     if values.dtype == torch.uint8:
         return _double(values) / 255
     if not values.is_floating_point():

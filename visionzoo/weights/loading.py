@@ -23,7 +23,8 @@ def load_checkpoint(
 ) -> nn.Module:
     """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
 
-    Published names need a converter for the model's class or one that it derives from; see `register_converter`.
+    Published names need a converter for the model's class or one that it derives from; see `register_converter`. A network with a
+    method `resize_for(state_dict)` has tables whose numbers of rows are those of the file.
 
     Args:
         model: any network.
@@ -43,9 +44,10 @@ def load_checkpoint(
         loaded = read_checkpoint(path_or_state_dict, unsafe=unsafe, safe_classes=allowed)
     join = getattr(converter, "join_parts", None)
     state = find_state_dict(loaded if join is None else join(loaded), where)
-    own = model.state_dict()
+    own = _resized(model, state)
     if converter is not None and not _fits(own, state):
         state = converter.to_ours(state, model)
+        own = _resized(model, state)
     problem = misfit(own, state, strict=strict)
     if problem:
         raise WeightsError(f"{where} does not fit {type(model).__name__}: {problem}")
@@ -59,6 +61,14 @@ def to_official(model: nn.Module) -> StateDict:
     if convert is None:
         raise InputError(f"{type(model).__name__} has no converter to published key names")
     return convert(model.state_dict())
+
+
+def _resized(model: nn.Module, state: StateDict) -> StateDict:
+    """The model's own state dict, once tables that grow have the rows of `state`."""
+    resize = getattr(model, "resize_for", None)
+    if resize is not None:
+        resize(state)
+    return model.state_dict()
 
 
 def _fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:

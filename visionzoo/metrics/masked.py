@@ -1,0 +1,88 @@
+"""PSNR and SSIM of the masked part of an image, as DyCheck defines them (Gao et al., NeurIPS 2022, arXiv 2210.13445).
+
+Both take a mask of the pixels that count, such as those that the training views have seen. Sums are float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from visionzoo.errors import InputError
+
+from .restoration import K1, K2, WINDOW, gaussian_weights, unit
+
+
+def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB over the pixels of a mask, infinite for equal ones.
+
+    Args:
+        prediction: (3, H, W), uint8, or float in [0, 1].
+        reference: the same.
+        mask: (H, W), bool, or weights in [0, 1].
+
+    Raises:
+        InputError: shapes that differ, values outside [0, 1], or a mask that is 0 everywhere.
+    """
+    ours, theirs, weights = _checked(prediction, reference, mask)
+    error = float(((ours - theirs).square() * weights).sum() / (weights.sum() * ours.shape[0]))
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+def masked_ssim(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+    """Structural similarity with masked windows, at most 1. Arguments and errors are those of `masked_psnr`.
+
+    Each window counts its pixels inside the mask only, renormalized (a partial convolution, along width and then along height);
+    windows without any count as equal. The mean is over all windows that lie inside the image, as in DyCheck's code, so a small
+    mask brings the result nearer to 1.
+    """
+    ours, theirs, weights = _checked(prediction, reference, mask)
+    if min(ours.shape[1:]) < WINDOW:
+        raise InputError(
+            f"SSIM needs {WINDOW} x {WINDOW} pixels or more, got {ours.shape[1]} x {ours.shape[2]}; use PSNR alone"
+        )
+    moments = torch.cat([ours, theirs, ours.square(), theirs.square(), ours * theirs])
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _partial_means(moments, weights).chunk(5)
+    variance_x = (mean_xx - mean_x.square()).clamp_min(0)
+    variance_y = (mean_yy - mean_y.square()).clamp_min(0)
+    covariance = mean_xy - mean_x * mean_y
+    most = (variance_x * variance_y).sqrt()
+    covariance = covariance.clamp(-most, most)
+    c1, c2 = K1**2, K2**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2))
+    return float(similarity.mean())
+
+
+def _partial_means(images: Tensor, mask: Tensor) -> Tensor:
+    """Gaussian means over the masked part of windows inside the image: (C, H, W), (H, W) -> (C, H - 10, W - 10)."""
+    weights = torch.tensor(gaussian_weights(), dtype=images.dtype, device=images.device)
+    values, inside = images[:, None], mask[None, None]
+    for kernel in (weights[None, None, None, :], weights[None, None, :, None]):
+        total = F.conv2d(values * inside, kernel)
+        covered = F.conv2d(inside, torch.ones_like(kernel))
+        values = torch.where(covered > 0, total * WINDOW / covered, 0.0)
+        inside = (covered > 0).to(images.dtype)
+    return values[:, 0]
+
+
+def _checked(prediction: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both images (3, H, W) and the mask (H, W) in float64."""
+    if prediction.ndim != 3 or prediction.shape != reference.shape:
+        raise InputError(
+            f"prediction has shape {tuple(prediction.shape)} and reference {tuple(reference.shape)}, expected (3, H, W) twice"
+        )
+    if mask.shape != prediction.shape[1:]:
+        raise InputError(
+            f"the mask has shape {tuple(mask.shape)} and the images {tuple(prediction.shape)}; resize it to (H, W)"
+        )
+    weights = mask.double()
+    if not float(weights.min()) >= 0 or not float(weights.max()) <= 1 or not float(weights.sum()) > 0:
+        raise InputError("the mask must be between 0 and 1 and leave some pixels")
+    return unit(prediction), unit(reference), weights
+
+
+__all__ = ["masked_psnr", "masked_ssim"]
