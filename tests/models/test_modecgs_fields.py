@@ -126,7 +126,9 @@ def test_spawning_equals_the_plain_form() -> None:
         torch.testing.assert_close(value, plain)
     parameters = [value for value in model.networks.parameters() if value.requires_grad]
     gradients = [
-        torch.autograd.grad(sum(value.square().sum() for value in values), parameters, retain_graph=True)
+        torch.autograd.grad(
+            torch.stack([value.square().sum() for value in values]).sum(), parameters, retain_graph=True
+        )
         for values in (found[:5], wanted)
     ]
     for one, other in zip(*gradients, strict=True):

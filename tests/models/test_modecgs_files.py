@@ -153,7 +153,7 @@ def damaged(folder: Path, what: str) -> None:
         axes = "".join(f"property float {axis}\n" for axis in "xyz")
         cloud.write_text(f"ply\nformat ascii 1.0\nelement vertex 1\n{axes}end_header\n0 0 0\n")
     elif what == "nan":
-        data = plyfile.PlyData.read(str(cloud), mmap=False)
+        data = plyfile.PlyData.read(io.BytesIO(cloud.read_bytes()))
         data["vertex"]["f_offset_3"][2] = np.nan
         data.write(str(cloud))
     elif what == "no network":

@@ -27,7 +27,8 @@ def trained() -> tuple[MoDecGS, dict[str, torch.optim.Optimizer]]:
         name: torch.optim.Adam([value], 1e-3) for name, value in model.anchors.items() if value.requires_grad
     }
     gaussians = model(CENTER, 0.3)
-    sum(getattr(gaussians, name).square().sum() for name in ("means", "scales", "opacities", "colors")).backward()
+    names = ("means", "scales", "opacities", "colors")
+    torch.stack([getattr(gaussians, name).square().sum() for name in names]).sum().backward()
     for optimizer in optimizers.values():
         optimizer.step()
     return model, optimizers

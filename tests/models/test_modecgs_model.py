@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +140,7 @@ def test_paper_intervals_stay_sorted_and_shrink_strained_segments() -> None:
         assert borders[0] == 0
         assert (np.diff(borders) > 0).all()
         assert borders[-1] < 1
+    borders = intervals.host()
     place = int(np.searchsorted(borders, 0.42, side="right")) - 1
     assert borders[place + 1] - borders[place] < 1 / 8
 
@@ -252,7 +254,7 @@ def test_wrong_calls_are_named() -> None:
 
 
 def test_create_model_by_name() -> None:
-    model = vz.create_model("modecgs", num_anchors=3)
+    model: Any = vz.create_model("modecgs", num_anchors=3)
     assert isinstance(model, MoDecGS)
     assert model.config.num_segments == 8
     assert model.anchors.rows == 3

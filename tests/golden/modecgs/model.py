@@ -118,7 +118,7 @@ def camera(case: Case) -> tuple[Tensor, Tensor]:
     return matrix.float(), (-rotation.T @ shift).float()
 
 
-def loaded(case: Case, model: nn.Module, names: list[str]) -> Any:
+def loaded(case: Case, model: Any, names: list[str]) -> Any:
     """`model` with the case's weights, and its anchors from the inputs, loaded as a published file would be."""
     state = published(case)
     for name in names:
