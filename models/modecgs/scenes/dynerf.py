@@ -1,0 +1,73 @@
+"""DyNeRF's layout (Plenoptic video): `poses_bounds.npy` and one folder of frames per synchronised camera, `cam00/images/0000.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from visionzoo.errors import InputError
+from visionzoo.io.head import read_head
+from visionzoo.io.image import image_size, list_images
+
+from .points import read_points
+from .scene import Camera, Scene, View
+
+POINTS = ("points3D_downsample2.ply", "points3D_downsample.ply", "points3D.ply")
+
+
+def is_dynerf(folder: Path) -> bool:
+    return (folder / "poses_bounds.npy").is_file()
+
+
+def read_dynerf(folder: Path, *, test_camera: int = 0) -> Scene:
+    """A scene of several fixed cameras; the frames of one camera are the test views, those of the others the training views.
+
+    Raises:
+        InputError: a file is missing or damaged, or cameras and folders do not match.
+    """
+    poses = _poses(folder / "poses_bounds.npy")
+    folders = sorted(path for path in folder.glob("cam*") if path.is_dir())
+    if not folders and sorted(folder.glob("cam*.mp4")):
+        raise InputError(
+            f"{folder}: the videos have to be split into frames first, as cam00/images/0000.png, for example with "
+            "ffmpeg -i cam00.mp4 -start_number 0 cam00/images/%04d.png"
+        )
+    if len(folders) != len(poses):
+        raise InputError(
+            f"{folder}: poses_bounds.npy has {len(poses)} cameras, but there are {len(folders)} folders cam*"
+        )
+    train: list[View] = []
+    test: list[View] = []
+    for i, (pose, place) in enumerate(zip(poses, folders, strict=True)):
+        frames = list_images(place / "images" if (place / "images").is_dir() else place)
+        camera = _camera(pose).resized(*image_size(frames[0]))
+        views = [View(f"{place.name}_{k:04d}", path, camera, k / len(frames)) for k, path in enumerate(frames)]
+        (test if i == test_camera else train).extend(views)
+    cloud = next((folder / name for name in POINTS if (folder / name).is_file()), None)
+    if cloud is None:
+        raise InputError(
+            f"{folder}: has no point cloud (looked for {', '.join(POINTS)}); make one with COLMAP from one time"
+        )
+    return Scene(folder, "dynerf", tuple(train), tuple(test), read_points(cloud))
+
+
+def _poses(path: Path) -> np.ndarray:
+    """(cameras, 3, 5): rotation with axes (down, right, backwards), position, and (height, width, focal length)."""
+    read_head(path, "the poses of DyNeRF")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as an array ({error}); copy it again") from error
+    if array.ndim != 2 or array.shape[1] != 17:
+        raise InputError(f"{path}: expected an array (cameras, 17), found {array.shape}")
+    return array[:, :15].reshape(-1, 3, 5).astype(np.float64)
+
+
+def _camera(pose: np.ndarray) -> Camera:
+    down, right, back, centre, (height, width, focal) = pose.T
+    rotation = np.stack([right, down, -back])  # rows: where the camera's x, y and z point in the world
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = rotation, -rotation @ centre
+    intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    return Camera(motion, intrinsics, int(width), int(height))
