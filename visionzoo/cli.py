@@ -20,6 +20,7 @@ from . import __version__, options, registry
 from .console import emit, fail, note, show_warnings_as_lines
 from .errors import InputError, SomeFailed, VisionZooError, unknown
 from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Quiet, Reporting
+from .weights.places import keep_others_offline
 
 Words = Annotated[
     str,
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with one of the codes above."""
     app = build_app()
     words = ["./-" if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
+    keep_others_offline()
     try:
         # `./-` is the path `-` in other words, which no option parser takes for an option
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)

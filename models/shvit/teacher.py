@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
 from visionzoo.registry import require_source
-from visionzoo.weights import WeightsError, fetch, find_state_dict, misfit, read_checkpoint
+from visionzoo.weights import WeightsError, fetch, find_state_dict, misfit, read_checkpoint, timm_network
 
 from .preprocess import MEAN, STD
 
@@ -32,16 +31,12 @@ class Teacher(nn.Module):
 
     def __init__(self, name: str, checkpoint: str | None = None):
         super().__init__()
-        timm = require("timm", extra="train", purpose=f"the teacher {name}")
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise InputError(f"timm has no network {name!r}; near: {', '.join(near) or 'see timm.list_models()'}")
         try:
-            network = timm.create_model(name, pretrained=checkpoint is None).eval()
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(
-                f"the weights of the teacher {name} cannot be downloaded ({type(error).__name__}); give model.teacher_checkpoint=FILE"
-            ) from error
+            network: Any = timm_network(
+                name, pretrained=checkpoint is None, extra="train", purpose=f"the teacher {name}"
+            ).eval()
+        except WeightsError as error:
+            raise WeightsError(f"{error}; for the teacher, that is model.teacher_checkpoint=FILE") from error
         if checkpoint is not None:
             load_in_order(network, checkpoint)
         mean, std = (torch.tensor(network.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))

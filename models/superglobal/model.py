@@ -19,6 +19,7 @@ from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
 from visionzoo.fused_conv import fuse_convolutions
 from visionzoo.registry import create_model, model_entry
+from visionzoo.weights import timm_network
 
 from .lite import Lite0Backbone
 from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, scale_pool, smallest_side
@@ -89,11 +90,14 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool = False):
         super().__init__()
-        timm = require("timm", extra="retrieval", purpose=f"the backbone {name}")
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise InputError(f"timm has no network {name!r}; near: {', '.join(near) or 'see timm.list_models()'}")
-        self.net = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+        self.net: Any = timm_network(
+            name,
+            pretrained=pretrained,
+            extra="retrieval",
+            purpose=f"the backbone {name}",
+            num_classes=0,
+            global_pool="",
+        )
         probe = self._probe()
         self.num_features: int = probe.shape[1]
         self.stride: int = round(128 / probe.shape[-1])
@@ -323,14 +327,4 @@ def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlob
     if cfg is not None:
         base = replace(base, mean=tuple(cfg.mean), std=tuple(cfg.std))
     config = configure(base, overrides)
-    if not pretrained:
-        return SuperGlobal(config).eval()
-    try:
-        backbone = TimmBackbone(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"timm's weights of {name} cannot be loaded ({str(error).splitlines()[0]}); connect once, or give --checkpoint FILE"
-        ) from error
-    return SuperGlobal(config, backbone).eval()
+    return SuperGlobal(config, TimmBackbone(name, pretrained=pretrained)).eval()

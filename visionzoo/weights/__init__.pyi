@@ -18,3 +18,4 @@ from .reading import fingerprint as fingerprint
 from .reading import read_checkpoint as read_checkpoint
 from .reading import read_metadata as read_metadata
 from .reading import save_safetensors as save_safetensors
+from .timm_networks import timm_network as timm_network

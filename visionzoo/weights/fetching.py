@@ -1,19 +1,30 @@
-"""Download checkpoints: downloads resume, are verified, and appear under their name in one step."""
+"""Download checkpoints: downloads resume, are verified, and appear under their name in one step.
+
+All downloads of visionzoo go through `fetch`, so that offline mode is checked in one place: other packages (timm, torchvision,
+torchmetrics) are given files and never download by themselves.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import socket
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
 from ..cards import WeightSource
 from ..errors import WeightsError, writing
 from .places import locate, offline, weights_dir
+
+
+class NotOnHub(WeightsError):
+    """The repository is there, but holds no file of that name."""
 
 
 def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -> Path:
@@ -58,36 +69,63 @@ def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -
 
 
 def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     assert source.hub is not None
     repository, file = source.hub
+    repository, _, revision = repository.partition("@")
+    where = f"cannot download {file} from {urllib.parse.urlsplit(constants.ENDPOINT).hostname}/{repository}"
     try:
-        _check_reachable(repository, file)
-        path = Path(hf_hub_download(repository, file, force_download=force))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = "no network" if isinstance(error, socket.gaierror) else type(error).__name__
-        raise WeightsError(
-            f"{source.name}: cannot download {file} from huggingface.co/{repository} ({reason}); {by_hand}"
-        ) from error
+        with _quiet_client():
+            _check_reachable(repository, file, revision or None)
+            path = Path(hf_hub_download(repository, file, revision=revision or None, force_download=force))
+    except Exception as error:  # the client's own and those of the HTTP library that it is built on
+        absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        kind = NotOnHub if absent else WeightsError
+        raise kind(f"{source.name}: {where} ({_reason(error)}); {by_hand}") from error
     verify(path, source.sha256)
     return path
 
 
-def _check_reachable(repository: str, file: str) -> None:
-    """Fail at once where the hub's client would try again for half a minute: its host has no address here.
+def _reason(error: Exception) -> str:
+    """Why the hub's client failed, in a few words."""
+    if isinstance(error, socket.gaierror):
+        return "no network"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"the server answered {status}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Without the warnings of the hub's client; what matters of them is in our error."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check_reachable(repository: str, file: str, revision: str | None) -> None:
+    """Ask for the file's size once: a hub that fails is then an error at once, where the client's download would try again for
+    half a minute.
 
     Raises:
-        OSError: the name is not resolved, there is no proxy that would, and the file is not in the hub's own cache.
+        Exception: whatever the client raises.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-    if constants.HF_HUB_OFFLINE or "https" in urllib.request.getproxies():
+    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
         return
-    if isinstance(try_to_load_from_cache(repository, file), str):
-        return
-    socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
+    if "https" not in urllib.request.getproxies():
+        place = urllib.parse.urlsplit(constants.ENDPOINT)
+        socket.getaddrinfo(place.hostname, place.port or 443)
+    get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
 
 
 def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True, hint: str = "") -> Path:

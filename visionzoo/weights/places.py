@@ -30,6 +30,12 @@ def offline() -> bool:
     )
 
 
+def keep_others_offline() -> None:
+    """In offline mode, also tell the packages that look for such a setting of their own: for commands, before those are imported."""
+    if offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def locate(source: WeightSource) -> Path | None:
     """The local file of a checkpoint (in the cache or inside an installed package), or None."""
     cached = weights_dir() / source.file
@@ -47,6 +53,7 @@ def locate(source: WeightSource) -> Path | None:
     if source.hub:
         from huggingface_hub import try_to_load_from_cache
 
-        hit = try_to_load_from_cache(*source.hub)
+        repository, _, revision = source.hub[0].partition("@")
+        hit = try_to_load_from_cache(repository, source.hub[1], revision=revision or None)
         return Path(hit) if isinstance(hit, str) else None
     return None
