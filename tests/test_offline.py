@@ -157,7 +157,7 @@ class FailingHub(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_HEAD
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *_: object) -> None:
         pass
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -91,7 +92,7 @@ def test_published_minimum_sizes() -> None:
 
 @pytest.mark.parametrize("name", ["superglobal_lite0", "superglobal_r50"])
 def test_smallest_pictures_go_through(name: str) -> None:
-    model = create_model(name)
+    model: Any = create_model(name)
     assert isinstance(model, SuperGlobal)
     with torch.no_grad():
         out = model(torch.rand(1, 3, model.min_side, model.min_side + 5))
@@ -101,7 +102,7 @@ def test_smallest_pictures_go_through(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_for_inference_gives_the_same_vectors(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = create_model("superglobal_r50", dim=64)
+    model: Any = create_model("superglobal_r50", dim=64)
     assert isinstance(model, SuperGlobal)
     x = torch.rand(2, 3, 100, 140)
     with torch.no_grad():
@@ -336,9 +337,9 @@ def test_a_classifier_describes_photos() -> None:
 
 def test_a_classifiers_file_loads_without_its_head(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    classifier = create_model("shvit_xs")
+    classifier: Any = create_model("shvit_xs")
     save_safetensors(classifier.state_dict(), tmp_path / "xs.safetensors")
-    model = from_classifier("shvit_xs", checkpoint=tmp_path / "xs.safetensors", gemp_p=3.0)
+    model: Any = from_classifier("shvit_xs", checkpoint=tmp_path / "xs.safetensors", gemp_p=3.0)
     assert model.config.gemp_p == 3.0
     weight = model.backbone.net.stem[0].conv.weight
     torch.testing.assert_close(weight, classifier.stem[0].conv.weight)
@@ -375,7 +376,7 @@ def test_bfloat16_leaves_descriptors_where_they_are() -> None:
     photo = load_image(Path(visionzoo.__file__).parent / "assets" / "photos" / "cat_1.jpg", max_side=160)
     vectors = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = create_model("superglobal_lite0", pretrained=True)
+        model: Any = create_model("superglobal_lite0", pretrained=True)
         assert isinstance(model, SuperGlobal)
         model.for_inference(dtype)
         with torch.inference_mode():
