@@ -29,6 +29,8 @@ OWN = (
     Need("ray", "ray", "--engine ray: many files on several processes or machines"),
     Need("diffusers", "diffusion", "diffusion models and pipelines"),
     Need("peft", "diffusion", "LoRA on diffusion models"),
+    Need("numba", "gs", "Gaussian splatting on a CPU"),
+    Need("gsplat", "gs", "Gaussian splatting on CUDA"),
     Need("xformers", "xformers", "an attention backend on CUDA"),
 )
 """Optional packages of the ground floor; tasks register theirs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..case import Case
-from . import model
+from . import model, raster
 
 
 def compute(case: Case) -> dict[str, Any]:
@@ -15,11 +15,13 @@ def compute(case: Case) -> dict[str, Any]:
 
 
 def everything(case: Case) -> dict[str, Any]:
-    return model.compute(case)
+    return raster.compute(case) if raster.is_raster(case) else model.compute(case)
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """Outputs, and the plain numbers that some cases hold beside them. Images need a renderer, which is not here yet."""
+    """Outputs, and the plain numbers that some cases hold beside them. Of networks, no images yet."""
+    if raster.is_raster(case):
+        return case.outputs
     outputs = {name: value for name, value in case.outputs.items() if "image" not in name and "depth" not in name}
     return {**outputs, **({"values": case.data["values"]} if "values" in case.data else {})}
 

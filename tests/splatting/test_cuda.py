@@ -1,0 +1,84 @@
+"""The CUDA renderer is gsplat: on a GPU beside the reference, elsewhere that it is called as its signature asks."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from visionzoo.splatting import cuda, render
+
+from .scenes import cameras, gaussians, gradients, relative
+
+
+def test_gsplat_is_called_as_its_signature_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gsplat = pytest.importorskip("gsplat")
+    signature = inspect.signature(gsplat.rasterization)
+    seen: dict[str, Any] = {}
+
+    def rasterization(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        seen.update(signature.bind(*args, **kwargs).arguments)
+        image = torch.arange(4.0).expand(1, 2, 3, 4)
+        return image, torch.ones(1, 2, 3, 1), {"means2d": torch.zeros(1, 5, 2), "radii": torch.ones(1, 5, 2)}
+
+    monkeypatch.setattr(
+        "visionzoo.splatting.cuda.require", lambda *_, **__: SimpleNamespace(rasterization=rasterization)
+    )
+    drawn = cuda.render(
+        *gaussians(5).values(), **cameras(1, 3, 2), background=torch.zeros(1, 3), near_plane=0.2, far_plane=9.0,
+        radius_clip=0.5, eps2d=0.1, sh_degree=None, antialiased=True,
+    )  # fmt: skip
+    assert drawn.colors[0, 0, 0].tolist() == [0, 1, 2]
+    assert drawn.depths[0, 0, 0].tolist() == [3]
+    assert seen["render_mode"] == "RGB+D"
+    assert seen["rasterize_mode"] == "antialiased"
+    assert (seen["near_plane"], seen["far_plane"], seen["radius_clip"], seen["eps2d"]) == (0.2, 9.0, 0.5, 0.1)
+    assert (seen["width"], seen["height"], seen["packed"]) == (3, 2, False)
+
+
+def test_densification_of_gsplat_runs_on_a_cpu() -> None:
+    strategies = pytest.importorskip("gsplat.strategy")
+    scene, view = gaussians(50, size=0.1), cameras(2)
+    params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in scene.items()})
+    with torch.no_grad():
+        params["scales"].log_()
+        params["opacities"].logit_()
+    optimizers = {name: torch.optim.Adam([value], lr=1e-3) for name, value in params.items()}
+    strategy = strategies.DefaultStrategy(refine_start_iter=1, refine_every=2, grow_grad2d=1e-6, verbose=False)
+    strategy.check_sanity(params, optimizers)
+    state = strategy.initialize_state(scene_scale=1.0)
+    for step in range(6):
+        drawn = render(
+            params["means"],
+            params["quats"],
+            params["scales"].exp(),
+            params["opacities"].sigmoid(),
+            params["colors"],
+            **view,
+        )
+        info = drawn.info
+        strategy.step_pre_backward(params, optimizers, state, step, info)
+        drawn.colors.square().mean().backward()
+        strategy.step_post_backward(params, optimizers, state, step, info)
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    assert len(params["means"]) > 50
+
+
+@pytest.mark.gpu
+def test_the_gpu_draws_what_the_reference_draws() -> None:
+    scene, view = gaussians(300, size=0.05), cameras(2, 45, 37)
+    moved = {name: value.cuda() for name, value in scene.items()}
+    there: dict[str, Any] = {
+        name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in view.items()
+    }
+    drawn, found = gradients(moved, there)
+    dense, wanted = gradients(moved, there, backend="reference")
+    torch.testing.assert_close(drawn.colors, dense.colors, atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawn.depths, dense.depths, atol=1e-3, rtol=0)
+    for name, gradient in wanted.items():
+        assert relative(found[name], gradient) < 1e-3, name

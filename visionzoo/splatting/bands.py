@@ -1,0 +1,107 @@
+"""Compiled loops around the drawing: which Gaussians each band of rows draws, and the sum of the bands' gradients.
+
+numba's cache only notices changes of a function's own file, so nothing that is compiled here comes from another one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .compiling import compiled
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_LOG2_FLOOR = math.log2(1 / 255) - 1e-3
+"""A little lower than the floor of alpha, so that rounding never leaves out a pixel that reaches it."""
+_HALF_LOG2_E = 0.5 * math.log2(math.e)
+
+
+@njit(inline="always")
+def _pixels(centre, reach, low, high):
+    """The pixels (first, after the last) whose centres are within reach, between low and high."""
+    first = math.ceil(max(centre - reach - 0.5, -1.0))
+    last = math.floor(min(centre + reach - 0.5, 1e9)) + 1
+    return max(low, int(first)), min(high, int(last))
+
+
+@compiled(**_OPTIONS)
+def arrange(table, rectangles, height, band_rows):
+    """Which Gaussians each band draws.
+
+    Args:
+        table: (K, 6 + D) float32, in order of depth; its columns are those of `kernels.py`.
+        rectangles: (K, 4) int32, the pixels that each may touch: first x, first y, x and y after the last.
+        band_rows: rows of a band.
+
+    Returns:
+        boxes (K, 4) int32: left, right, top, bottom of the pixels with an alpha of at least 1/255.
+        starts (bands + 1) int64: where the entries of each band begin.
+        entries (E) int32: rows of the table, by band, then by depth.
+        places (E) int64: where the partial gradient of an entry belongs: all entries of one Gaussian stand together there.
+        firsts (K + 1) int64: where those of each Gaussian begin.
+    """
+    count = table.shape[0]
+    bands = (height + band_rows - 1) // band_rows
+    boxes = np.empty((count, 4), np.int32)
+    starts = np.zeros(bands + 1, np.int64)
+    firsts = np.zeros(count + 1, np.int64)
+    for i in range(count):
+        a, k, q = float(table[i, 2]), float(table[i, 3]), float(table[i, 4])
+        room = max((float(table[i, 5]) - _LOG2_FLOOR) / _HALF_LOG2_E, 0.0)  # of a e² + q dy²
+        tall = math.sqrt(room / q)
+        wide = math.sqrt(room * (1 / a + k * k / q))
+        left, right = _pixels(float(table[i, 0]), wide, rectangles[i, 0], rectangles[i, 2])
+        top, bottom = _pixels(float(table[i, 1]), tall, rectangles[i, 1], rectangles[i, 3])
+        boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = left, right, top, bottom
+        firsts[i + 1] = firsts[i]
+        if left < right and top < bottom:
+            low, high = top // band_rows, (bottom - 1) // band_rows + 1
+            firsts[i + 1] += high - low
+            for band in range(low, high):
+                starts[band + 1] += 1
+    for band in range(bands):
+        starts[band + 1] += starts[band]
+    entries = np.empty(starts[bands], np.int32)
+    places = np.empty(starts[bands], np.int64)
+    filled = starts[:bands].copy()
+    for i in range(count):
+        low = boxes[i, 2] // band_rows
+        for place in range(firsts[i], firsts[i + 1]):
+            band = low + place - firsts[i]
+            entries[filled[band]] = i
+            places[filled[band]] = place
+            filled[band] += 1
+    return boxes, starts, entries, places, firsts
+
+
+@compiled(**_OPTIONS)
+def collect(low, high, firsts, partial, table, order, opacities, means, ellipses, opacity, features):
+    """Add the partial gradients of the Gaussians from `low` to before `high`, band after band.
+
+    Args:
+        firsts: of `arrange`.
+        partial: (E, 6 + D') of `kernels.undraw`.
+        order: (K,) which Gaussian each row of the table is.
+        opacities: (N,) values.
+        means (N, 2), ellipses (N, 3), opacity (N,), features (N, D'): gradients, to be filled.
+    """
+    columns = partial.shape[1]
+    sums = np.empty(columns, np.float32)
+    for i in range(low, high):
+        sums[:] = np.float32(0)
+        for place in range(firsts[i], firsts[i + 1]):
+            for column in range(columns):
+                sums[column] += partial[place, column]
+        n = order[i]
+        a, k, q = table[i, 2], table[i, 3], table[i, 4]
+        means[n, 0] = -a * sums[1]
+        means[n, 1] = a * k * sums[1] - q * sums[3]
+        ellipses[n, 0] = np.float32(0.5) * sums[2]
+        ellipses[n, 1] = -a * sums[4]
+        ellipses[n, 2] = np.float32(0.5) * sums[5]
+        opacity[n] = -sums[0] / opacities[n]
+        for column in range(6, columns):
+            features[n, column - 6] = sums[column]

@@ -1,0 +1,62 @@
+"""Compositing in dense torch: every Gaussian at every pixel. Slow, and exact in any precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .projection import Projection
+from .rules import ALPHA_FLOOR, Rules
+
+
+def splat(
+    seen: Projection, opacities: Tensor, features: Tensor, width: int, height: int, rules: Rules
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the Gaussians of I images.
+
+    Args:
+        seen: with I in the place of the batch and camera dimensions.
+        opacities: (I, N)
+        features: (I, N, D)
+
+    Returns:
+        images (I, H, W, D), depths (I, H, W) and transmittances (I, H, W)
+    """
+    count = features.shape[0]
+    results = [_image(seen, opacities, features, width, height, rules, i) for i in range(count)]
+    if not results:
+        return (
+            features.new_zeros(0, height, width, features.shape[-1]),
+            features.new_zeros(0, height, width),
+            features.new_ones(0, height, width),
+        )
+    images, depths, left = (torch.stack(parts) for parts in zip(*results, strict=True))
+    return images, depths, left
+
+
+def _image(
+    seen: Projection, opacities: Tensor, features: Tensor, width: int, height: int, rules: Rules, i: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    depths = seen.depths[i]
+    drawn = (seen.radii[i] > 0).all(-1).nonzero().squeeze(-1)
+    order = drawn[depths.detach()[drawn].sort(stable=True).indices]
+    like = depths
+    y, x = (
+        (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5).view(shape)
+        for size, shape in ((height, (-1, 1, 1)), (width, (1, -1, 1)))
+    )
+    left, top, right, bottom = seen.rectangles[i, order].unbind(-1)
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    mean_x, mean_y = seen.means2d[i, order].unbind(-1)
+    a, k, q = seen.ellipses[i, order].unbind(-1)
+    dy = y - mean_y
+    along = x - mean_x - k * dy
+    alpha = (opacities[i, order] * torch.exp(-0.5 * (a * along * along + q * dy * dy))).clamp(max=rules.alpha_cap)
+    alpha = torch.where(inside & (alpha >= ALPHA_FLOOR), alpha, 0)
+    after = (1 - alpha).cumprod(-1)
+    # transmittance only falls: what follows a Gaussian that would close the pixel is left out with it
+    alpha = torch.where(after.detach() >= rules.closed_below, alpha, 0)
+    after = (1 - alpha).cumprod(-1)
+    before = torch.cat([after.new_ones(height, width, 1), after], -1)
+    weights = alpha * before[..., :-1]
+    return weights @ features[i, order], weights @ depths[order], before[..., -1]
