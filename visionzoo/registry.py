@@ -11,7 +11,7 @@ import fnmatch
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from . import weights
 from .cards import ModelCard, WeightSource
 from .errors import InputError, unknown
 from .lazy import resolve
+from .stored import remember_stored, stored_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -236,6 +237,7 @@ def create_model(
     model: nn.Module = resolve(entry.builder)(entry.card.name, **config_overrides)
     if checkpoint is not None:
         weights.load_checkpoint(model, checkpoint)
+    remember_stored(model, replace(stored_of(model), model=entry.card.name))
     return model.eval()
 
 

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
-from .weights import read_metadata
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CUSTOM = "custom"
 """The model name of a network that was made in code; its whole configuration is stored."""
@@ -55,11 +57,13 @@ class Stored:
 
 
 def read_stored(path: str | PathLike[str]) -> Stored:
-    """What a `.safetensors` file says of itself; nothing for other files.
+    """What a `.safetensors` file or a checkpoint of our training says of itself; nothing for other files.
 
     Raises:
         InputError: the file is missing or none, or what it says is damaged.
     """
+    from .weights import read_metadata
+
     texts = read_metadata(path)
     try:
         facts = {key: json.loads(texts[key]) for key in ("config", "classes", "image_size", "max_side") if key in texts}
@@ -68,9 +72,27 @@ def read_stored(path: str | PathLike[str]) -> Stored:
         raise InputError(f"{path}: its config, classes or image_size are damaged ({error})") from error
 
 
+def facts_of(path: str | PathLike[str]) -> Stored:
+    """As `read_stored`, but nothing where the texts of a file have another meaning: other programs write some, too."""
+    try:
+        return read_stored(path)
+    except InputError:
+        return Stored()
+
+
+def remember_stored(model: nn.Module, stored: Stored) -> None:
+    """Let a network know what is known of its weights."""
+    object.__setattr__(model, "stored", stored)
+
+
+def stored_of(model: nn.Module) -> Stored:
+    """What `load_checkpoint` and `create_model` found out about a network's weights."""
+    return getattr(model, "stored", Stored())
+
+
 def stored_facts(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts as the texts that a `.safetensors` file holds; `read_stored` reads them."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
-__all__ = ["CUSTOM", "Stored", "read_stored", "stored_facts"]
+__all__ = ["CUSTOM", "Stored", "facts_of", "read_stored", "remember_stored", "stored_facts", "stored_of"]

@@ -6,6 +6,7 @@ Shapes: B images, C channels of a stage, H x W image, h x w map, N = h * w token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from visionzoo.attention import attention
 from visionzoo.config import configure
+from visionzoo.stored import remember_stored, stored_of
 
 from .config import STRIDES, SHViTConfig, check_images, check_indices, squeezed
 
@@ -241,6 +243,7 @@ class SHViT(nn.Module):
         self.config = configure(self.config, changes)
         weight = next(self.parameters())
         self._make_heads()
+        remember_stored(self, replace(stored_of(self), classes=None))
         self.train(self.training).to(weight.device, weight.dtype)
 
     def fuse(self, pad_to: int = 1) -> FusedSHViT:
@@ -254,7 +257,9 @@ class SHViT(nn.Module):
         """
         from .fused import fuse
 
-        return fuse(self, pad_to)
+        fused = fuse(self, pad_to)
+        remember_stored(fused, stored_of(self))
+        return fused
 
 
 VARIANTS = {

@@ -12,8 +12,10 @@ from torch import nn
 from ..devices import pick_dtype
 from ..errors import InputError, VisionZooError
 from ..io.files import atomic_path, check_output
+from ..stored import stored_of
 from .arguments import file_format, no_bfloat16
 from .checking import TOLERANCE, check_shapes, largest_error, runtime
+from .exporters import exporter_of_network
 from .report import ExportReport, describe
 from .tracing import named, output_names, prepared, reference, shapes_of, smallest_of, trace
 from .writing import write_onnx, write_program
@@ -23,7 +25,7 @@ def export_model(
     model: nn.Module,
     path: str | PathLike[str],
     *,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | None = None,
     dynamic: bool = True,
     opset: int | None = None,
     check: bool = True,
@@ -38,13 +40,15 @@ def export_model(
 
     Args:
         model: a network that takes images (B, C, H, W) and gives a tensor or a list of them.
-        image_size: side, or (height, width), in pixels: what the check uses, and the only size with `dynamic=False`.
+        image_size: side, or (height, width), in pixels: what the check uses, and the only size with `dynamic=False`. None for
+            the size that the weights were trained at, as far as it is known, else 224.
         dynamic: batch, height and width are free; otherwise they are 1 and `image_size`.
         opset: of ONNX, 18 or newer; None for what torch writes by itself.
         check: run the file (by onnxruntime or by torch) and compare with `model` in float32: with one image of
             `image_size` and, if sizes are free, three of another size.
         dtype: of the weights and outputs, whatever `model` has; images are float32 in any case.
-        name, classes: for the texts in the file: the model's name, and those of its classes in order.
+        name, classes: for the texts in the file: the model's name, and those of its classes in order; None for what is
+            known of the weights that were loaded.
 
     Raises:
         InputError: another ending, a size, opset or list of classes that does not fit.
@@ -53,6 +57,13 @@ def export_model(
     """
     path = check_output(Path(path), overwrite=True)
     kind = file_format(path, opset=opset, check=check)
+    stored = stored_of(model)
+    name = name or stored.model
+    if classes is None and len(stored.classes or ()) == getattr(getattr(model, "config", None), "num_classes", None):
+        classes = stored.classes
+    if image_size is None:
+        exporter = exporter_of_network(model)
+        image_size = stored.image_size or (exporter.image_size(name) if exporter and name else 224)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) < 1:
         raise InputError(f"image_size must be at least 1 pixel, got {image_size}")

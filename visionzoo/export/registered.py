@@ -57,11 +57,10 @@ def export_registered(
     classes = stored.classes
     if classes is None and published and model.config.num_classes == 1000:  # pyright: ignore[reportAttributeAccessIssue]
         classes = imagenet_classes()
-    usual = stored.image_size or exporter.image_size(card.name)
     return export_model(
         model,
         path,
-        image_size=usual if image_size is None else image_size,
+        image_size=image_size,
         name=published.name if published else card.name,
         classes=classes,
         **options,

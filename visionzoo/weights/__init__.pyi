@@ -1,5 +1,6 @@
 from .converters import converter_of as converter_of
 from .converters import register_converter as register_converter
+from .converting import convert_checkpoint as convert_checkpoint
 from .fetching import WeightsError as WeightsError
 from .fetching import WeightSource as WeightSource
 from .fetching import download as download
@@ -12,6 +13,7 @@ from .loading import to_official as to_official
 from .places import locate as locate
 from .places import offline as offline
 from .places import weights_dir as weights_dir
+from .reading import LIGHTNING_ENTRY as LIGHTNING_ENTRY
 from .reading import StateDict as StateDict
 from .reading import find_state_dict as find_state_dict
 from .reading import fingerprint as fingerprint

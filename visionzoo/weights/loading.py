@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError
+from ..stored import facts_of, remember_stored
 from .converters import converter_of
 from .reading import StateDict, find_state_dict, read_checkpoint
 
@@ -25,6 +26,7 @@ def load_checkpoint(
 
     Published names need a converter for the model's class or one that it derives from; see `register_converter`. A network with a
     method `resize_for(state_dict)` has tables whose numbers of rows are those of the file.
+    What a file says of its weights is then in `model.stored` (`visionzoo.stored.Stored`).
 
     Args:
         model: any network.
@@ -52,6 +54,8 @@ def load_checkpoint(
     if problem:
         raise WeightsError(f"{where} does not fit {type(model).__name__}: {problem}")
     model.load_state_dict(state, strict=strict)
+    if not isinstance(path_or_state_dict, Mapping):
+        remember_stored(model, facts_of(path_or_state_dict))
     return model
 
 

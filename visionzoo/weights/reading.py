@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import tarfile
 import zipfile
@@ -89,8 +90,19 @@ NESTED = ("model_state", "state_dict", "model", "params", "network")
 """Keys under which training programs put the network, in the order they are looked for."""
 
 
+LIGHTNING_ENTRY = "visionzoo"
+"""Where a checkpoint of our training keeps the facts about its weights, beside Lightning's own entries."""
+
+
 def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
-    """The state dict inside whatever was loaded, without a `module.` prefix of data-parallel training."""
+    """The state dict inside whatever was loaded, without a `module.` prefix of data-parallel training.
+
+    Of a Lightning checkpoint, the weights that its training would export: those of `model`, or their average.
+    """
+    if isinstance(loaded, Mapping) and "pytorch-lightning_version" in loaded and "state_dict" in loaded:
+        prefix = loaded.get(LIGHTNING_ENTRY, {}).get("prefix", "model.")
+        network = {k.removeprefix(prefix): v for k, v in loaded["state_dict"].items() if k.startswith(prefix)}
+        loaded = network or loaded
     seen = 0
     while isinstance(loaded, Mapping) and seen < 4:
         inner = next((key for key in NESTED if isinstance(loaded.get(key), Mapping)), None)
@@ -116,13 +128,14 @@ def save_safetensors(
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The texts that `save_safetensors` stored beside the tensors; empty for a file of another format.
+    """The texts that `save_safetensors` stored beside the tensors, or that our training put into a Lightning checkpoint; empty for
+    other files.
 
     Raises:
         WeightsError: the file is missing, or no safetensors file in spite of its name.
     """
     if Path(path).suffix != ".safetensors":
-        return {}
+        return _lightning_texts(Path(path))
     try:
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
@@ -130,6 +143,18 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
         raise WeightsError(f"{path}: no such file") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: is not a safetensors file ({_first_line(error)})") from error
+
+
+def _lightning_texts(path: Path) -> dict[str, str]:
+    if not zipfile.is_zipfile(path):
+        return {}
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads no tensor
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError):
+        return {}  # whoever loads the weights gets the reason from `read_checkpoint`
+    ours = loaded.get(LIGHTNING_ENTRY) if isinstance(loaded, Mapping) else None
+    facts = ours.get("facts", {}) if isinstance(ours, Mapping) else {}
+    return {key: fact if isinstance(fact, str) else json.dumps(fact) for key, fact in facts.items()}
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -10,53 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.command import run
+from tests.export.networks import alone, free_sizes, needs_onnx, network, relative, session
 from tests.golden import seeded
 from visionzoo import create_model
 from visionzoo.errors import InputError, MissingDependencyError, VisionZooError
-from visionzoo.export import ExportReport, export_model, export_registered
+from visionzoo.export import ExportReport, export_model
 from visionzoo.export.report import describe
 from visionzoo.models.shvit import SHViT, SHViTConfig
-
-SMALL = {"embed_dim": (16, 24, 32), "partial_dim": (8, 8, 8), "depth": (1, 1, 1)}
-OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
-
-needs_onnx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
-    reason="the extra `export` is not installed",
-)
-free_sizes = pytest.mark.skipif(OLD, reason="torch 2.6 writes ONNX with a fixed size only")
-
-
-def network(**changes: object) -> SHViT:
-    """With weights and norm statistics that are not trivial: a new network's attention adds nothing."""
-    model = SHViT(SHViTConfig(**{**SMALL, "num_classes": 5, **changes})).eval()  # pyright: ignore[reportArgumentType]
-    model.load_state_dict(seeded.fill(model.state_dict()))
-    return model
-
-
-def relative(got: Tensor | np.ndarray, want: Tensor) -> float:
-    got = torch.as_tensor(got)
-    assert got.shape == want.shape
-    return float((got.double() - want.double()).norm() / want.double().norm())
-
-
-def session(path: Path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def alone(path: Path) -> bool:
-    """Nothing lies beside the file: no weights apart, no temporary name."""
-    return [entry.name for entry in path.parent.iterdir()] == [path.name]
-
 
 # ONNX
 
@@ -146,7 +108,7 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
     assert json.loads(texts["std"]) == [0.229, 0.224, 0.225]
     assert json.loads(texts["crop"]) == 0.875
     assert SHViTConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(texts["config"]).items()})
-    folder = str(Path(__file__).parent.parent).encode()
+    folder = str(Path(__file__).parents[2]).encode()
     assert folder not in path.read_bytes()
     assert b"site-packages" not in path.read_bytes()
 
@@ -318,139 +280,6 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
         export_model(network(), tmp_path / "a.pt2", image_size=0)
     with pytest.raises(InputError, match="2 names of classes for a network with 5"):
         export_model(network(), tmp_path / "a.pt2", classes=["cat", "dog"])
-
-
-# By name, and the command
-
-
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """A file as our training writes it."""
-    path = tmp_path / "weights.safetensors"
-    model = network(num_classes=3)
-    texts = {
-        "model": "shvit_s1",
-        "config": json.dumps({**{key: list(value) for key, value in SMALL.items()}, "num_classes": 3}),
-        "classes": json.dumps(["cat", "dog", "bird"]),
-        "image_size": json.dumps(96),
-    }
-    save_file(model.state_dict(), path, texts)
-    return path
-
-
-def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
-    report = export_registered("shvit_s1.in1k", tmp_path / "a.pt2", checkpoint=trained)
-    assert report.checked[0] == (1, 3, 96, 96)
-    assert json.loads(report.texts["classes"]) == ["cat", "dog", "bird"]
-    assert report.texts["model"] == "shvit_s1"
-    x = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        got = torch.export.load(tmp_path / "a.pt2").module()(x)
-        assert relative(got, network(num_classes=3)(x)) < 1e-5
-    with pytest.raises(InputError, match=r"weights\.safetensors: holds weights of shvit_s1, not of shvit_s2"):
-        export_registered("shvit_s2", tmp_path / "b.pt2", checkpoint=trained)
-    save_file({"a": torch.zeros(1)}, trained, {"classes": "cat, dog"})
-    with pytest.raises(InputError, match="its config, classes or image_size are damaged"):
-        export_registered("shvit_s1", tmp_path / "b.pt2", checkpoint=trained)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fused: bool) -> None:
-    """As people fine-tune the published networks elsewhere, with or without fusing them before they save."""
-    torch.manual_seed(0)
-    model = create_model("shvit_xs", num_classes=7)
-    kept = model.fuse() if fused else model
-    torch.save({"model": kept.state_dict()}, tmp_path / "seven.pth")
-    report = export_registered(
-        "shvit_xs", tmp_path / "a.pt2", checkpoint=tmp_path / "seven.pth", dynamic=False, image_size=64
-    )
-    assert next(iter(report.outputs.values()))[-1] == 7
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
-
-
-@pytest.mark.slow
-def test_published_weights_by_name(tmp_path: Path) -> None:
-    """They know their classes, ImageNet's, and the size that they were trained at."""
-    from visionzoo.weights import weights_dir
-
-    model = create_model("shvit_s1")
-    model.load_state_dict(seeded.fill(model.state_dict()))
-    weights_dir().mkdir(parents=True)
-    torch.save({"model": model.state_dict()}, weights_dir() / "shvit_s1.pth")
-    report = export_registered("shvit_s1.official", tmp_path / "a.pt2", dynamic=False, check=False)
-    assert report.texts["model"] == "shvit_s1.official"
-    assert json.loads(report.texts["image_size"]) == 224
-    classes = json.loads(report.texts["classes"])
-    assert (len(classes), classes[0]) == (1000, "tench")
-    x = torch.randn(1, 3, 224, 224)
-    with torch.no_grad():
-        assert relative(torch.export.load(tmp_path / "a.pt2").module()(x), model(x)) < 1e-5
-    report = export_registered("shvit_s4", tmp_path / "b.pt2", random=True, dynamic=False, check=False)
-    assert report.inputs == {"images": (1, 3, 256, 256)}
-    assert "classes" not in report.texts
-
-
-@needs_onnx
-def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path, trained: Path) -> None:
-    path = tmp_path / "a.onnx"
-    words = ["export", "shvit_s1", "--checkpoint", trained, "-o", path, "--fixed", "--image-size", 64]
-    code, out, err = run(capsys, *words)
-    assert code == 0
-    assert out.splitlines()[0].startswith(f"{path}: ONNX, opset ")
-    assert "images (1, 3, 64, 64)" in out
-    assert "relative error" in out
-    assert len(err.splitlines()) == 1
-    code, _, err = run(capsys, *words)
-    assert code == 2
-    assert "exists already" in err
-    code, out, err = run(capsys, *words, "--overwrite", "--json", "--opset", 18, "--dtype", "float16")
-    assert (code, err) == (0, "")
-    data = json.loads(out)
-    assert (data["opset"], data["dtype"], data["format"]) == (18, "float16", "ONNX")
-    assert data["error"] < 2e-2
-    code, out, _ = run(capsys, *words, "--overwrite", "--no-check")
-    assert code == 0
-    assert "not checked" in out
-
-
-def test_the_command_explains_itself(capsys: pytest.CaptureFixture) -> None:
-    code, out, _ = run(capsys, "export", "--help")
-    assert code == 0
-    assert "Example: visionzoo export shvit_s1 -o shvit_s1.onnx" in " ".join(out.split())
-    assert "export" in run(capsys)[1]
-    packages = json.loads(run(capsys, "doctor", "--json")[1])["optional packages"]
-    assert {"onnx", "onnxscript", "onnxruntime"} <= set(packages)
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["shvit_s1", "-o", "a.tflite"], r"a\.tflite: the extension"),
-        (["shvit_s9", "-o", "a.pt2"], "did you mean"),
-        (["shvit_s1.nonsense", "-o", "a.pt2"], "no checkpoint 'shvit_s1.nonsense'"),
-        (["superglobal_r50", "-o", "a.pt2"], "'retrieve' cannot be exported yet; those that can: shvit_s1"),
-        (["shvit_s1", "-o", "a.pt2"], "put the file at .*shvit_s1.in1k.safetensors"),
-        (["shvit_s1", "-o", "a.pt2", "--random", "--checkpoint", "b.pth"], "not both"),
-        (["shvit_s1", "-o", "a.pt2", "--checkpoint", "none.safetensors"], "none.safetensors: no such"),
-        (["shvit_s1", "-o", "old.pt2", "--random"], "old.pt2: exists already.*--overwrite"),
-        (["shvit_s1", "-o", "a.pt2", "--random", "--image-size", "0"], "at least 1 pixel"),
-        (["shvit_s1"], "output"),
-    ],
-)
-def test_mistakes_are_one_line(
-    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
-) -> None:
-    import re
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "old.pt2").write_text("old")
-    code, _, err = run(capsys, "export", *words)
-    assert code == 2
-    (line,) = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
-    assert re.search(says, line)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["old.pt2"]
 
 
 @pytest.mark.slow
