@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError
 
@@ -20,17 +20,24 @@ from . import __version__, options, registry
 from .console import emit, fail, note, show_warnings_as_lines
 from .errors import InputError, SomeFailed, VisionZooError, unknown
 from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Quiet, Reporting
+from .training.configuration import packaged_configs
 from .weights.places import keep_others_offline
 
 Words = Annotated[
     str,
-    options.option(INPUT, "Settings that override those of the files, as key=value.", allow_leading_hyphen=True),
+    options.option(
+        INPUT,
+        "Settings that override those of the files, as key=value: trainer.max_epochs=3, data.root=FOLDER, model.lr=0.01 (short for "
+        "model.init_args.lr), ckpt_path=last to resume, vars.NAME=value for a value that a recipe uses in several places.",
+        allow_leading_hyphen=True,
+    ),
 ]
 Config = Annotated[
     list[str],
     options.option(
         INPUT,
-        "YAML file: a path, or a packaged name, SYSTEM/RECIPE. Of several, later ones override earlier ones.",
+        "YAML file: a path, or the name of a packaged recipe. Of several, later ones override earlier ones. Packaged are "
+        f"{', '.join(packaged_configs())}.",
         name=["--config", "-c"],
     ),
 ]
@@ -518,7 +525,10 @@ def convert(
     *,
     model: Annotated[
         str | None,
-        options.option(MODEL, "Registered model that the file belongs to; its keys are then converted and checked."),
+        options.option(
+            MODEL,
+            "Registered model that the file belongs to, unless the file says so; its keys are then converted and checked.",
+        ),
     ] = None,
     to: Annotated[
         Literal["ours", "official"],
@@ -544,15 +554,5 @@ def convert(
         raise InputError(f"{output}: the output is written as safetensors: choose a name that ends in .safetensors")
     check_output(output, overwrite=overwrite)
     refuse_inputs([output], [source])
-    if model is None and to == "official":
-        raise InputError("--to official needs --model NAME, which defines the key names")
-    state: Any
-    about = {}
-    if model is not None:
-        network = weights.load_checkpoint(registry.create_model(model), source, unsafe=unsafe)
-        state = network.state_dict() if to == "ours" else weights.to_official(network)
-        about = {"model": registry.model_entry(model).card.name, "config": "{}"}
-    else:
-        state = weights.find_state_dict(weights.read_checkpoint(source, unsafe=unsafe), str(source))
-    weights.save_safetensors(state, output, about)
-    note(f"{len(state)} tensors saved to {output}")
+    count = weights.convert_checkpoint(source, output, model=model, to=to, unsafe=unsafe)
+    note(f"{count} tensors saved to {output}")

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from visionzoo.data.augmented import EpochSampler, seeded
+from visionzoo.data.augmented import seeded
+from visionzoo.data.epochs import EpochLoader, share_of
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images, load_image
 from visionzoo.io.pixels import floats_to_bytes, to_float
@@ -327,39 +328,24 @@ class DehazeData(LightningDataModule):
         val = _Mixed(held or files, 0 if held else self.scenes, self.scene_side, self.seed + 10**6)
         return HazedCrops(len(train), train), HazedCrops(len(val), val)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> EpochLoader:
         assert self.train_set is not None
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        repeated = _Repeated(self.train_set, self.repeats)
-        sampler = EpochSampler(repeated, world, rank, shuffle=True, seed=self.seed)
-        if len(sampler) < self.batch_size:
+        loader = EpochLoader(self, _Repeated(self.train_set, self.repeats), shuffle=True, drop_last=True)
+        if not len(loader):
             raise InputError(
-                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {world} devices"
+                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {share_of(self)[0]} devices"
             )
-        return self._loader(repeated, sampler, drop_last=True)
+        return loader
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> EpochLoader | list:
         if self.val_set is None or not len(self.val_set) or not self.val_crops:
             return []
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        few = _Fixed(self.val_set, self.val_crops)
-        return self._loader(few, EpochSampler(few, world, rank, shuffle=False), drop_last=False)
+        return EpochLoader(self, _Fixed(self.val_set, self.val_crops))
 
     def test_dataloader(self) -> DataLoader:
         """Names of files, one hazy picture at a time: a test reads whole pictures by windows."""
         names = [(str(path), str(pair.clear)) for pair in self.test_pairs for path in pair.hazy]
         return DataLoader(names, batch_size=1, collate_fn=_first)  # pyright: ignore[reportArgumentType]
-
-    def _loader(self, data: Dataset, sampler: Any, drop_last: bool) -> DataLoader:
-        return DataLoader(
-            data,
-            self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
 
 
 class _Mixed:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from visionzoo.data.augmented import EpochSampler, seeded
+from visionzoo.data.augmented import seeded
+from visionzoo.data.epochs import EpochLoader
 from visionzoo.errors import InputError
 from visionzoo.io.extensions import ANIMATIONS, VIDEOS, extension
 from visionzoo.io.files import atomic_path, bundled
@@ -328,38 +329,21 @@ class TalkingHeads(LightningDataModule):
         held = FramePairs(find_clips(parts["test"]), self.reader, self.seed + 1, augment=False, **choice)
         self.val_set = _Repeated(held, self.val_pairs, fixed=True)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> EpochLoader:
         assert self.train_set is not None
-        sampler = self._sampler(self.train_set, shuffle=True)
-        if len(sampler) < self.batch_size:
+        loader = EpochLoader(self, self.train_set, shuffle=True, drop_last=True)
+        if not len(loader):
             raise InputError(
-                f"{len(sampler)} pairs an epoch do not fill a batch of {self.batch_size}; raise data.repeats"
+                f"{len(loader.sampler)} pairs an epoch do not fill a batch of {self.batch_size}; raise data.repeats"  # pyright: ignore[reportArgumentType]
             )
-        return self._loader(self.train_set, sampler, drop_last=True)
+        return loader
 
-    def val_dataloader(self) -> DataLoader | list:
-        if self.val_set is None or not self.val_pairs:
-            return []
-        return self._loader(self.val_set, self._sampler(self.val_set, shuffle=False), drop_last=False)
+    def val_dataloader(self) -> EpochLoader | list:
+        return [] if self.val_set is None or not self.val_pairs else EpochLoader(self, self.val_set)
 
     def test_dataloader(self) -> DataLoader:
         assert self.test_set is not None
         return DataLoader(self.test_set, self.batch_size, num_workers=self.num_workers)
-
-    def _sampler(self, data: Any, *, shuffle: bool) -> EpochSampler:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return EpochSampler(data, world, rank, shuffle=shuffle, seed=self.seed)
-
-    def _loader(self, data: Dataset, sampler: Any, *, drop_last: bool) -> DataLoader:
-        return DataLoader(
-            data,
-            self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
 
 
 class _Repeated(Dataset):

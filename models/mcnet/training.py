@@ -238,6 +238,14 @@ class MCNetTraining(TrainingModule):
         data = getattr(self._trainer, "datamodule", None)
         return {"image_size": getattr(data, "size", None)}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what only training needs where there is no training of it."""
+        state = checkpoint["state_dict"]
+        unused = [f"{name}." for name in ("vgg", "discriminator") if getattr(self, name) is None]
+        for key in [key for key in state if not self.trainer.training and key.startswith(tuple(unused))]:
+            del state[key]
+        super().on_load_checkpoint(checkpoint)
+
     # Validation and test
 
     def on_validation_epoch_start(self) -> None:

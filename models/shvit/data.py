@@ -8,12 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
 
-from visionzoo.data.augmented import Augmented, EpochSampler
+from visionzoo.data.augmented import Augmented
+from visionzoo.data.epochs import EpochLoader, EpochSampler, share_of
 from visionzoo.data.labelled import LabelledFiles, first_levels, number_classes, read_class_folders
 from visionzoo.errors import InputError, require
 from visionzoo.io.files import bundled
@@ -148,39 +147,23 @@ class SHViTData(LightningDataModule):
             ]
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> EpochLoader:
         assert self.train_set is not None
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        if self.repeats > 1:
-            sampler: Any = RepeatedSampler(self.train_set, world, rank, self.repeats)
-        else:
-            sampler = EpochSampler(self.train_set, world, rank, shuffle=True, seed=self.seed)
-        if len(sampler) < self.batch_size:
+        share = share_of(self)
+        repeated = RepeatedSampler(self.train_set, *share, self.repeats) if self.repeats > 1 else None
+        loader = EpochLoader(self, self.train_set, repeated, shuffle=True, drop_last=True)
+        if not len(loader):
             raise InputError(
-                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {world} devices; "
+                f"{len(self.train_set)} images do not fill a batch of {self.batch_size} on each of {share[0]} devices; "
                 "lower data.batch_size"
             )
-        return self._loader(self.train_set, sampler, drop_last=True)
+        return loader
 
-    def val_dataloader(self) -> DataLoader | list:
-        if self.val_set is None:
-            return []
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return self._loader(self.val_set, EpochSampler(self.val_set, world, rank, shuffle=False), drop_last=False)
-
-    def _loader(self, data: Augmented, sampler: Any, drop_last: bool) -> DataLoader:
-        return DataLoader(
-            data,
-            self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    def val_dataloader(self) -> EpochLoader | list:
+        return [] if self.val_set is None else EpochLoader(self, self.val_set)
 
 
-class RepeatedSampler(DistributedSampler):
+class RepeatedSampler(EpochSampler):
     """`RepeatedAugmentationSampler`'s pictures as (epoch, index, copy), so that each copy is augmented otherwise."""
 
     def __init__(self, data: Augmented, replicas: int, rank: int, repeats: int):
@@ -190,7 +173,7 @@ class RepeatedSampler(DistributedSampler):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __iter__(self) -> Iterator[Any]:
+    def keys(self) -> Iterator[Any]:
         self.inner.set_epoch(self.epoch)
         step, rank = self.inner.replicas, self.inner.rank
         return (

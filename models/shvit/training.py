@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionzoo.console import note
 from visionzoo.data.augmented import seeded
 from visionzoo.errors import InputError, require
 from visionzoo.registry import create_model, weight_source
 from visionzoo.stored import read_stored
+from visionzoo.training.classes import ClassMatch
 from visionzoo.training.module import TrainingModule, half_cosine
-from visionzoo.weights import WeightsError, fetch, load_checkpoint
+from visionzoo.weights import LIGHTNING_ENTRY, WeightsError, fetch, load_checkpoint
 
 from .data import SHViTData
+from .fused import FusedSHViT
+from .loading import load_classifier
 from .losses import DistillationKind, DistillationLoss, map_loss, similarity_loss
-from .model import SHViT
+from .model import Head, SHViT
 from .teacher import Teacher
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -110,9 +115,9 @@ class SHViTTraining(TrainingModule):
         if distillation in ("hard", "soft"):
             overrides["distillation"] = True
         self.name, self.overrides = name, overrides
-        self.model = starting_network(
-            name, overrides, pretrained, checkpoint
-        ).train()  # Lightning leaves the mode as it is
+        self._source = starting_file(name, pretrained, checkpoint)
+        network, self._new_head = starting_network(name, overrides, self._source)
+        self.model = network.train()  # Lightning leaves the mode as it is
         if not self.model.config.heads:
             raise InputError("training needs a head; leave num_classes and features_only of the configuration alone")
         if channels_last:
@@ -123,7 +128,9 @@ class SHViTTraining(TrainingModule):
         self.projection = (
             nn.Conv2d(self.model.num_features, self.teacher.map_width, 1) if self.teacher and maps else None
         )
-        self._classes: list[str] = []
+        self._classes: list[str] = []  # of the network's outputs
+        self._data_classes: list[str] = []
+        self._outputs: Tensor | None = None  # for each class of the data, where the network has others or another order
         self._image_size = 224
         self._scores: list[tuple[Tensor, Tensor]] = []
 
@@ -135,13 +142,21 @@ class SHViTTraining(TrainingModule):
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, SHViTData):
-            self._classes, self._image_size = data.classes, data.image_size
-            self.check_classes(data.num_classes)
         if stage != "fit":
             self.check_trained()
-            if self.hparams["checkpoint"] and not self.trainer.ckpt_path:
-                self._check_names(read_stored(self.hparams["checkpoint"]).classes, self.hparams["checkpoint"])
+        if isinstance(data, SHViTData):
+            self._image_size, self._data_classes = data.image_size, data.classes
+        if self.hparams["distillation"] == "match" or not self._data_classes:
+            return  # the classes are the teacher's
+        source = self._source if not self.trainer.ckpt_path else None
+        stored = read_stored(source).classes if source is not None else None
+        if stage == "fit":
+            self.check_classes(len(self._data_classes))
+            self._classes = list(self._data_classes)
+            if source is not None:
+                self._keep_outputs(source, stored)
+        elif self.hparams["checkpoint"] and not self.trainer.ckpt_path:
+            self._map_labels(stored, self.hparams["checkpoint"])
 
     def check_classes(self, found: int) -> None:
         """Raise `InputError` unless the network has an output for each of `found` classes."""
@@ -151,25 +166,52 @@ class SHViTTraining(TrainingModule):
                 f"the data has {found} classes, but the network has {have} outputs; set model.config.num_classes={found}"
             )
 
-    def _check_names(self, names: Sequence[str] | None, where: str) -> None:
-        """Raise `InputError` if weights were trained on classes of other names: their outputs mean something else."""
-        if names and self._classes and list(names) != self._classes and self.hparams["distillation"] != "match":
-            theirs, ours = sorted(set(names) - set(self._classes)), sorted(set(self._classes) - set(names))
-            odd = f"{', '.join(theirs[:3])} instead of {', '.join(ours[:3])}" if theirs and ours else "another order"
-            raise InputError(f"{where}: was trained on other classes than the data has ({odd})")
+    def _keep_outputs(self, source: str | Path, stored: Sequence[str] | None) -> None:
+        """Give the classes of the data that the starting weights know by name the outputs they have there; others are new."""
+        match = ClassMatch(stored or (), self._classes)
+        if stored and not match.identical:
+            config = {key: value for key, value in self.overrides.items() if key not in ("num_classes", "distillation")}
+            start = load_classifier(source, self.name, config)
+            self.model.reset_classifier(len(self._classes))
+            copy_heads(match, start, self.model)
+            self.keep_average(self.hparams["ema_decay"], buffers=True)
+            note(f"{source}: {match.summary()}")
+        elif self._new_head:
+            note(f"{source}: its head has other classes; the new head for {len(self._classes)} classes is random")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["classes"] = self._classes
+    def _map_labels(self, names: Sequence[str] | None, where: str) -> None:
+        """Find the outputs of the data's classes, by name if the weights have names, else by number."""
+        if self._new_head:
+            raise InputError(
+                f"{where}: does not have {self.model.config.num_classes} classes; set model.config.num_classes to its number"
+            )
+        if names is None:
+            self.check_classes(len(self._data_classes))
+        else:
+            self._classes = list(names)
+            self._outputs = ClassMatch(names, self._data_classes).labels(where)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._check_names(checkpoint.get("classes"), str(self.trainer.ckpt_path))
+        super().on_load_checkpoint(checkpoint)
+        stored = checkpoint.get(LIGHTNING_ENTRY, {}).get("facts", {}).get("classes")
+        names = stored or checkpoint.get("classes")  # where 0.1.0 kept them at first
+        if self.hparams["distillation"] == "match" or not self._data_classes:
+            return
+        if not self.trainer.training:
+            self._map_labels(names, str(self.trainer.ckpt_path))
+        elif names:
+            ClassMatch(names, self._data_classes).check_identical(self.trainer.ckpt_path)
 
     def on_fit_start(self) -> None:
-        if self.teacher is not None:
-            self.teacher.to(self.device)
+        super().on_fit_start()
+        self._move_teacher()
 
     def on_validation_start(self) -> None:
-        self.on_fit_start()
+        self._move_teacher()
+
+    def _move_teacher(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
@@ -246,8 +288,7 @@ class SHViTTraining(TrainingModule):
         return {"weights.safetensors": self.model, **average}
 
     def about(self) -> dict[str, Any]:
-        named = len(self._classes) == self.model.config.num_classes
-        return {"image_size": self._image_size, "classes": self._classes if named else None}
+        return {"image_size": self._image_size, "classes": self._classes or None}
 
     # Validation
 
@@ -256,6 +297,8 @@ class SHViTTraining(TrainingModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels, numbers = batch
+        if self._outputs is not None:
+            labels = self._outputs.to(labels.device)[labels]
         if self.hparams["distillation"] == "match" and self.teacher is not None:
             labels = self.teacher(images)[0].argmax(-1)  # how often the student says what the teacher says
         scores = [_scores(network(images), labels) for network in self._measured().values()]
@@ -284,27 +327,42 @@ def _scores(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([right[:, 0].float(), right.any(1).float(), losses], 1)
 
 
-def starting_network(name: str, config: dict[str, Any], pretrained: bool, checkpoint: str | None) -> SHViT:
-    """The network with random weights, or with those of a file; if only the heads do not fit, these are new.
+def starting_file(name: str, pretrained: bool, checkpoint: str | None) -> str | Path | None:
+    """The file of the weights to start from; None for random ones."""
+    if pretrained and checkpoint is not None:
+        raise InputError("give either model.pretrained or model.checkpoint, not both")
+    return fetch(weight_source(name)) if pretrained else checkpoint
+
+
+def starting_network(name: str, config: dict[str, Any], path: str | Path | None) -> tuple[SHViT, bool]:
+    """The network with random weights, or with those of a file; and whether its heads are new because those of the file do not fit.
 
     Raises:
         WeightsError: anything else does not fit.
     """
-    if pretrained and checkpoint is not None:
-        raise InputError("give either model.pretrained or model.checkpoint, not both")
     network = create_model(name, **config)
     assert isinstance(network, SHViT)
-    if not pretrained and checkpoint is None:
-        return network
-    path = fetch(weight_source(name)) if pretrained else checkpoint
-    assert path is not None
+    if path is None:
+        return network, False
     try:
         load_checkpoint(network, path)
     except WeightsError:
         body = create_model(name, **{**config, "num_classes": 0, "distillation": False})
         load_checkpoint(body, path)  # raises if it is not the heads alone
         network.load_state_dict(body.state_dict(), strict=False)
-    return network
+        return network, True
+    return network, False
+
+
+def copy_heads(match: ClassMatch, source: SHViT | FusedSHViT, target: SHViT) -> None:
+    """Copy the outputs of classes of the same name, and the norms before them, from one network's heads to another's."""
+    if not isinstance(source, SHViT):
+        raise InputError("a fused network cannot be trained further; give the file that it was made from")
+    for ours, theirs in ((target.head, source.head), (target.distillation_head, source.distillation_head)):
+        if isinstance(ours, Head) and isinstance(theirs, Head):
+            ours.norm.load_state_dict(theirs.norm.state_dict())
+            match.copy_rows(theirs.linear.weight, ours.linear.weight)
+            match.copy_rows(theirs.linear.bias, ours.linear.bias)
 
 
 def epoch_rate(

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from visionzoo.data.augmented import Augmented, EpochSampler
+from visionzoo.data.augmented import Augmented
+from visionzoo.data.epochs import EpochLoader, share_of
 from visionzoo.data.labelled import LabelledFiles, read_class_folders
 from visionzoo.errors import InputError
 
@@ -97,11 +97,12 @@ class SuperGlobalData(LightningDataModule):
         self.min_area, self.color_jitter, self.lighting = min_area, color_jitter, lighting
         self.seed, self.classes, self.images_per_class = seed, classes, images_per_class
         self.num_classes = 0
+        self.class_names: list[str] = []
 
     def setup(self, stage: str = "fit") -> None:
         if self.num_classes:
             return
-        load, labels = self._read()
+        load, labels, self.class_names = self._read()
         self.num_classes = max(labels) + 1
         train, val = split_by_class(labels, self.val_fraction, self.val_classes, self.seed)
         preprocess = preprocess_of(self.trainer)
@@ -110,14 +111,15 @@ class SuperGlobalData(LightningDataModule):
         self.train_set = Augmented(_Subset(load, train), [labels[i] for i in train], augment, self.seed)
         self.val_set = Augmented(_Subset(load, val), [labels[i] for i in val], plain, self.seed)
 
-    def _read(self) -> tuple[Callable[[int], np.ndarray], list[int]]:
+    def _read(self) -> tuple[Callable[[int], np.ndarray], list[int], list[str]]:
+        """What loads a picture, and their classes: a number each, and the names."""
         if self.layout == "synthetic":
-            return SyntheticPictures(self.images_per_class, self.image_size, self.seed), [
-                number for number in range(self.classes) for _ in range(self.images_per_class)
-            ]
+            labels = [number for number in range(self.classes) for _ in range(self.images_per_class)]
+            names = [f"landmark {number}" for number in range(self.classes)]
+            return SyntheticPictures(self.images_per_class, self.image_size, self.seed), labels, names
         assert self.root is not None
         files = (read_class_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
-        return files, list(files.labels)
+        return files, list(files.labels), list(files.classes)
 
     def _augmentation(self) -> list[Any]:
         steps: list[Any] = [
@@ -133,23 +135,12 @@ class SuperGlobalData(LightningDataModule):
     def _centre_crop(self) -> list[Any]:
         return [v2.Resize(round(self.image_size * 8 / 7)), v2.CenterCrop(self.image_size)]
 
-    def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train_set, shuffle=True)
+    def train_dataloader(self) -> EpochLoader:
+        fills = len(self.train_set) // share_of(self)[0] >= self.batch_size
+        return EpochLoader(self, self.train_set, shuffle=True, drop_last=fills)
 
-    def val_dataloader(self) -> DataLoader | list:
-        return self._loader(self.val_set, shuffle=False) if len(self.val_set) else []
-
-    def _loader(self, data: Augmented, shuffle: bool) -> DataLoader:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return DataLoader(
-            data,
-            self.batch_size,
-            sampler=EpochSampler(data, world, rank, shuffle=shuffle, seed=self.seed),
-            num_workers=self.num_workers,
-            drop_last=shuffle and len(data) // world >= self.batch_size,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    def val_dataloader(self) -> EpochLoader | list:
+        return EpochLoader(self, self.val_set) if len(self.val_set) else []
 
 
 class SyntheticPictures:

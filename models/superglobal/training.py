@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visionzoo.config import as_dict
+from visionzoo.console import note
 from visionzoo.errors import InputError
 from visionzoo.metrics.ranking import average_precision
 from visionzoo.registry import create_model
+from visionzoo.training.classes import ClassMatch
 from visionzoo.training.module import TrainingModule, half_cosine
-from visionzoo.weights import WeightsError, find_state_dict, fingerprint, misfit, read_checkpoint
+from visionzoo.weights import LIGHTNING_ENTRY, WeightsError, find_state_dict, fingerprint, misfit, read_checkpoint
 
 from .checkpoint import to_ours
 from .data import SuperGlobalData
@@ -88,6 +90,7 @@ class SuperGlobalTraining(TrainingModule):
         if backbone_checkpoint is not None:
             load_backbone(self.model, backbone_checkpoint)
         self.head = ArcFace(self.model.dim, num_classes, margin, scale) if num_classes else None
+        self._head_classes: list[str] = []
         self.report: Evaluation | dict[str, Any] | None = None
         self._tested: SuperGlobal | None = None
         self._embeddings: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -122,16 +125,31 @@ class SuperGlobalTraining(TrainingModule):
         assert self._tested is not None
         return self._tested
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[LIGHTNING_ENTRY]["head_classes"] = self._head_classes
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the head of a training checkpoint out where there are no classes, and say plainly what does not fit."""
+        """Leave the head of a training checkpoint out where there are no classes; otherwise they must be the same."""
         state = checkpoint["state_dict"]
         if self.head is None:
             for key in [key for key in state if key.startswith("head.")]:
                 del state[key]
-        problem = misfit(self.state_dict(), state)
-        if problem:
-            raise WeightsError(f"the checkpoint does not fit the configuration: {problem}")
+        classes = checkpoint.get(LIGHTNING_ENTRY, {}).get("head_classes")
+        if self.trainer.training and classes and self._head_classes:
+            ClassMatch(classes, self._head_classes).check_identical(self.trainer.ckpt_path)
+        super().on_load_checkpoint(checkpoint)
         object.__setattr__(self, "_tested", None)
+
+    def _keep_head(self, path: str) -> None:
+        """Give the classes of the data that the training checkpoint at `path` knows the outputs they have there."""
+        assert self.head is not None
+        loaded = read_checkpoint(path)
+        classes = loaded.get(LIGHTNING_ENTRY, {}).get("head_classes")
+        if classes:
+            match = ClassMatch(classes, self._head_classes)
+            match.copy_rows(loaded["state_dict"]["head.weight"], self.head.weight)
+            note(f"{path}: {match.summary()}")
 
     # Training
 
@@ -144,6 +162,9 @@ class SuperGlobalTraining(TrainingModule):
                 raise InputError(
                     f"the data has {data.num_classes} classes, but model.num_classes is {self.hparams['num_classes']}"
                 )
+            self._head_classes = list(getattr(data, "class_names", []))
+            if self.hparams["checkpoint"] and not self.trainer.ckpt_path:
+                self._keep_head(self.hparams["checkpoint"])
         if stage == "test":
             if not isinstance(data, RevisitedData):
                 raise InputError("test takes data of class visionzoo.models.superglobal.RevisitedData")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from tests.golden import seeded
 from visionzoo.models.shvit import SHViT, SHViTConfig
 
-SMALL = {"embed_dim": (16, 24, 32), "partial_dim": (8, 8, 8), "depth": (1, 1, 1)}
+SMALL: dict[str, Any] = {"embed_dim": (16, 24, 32), "partial_dim": (8, 8, 8), "depth": (1, 1, 1)}
 OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
 
 needs_onnx = pytest.mark.skipif(
@@ -36,7 +37,7 @@ def relative(got: Tensor | np.ndarray, want: Tensor) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
-def session(path: Path):
+def session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -58,7 +58,7 @@ def test_fixed_onnx_takes_its_own_shape_only(tmp_path: Path) -> None:
     with torch.no_grad():
         assert relative(runs.run(None, {"images": x.numpy()})[0], model(x)) < 1e-5
     for other in [(2, 3, 64, 40), (1, 3, 40, 64)]:
-        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):  # pyright: ignore
             runs.run(None, {"images": np.zeros(other, np.float32)})
 
 

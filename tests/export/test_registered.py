@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
 def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fused: bool) -> None:
     """As people fine-tune the published networks elsewhere, with or without fusing them before they save."""
     torch.manual_seed(0)
-    model = create_model("shvit_xs", num_classes=7)
+    model: Any = create_model("shvit_xs", num_classes=7)
     kept = model.fuse() if fused else model
     torch.save({"model": kept.state_dict()}, tmp_path / "seven.pth")
     report = export_registered(
@@ -150,14 +151,14 @@ def test_mistakes_are_one_line(
 def test_a_network_from_a_file_is_described_as_the_file_says(tmp_path: Path, trained: Path) -> None:
     """In Python, too, an exported file states the size that the weights were trained at, not the usual one."""
     config = {**SMALL, "num_classes": 3}
-    model = create_model("shvit_s1", checkpoint=trained, **config)
+    model: Any = create_model("shvit_s1", checkpoint=trained, **config)
     report = export_model(model, tmp_path / "a.pt2", check=False)
     assert report.texts["image_size"] == "96"
     assert report.texts["model"] == "shvit_s1"
     assert json.loads(report.texts["classes"]) == ["cat", "dog", "bird"]
-    fused = export_model(model.fuse(), tmp_path / "b.pt2", check=False)  # pyright: ignore[reportCallIssue]
+    fused = export_model(model.fuse(), tmp_path / "b.pt2", check=False)
     assert fused.texts == report.texts
-    model.reset_classifier(3)  # pyright: ignore[reportCallIssue]
+    model.reset_classifier(3)
     assert "classes" not in export_model(model, tmp_path / "c.pt2", check=False).texts
     said = export_model(model, tmp_path / "d.pt2", image_size=128, name="mine", classes=list("abc"), check=False).texts
     assert (said["image_size"], said["model"], said["classes"]) == ("128", "mine", '["a", "b", "c"]')

@@ -16,7 +16,7 @@ from visionzoo.training.run import load_config
 
 def test_rates_are_those_of_the_published_schedule() -> None:
     """timm's cosine with the published arguments, stepped after each epoch with that epoch's number."""
-    from timm.scheduler import CosineLRScheduler
+    from timm.scheduler import CosineLRScheduler  # pyright: ignore[reportPrivateImportUsage]
 
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([parameter], lr=4e-3)
@@ -80,9 +80,9 @@ def test_the_average_follows_the_formula() -> None:
     with torch.no_grad():
         weight, average = module.model.head.linear.weight, module.average.module.head.linear.weight
         weight.fill_(1.0)
-        module.on_train_batch_end(None, None, 0)  # the first one starts it  # pyright: ignore
+        module.update_average()  # the first one starts it
         weight.fill_(2.0)
-        module.on_train_batch_end(None, None, 1)  # pyright: ignore
+        module.update_average()
     torch.testing.assert_close(average, torch.full_like(average, 0.9 * 1 + 0.1 * 2))
 
 

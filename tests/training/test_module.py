@@ -85,11 +85,12 @@ def test_an_average_follows_the_weights_and_is_saved_with_them() -> None:
     module.keep_average(0.9, buffers=True)
     for number in (1.0, 2.0):
         nn.init.constant_(module.model.weight, number)
-        module.on_train_batch_end(None, None, 0)
+        module.update_average()
     state = module.state_dict()
     torch.testing.assert_close(state["average.module.weight"], torch.full((3,), 1.1))
     assert torch.equal(state["model.weight"], torch.full((3,), 2.0))
-    assert not any(p.requires_grad for p in module.average.parameters())  # pyright: ignore[reportOptionalMemberAccess]
+    average: Any = module.average
+    assert not any(p.requires_grad for p in average.parameters())
 
 
 def test_what_two_devices_have_measured_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

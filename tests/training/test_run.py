@@ -8,7 +8,8 @@ import math
 import pytest
 
 from visionzoo.errors import InputError, VisionZooError
-from visionzoo.training.run import load_config, packaged_configs, run, split_overrides
+from visionzoo.training.configuration import load_config, packaged_configs, split_overrides
+from visionzoo.training.run import run
 
 
 def _yaml(path, text: str) -> str:
@@ -52,6 +53,13 @@ def test_interpolation_follows_an_override_of_its_source():
     config = load_config(["superglobal/roxford_1m"], ["data.root=/pictures", "model.name=superglobal_r101"])
     assert config["data"]["init_args"]["distractor_list"] == "/pictures/revisitop1m.txt"
     assert config["data"]["init_args"]["distractors"].endswith("superglobal_r101")
+
+
+def test_settings_of_list_items():
+    word = "trainer.callbacks[0].init_args.every_n_train_steps=5"
+    (callback,) = load_config(["shvit/tiny"], [word])["trainer"]["callbacks"]
+    assert callback["init_args"]["every_n_train_steps"] == 5
+    assert callback["init_args"]["save_last"] is True
 
 
 def test_overrides_in_three_spellings():
@@ -107,6 +115,8 @@ def test_missing_files_name_near_ones():
         ("data.class_path=visionzoo.models.superglobal.Nothing", "there is no class"),
         ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not of"),
         ("ckpt_path=nothing.ckpt", r"nothing\.ckpt: no such checkpoint"),
+        ("ckpt_path=last", r"ckpt_path=last: outputs/superglobal/tiny holds no checkpoint"),
+        ("vars.output=1", r"vars\.output: the configuration does not use this value; known: vars\.classes"),
         ("data.classes=9", r"the data has 9 classes, but model\.num_classes is 8"),
     ],
 )
@@ -128,6 +138,39 @@ def test_classes_of_another_package_after_a_word_of_trust(tmp_path, monkeypatch)
     monkeypatch.setenv("VISIONZOO_CONFIG_PACKAGES", "other, mine")
     with pytest.raises(RuntimeError, match="this was imported"):
         run("fit", ["superglobal/tiny"], words)
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "recipe", "message"),
+    [
+        ("test", "shvit/s1_imagenet", "SHViTTraining is not made for `visionzoo test`, only for fit, validate"),
+        ("predict", "mcnet/tiny", "MCNetTraining is not made for `visionzoo predict`, only for fit, validate, test"),
+        ("fit", "superglobal/roxford", "RevisitedData is not made for `visionzoo fit`, only for test, predict"),
+    ],
+)
+def test_what_a_system_cannot_do_is_one_line(subcommand, recipe, message):
+    with pytest.raises(InputError, match=message):
+        run(subcommand, [recipe])
+
+
+WITHOUT_FILES = {
+    "mcnet/vox256": ["model.vgg=null", "model.perceptual=0", "model.pixel=1"],
+    "superglobal/gldv2_arcface": ["model.num_classes=5"],
+    "shvit/s4_512": ["model.pretrained=false"],
+    "shvit/xs_lite0": ["model.teacher=null", "model.distillation=none", "model.similarity=0", "model.maps=0"],
+}
+"""Settings with which a recipe needs no weights of other networks."""
+
+
+@pytest.mark.parametrize("name", [name for name in packaged_configs() if not name.endswith(("/tiny", "/tiny_eval"))])
+def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
+    """A recipe gets as far as its data, which are missing."""
+    monkeypatch.chdir(tmp_path)
+    subcommand = "test" if "RevisitedData" in load_config([name])["data"]["class_path"] else "fit"
+    words = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "data.root=nowhere"]
+    with pytest.raises(VisionZooError, match="nowhere") as caught:
+        run(subcommand, [name], [*words, *WITHOUT_FILES.get(name, [])])
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_subcommand():
@@ -186,5 +229,5 @@ def test_fit_then_validate_from_its_checkpoint(tmp_path, monkeypatch, capsys):
     again = run("validate", ["superglobal/tiny"], [*small, "ckpt_path=last"])
     assert again["val/mAP"] == pytest.approx(fitted["val/mAP"])
     assert math.isfinite(again["val/recall@1"])
-    with pytest.raises(VisionZooError, match="checkpoint does not fit the configuration: .* have another shape"):
+    with pytest.raises(VisionZooError, match="does not fit the configuration: .* have another shape"):
         run("validate", ["superglobal/tiny"], [*small, "ckpt_path=last", "model.config.dim=32"])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset
 
 
 class Augmented(Dataset):
@@ -46,18 +46,16 @@ class Augmented(Dataset):
             return self.transform(image), self.labels[index], index
 
 
-class EpochSampler(DistributedSampler):
-    """This process's share of the pictures as (epoch, index); shuffled again in every epoch if asked."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return ((self.epoch, index) for index in super().__iter__())
+def stream_of(*numbers: int) -> int:
+    """A seed below 2**63 for a stream of random numbers: a hash of `numbers`."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 1
 
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Inside, the generators of torch (on the CPU), numpy and Python start from a hash of `numbers`; after it, they go on
-    where they were."""
-    stream = int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 1
+    """Inside, the generators of torch (on the CPU), numpy and Python start from a hash of `numbers`; afterwards they
+    continue where they were."""
+    stream = stream_of(*numbers)
     python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm's augmentations draw from these
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream)

@@ -61,10 +61,10 @@ def export_model(
     name = name or stored.model
     if classes is None and len(stored.classes or ()) == getattr(getattr(model, "config", None), "num_classes", None):
         classes = stored.classes
-    if image_size is None:
-        exporter = exporter_of_network(model)
-        image_size = stored.image_size or (exporter.image_size(name) if exporter and name else 224)
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    exporter = exporter_of_network(model)
+    usual: int = stored.image_size or (exporter.image_size(name) if exporter and name else 224)
+    size = usual if image_size is None else image_size
+    height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise InputError(f"image_size must be at least 1 pixel, got {image_size}")
     wanted = pick_dtype(dtype, torch.device("cpu"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import random
 import shlex
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from visionzoo.console import note
+from visionzoo.data.augmented import stream_of
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.io.files import make_folder
-from visionzoo.weights import save_safetensors
+from visionzoo.stored import stored_facts
+from visionzoo.weights import LIGHTNING_ENTRY, WeightsError, misfit, save_safetensors
 
 
 class TrainingModule(LightningModule):
@@ -44,6 +46,8 @@ class TrainingModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.average = None
+        self._steps_seed: int | None = None
+        self._gradients: dict[str, Tensor] = {}
 
     # Averages
 
@@ -57,9 +61,57 @@ class TrainingModule(LightningModule):
             average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers)
             self.average = average.requires_grad_(False)  # data-parallel training would wait for its gradients
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.update_average()  # before any callback saves a checkpoint of this step
+
+    def update_average(self) -> None:
+        """Take the weights of this step into the average. A module with manual optimisation calls this after each step."""
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    # Resuming
+
+    def on_fit_start(self) -> None:
+        if self._steps_seed is None:
+            self._steps_seed = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def on_train_start(self) -> None:
+        for name, parameter in self.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter.device)
+        self._gradients = {}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let all random numbers of a step follow from its place, so that a resumed run draws the same ones."""
+        stream = stream_of(self._steps_seed or 0, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(stream)
+        random.seed(stream)
+        np.random.seed(stream % 2**32)  # noqa: NPY002 - timm's augmentations draw from this one
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a pipeline needs to know of the weights, so that a checkpoint serves as a weights file, and what resuming needs."""
+        place = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        summing = place % self.trainer.accumulate_grad_batches != 0
+        gradients = {name: p.grad for name, p in self.named_parameters() if summing and p.grad is not None}
+        checkpoint[LIGHTNING_ENTRY] = {
+            "facts": self.facts(),
+            "prefix": self._prefix(self.exports()["weights.safetensors"]),
+            "seed": self._steps_seed,
+            "gradients": gradients,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise `WeightsError` if a checkpoint does not fit, in one line."""
+        problem = misfit(self.state_dict(), checkpoint["state_dict"])
+        if problem:
+            raise WeightsError(f"{self.trainer.ckpt_path} does not fit the configuration: {problem}")
+        ours = checkpoint.get(LIGHTNING_ENTRY, {})
+        self._steps_seed, self._gradients = ours.get("seed"), ours.get("gradients", {})
+
+    def _prefix(self, network: nn.Module) -> str:
+        """What the names of a network's weights begin with in a checkpoint."""
+        return next(f"{name}." for name, module in self.named_modules() if module is network)
 
     # Rates and losses
 
@@ -119,6 +171,11 @@ class TrainingModule(LightningModule):
         """What else a pipeline needs to know of the weights, e.g. {"image_size": 256}; None for what is not known."""
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """What is stored beside the weights; see `visionzoo.stored.Stored`."""
+        about = {key: fact for key, fact in self.about().items() if fact is not None}
+        return {"model": self.name, "config": self.overrides, **about}
+
     def export_weights(self, path: str | Path, model: nn.Module | None = None) -> None:
         """Write a network's weights with its name, configuration and `about`; those of `weights.safetensors` if none is given."""
         model = model or self.exports()["weights.safetensors"]
@@ -127,8 +184,7 @@ class TrainingModule(LightningModule):
             key: value.half() if half and value.is_floating_point() else value
             for key, value in model.state_dict().items()
         }
-        facts = {"config": self.overrides, **{key: fact for key, fact in self.about().items() if fact is not None}}
-        save_safetensors(state, path, {"model": self.name, **{key: json.dumps(fact) for key, fact in facts.items()}})
+        save_safetensors(state, path, stored_facts(self.facts()))
 
     def on_fit_end(self) -> None:
         trainer = self.trainer

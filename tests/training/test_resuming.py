@@ -1,0 +1,55 @@
+"""A run that was stopped inside an epoch and resumed is bit for bit the run that was not stopped, in every system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.resuming import check_resumed_inside_an_epoch
+
+RARELY = "trainer.check_val_every_n_epoch=9"
+SHVIT = ["data.batch_size=16", "data.image_size=32", "trainer.max_epochs=4", RARELY]
+SUPERGLOBAL = [
+    "vars.classes=4",
+    "data.images_per_class=8",
+    "data.image_size=48",
+    "data.batch_size=4",
+    "data.lighting=0.1",
+    RARELY,
+]
+DEHAZEXL = ["data.scenes=8", RARELY]
+MCNET = [
+    "data.repeats=4",
+    "data.batch_size=2",
+    "model.config={num_keypoints: 4, detector_channels: 4, detector_max_channels: 16, motion_channels: 4, motion_max_channels: 16, "
+    "channels: 8, max_channels: 16, memory_channels: 8, identity_channels: 8, style_channels: 8}",
+    RARELY,
+]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["data.num_workers=0", "model.mixup=0.8", "model.cutmix=1.0"],
+        ["data.num_workers=1", "data.repeats=3"],
+        ["data.num_workers=0", "trainer.accumulate_grad_batches=2"],
+    ],
+    ids=["mixed", "workers and repeated augmentation", "accumulated"],
+)
+def test_shvit(tmp_path: Path, more: list[str]) -> None:
+    check_resumed_inside_an_epoch("shvit/tiny", tmp_path, [*SHVIT, *more], steps=4, stop=1)
+
+
+def test_superglobal(tmp_path: Path) -> None:
+    check_resumed_inside_an_epoch("superglobal/tiny", tmp_path, SUPERGLOBAL)
+
+
+def test_dehazexl(tmp_path: Path) -> None:
+    check_resumed_inside_an_epoch("dehazexl/tiny", tmp_path, DEHAZEXL)
+
+
+@pytest.mark.parametrize("gan", [0, 1])
+def test_mcnet(tmp_path: Path, gan: int) -> None:
+    """With two optimisers, by manual optimisation, Lightning counts two steps a batch."""
+    check_resumed_inside_an_epoch("mcnet/tiny", tmp_path, [*MCNET, f"model.gan={gan}"], steps_per_batch=1 + gan)

@@ -1,0 +1,82 @@
+"""Which outputs of earlier weights belong to which classes of the data, by their names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visionzoo.errors import InputError
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """Classes of weights beside those of the data; a name that occurs twice on one side belongs to no class of the other.
+
+    Attributes:
+        weights: names of the classes that weights were trained on, in the order of their outputs.
+        data: names of the classes of the data, in the order of their labels.
+    """
+
+    weights: Sequence[str]
+    data: Sequence[str]
+
+    @property
+    def outputs(self) -> list[int | None]:
+        """For each class of the data, the output that belongs to it."""
+        counts = Counter(self.weights), Counter(self.data)
+        numbers = {name: number for number, name in enumerate(self.weights)}
+        return [numbers.get(name) if max(c[name] for c in counts) == 1 else None for name in self.data]
+
+    @property
+    def identical(self) -> bool:
+        return list(self.weights) == list(self.data)
+
+    def check_identical(self, where: object) -> None:
+        """Raise `InputError` unless the classes are the same in the same order."""
+        if not self.identical:
+            raise InputError(f"{where}: was trained on other classes than the data has ({self._difference()})")
+
+    def labels(self, where: object) -> Tensor:
+        """(classes of the data,) output for each label. Raises `InputError` if a class of the data has none."""
+        outputs = self.outputs
+        if None in outputs:
+            raise InputError(f"{where}: was trained on other classes than the data has ({self._difference()})")
+        return torch.tensor(outputs)
+
+    @torch.no_grad()
+    def copy_rows(self, source: Tensor, target: Tensor) -> None:
+        """Copy the rows of `source` (outputs of the weights, …) to those of `target` (classes of the data, …) of the same name."""
+        for label, output in enumerate(self.outputs):
+            if output is not None:
+                target[label] = source[output]
+
+    def summary(self) -> str:
+        """What `copy_rows` does, e.g. "2 of 3 classes keep their outputs (cat, dog); new: bird; left out: fish"."""
+        outputs = self.outputs
+        kept = [name for name, output in zip(self.data, outputs, strict=True) if output is not None]
+        new = [name for name, output in zip(self.data, outputs, strict=True) if output is None]
+        left = [name for number, name in enumerate(self.weights) if number not in outputs]
+        if not kept:
+            return f"it knows none of the {len(self.data)} classes of the data; the head is new"
+        parts = [f"{len(kept)} of {len(self.data)} classes keep their outputs ({_few(kept)})"]
+        parts += [f"{word}: {_few(names)}" for word, names in (("new", new), ("left out", left)) if names]
+        return "; ".join(parts)
+
+    def _difference(self) -> str:
+        unknown = [name for name, output in zip(self.data, self.outputs, strict=True) if output is None]
+        left = [name for name in self.weights if name not in self.data]
+        if not unknown and not left:
+            return "another order"
+        parts = [f"{word} {_few(names)}" for word, names in (("not on", unknown), ("but on", left)) if names]
+        return ", ".join(parts)
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+__all__ = ["ClassMatch"]
