@@ -59,6 +59,22 @@ _TIME_NETWORK = {
     "timenet.2.bias": (32,),
 }
 
+_ONLY = {
+    "GLMD": True,
+    "GAD_method": "implicit",
+    "LGD_method": "explicit",
+    "anchor_dynamics": True,
+    "no_dx": False,
+    "no_ds": False,
+    "no_dr": False,
+    "static_mlp": False,
+    "empty_voxel": False,
+    "apply_rotation": False,
+    "grid_pe": 0,
+}
+"""Options that have this value in every published configuration; others would give another scene."""
+_ONLY_LOCAL = {"no_do": True, "no_dshs": True}
+
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A published state dict in the names and shapes of `model`, a `MoDecGS` or a `FourDGaussians`."""
@@ -124,6 +140,7 @@ def read_config(state: Mapping[str, Tensor], settings: Mapping[str, object] | No
         WeightsError: the state lacks a network, or shapes contradict each other.
     """
     settings = settings or {}
+    _check_options(settings, {**_ONLY, **_ONLY_LOCAL})
     missing = [key for key in ("mlp_opacity.0.weight", "mlp_cov.0.weight", "mlp_color.0.weight") if key not in state]
     if missing:
         raise WeightsError(
@@ -171,6 +188,7 @@ def read_fourdgs_config(
     """The configuration of a published 4DGaussians state: keys of `deformation.pth`, and `_xyz`, `_features_rest`, …"""
     shape = field_shape(state)
     settings = settings or {}
+    _check_options(settings, _ONLY)
     values: dict = {name: shape[name] for name in ("resolution", "levels", "channels", "width", "depth")}
     if "_features_rest" in state:
         values["sh_degree"] = {0: 0, 3: 1, 8: 2, 15: 3}.get(state["_features_rest"].shape[1], 3)
@@ -180,6 +198,15 @@ def read_fourdgs_config(
         deform_opacity=settings.get("no_do", True) is False,
         deform_harmonics=settings.get("no_dshs", True) is False,
     )
+
+
+def _check_options(settings: Mapping[str, object], supported: Mapping[str, object]) -> None:
+    """Raise `WeightsError` for an option that would change the scene and is not supported."""
+    for name, value in supported.items():
+        if settings.get(name, value) != value:
+            raise WeightsError(
+                f"the option {name}={settings[name]!r} is in no published configuration and not supported, expected {value!r}"
+            )
 
 
 def field_shape(state: Mapping[str, Tensor]) -> dict:

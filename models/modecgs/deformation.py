@@ -3,18 +3,20 @@
 Shapes: n points (N anchors or M Gaussians), W hidden width, H heads.
 
 The first layers of the H heads read the same hidden vector, so they are computed as one product (n, W) x (W, H * W): the plain
-form needs H of them. Heads that no setting uses do not exist here; the published networks carry them along (see `checkpoint.py`).
-Positional encodings and the time network, which the published code computes and drops, do not exist either.
+form needs H of them. On a CPU, all layers run block by block (`blocks.py`). Heads that no setting uses do not exist here; the
+published networks carry them along (see `checkpoint.py`). Positional encodings and the time network, which the published code computes
+and drops, do not exist either.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .blocks import run_layers
 from .hexplane import HexPlane
 
 MASK_THRESHOLD = 0.01
@@ -54,8 +56,10 @@ class Field(nn.Module):
     ):
         super().__init__()
         self.planes = HexPlane(resolution, channels, levels)
-        self.trunk = nn.ModuleList(nn.Linear(width if layer else self.planes.out_dim, width) for layer in range(depth))
-        self.heads = nn.ModuleDict({name: Head(width, out) for name, out in heads.items()})
+        self.trunk: Any = nn.ModuleList(
+            nn.Linear(width if layer else self.planes.out_dim, width) for layer in range(depth)
+        )
+        self.heads: Any = nn.ModuleDict({name: Head(width, out) for name, out in heads.items()})
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -74,15 +78,28 @@ class Field(nn.Module):
             features = self.planes.plain_features(points, time)
         else:
             features = self.planes(points, time)
-        return self.changes(self.hidden(features))
+        return self.layers(features) if features.device.type == "cpu" else self.changes(self.hidden(features))
+
+    def layers(self, features: Tensor) -> dict[str, Tensor]:
+        """`changes` of `hidden` of features (n, C * L), block by block."""
+        heads: list[Any] = list(self.heads.values())
+        outputs = run_layers(
+            features,
+            [(layer.weight, layer.bias) for layer in self.trunk],
+            self.stacked(),
+            [(head.out.weight, head.out.bias) for head in heads],
+        )
+        return dict(zip(self.heads, outputs.split([len(head.out.bias) for head in heads], dim=1), strict=True))
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Weights (H * W, W) and biases (H * W,) of the first layers of all heads."""
+        heads: list[Any] = list(self.heads.values())
+        return torch.cat([head.hidden.weight for head in heads]), torch.cat([head.hidden.bias for head in heads])
 
     def changes(self, hidden: Tensor) -> dict[str, Tensor]:
         """Hidden vectors (n, W) -> {head: (n, out)}."""
-        heads: list[Head] = list(self.heads.values())  # pyright: ignore[reportAssignmentType]
-        weight = torch.cat([head.hidden.weight for head in heads])
-        bias = torch.cat([head.hidden.bias for head in heads])
-        parts = F.relu(F.linear(F.relu(hidden), weight, bias)).chunk(len(heads), dim=-1)
-        return {name: head.out(part) for name, head, part in zip(self.heads, heads, parts, strict=True)}
+        parts = F.relu(F.linear(F.relu(hidden), *self.stacked())).chunk(len(self.heads), dim=-1)
+        return {name: head.out(part) for (name, head), part in zip(self.heads.items(), parts, strict=True)}
 
 
 class Scaffold(NamedTuple):

@@ -9,7 +9,8 @@ Cost of one query, beside the plain form, which samples six planes per level one
 * All points share one time: the three planes over time are interpolated along time once, to rows (C, R), so that a point costs
   three bilinear and three linear lookups instead of six bilinear ones.
 
-`plain_features` is the plain form; a test holds both equal, and their gradients.
+`plain_features` is the plain form; a test holds both equal, and their gradients. On a CPU, compiled loops read the same planes without
+`grid_sample` (`lookup.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .lookup import can_read, read_levels
 
 AXES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 """The axes (of x, y, z, t) that each plane (a, b) spans, in the published order: b along its height, a along its width."""
@@ -42,7 +45,10 @@ class HexPlane(nn.Module):
         self.groups = plane_groups(self.resolution)
         self.planes: Any = nn.ModuleList(
             nn.ParameterList(
-                torch.empty(len(group), channels, *plane_size(self.resolution, level, group[0]))
+                # the channels of a cell lie together in memory, which `lookup.py` reads
+                torch.empty(len(group), channels, *plane_size(self.resolution, level, group[0])).to(
+                    memory_format=torch.channels_last
+                )
                 for group in self.groups
             )
             for level in self.levels
@@ -81,6 +87,13 @@ class HexPlane(nn.Module):
     def forward(self, points: Tensor, time: float) -> Tensor:
         """Features (n, C * L) of `points` (n, 3) at one time."""
         places = self.normalized(points)
+        if len(self.groups) == 2 and can_read(places, self.planes[0][0]):
+            rows = [interpolate_rows(level[1], time) for level in self.planes]
+            return read_levels(places, [level[0] for level in self.planes], rows)
+        return self.stacked_features(places, time)
+
+    def stacked_features(self, places: Tensor, time: float) -> Tensor:
+        """`forward` in torch, for any device and precision; `places` (n, 3) are in the field's coordinates."""
         features = []
         for level in self.planes:
             product: Tensor | float = 1.0

@@ -74,11 +74,11 @@ def read_published(path: str | Path) -> MoDecGS | FourDGaussians:
     """
     found = read_folder(path)
     model: MoDecGS | FourDGaussians
-    if found.kind == "4dgaussians":
-        model = FourDGaussians(read_fourdgs_config(found.state, found.settings))
-    else:
-        model = MoDecGS(read_config(found.state, found.settings))
     try:
+        if found.kind == "4dgaussians":
+            model = FourDGaussians(read_fourdgs_config(found.state, found.settings))
+        else:
+            model = MoDecGS(read_config(found.state, found.settings))
         load_checkpoint(model, found.state)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error

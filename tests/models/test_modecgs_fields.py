@@ -54,10 +54,69 @@ def test_stacked_planes_equal_the_plain_form(resolution: tuple[int, ...], time: 
 def test_a_level_takes_two_lookups_instead_of_six() -> None:
     field, points = planes(), torch.rand(7, 3, dtype=torch.double)
     with Calls() as fast:
-        field(points, 0.2)
+        field.stacked_features(field.normalized(points), 0.2)
     with Calls() as plain:
         field.plain_features(points, torch.full((7,), 0.2, dtype=torch.double))
     assert (fast.counts["grid_sampler_2d"], plain.counts["grid_sampler_2d"]) == (4, 12)
+
+
+@pytest.mark.parametrize("time", [-0.3, 0.43, 1.0])
+@pytest.mark.parametrize("levels", [(1,), (1, 2, 4)])
+def test_compiled_lookup_equals_torch(levels: tuple[int, ...], time: float) -> None:
+    """Values and all gradients, inside the box, outside and on its border."""
+    pytest.importorskip("numba")
+    field = planes((5, 5, 5, 4), levels).float()
+    points = 5 * torch.rand(200, 3) - 2.5
+    points[:2] = field.box
+    weight = torch.rand(200, field.out_dim)
+    results = []
+    for form in (field, lambda points, time: field.stacked_features(field.normalized(points), time)):
+        given = points.clone().requires_grad_()
+        features = form(given, time)
+        results.append([features, *torch.autograd.grad((features * weight).sum(), [given, *field.parameters()])])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    with Calls() as calls, torch.no_grad():
+        field(points, time)
+    assert not calls.counts["grid_sampler_2d"]
+
+
+def test_compiled_lookup_takes_any_memory_order() -> None:
+    pytest.importorskip("numba")
+    field, points = planes().float(), torch.rand(20, 3)
+    wanted = field(points, 0.3)
+    state = {key: value.contiguous() for key, value in field.state_dict().items()}
+    other = planes().float()
+    other.planes = torch.nn.ModuleList(
+        torch.nn.ParameterList(state[f"planes.{level}.{group}"].clone() for group in range(2)) for level in range(2)
+    )
+    assert torch.equal(other(points, 0.3), wanted)
+    assert other(points[:0], 0.3).shape == (0, 6)
+
+
+def test_planes_that_change_before_the_backward_pass_are_noticed() -> None:
+    pytest.importorskip("numba")
+    field = planes().float()
+    features = field(torch.rand(20, 3), 0.3)
+    with torch.no_grad():
+        field.planes[0][0].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        features.sum().backward()
+
+
+@pytest.mark.parametrize("count", [0, 1, 1300])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_blocks_equal_the_plain_layers(depth: int, count: int) -> None:
+    torch.manual_seed(0)
+    field = Field((4, 4, 4, 3), 2, (1,), 8, depth, {"a": 3, "b": 5, "c": 1}).double()
+    features = torch.randn(count, 2, dtype=torch.double, requires_grad=True)
+    layers = [value for name, value in field.named_parameters() if "planes" not in name]
+    results = []
+    for found in (field.layers(features), field.changes(field.hidden(features))):
+        loss = sum(((place + 1) * value.sin()).sum() for place, value in enumerate(found.values()))
+        results.append([*found.values(), *torch.autograd.grad(loss, [features, *layers])])  # pyright: ignore
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain)
 
 
 def test_space_is_mirrored_and_time_is_not_rescaled() -> None:

@@ -164,6 +164,8 @@ def damaged(folder: Path, what: str) -> None:
         (folder / "cfg_args").write_text("__import__('os').system('touch hacked')")
     elif what == "gate":
         (folder / "cfg_args").write_text("Namespace(anchor_dynamics_global_type='both')")
+    elif what == "method":
+        (folder / "cfg_args").write_text("Namespace(LGD_method='implicit')")
     elif what == "times":
         (last / "canonical_times.npy").write_bytes(pickle.dumps([1, 2]))
     elif what == "other network":
@@ -182,6 +184,7 @@ def damaged(folder: Path, what: str) -> None:
         ("no field", "deformation_LGD.pth is missing"),
         ("options", "expected Namespace"),
         ("gate", "position_gate must be one of mask, mul, got 'both'"),
+        ("method", "LGD_method='implicit' is in no published configuration"),
         ("times", "is not an array of numbers"),
         ("other network", "does not fit MoDecGS"),
     ],

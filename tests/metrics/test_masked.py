@@ -1,0 +1,68 @@
+"""Masked PSNR and SSIM: equal to the plain ones under a full mask, blind outside the mask, and clear about wrong input.
+
+The values of DyCheck's code are golden: tests/golden/modecgs/metrics_s0.json.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from visionzoo.errors import InputError
+from visionzoo.metrics.masked import masked_psnr, masked_ssim
+from visionzoo.metrics.restoration import psnr, ssim
+
+
+def images() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    image = torch.rand(3, 30, 40)
+    return image, (image + 0.1 * torch.randn(3, 30, 40)).clamp(0, 1)
+
+
+def test_a_full_mask_gives_the_plain_measures() -> None:
+    one, other = images()
+    everywhere = torch.ones(30, 40, dtype=torch.bool)
+    assert masked_psnr(one, other, everywhere) == pytest.approx(psnr(one, other), abs=1e-9)
+    assert masked_ssim(one, other, everywhere) == pytest.approx(ssim(one, other), abs=1e-9)
+    bits = (255 * one).round().to(torch.uint8)
+    assert masked_psnr(bits, bits, everywhere) == math.inf
+    assert masked_ssim(bits, bits, everywhere) == pytest.approx(1)
+
+
+def test_what_lies_outside_the_mask_does_not_count() -> None:
+    one, other = images()
+    mask = torch.zeros(30, 40)
+    mask[5:25, 10:30] = 1
+    changed = torch.where(mask.bool(), other, torch.rand(3, 30, 40))
+    assert masked_psnr(one, changed, mask) == masked_psnr(one, other, mask)
+    assert masked_ssim(one, changed, mask) == masked_ssim(one, other, mask)
+    worse = torch.where(mask.bool(), 1 - other, other)
+    assert masked_ssim(one, worse, mask) < masked_ssim(one, other, mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (torch.zeros(30, 40), "leave some pixels"),
+        (torch.full((30, 40), 255), "between 0 and 1"),
+        (torch.full((30, 40), float("nan")), "between 0 and 1"),
+        (torch.ones(15, 20), r"the mask has shape \(15, 20\)"),
+    ],
+)
+def test_wrong_masks_are_named(mask: Tensor, says: str) -> None:
+    for measure in (masked_psnr, masked_ssim):
+        with pytest.raises(InputError, match=says):
+            measure(*images(), mask)
+
+
+def test_wrong_images_are_named() -> None:
+    one, other = images()
+    with pytest.raises(InputError, match="SSIM needs 11 x 11"):
+        masked_ssim(one[:, :9], other[:, :9], torch.ones(9, 40))
+    with pytest.raises(InputError, match=r"expected \(3, H, W\) twice"):
+        masked_psnr(one, other[None], torch.ones(30, 40))
+    with pytest.raises(InputError, match=r"range from"):
+        masked_psnr(2 * one, other, torch.ones(30, 40))
