@@ -18,6 +18,7 @@ from visionzoo.models.modecgs.anchors import initial_anchors
 from visionzoo.models.modecgs.checkpoint import read_config, to_official, to_ours
 from visionzoo.models.modecgs.config import MoDecGSConfig
 from visionzoo.models.modecgs.fourdgs import FourDGaussians, FourDGaussiansConfig
+from visionzoo.models.modecgs.gaussians import Gaussians
 from visionzoo.models.modecgs.growth import GrowthRules, Statistics, adjust
 from visionzoo.models.modecgs.intervals import Intervals, IntervalStatistics
 from visionzoo.models.modecgs.losses import (
@@ -30,6 +31,7 @@ from visionzoo.models.modecgs.losses import (
 from visionzoo.models.modecgs.model import MoDecGS
 from visionzoo.models.modecgs.published import FROZEN_OPACITY
 from visionzoo.models.modecgs.schedules import RATES, Rate
+from visionzoo.splatting import Render, render
 from visionzoo.weights import load_checkpoint
 
 from .. import seeded
@@ -234,12 +236,13 @@ def modecgs(case: Case) -> dict[str, Tensor]:
     gad, lgd = model.global_deformation, model.local_deformation
     assert gad is not None
     assert lgd is not None
-    _, center = camera(case)
+    viewmat, center = camera(case)
     time = float(c["time"])
     canonical_time = model.intervals.canonical_time(time)
     canonical = model.canonical(time)
     spawned = model.networks(canonical, center)
     gaussians = model(center, time)
+    inria, gsplat = (drawn(case, gaussians, viewmat, rules) for rules in ("inria", "gsplat"))
     gates = gad.gates(model.anchors["dynamics"])
     alphas = spawned.neural_opacities.reshape(-1, 1)
     weights = [
@@ -266,10 +269,24 @@ def modecgs(case: Case) -> dict[str, Tensor]:
         "LGD.scaling": gaussians.scales,
         "LGD.rot": gaussians.quats,
         "LGD.opacity": gaussians.opacities[:, None],
+        "image_inria": inria.colors[0],
+        "depth_inria": inria.depths[0],
+        "image_gsplat": gsplat.colors[0],
+        "coarse.image_inria": drawn(case, model(center, None), viewmat, "inria").colors[0],
         "reg.global(plane,time,l1)": plane_terms(gad.field.planes),
         "reg.local(plane,time,l1)": plane_terms(lgd.field.planes),
         "reg.total": regularization_loss(model, *weights)[None],
     }
+
+
+def drawn(case: Case, gaussians: Gaussians, viewmat: Tensor, rules: str) -> Render:
+    """A rendered image on white."""
+    c = case.config
+    camera = torch.tensor([[c["fx"], 0, c["width"] / 2], [0, c["fy"], c["height"] / 2], [0, 0, 1]])
+    return render(
+        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
+        viewmat[None], camera[None], c["width"], c["height"], background=torch.ones(3), near_plane=0.2, rules=rules,
+    )  # fmt: skip
 
 
 def intervals(case: Case) -> dict[str, Tensor]:
