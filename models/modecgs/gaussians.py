@@ -33,5 +33,10 @@ class Gaussians:
     anchors: Tensor | None = None
     neural_opacities: Tensor | None = None
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Means, quaternions, scales, opacities and colours: the first arguments of `visionzoo.splatting.render`."""
+        return self.means, self.quats, self.scales, self.opacities, self.colors
+
     def __len__(self) -> int:
         return len(self.means)
