@@ -284,7 +284,7 @@ def drawn(case: Case, gaussians: Gaussians, viewmat: Tensor, rules: str) -> Rend
     c = case.config
     camera = torch.tensor([[c["fx"], 0, c["width"] / 2], [0, c["fy"], c["height"] / 2], [0, 0, 1]])
     return render(
-        *gaussians.tensors, viewmat[None], camera[None], c["width"], c["height"],
+        *gaussians.tensors, viewmats=viewmat[None], Ks=camera[None], width=c["width"], height=c["height"],
         background=torch.ones(3), near_plane=0.2, rules=rules,
     )  # fmt: skip
 
