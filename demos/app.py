@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
+import threading
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from visionzoo.console import note
-from visionzoo.errors import InputError, require, unknown
+from visionzoo.errors import InputError, require, unknown, writing
 from visionzoo.registry import pipeline_entries
 
 if TYPE_CHECKING:
@@ -22,12 +25,13 @@ OWN = {"memory": "visionzoo.demos.memory"}
 """Pages that belong to no task."""
 
 
+SWEEP_S = 600
+"""Seconds between two searches for uploads and results that are older than an hour."""
+
+
 def pages() -> dict[str, str]:
     """Name -> module whose function `page(home=…, index=…)` lays out the page, and whose constant `TITLE` names its tab."""
     return {**{entry.task: entry.page for entry in pipeline_entries() if entry.page}, **OWN}
-
-
-MAX_UPLOAD = "20mb"
 
 
 def demo_home() -> Path:
@@ -51,13 +55,9 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
     if task is not None and task not in known:
         raise unknown("demo", task, known)
     home = demo_home().absolute()
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-    os.environ["GRADIO_TEMP_DIR"] = str(home / "uploads")
-    gr = require("gradio", extra="demo", purpose="visionzoo demo")
     tasks = [task] if task else list(known)
-    modules = [import_module(known[name]) for name in tasks]
-    # uploads older than an hour are deleted
-    with gr.Blocks(title="visionzoo", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
+    with empty(home) as blocks:
+        modules = [import_module(known[name]) for name in tasks]
         if len(modules) == 1:
             modules[0].page(home=home, index=index)
         else:
@@ -67,15 +67,42 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
     return blocks
 
 
+def empty(home: Path) -> gr.Blocks:
+    """Blocks to lay out pages in.
+
+    Raises:
+        MissingDependencyError: gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    gr = require("gradio", extra="demo", purpose="visionzoo demo")
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads_folder(home))  # read by each component, and by each request
+    return gr.Blocks(title="visionzoo", analytics_enabled=False, fill_width=True, delete_cache=(SWEEP_S, 3600))
+
+
+_uploads: dict[Path, tempfile.TemporaryDirectory[str]] = {}
+
+
+def uploads_folder(home: Path) -> Path:
+    """The folder of uploads and results of this process, which is deleted when it ends."""
+    if home not in _uploads:
+        with writing(home):
+            (home / "uploads").mkdir(parents=True, exist_ok=True)
+            _uploads[home] = tempfile.TemporaryDirectory(dir=home / "uploads", ignore_cleanup_errors=True)
+    return Path(_uploads[home].name)
+
+
 def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
-    """Serve `blocks` from a thread; returns the address. `blocks.close()` ends it.
+    """Serve what `build` made from a thread; returns the address. `blocks.close()` ends it.
 
     Raises:
         InputError: the port is in use, or the host is none of this machine's addresses.
     """
+    from .page import NAMES
     from .style import CSS, theme
+    from .uploads import MAX_MB, SCRIPT
 
     check_address(host, port)
+    threading.Thread(target=_sweep_on, args=(uploads_folder(demo_home().absolute()),), daemon=True).start()
     try:
         _, address, _ = blocks.queue(max_size=32).launch(
             prevent_thread_lock=True,
@@ -85,14 +112,24 @@ def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
             quiet=True,
             ssr_mode=False,
             enable_monitoring=False,
-            footer_links=["api", "settings"],
-            max_file_size=MAX_UPLOAD,
+            footer_links=[],
+            max_file_size=f"{MAX_MB}mb",
             theme=theme(),
             css=CSS,
+            head=SCRIPT + NAMES,
         )
     except OSError as error:  # taken between the check and the start
         raise InputError(f"port {port} on {host} cannot be used ({error}); choose another with --port") from error
     return address
+
+
+def _sweep_on(home: Path) -> None:
+    """Delete old results as long as the folder exists. gradio does this for uploads."""
+    from .work import sweep
+
+    while home.exists():
+        sweep(home)
+        time.sleep(SWEEP_S)
 
 
 def launch(task: str | None, *, port: int, host: str, index: Path | None) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from PIL import Image
 
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Tile, thumbnail
-from visionzoo.io.image import ImageError, load_image
+from visionzoo.io.image import load_image
 
 from ..models.shvit import Preprocess
 from ..pipelines.classify.pipeline import ClassifyPipeline
 from ..pipelines.classify.results import ClassificationResult, Prediction
-from .uploads import path_of, without_path
-from .words import duration, plain
+from .page import summary
+from .uploads import IMAGE, checked_path, name_of, names_of
+from .words import duration, explain, picture_tag, plain
 
 MAX_PICTURES = 60
 """Pictures at once; the command takes any number."""
@@ -42,19 +42,19 @@ class Seen:
     picture: np.ndarray
     crop: np.ndarray
     box: tuple[float, float, float, float]
-    predictions: tuple[Prediction, ...]
+    result: ClassificationResult
     read_s: float
     network_s: float
 
+    @property
+    def predictions(self) -> tuple[Prediction, ...]:
+        return self.result.predictions
 
-def see(pipe: ClassifyPipeline, upload: dict[str, Any], count: int) -> Seen:
+
+def see(pipe: ClassifyPipeline, upload: Any, count: int) -> Seen:
     """Classify an upload. Raises `InputError` if it cannot be used."""
     started = time.perf_counter()
-    path = path_of(upload)
-    try:
-        picture = load_image(path)
-    except ImageError as error:
-        raise ImageError(without_path(str(error), str(path))) from error
+    picture = load_image(checked_path(upload, IMAGE))
     read = time.perf_counter()
     result = pipe(picture, top=count)
     done = time.perf_counter()
@@ -64,7 +64,7 @@ def see(pipe: ClassifyPipeline, upload: dict[str, Any], count: int) -> Seen:
         picture,
         pipe.preprocess.resize(picture),
         crop_box(pipe.preprocess, width, height),
-        result.predictions,
+        replace(result, source=name_of(upload)),
         read - started,
         done - read,
     )
@@ -78,7 +78,7 @@ def crop_box(preprocess: Preprocess, width: int, height: int) -> tuple[float, fl
 
 
 def see_all(
-    pipe: ClassifyPipeline, uploads: Sequence[dict[str, Any]], count: int
+    pipe: ClassifyPipeline, uploads: Sequence[Any], count: int
 ) -> Iterator[tuple[str, Path | None, ClassificationResult]]:
     """(name, file, result) of each upload as it becomes ready, in order; `error` is set where there is no answer.
 
@@ -86,34 +86,26 @@ def see_all(
         InputError: too many of them.
     """
     if len(uploads) > MAX_PICTURES:
-        raise InputError(
-            f"at most {MAX_PICTURES} images at once, got {len(uploads)}; for more, use the command: "
-            "visionzoo classify FOLDER -o result.html"
-        )
-    names = [_name(upload, number) for number, upload in enumerate(uploads, 1)]
-    checked: list[Path | ImageError] = []
+        raise InputError(f"at most {MAX_PICTURES} images at once, got {len(uploads)}; choose fewer")
+    names = [name_of(upload) for upload in uploads]
+    checked: list[Path | InputError] = []
     for upload in uploads:
         try:
-            checked.append(path_of(upload))
-        except ImageError as error:
+            checked.append(checked_path(upload, IMAGE))
+        except InputError as error:
             checked.append(error)
     results = pipe.classify([path for path in checked if isinstance(path, Path)], top=count, batch_size=8)
-    for name, path in zip(names, checked, strict=True):
-        if isinstance(path, ImageError):
-            yield name, None, ClassificationResult(name, (), str(path))
+    for name, upload, path in zip(names, uploads, checked, strict=True):
+        if isinstance(path, InputError):
+            yield name, None, ClassificationResult(name, (), explain(path, names_of(upload)))
         else:
             result = next(results)
-            error = None if result.error is None else without_path(result.error, str(path))
+            error = None if result.error is None else explain(InputError(result.error), names_of(upload))
             yield name, path, ClassificationResult(name, result.predictions, error)
 
 
-def _name(upload: Any, number: int) -> str:
-    name = upload.get("orig_name") if isinstance(upload, dict) else None
-    return Path(str(name)).name if name else f"image {number}"
-
-
 def table(results: Sequence[ClassificationResult]) -> str:
-    """The readable ones as CSV, with the columns of `visionzoo classify -o result.csv`."""
+    """The readable ones as CSV, with the columns of `visionzoo classify -o result.csv`, which spreadsheets open."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "rank", "label", "index", "probability"])
@@ -141,7 +133,7 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
         f'{timing}</span></div><div class="vz-stages">'
         '<section class="vz-stage"><h2>Classes</h2>'
         f"<p>The best {len(seen.predictions)} of {len(pipe.classes):,}.</p>{_bars(seen.predictions)}</section>"
-        '<section class="vz-stage"><h2>What the network sees</h2><p>The frame, made small.</p><div class="vz-views">'
+        '<section class="vz-stage"><h2>What the network sees</h2><p>The frame, reduced.</p><div class="vz-views">'
         f"<figure>{whole}<figcaption>{width} x {height} pixels</figcaption></figure>"
         f"<figure>{crop}<figcaption>{size} x {size} pixels</figcaption></figure></div></section></div>{_known(pipe)}"
     )
@@ -156,17 +148,9 @@ def show_all(
     failed = len(results) - readable
     counted = f"{readable} {'image' if readable == 1 else 'images'}"
     problem = f", {failed} cannot be used" if failed else ""
-    data = base64.b64encode(table(results).encode()).decode()
-    link = (
-        f'<a class="vz-csv" download="classes.csv" href="data:text/csv;charset=utf-8;base64,{data}">Save as CSV</a>'
-        if readable
-        else ""
-    )
     tiles = "".join(_tile(*one) for one in found)
-    return (
-        f'<div class="vz-total"><div><strong>{counted}{problem}</strong> <span>in {duration(took_s)} on '
-        f'{_device(pipe)} by {plain(pipe.name)}</span></div>{link}</div><ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
-    )
+    done = summary(f"{counted}{problem}", f"in {duration(took_s)} on {_device(pipe)}", f"by {pipe.name}")
+    return f'{done}<ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
 
 
 def _bars(predictions: Sequence[Prediction]) -> str:
@@ -213,11 +197,7 @@ def _percent(share: float) -> str:
 
 
 def _image(picture: Image.Image | None, label: str) -> str:
-    if picture is None:
-        return "<em>the upload no longer exists</em>"
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=88)
-    return f'<img alt="{plain(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return "<em>the upload no longer exists</em>" if picture is None else picture_tag(picture, label)
 
 
 __all__ = ["MAX_PICTURES", "Seen", "crop_box", "see", "see_all", "show", "show_all", "table"]

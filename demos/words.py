@@ -1,11 +1,31 @@
-"""Text of the pages as HTML."""
+"""Text of the pages as HTML, in words for visitors: they see no server, no command line and no paths."""
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import re
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from PIL import Image
 
 from visionzoo.console import printable
+from visionzoo.errors import MissingDependencyError
+from visionzoo.registry import list_pipelines
+from visionzoo.weights import WeightsError
+
+_OURS = "|".join(
+    (*list_pipelines(), "fit", "validate", "test", "weights", "models", "demo", "bench", "export", "doctor")
+)
+_COMMAND = re.compile(
+    rf"(?<![\w-])--?[a-z][\w-]*|\bvisionzoo (?:{_OURS})\b|\bpip\b|\bgit lfs\b|\b[A-Z]{{2,}}_[A-Z_]+\b|\bthe command\b|\bextra\b"
+)
+"""What only someone at a terminal can use: options, commands, environment variables."""
+_PAREN = re.compile(r"\s*\([^()]*\)")
+_PLACE = re.compile(r"(?<![\w:/.<])(?:[A-Za-z]:\\|/)(?:[^\s'\"<>|:;,()]+[/\\])+([^\s'\"<>|:;,()]*)")
+"""An absolute path; its last part is kept."""
 
 
 def plain(text: str) -> str:
@@ -17,13 +37,74 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", plain(text))
 
 
-def show_problem(reason: str, below: str = "") -> str:
-    """A line on what went wrong, above the HTML `below`."""
-    return f'<div class="vz-problem" role="alert">{plain(reason)}</div>{below}'
+def for_visitors(text: str) -> str:
+    """`text` without the clauses that are about commands, and without folders of this machine.
+
+    A command of ours that is only named becomes its page: "the default of `visionzoo retrieve`" is the default of the retrieve page.
+    """
+    text = re.sub(r"`visionzoo (\w+)`", r"the \1 page", text)
+    text = _PAREN.sub(lambda found: "" if _COMMAND.search(found[0]) else found[0], text)
+    text = _PLACE.sub(r"\1", text)
+    kept = [
+        "; ".join(clause for clause in sentence.split("; ") if not _COMMAND.search(clause))
+        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", text)
+    ]
+    return " ".join(sentence for sentence in kept if sentence).strip()
+
+
+def told(text: str) -> str:
+    """A text of a model card as HTML."""
+    return prose(for_visitors(text))
+
+
+def explain(error: Exception, names: Mapping[str, str] | None = None) -> str:
+    """What a visitor is told of an error: which of their files it is about, and what to do.
+
+    Args:
+        names: path of an upload on this machine -> the name that its owner gave it.
+    """
+    if isinstance(error, MissingDependencyError):
+        purpose = for_visitors(str(error).partition(" needs ")[0])
+        return f"This server lacks a package for {purpose}. Ask whoever runs it, or try another kind of file."
+    text = str(error)
+    for path, name in sorted((names or {}).items(), key=lambda pair: -len(pair[0])):
+        text = text.replace(path, name)
+    kept = for_visitors(text)
+    if isinstance(error, WeightsError):
+        return f"{kept or 'These weights are not available'}. Choose another model, or ask whoever runs this server."
+    return kept or "This cannot be done with these files and settings. Try others."
+
+
+def problem(reason: str, heading: str = "") -> str:
+    """An error that stays until the next attempt."""
+    title = f"<strong>{plain(heading)}</strong> " if heading else ""
+    return f'<div class="vz-problem" role="alert">{title}{plain(sentence(reason))}</div>'
+
+
+def sentence(text: str) -> str:
+    """With a full stop; with a capital, unless it begins with the name of a file."""
+    if text[:1].islower() and not re.match(r"[^:]{1,200}\.\w{1,5}: ", text):
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-__all__ = ["duration", "plain", "prose", "show_problem"]
+def picture_tag(picture: Image.Image, label: str) -> str:
+    """An image without loss inside HTML."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return f'<img alt="{plain(label)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def file_stem(name: object, fallback: str) -> str:
+    """The name of an upload without its extension, as any system takes it in the name of a download."""
+    stem = PurePath(str(name or "")).stem
+    return "".join(letter for letter in stem if letter.isalnum() or letter in " -_.()")[:80].strip(" .") or fallback
+
+
+__all__ = [
+    "duration", "explain", "file_stem", "for_visitors", "picture_tag", "plain", "problem", "prose", "sentence", "told",
+]  # fmt: skip

