@@ -177,6 +177,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def _one_home(home: Path, _own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gradio knows one folder of uploads per process, so all servers of the tests share one."""
+    monkeypatch.setenv("VISIONZOO_HOME", str(home))
+
+
 @pytest.fixture(scope="session")
 def index(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of two views of each of six subjects, with names that a page has to escape."""

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ def weights(home: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _those_weights(home: Path, weights: Path, _own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISIONZOO_HOME", str(home))
+def _those_weights(weights: Path) -> None:
+    """Every test finds them."""
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +187,12 @@ def test_offline_only_weights_that_are_here_can_be_chosen(weights: Path, monkeyp
 
 @pytest.fixture(scope="module")
 def classify_server(home: Path, weights: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VISIONZOO_HOME", str(home))
-        for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE"):  # the list is made online, the visits are not
-            patch.setenv(name, "")
-        with serving("classify") as address:
-            patch.undo()
-            yield address
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE"):  # the list is made online, the visits are not
+                patch.setenv(name, "")
+            address = stack.enter_context(serving("classify"))
+        yield address
 
 
 def choose(visit: Visit, model: str) -> None:
