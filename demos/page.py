@@ -209,9 +209,9 @@ class Panel:
         def clear() -> tuple[Any, ...]:
             return self.empty, gr.Column(visible=False), gr.Button(interactive=True), gr.Button(interactive=False)
 
-        gr.on([self.button.click, *also], begin, None, shared, queue=False, **QUIET).then(
-            None, None, None, js=_SHOW.replace("ID", self.id("status"))
-        ).then(
+        show: dict[str, Any] = {"fn": None, "js": _SHOW.replace("ID", self.id("status"))}
+        begun = gr.on([self.button.click, *also], begin, None, shared, queue=False, **QUIET)
+        begun.then(**show).then(
             work,
             components,
             [*shared, *outputs],
@@ -219,7 +219,7 @@ class Panel:
             concurrency_id=lane or self.name,
             concurrency_limit=1,
             **QUIET,
-        )
+        ).then(**show)  # again: before, there may have been nothing to scroll to
         self.cancel.click(cancel, None, self.status, queue=False, **QUIET)
         if (blocks := Context.root_block) is not None:
             blocks.unload(self.stop)  # the visitor left
@@ -297,7 +297,7 @@ def _named_by(elem_id: str, labels: Sequence[str]) -> str:
 
 _SHOW = """() => {
   const status = document.getElementById("ID");
-  if (status && status.getBoundingClientRect().top > window.innerHeight * 0.6) status.scrollIntoView({behavior: "smooth"});
+  if (status && status.getBoundingClientRect().top > window.innerHeight * 0.45) status.scrollIntoView({behavior: "smooth"});
 }"""
 """On a narrow screen the results stand below the inputs."""
 
