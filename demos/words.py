@@ -81,9 +81,13 @@ def problem(reason: str, heading: str = "") -> str:
     return f'<div class="vz-problem" role="alert">{title}{plain(sentence(reason))}</div>'
 
 
+_NAMED = re.compile(r"[^:]{1,200}\.\w{1,5}: |\S*[._]\w")
+"""The beginning of a text that begins with the name of a file or a model."""
+
+
 def sentence(text: str) -> str:
-    """With a full stop; with a capital, unless it begins with the name of a file."""
-    if text[:1].islower() and not re.match(r"[^:]{1,200}\.\w{1,5}: ", text):
+    """With a full stop; with a capital, unless it begins with the name of a file or a model."""
+    if text[:1].islower() and not _NAMED.match(text):
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

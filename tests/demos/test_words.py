@@ -53,6 +53,8 @@ def test_what_only_the_server_s_owner_can_change_is_said_so() -> None:
 def test_an_error_is_one_sentence_and_escaped() -> None:
     assert problem("pick <one> first") == '<div class="vz-problem" role="alert">Pick &lt;one&gt; first.</div>'
     assert sentence("photo.jpg: damaged") == "photo.jpg: damaged."
+    assert sentence("my photo.jpg: damaged") == "my photo.jpg: damaged."
+    assert sentence("shvit_s2.official: not here.") == "shvit_s2.official: not here."
 
 
 @pytest.mark.parametrize("name", ["../../x <b>", "", None, "." * 300, "a" * 300, "C:\\a\\b.png"])
