@@ -6,6 +6,7 @@ import ast
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -63,6 +64,35 @@ def layer(file: Path, module: str, level: int) -> str | None:
         if parts[0] == "visionzoo" and len(parts) > 1 and parts[1] in FOLDERS[1:]:
             parts = parts[1:]
     return parts[0] if parts and parts[0] in FOLDERS else None
+
+
+EDITABLE = """
+import sys
+from setuptools import build_meta
+build_meta.build_editable(sys.argv[1])
+"""
+
+
+def test_an_editable_install_works_beside_the_clone(tmp_path: Path) -> None:
+    """Python that is started in the folder that holds the clone imports the package, not the clone's folder of the same name."""
+    clone, installed = tmp_path / "visionzoo", tmp_path / "installed"
+    for folder in (*FOLDERS, "configs"):
+        leave_out = shutil.ignore_patterns("__pycache__", "assets")
+        shutil.copytree(ROOT / folder, clone / folder, ignore=leave_out)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    installed.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", EDITABLE, str(installed)], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "!!" not in done.stdout + done.stderr, "setuptools warns in a frame"
+    (wheel,) = installed.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    started = f"import site; site.addsitedir({str(installed)!r}); import visionzoo, visionzoo.models.shvit as shvit"
+    shown = run_python(f"{started}; print(visionzoo.__file__); print(shvit.__file__)", cwd=tmp_path, PYTHONPATH="")
+    assert shown.split() == [str(clone / "visionzoo" / "__init__.py"), str(clone / "models" / "shvit" / "__init__.py")]
 
 
 def sources() -> list[Path]:

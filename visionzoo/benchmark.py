@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module, util
 from typing import Any
 
+from .console import counted
 from .errors import InputError, unknown
 from .registry import Bench, pipeline_entries
 
@@ -115,7 +116,7 @@ def _line(cells: Sequence[str]) -> str:
 def _origin(command: str, environment: dict[str, Any]) -> list[str]:
     """Which command printed a table, and on what."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    processor = f"{environment['processor']}, {environment['threads']} thread(s)"
+    processor = f"{environment['processor']}, {counted(environment['threads'], 'thread')}"
     where = environment["gpus"][0] if environment["gpus"] else processor
     return [f"`{command}` on {where}; Python {environment['python']}, {versions}."]
 

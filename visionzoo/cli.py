@@ -14,10 +14,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from . import __version__, options, registry
-from .console import emit, fail, note, show_warnings_as_lines
+from .console import counted, emit, fail, note, show_warnings_as_lines
 from .errors import InputError, SomeFailed, VisionZooError, unknown
 from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Quiet, Reporting
 from .training.configuration import packaged_configs
@@ -84,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MissingArgumentError as error:
         fail(_missing(app, error))
         sys.exit(2)
+    except UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        fail(f"{words}: too many arguments" + _for_example(app, tuple(error.command_chain or ())))
+        sys.exit(2)
     except CycloptsError as error:
         fail(_unknown_option(error) if isinstance(error, UnknownOptionError) else str(error))
         sys.exit(2)
@@ -113,10 +125,14 @@ def _missing(app: App, error: MissingArgumentError) -> str:
         name = f"{name} ({short[0]})"
     lacks = "needs a value" if option and error.keyword is not None else "is missing"
     chain = tuple(error.command_chain or ())
+    return f"{name} {lacks}" + _for_example(app, chain, error.argument.names if option else ())
+
+
+def _for_example(app: App, chain: tuple[str, ...], names: Sequence[str] = ()) -> str:
+    """A command line that the help of a command shows, for the end of a message: preferably one with an option of these names."""
     examples = list(_examples(app, chain))
-    shown = [line for line in examples if not option or any(f" {word} " in line for word in error.argument.names)]
-    example = next(iter(shown or examples), None)
-    return f"{name} {lacks}" + (f", e.g. {example}" if example else "")
+    shown = [line for line in examples if not names or any(f" {word} " in line for word in names)]
+    return f", e.g. {(shown or examples)[0]}" if examples else ""
 
 
 def _examples(app: App, chain: tuple[str, ...]) -> Iterator[str]:
@@ -124,8 +140,9 @@ def _examples(app: App, chain: tuple[str, ...]) -> Iterator[str]:
     for word in chain:
         app = app[word]
     shown = (app.help_epilogue, app.help, getattr(app.default_command, "__doc__", None))
+    begin = f"visionzoo {' '.join(chain)} "
     for line in re.findall(r"visionzoo [^`\n]+", "\n".join(filter(None, shown))):
-        if line.startswith(f"visionzoo {' '.join(chain)} "):
+        if line.startswith(begin) and line.removeprefix(begin).split()[0] not in app:  # not of a subcommand
             yield line
 
 
@@ -254,6 +271,8 @@ def bench(
     """
     from .benchmark import list_benchmarks, run_benchmark
 
+    if rounds < 1:
+        raise InputError(f"--rounds must be at least 1, got {rounds}")
     if name in (None, "list"):
         known = list_benchmarks()
         if json:
@@ -302,7 +321,7 @@ def export(
 
     Example: visionzoo export shvit_s1 -o shvit_s1.onnx
     """
-    from .export import check_export, export_registered
+    from .export.arguments import check_export
     from .io.files import check_output
 
     check_output(output, overwrite=overwrite)
@@ -319,6 +338,8 @@ def export(
     note(
         f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=reporting.silent
     )
+    from .export import export_registered
+
     report = export_registered(
         model,
         output,
@@ -555,4 +576,4 @@ def convert(
     check_output(output, overwrite=overwrite)
     refuse_inputs([output], [source])
     count = weights.convert_checkpoint(source, output, model=model, to=to, unsafe=unsafe)
-    note(f"{count} tensors saved to {output}")
+    note(f"{counted(count, 'tensor')} saved to {output}")

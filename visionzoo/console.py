@@ -45,6 +45,11 @@ def show_warnings_as_lines(*, quiet: bool = False) -> None:
     warnings.filterwarnings("always", category=UserWarning, module=r"visionzoo(\.|$)")
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """ "1 photo", "2 photos", "1,200 photos"."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, breaks of lines and paragraphs, and changes of the direction of writing."""
 

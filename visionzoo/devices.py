@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .console import counted
 from .errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +30,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise InputError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:1 or mps") from error
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         raise InputError(
-            f"device {device!r} is not available: torch sees {torch.cuda.device_count()} CUDA device(s); use --device cpu"
+            f"device {device!r} is not available: torch sees {counted(torch.cuda.device_count(), 'CUDA device')}; use --device cpu"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {device!r} is not available on this machine; use --device cpu")

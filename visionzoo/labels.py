@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .console import counted
 from .errors import InputError
 from .io.head import read_head
 
@@ -21,7 +22,9 @@ def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[
     names = read_labels(Path(labels)) if isinstance(labels, (str, Path)) else tuple(map(str, labels))
     if len(names) != count:
         where = f"{labels}: names" if isinstance(labels, (str, Path)) else "the labels name"
-        raise InputError(f"{where} {len(names)} classes, but the network has {count}; give one name for each")
+        raise InputError(
+            f"{where} {counted(len(names), 'class', 'classes')}, but the network has {count}; give one name for each"
+        )
     return names
 
 

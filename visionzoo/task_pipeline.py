@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import nn
 
 from .config import as_dict
 from .devices import pick_device, pick_dtype
-from .errors import InputError
+from .errors import InputError, unknown
 from .io.files import make_folder, write_json
 from .jobs import Engine, FileJob, FileResult, make_plan, run_files
 from .lazy import resolve
@@ -41,6 +42,10 @@ class Opened:
     name: str
     checkpoint: Path | None = None
     stored: Stored = field(default_factory=Stored)
+
+
+_SHARED = ("model", "network", "name", "device", "dtype", "checkpoint")
+"""Arguments of every pipeline's constructor."""
 
 
 class TaskPipeline:
@@ -86,6 +91,37 @@ class TaskPipeline:
     # Made by name, from a file, or from a network
 
     @classmethod
+    def create(
+        cls,
+        model: str | nn.Module | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        checkpoint: str | Path | None = None,
+        **settings: Any,
+    ) -> Self:
+        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `open`.
+
+        Args:
+            model: a registered name, with or without a tag of weights, or a network; None is the checkpoint's model, or the default.
+            device, dtype: where and in what precision the network runs.
+            checkpoint: published or own key names.
+            **settings: arguments of the class, of which None is what the checkpoint says, or the default; and fields of the
+                network's configuration.
+
+        Raises:
+            InputError: a name, file or setting that cannot be used, a file of another model than `model`, or a model without weights
+                here.
+        """
+        pick_device(device)  # before anything is downloaded
+        own = {name: settings.pop(name) for name in cls.own_settings() if name in settings}
+        return cls._made(cls.open(model, checkpoint, settings), device, dtype, **own)
+
+    @classmethod
+    def own_settings(cls) -> list[str]:
+        """Names of the constructor's arguments that are this task's own."""
+        return [name for name in inspect.signature(cls).parameters if name not in _SHARED]
+
+    @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
         """The network for `create`: `model` with the weights of `checkpoint`, or else its published ones.
 
@@ -123,6 +159,8 @@ class TaskPipeline:
     def _open_file(cls, path: Path, stored: Stored, model: str | None, overrides: dict[str, Any]) -> Opened:
         wanted = None if model is None else cls.variant(model)
         if stored.model == CUSTOM:
+            if stored.task not in (None, cls.task):
+                raise InputError(f"{path}: holds a network for the task {stored.task}, which is not a {cls.kind} model")
             if wanted is not None:
                 raise InputError(f"{path}: holds weights of a custom network, not of {model}; leave the model out")
         elif stored.model is not None:
@@ -152,6 +190,8 @@ class TaskPipeline:
     @classmethod
     def check_name(cls, name: str) -> None:
         """Raise `InputError` unless `name` is a model of this task."""
+        if name.partition(".")[0] not in list_models():
+            raise unknown("model", name, list_models(task=cls.task))
         if model_entry(name).card.task != cls.task:
             known = ", ".join(list_models(task=cls.task))
             raise InputError(f"{name} is not a {cls.kind} model; use {known}")
@@ -172,7 +212,15 @@ class TaskPipeline:
     @classmethod
     def _made(cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, **settings: Any) -> Self:
         """The pipeline of an opened network; settings that are not given come from the file."""
-        return cls(opened.network, opened.name, device, dtype, opened.checkpoint, **settings)
+        given = {name: value for name, value in settings.items() if value is not None}
+        facts = {**cls.stored_settings(opened.stored), **given}
+        return cls(opened.network, opened.name, device, dtype, checkpoint=opened.checkpoint, **facts)
+
+    @classmethod
+    def stored_settings(cls, stored: Stored) -> dict[str, Any]:
+        """Arguments of the class that a weights file states."""
+        del stored
+        return {}
 
     # Saved and loaded
 

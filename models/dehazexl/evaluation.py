@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visionzoo.console import counted
 from visionzoo.errors import InputError
 from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.raster import Window, open_raster
@@ -75,7 +76,7 @@ class Report:
     def __str__(self) -> str:
         rows = [("", "PSNR", "SSIM", "LPIPS", "seconds")]
         rows += [_row(score.name, score.psnr, score.ssim, score.lpips, score.seconds) for score in self.files]
-        count = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
+        count = counted(len(self.files), "file")
         rows.append(_row(f"mean of {count}", *(self.mean(name) for name in ("psnr", "ssim", "lpips", "seconds"))))
         rows.append(_row("hazy, as it is", self.mean("hazy_psnr"), self.mean("hazy_ssim"), None, None))
         if self.benchmark in PUBLISHED:

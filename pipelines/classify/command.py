@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from visionzoo import options
-from visionzoo.console import emit, note, printable
+from visionzoo.console import counted, emit, note, printable
 from visionzoo.errors import InputError
 from visionzoo.options import MODEL, OUTPUT, SPEED, Checkpoint, Processing
 
@@ -74,7 +74,7 @@ def classify(
     from visionzoo.io.extensions import IMAGES
     from visionzoo.io.find import find_inputs
     from visionzoo.io.head import read_head
-    from visionzoo.jobs import Kind, SomeFailed, files, refuse_inputs, saved_to, sidecar, standard_input
+    from visionzoo.jobs import Kind, SomeFailed, refuse_inputs, saved_to, sidecar, standard_input
 
     from .results import check_outputs
 
@@ -113,7 +113,7 @@ def classify(
         note(saved_to(*dict.fromkeys([*outputs, sidecar(outputs[0])])), quiet=processing.silent)
     failed = sum(result.error is not None for result in results)
     if failed:
-        raise SomeFailed(f"{failed} of {files(len(results))} could not be read; the warnings above say why")
+        raise SomeFailed(f"{failed} of {counted(len(results), 'image')} could not be read; the warnings above say why")
 
 
 def line(result: ClassificationResult) -> str:

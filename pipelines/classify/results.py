@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from visionzoo.console import counted
 from visionzoo.errors import InputError
 from visionzoo.io.bar_sheet import Bar, Card, save_bar_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
@@ -77,8 +78,7 @@ def write_results(path: Path, results: Sequence[ClassificationResult], options: 
     """The sheet or table at `path`, and its sidecar with the results and everything that made them."""
     ending, readable = path.suffix.lower(), [result for result in results if result.error is None]
     if ending in SHEETS_WRITTEN:
-        count = "1 image" if len(readable) == 1 else f"{len(readable)} images"
-        subtitle = f"{count} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
+        subtitle = f"{counted(len(readable), 'image')} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         save_bar_sheet(
             path, [sheet_card(result) for result in readable], heading="Classes of the images", subtitle=subtitle
         )

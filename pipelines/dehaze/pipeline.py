@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionzoo.config import as_dict
-from visionzoo.devices import has_fast_bfloat16, pick_device
+from visionzoo.devices import has_fast_bfloat16
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float, to_uint8
@@ -83,29 +83,6 @@ class DehazePipeline(TaskPipeline):
         if dtype == "auto" and self.config.smoothing and has_fast_bfloat16(self.device):
             self.dtype = torch.bfloat16
         self.model = model.fuse().to(self.device, self.dtype)
-
-    @classmethod
-    def create(
-        cls,
-        model: str | nn.Module | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        **config_overrides: Any,
-    ) -> DehazePipeline:
-        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `TaskPipeline.open`.
-
-        Args:
-            model: a registered name or a `DehazeXL`; None is the checkpoint's, or `dehazexl_nano`, whose weights come with
-                visionzoo.
-            checkpoint: published or own key names.
-            **config_overrides: fields of `DehazeXLConfig`, e.g. attention="lsh".
-
-        Raises:
-            InputError: a name, file or setting that cannot be used, or a model without weights.
-        """
-        pick_device(device)  # before anything is downloaded
-        return cls._made(cls.open(model, checkpoint, config_overrides), device, dtype)
 
     def resolve_options(self, options: StreamOptions | None) -> StreamOptions:
         """`options` with `blend` decided where it was left open: networks that smooth within patches blend."""

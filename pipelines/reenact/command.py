@@ -68,7 +68,7 @@ def reenact(
     from .pipeline import ReenactPipeline
 
     check_driver(driving)
-    pipe = ReenactPipeline.create(model, processing.device, processing.dtype, checkpoint, size, detector)
+    pipe = ReenactPipeline.create(model, processing.device, processing.dtype, checkpoint, size=size, detector=detector)
     run_and_report(ReenactJob(pipe, driving, options, save_motion), plan, processing)
 
 

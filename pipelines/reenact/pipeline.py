@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionzoo.config import configure
-from visionzoo.devices import has_fast_bfloat16, pick_device
+from visionzoo.devices import has_fast_bfloat16
 from visionzoo.errors import InputError
 from visionzoo.faces import CropBox, FaceDetector, centre_box, choose_face, concerns, crop_face, face_box, open_detector
 from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.jobs import Progress, silent
-from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
+from visionzoo.stored import Stored
+from visionzoo.task_pipeline import CUSTOM, TaskPipeline
 
 from ...models.mcnet import Keypoints, MCNet, SourceCache, transfer_motion
 from .driver import DrivingVideo
@@ -118,43 +119,8 @@ class ReenactPipeline(TaskPipeline):
         self._detector: FaceDetector | None = None
 
     @classmethod
-    def create(
-        cls,
-        model: str | nn.Module | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        size: int | None = None,
-        detector: str = "auto",
-        **config_overrides: Any,
-    ) -> ReenactPipeline:
-        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `TaskPipeline.open`.
-
-        Args:
-            model: a registered name or an `MCNet`; None is the checkpoint's, or `mcnet`.
-            checkpoint: published or own key names.
-            size: side of crops; None is what the checkpoint was trained for, or 256.
-            detector: of faces, by name: auto, mtcnn or centerface.
-            **config_overrides: fields of `MCNetConfig`.
-
-        Raises:
-            InputError: a name, file or setting that cannot be used, or a model without weights here.
-        """
-        pick_device(device)  # before anything is downloaded
-        opened = cls.open(model, checkpoint, config_overrides)
-        return cls._made(opened, device, dtype, size=size, detector=detector)
-
-    @classmethod
-    def _made(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls,
-        opened: Opened,
-        device: str | torch.device,
-        dtype: str | torch.dtype,
-        size: int | None = None,
-        detector: str = "auto",
-    ) -> ReenactPipeline:
-        side = size or opened.stored.image_size or 256
-        return cls(opened.network, opened.name, device, dtype, opened.checkpoint, side, detector)
+    def stored_settings(cls, stored: Stored) -> dict[str, Any]:
+        return {"size": stored.image_size} if stored.image_size else {}
 
     @classmethod
     def instead(cls, model: str | None) -> str:

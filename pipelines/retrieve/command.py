@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from visionzoo import options
-from visionzoo.console import emit, note, printable
+from visionzoo.console import counted, emit, note, printable
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, OUTPUT, Checkpoint, Computing, Engine, Json, Overwrite, Reporting
 
@@ -94,11 +94,11 @@ def index(
         note(reason if str(path) in reason else f"{path}: {reason}")
     if report.vanished and not computing.quiet:
         done = "taken out" if report.pruned else "still listed; --prune takes them out"
-        note(f"{len(report.vanished)} indexed photos no longer exist ({done})")
+        verb = "exists" if len(report.vanished) == 1 else "exist"
+        note(f"{counted(len(report.vanished), 'indexed photo')} no longer {verb} ({done})")
     skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
-    print(
-        f"{output}: {report.photos} photos ({report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped})"
-    )
+    read = f"{report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped}"
+    print(f"{output}: {counted(report.photos, 'photo')} ({read})")
 
 
 @options.subcommand(app)
@@ -136,11 +136,18 @@ def search(
 
     Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
     """
-    from visionzoo.jobs import saved_to, sidecar
+    from visionzoo.io.extensions import IMAGES
+    from visionzoo.io.find import find_inputs
+    from visionzoo.io.head import read_head
+    from visionzoo.jobs import SomeFailed, saved_to, sidecar
+
+    corners = None if box is None else _parse_box(box)
+    queries = [path for path, _ in find_inputs(query, IMAGES)]
+    if len(queries) == 1:
+        read_head(queries[0], "an image file")  # before torch is loaded, and weights
 
     from .pipeline import RetrievePipeline
 
-    corners = None if box is None else _parse_box(box)
     pipe = RetrievePipeline.for_index(index, computing.device, computing.dtype, model=model, checkpoint=checkpoint)
     results = pipe.run(
         query, output, progress=not computing.quiet, index=index, overwrite=overwrite, box=corners, top=top, rerank=rerank,
@@ -148,14 +155,17 @@ def search(
     )  # fmt: skip
     if computing.json:
         emit([result.to_dict() for result in results])
-        return
-    for result in results:
+    for result in () if computing.json else results:
         if len(results) > 1:
             print(printable(result.query))
         for match in result.matches:
             print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}")
     if output is not None:
-        note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=computing.quiet)
+        note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=computing.silent)
+    if failed := len(queries) - len(results):
+        raise SomeFailed(
+            f"{failed} of {counted(len(queries), 'query', 'queries')} could not be read; the warnings above say why"
+        )
 
 
 @options.subcommand(app)
@@ -198,9 +208,8 @@ def info(
             else:
                 print(f"{key:<11}{value}")
     if problems:
-        raise InputError(
-            f"{index}: damaged index ({len(problems)} problems, listed above); run `visionzoo retrieve index` with --rebuild"
-        )
+        what = f"damaged index ({counted(len(problems), 'problem')}, listed above)"
+        raise InputError(f"{index}: {what}; run `visionzoo retrieve index` with --rebuild")
 
 
 @options.subcommand(app)

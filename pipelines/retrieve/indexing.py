@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from visionzoo.errors import InputError
 from visionzoo.io.image import list_images
+from visionzoo.jobs import Counter
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
 
@@ -131,7 +130,7 @@ def _read_into(
         ready.clear()
 
     try:
-        with tqdm(total=len(todo), desc="indexing", unit="photo", disable=None if progress else True) as bar:
+        with Counter(len(todo), "indexing", "photo", shown=progress) as bar:
             for done in describe_files([file for file, _ in todo]):
                 ready.append(done)
                 added += done.error is None

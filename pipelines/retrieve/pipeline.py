@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
 from visionzoo.errors import FileFailed, InputError
 from visionzoo.io.image import list_images
-from visionzoo.jobs import Engine, refuse_inputs
+from visionzoo.jobs import Counter, Engine, refuse_inputs
 from visionzoo.registry import model_entry, usable_models
 from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
@@ -83,35 +82,8 @@ class RetrievePipeline(TaskPipeline):
         self.model = copy.deepcopy(model).for_inference(self.dtype).to(self.device)
 
     @classmethod
-    def create(
-        cls,
-        model: str | nn.Module | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        max_side: int | None = None,
-        **config_overrides: Any,
-    ) -> RetrievePipeline:
-        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `TaskPipeline.open`.
-
-        Args:
-            model: a registered model for this task or a classifier, "timm:NAME", or a `SuperGlobal` network (which takes any
-                backbone: `SuperGlobal(config, backbone=…)`); None is the checkpoint's, or `superglobal_lite0`.
-            max_side: see the class.
-            **config_overrides: fields of `SuperGlobalConfig`.
-
-        Raises:
-            InputError: a name, file or setting that cannot be used, or a model without weights here.
-        """
-        pick_device(device)  # before anything is downloaded
-        return cls._made(cls.open(model, checkpoint, config_overrides), device, dtype, max_side)
-
-    @classmethod
-    def _made(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, max_side: int | None = None
-    ) -> RetrievePipeline:
-        side = opened.stored.max_side if max_side is None else max_side
-        return cls(opened.network, opened.name, device, dtype, side, opened.checkpoint)
+    def stored_settings(cls, stored: Stored) -> dict[str, Any]:
+        return {} if stored.max_side is None else {"max_side": stored.max_side}
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
@@ -374,16 +346,16 @@ class RetrievePipeline(TaskPipeline):
         with PhotoIndex.open(index) as opened:
             if out is not None and out.exists():
                 refuse_inputs([out], [*queries, *(photo.path for photo in opened.photos())])
-            for query in tqdm(
-                queries, desc="searching", unit="query", disable=None if progress and len(queries) > 1 else True
-            ):
-                try:
-                    results.append(self(query, index=opened, box=box, **options))
-                except InputError as error:
-                    if len(queries) == 1 or opened.path.name in str(error):
-                        raise
-                    failed.append(error)
-                    warnings.warn(f"{error}; skipped", FileFailed, stacklevel=2)
+            with Counter(len(queries), "searching", "query", shown=progress and len(queries) > 1) as counter:
+                for query in queries:
+                    try:
+                        results.append(self(query, index=opened, box=box, **options))
+                    except InputError as error:
+                        if len(queries) == 1 or str(query) not in str(error):  # the index itself
+                            raise
+                        failed.append(error)
+                        warnings.warn(f"{error}; skipped", FileFailed, stacklevel=2)
+                    counter.update()
         if not results:
             raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
         if out is not None:

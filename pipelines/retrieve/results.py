@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from visionzoo.console import counted
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
@@ -87,7 +88,7 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: Mappi
     if path.suffix.lower() != ".json":
         count = sum(len(result.matches) for result in results)
         how = "reranked" if results[0].reranked else "first stage"
-        queries = "1 query" if len(results) == 1 else f"{len(results)} queries"
+        queries = counted(len(results), "query", "queries")
         subtitle = f"{count} matches for {queries} in {options['index']} · {options['model']} · {how}"
         save_sheet(
             path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle

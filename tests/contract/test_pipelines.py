@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import visionzoo
 from tests import tiny
+from tests.contract.setting import draw, made
 from visionzoo.errors import InputError
 from visionzoo.jobs import sidecar
 from visionzoo.lazy import resolve
@@ -41,32 +41,6 @@ class Case:
     options: dict[str, Any]
     output: str
     call: Callable[[Any, Path], np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A motion template of the tiny MCNet, two frames long."""
-    from fractions import Fraction
-
-    from visionzoo.io.video import VideoWriter
-
-    folder = tmp_path_factory.mktemp("motion")
-    with VideoWriter(folder / "talk.mkv", fps=Fraction(25)) as writer:
-        for number in range(2):
-            writer.write(np.random.default_rng(number).integers(0, 255, (128, 128, 3), dtype=np.uint8))
-    pipe = made("reenact", {"size": 128})
-    pipe.motion(folder / "talk.mkv", crop="none").save(folder / "talk.safetensors")
-    return folder / "talk.safetensors"
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("index")
-    (folder / "photos").mkdir()
-    for number in range(3):
-        draw(folder / "photos" / f"{number}.png", number)
-    made("retrieve", {"max_side": 64}).index(folder / "photos", folder / "i", progress=False)
-    return folder / "i"
 
 
 def case_of(task: str, motion: Path, index: Path) -> Case:
@@ -98,20 +72,9 @@ def case(task: str, motion: Path, index: Path) -> Case:
     return case_of(task, motion, index)
 
 
-def made(task: str, settings: dict[str, Any]) -> Any:
-    return visionzoo.pipeline(task, model=tiny.NETWORKS[task](), device="cpu", dtype="float32", **settings)
-
-
 @pytest.fixture
 def pipe(task: str, case: Case) -> Any:
     return made(task, case.settings)
-
-
-def draw(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    Image.fromarray(cells).resize((80, 70), Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 # Made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,14 +24,27 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     Raises:
         InputError: the file exists and `overwrite` is off, it is a folder, or its folder does not exist.
     """
-    path = Path(path)
+    path = check_name(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file to write")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; choose another name or add --overwrite")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        taken = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        problem = f"{taken} is a file, not a folder" if taken.is_file() else f"the folder {folder} does not exist"
+        raise InputError(f"{path}: {problem}; {'choose another name' if taken.is_file() else 'make it first'}")
     return path
+
+
+def check_name(path: str | Path) -> Path:
+    """`path`, if the file system takes a name of this length. Raises `InputError` if it does not."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise InputError(f"{path}: the name is too long for this file system; choose a shorter one") from error
+    return Path(path)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -43,6 +57,13 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be made a folder ({error.strerror})") from error
     return path
+
+
+def remove_empty(folder: Path) -> None:
+    """Delete a folder and the folders in it, as far as they hold nothing."""
+    for base, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(base)
 
 
 def bundled(*parts: str) -> Path:

@@ -17,6 +17,22 @@ _PAGE = re.compile(
 _SERVER_ERROR = re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[^>]*\?>\s*(<!DOCTYPE\s+html|<html|<Error\b)", re.IGNORECASE)
 
 
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"jp2 ")
+_VIDEOS = (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")
+
+
+def content_of(head: bytes) -> str | None:
+    """ "image" or "video" by the first bytes of a file, or None where they leave it open."""
+    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "image"
+    if head[4:8] == b"ftyp":
+        return "image" if head[8:12] in _IMAGE_BRANDS else "video"
+    if head.startswith(_VIDEOS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "video"
+    return None
+
+
 def read_head(path: str | os.PathLike[str], expected: str, error: type[InputError] = InputError) -> bytes:
     """The first bytes of a file (at most `HEAD_BYTES`), once it is clear that they may be what a reader expects.
 

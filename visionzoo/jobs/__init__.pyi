@@ -10,7 +10,6 @@ from .progress import silent as silent
 from .results import FileResult as FileResult
 from .results import SomeFailed as SomeFailed
 from .results import check_result as check_result
-from .results import files as files
 from .results import raise_if_some_failed as raise_if_some_failed
 from .results import refuse_inputs as refuse_inputs
 from .results import saved_to as saved_to

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.extensions import extension
-from ..io.files import make_folder
+from ..io.files import check_name, make_folder
 from ..io.find import find_inputs, is_one_file
-from ..io.head import read_head
+from ..io.head import content_of, read_head
 from .results import check_result, refuse_inputs
 
 
@@ -47,12 +47,10 @@ class Plan:
     Attributes:
         pairs: (input, output) of every file.
         output: as the user named it: a file for a single input, else a folder.
-        expected: what an input should be, e.g. "an image file".
     """
 
     pairs: tuple[tuple[Path, Path], ...]
     output: Path
-    expected: str = "an image file"
 
     @property
     def single(self) -> bool:
@@ -60,16 +58,10 @@ class Plan:
         return len(self.pairs) == 1 and self.pairs[0][1] == self.output
 
     def check(self, overwrite: bool) -> None:
-        """Raise `InputError` where the single output may not be written, or a file is in the way of the folder for several.
-
-        Of a single input it is also clear then that it may be what its extension says.
-        """
+        """Raise `InputError` where the single output may not be written, or a file is in the way of the folder for several."""
         if self.single:
-            source = self.pairs[0][0]
-            if not source.is_dir():  # a zarr array is one
-                read_head(source, self.expected)
             check_result(self.output, overwrite=overwrite)
-            refuse_inputs([self.output], [source])
+            refuse_inputs([self.output], [self.pairs[0][0]])
             return
         place = self.output.absolute()
         while not place.exists():
@@ -104,7 +96,7 @@ def make_plan(
         InputError: nothing is found, several inputs and the name of a file, an extension that cannot be written, an output that
             is an input, or two inputs that would become one output.
     """
-    path_out = Path(path_out)
+    path_out = check_name(path_out)
     chosen = written_extension(format, kinds[0])
     reads = frozenset().union(*(kind.reads for kind in kinds))
     what = " or ".join(f"{kind.name}s" for kind in kinds)
@@ -115,6 +107,7 @@ def make_plan(
     )
     if len(inputs) == 1 and named_file:
         targets = {path_out: inputs[0][0]}
+        _check_content(inputs[0][0], kinds)
         _check_kind(inputs[0][0], path_out, kinds)
     else:
         _check_folder(path_in, path_out, inputs, kinds, reads, named_file)
@@ -131,8 +124,7 @@ def make_plan(
     for target, source in targets.items():
         if os.path.abspath(target) == os.path.abspath(source):
             raise InputError(f"{target}: is the input itself, which is never replaced; choose another output")
-    names = " or ".join(f"{_article(kind.name)} {kind.name}" for kind in kinds)
-    return Plan(tuple((source, target) for target, source in targets.items()), path_out, f"{names} file")
+    return Plan(tuple((source, target) for target, source in targets.items()), path_out)
 
 
 def kind_of(path: Path, kinds: Sequence[Kind]) -> Kind:
@@ -156,6 +148,18 @@ def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
         raise InputError(
             f"{path_out}: {source} is {_article(kind.name)} {kind.name}, whose result is written as "
             f"{', '.join(kind.writes)}; choose such a name"
+        )
+
+
+def _check_content(source: Path, kinds: Sequence[Kind]) -> None:
+    """Raise `InputError` for what is no file of these kinds at all; also for a video that is called like an image, or the reverse."""
+    if source.is_dir():  # a zarr array
+        return
+    expected = " or ".join(f"{_article(kind.name)} {kind.name}" for kind in kinds)
+    named, found = kind_of(source, kinds).name, content_of(read_head(source, f"{expected} file"))
+    if found is not None and found != named and found in {kind.name for kind in kinds}:
+        raise InputError(
+            f"{source}: is {_article(found)} {found}, but is called like {_article(named)} {named} ({extension(source)}); rename it"
         )
 
 

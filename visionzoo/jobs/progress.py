@@ -63,7 +63,8 @@ class Counter:
             print(self._line(now - self._started), file=sys.stderr, flush=True)
 
     def _line(self, seconds: float) -> str:
-        unit = f" {self.unit}s" if self.unit else ""
+        plural = f"{self.unit[:-1]}ies" if self.unit.endswith("y") else f"{self.unit}s"
+        unit = f" {plural}" if self.unit else ""
         text = f"visionzoo: {printable(self.title)}: {self.done} of {self.total}{unit}"
         fresh = self.done - self._initial
         if not fresh:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..console import counted
 from ..errors import InputError, SomeFailed
 from ..io.extensions import extension
-from ..io.files import check_output, record, write_json
+from ..io.files import check_name, check_output, record, write_json
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
     Raises:
         InputError: as `check_output`; or the sidecar's name belongs to a file that is no sidecar.
     """
-    path = Path(path)
+    path = check_name(path)
+    place = check_name(sidecar(path))
     if extension(path) != ".zarr" or not path.is_dir():  # a zarr array is a folder
         check_output(path, overwrite=overwrite)
     elif not overwrite:
         raise InputError(f"{path}: exists already; choose another name or add --overwrite")
-    place = sidecar(path)
     if place != path and place.exists() and not overwrite and not _is_sidecar(place):
         raise InputError(f"{place}: exists already and is not a record of ours; choose another name or add --overwrite")
     return path
@@ -112,10 +113,10 @@ def summary(results: Sequence[FileResult], done: str, output: Path | None = None
         one = made[0]
         frames = f", {one.frames} frames" if one.frames != 1 else ""
         return [f"saved to {one.output} ({one.width} x {one.height}{frames}, {one.seconds:.1f} s)"]
-    where = "" if output is None or not made else f" and saved to the folder {output}"
-    lines = [f"{files(len(made))} {done}{where}"]
+    where = "" if output is None else f" and saved to the folder {output}"
+    lines = [f"{counted(len(made), 'file')} {done}{where}"] if made else []
     if kept:
-        lines.append(f"{files(kept)} skipped, as the output exists already; --overwrite makes it again")
+        lines.append(f"{counted(kept, 'file')} skipped, as the output exists already; --overwrite makes it again")
     return lines
 
 
@@ -125,23 +126,17 @@ def saved_to(*paths: Path) -> str:
     return f"results saved to {', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]}"
 
 
-def files(count: int) -> str:
-    """ "1 file", "2 files"."""
-    return f"{count} {'file' if count == 1 else 'files'}"
-
-
 def raise_if_some_failed(results: Sequence[FileResult], done: str) -> None:
     """Raise `SomeFailed` where a file has an error: the exit status of the command is then 1."""
     failed = sum(result.error is not None for result in results)
     if failed:
-        raise SomeFailed(f"{failed} of {files(len(results))} could not be {done}; the warnings above say why")
+        raise SomeFailed(f"{failed} of {counted(len(results), 'file')} could not be {done}; the warnings above say why")
 
 
 __all__ = [
     "FileResult",
     "SomeFailed",
     "check_result",
-    "files",
     "raise_if_some_failed",
     "refuse_inputs",
     "saved_to",

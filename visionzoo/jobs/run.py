@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..errors import FileFailed, InputError
-from ..io.files import make_folder
+from ..errors import FileFailed, InputError, MissingDependencyError, SomeFailed, VisionZooError
+from ..io.files import make_folder, remove_empty
 from ..ray_engine import on_ray
 from .plan import Kind, Plan
 from .progress import Bars, Counter, Progress, silent
@@ -71,12 +71,14 @@ def run_files(
 
     Raises:
         InputError: the output may not be written, a single file cannot be processed, or none of several can.
+        SomeFailed: the disk is full, or a package is missing, after some files were finished.
         Interrupted: by Ctrl-C; the message says what is left.
         VisionZooError: Ray is missing, or fails.
     """
     plan.check(overwrite)
     job.check(overwrite)
     refuse_inputs([target for _, target in plan.pairs], [*(source for source, _ in plan.pairs), *job.reads])
+    new_folder = not plan.single and not plan.output.exists()
     plan.make_folders()
     finished = {
         number: FileResult(str(source), str(target))
@@ -101,8 +103,17 @@ def run_files(
                     on_result(result)
     except KeyboardInterrupt as error:
         raise Interrupted(_what_is_left(str(error), plan, len(results), overwrite)) from None
+    except VisionZooError as error:
+        done = sum(result.error is None for result in results.values())
+        if plan.single or not done:
+            raise
+        raise SomeFailed(f"{error}; {done} of {len(plan.pairs)} files are finished") from error
     ordered = [results[number] for number in range(len(plan.pairs))]
     if all(result.error for result in ordered):
+        if new_folder:
+            remove_empty(plan.output)
+        if len(ordered) == 1:
+            raise InputError(ordered[0].error)
         raise InputError(f"none of the {len(ordered)} files could be {job.done}, e.g. {ordered[0].error}")
     return ordered
 
@@ -121,12 +132,15 @@ def _in_turn(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Itera
 
 
 def attempt(job: FileJob, source: Path, target: Path, report: Progress) -> FileResult:
-    """One file of several: what goes wrong is noted in the result, except a full disk, on which no other file would fit."""
+    """One file of several: what goes wrong is noted in the result, except what would go wrong with all others, too.
+
+    That is a full disk, and a package that is missing.
+    """
     make_folder(target.parent)
     try:
         return job.convert(source, target, report)
-    except InputError as error:
-        if disk_is_full(error):
+    except VisionZooError as error:
+        if disk_is_full(error) or isinstance(error, MissingDependencyError):
             raise
         return FileResult(str(source), error=str(error))
 

@@ -198,7 +198,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 out.write(0, 0, noise(300, 200, 3))
         with monkeypatch.context() as patch:
             patch.setattr(tifffile.TiffWriter, "write", full)
-            with pytest.raises(RasterError, match=r"a\.tif: the disk is full; .*the pixels are kept in .*work"):
+            with pytest.raises(RasterError, match=r"a\.tif: the disk is full; free some space"):
                 out.finish()
         assert [p.name for p in tmp_path.iterdir()] == ["work"]
         out.finish()

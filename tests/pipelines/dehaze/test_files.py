@@ -32,13 +32,12 @@ def test_folders(capsys: pytest.CaptureFixture, weights: Path, photo: Callable, 
         photo(f"in/{name}", size=(40, 30))
     words = ["dehaze", "in", "-o", "in/clear", "--checkpoint", weights]
     code, _, err = run(capsys, *words)
-    assert (code, err.splitlines()[-1]) == (0, "4 files dehazed")
+    assert (code, err.splitlines()[-1]) == (0, "4 files dehazed and saved to the folder in/clear")
     assert names(inside / "in" / "clear") == ["a.jpg", "c.png", "sub/a.JPG", "sub/deep/b.png"]
     before = {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     code, _, err = run(capsys, *words)
     assert code == 0
-    assert "0 files dehazed" in err
-    assert "4 files skipped, as the output exists already; --overwrite makes it again" in err
+    assert err == "4 files skipped, as the output exists already; --overwrite makes it again\n"
     assert before == {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     (inside / "in/clear/c.png").unlink()
     code, out, _ = run(capsys, *words, "--json")
@@ -79,7 +78,7 @@ def test_patterns(inside: Path, photo: Callable) -> None:
 def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
     pytest.importorskip("av")
     for name in ("a.mkv", "b.WMV", "c.ts", "d.MP4"):
-        (inside / name).touch()
+        (inside / name).write_bytes(bytes(16))
     for number, ending in enumerate(VIDEOS_WRITTEN):
         VideoWriter(inside / f"{number}{ending}", fps=10)  # takes it; writes nothing yet
     planned = {source.name: target.name for source, target in make_plan(".", Path("out"), KINDS, "png").pairs}

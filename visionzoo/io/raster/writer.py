@@ -123,13 +123,12 @@ class RasterWriter:
         """
         self.flush()
         self._write_beside()
-        keeps = "" if self.work is None else f"the pixels are kept in {self.work}"
         if self._format.name == "zarr":
-            with writing_raster(self.path, keeps):
+            with writing_raster(self.path):
                 self._write_folder()
             return
         encode_to = self._encoder()
-        with writing_raster(self.path), atomic_path(self.path) as temporary, writing_raster(self.path, keeps):
+        with writing_raster(self.path), atomic_path(self.path) as temporary:  # who owns `work` says whether it is kept
             encode_to(temporary)
 
     def close(self) -> None:

@@ -1,0 +1,36 @@
+"""A motion template and an index, made by the tiny networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .setting import SETTINGS, draw, made
+
+
+@pytest.fixture(scope="session")
+def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A motion template of the tiny MCNet, two frames long."""
+    from fractions import Fraction
+
+    from visionzoo.io.video import VideoWriter
+
+    folder = tmp_path_factory.mktemp("motion")
+    with VideoWriter(folder / "talk.mkv", fps=Fraction(25)) as writer:
+        for number in range(2):
+            writer.write(np.random.default_rng(number).integers(0, 255, (128, 128, 3), dtype=np.uint8))
+    pipe = made("reenact", SETTINGS["reenact"])
+    pipe.motion(folder / "talk.mkv", crop="none").save(folder / "talk.safetensors")
+    return folder / "talk.safetensors"
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    (folder / "photos").mkdir()
+    for number in range(3):
+        draw(folder / "photos" / f"{number}.png", number)
+    made("retrieve", SETTINGS["retrieve"]).index(folder / "photos", folder / "i", progress=False)
+    return folder / "i"

@@ -1,0 +1,30 @@
+"""What the contracts are tried on: pipelines of tiny networks, and small images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import visionzoo
+from tests import tiny
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "classify": {"image_size": 64},
+    "reenact": {"size": 128},
+    "retrieve": {"max_side": 64},
+}
+"""Settings of a task's tiny pipeline, where it needs any."""
+
+
+def made(task: str, settings: dict[str, Any]) -> Any:
+    return visionzoo.pipeline(task, model=tiny.NETWORKS[task](), device="cpu", dtype="float32", **settings)
+
+
+def draw(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(cells).resize((80, 70), Image.Resampling.BICUBIC).save(path)
+    return path
