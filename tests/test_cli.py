@@ -68,7 +68,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["retreive"], 'Did you mean "retrieve"'),
         (["info", "superglobal_r5"], "did you mean superglobal_r50"),
         (["models", "zzz*"], "no model"),
-        (["retrieve", "search", "no.index", "q.jpg"], "no such index"),
+        (["retrieve", "search", "no.index", "a.jpg"], "no such index"),
         (["retrieve", "index", "no-such-folder", "-o", "x.index"], "no such file or folder"),
         (["retrieve", "index", ".", "-o", "x.index", "--dtype", "int4"], "Invalid value|int4"),
         (["retrieve", "index", ".", "-o", "x.index", "--device", "cuda:77"], "not available"),

@@ -161,7 +161,7 @@ def test_a_killed_writer_goes_on(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert killed.returncode == -9
     assert not (tmp_path / "a.tif").exists()
-    shape = {"height": 300, "width": 200, "bands": 3, "dtype": "uint8", "work": tmp_path / "work"}
+    shape: dict[str, Any] = {"height": 300, "width": 200, "bands": 3, "dtype": "uint8", "work": tmp_path / "work"}
     with RasterWriter(tmp_path / "a.tif", **shape) as out:
         assert out.resumed
         out.write(150, 0, np.full((150, 200, 3), 9, np.uint8))
