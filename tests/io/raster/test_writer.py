@@ -112,7 +112,7 @@ def test_refused_before_any_work(tmp_path: Path, name: str, options: dict[str, A
     (tmp_path / "there.tif").write_bytes(b"x")
     (tmp_path / "there.zarr").mkdir()
     (tmp_path / "folder.tif").mkdir()
-    shape = {"height": 40, "width": 50, "bands": 3, "dtype": "uint8"}
+    shape: dict[str, Any] = {"height": 40, "width": 50, "bands": 3, "dtype": "uint8"}
     with pytest.raises(RasterError, match=says) as caught:
         RasterWriter(tmp_path / name, **(shape | options), work=tmp_path / "work")
     assert str(tmp_path / name) in str(caught.value)
@@ -184,7 +184,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    shape = {"height": 300, "width": 200, "bands": 3, "dtype": "uint8", "work": tmp_path / "work"}
+    shape: dict[str, Any] = {"height": 300, "width": 200, "bands": 3, "dtype": "uint8", "work": tmp_path / "work"}
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full, raising=False)
         with pytest.raises(RasterError, match="work: the disk is full; free some space"):
