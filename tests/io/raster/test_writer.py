@@ -169,7 +169,8 @@ def test_a_killed_writer_goes_on(tmp_path: Path) -> None:
     pixels = whole(tmp_path / "a.tif")
     assert (pixels[:150] == 7).all()
     assert (pixels[150:] == 9).all()
-    for other in ({"height": 301}, {"bands": 1}, {"dtype": "uint16"}):
+    others: list[dict[str, Any]] = [{"height": 301}, {"bands": 1}, {"dtype": "uint16"}]
+    for other in others:
         with pytest.raises(RasterError, match=r"work: holds another unfinished image \(200 x 300 .*delete that folder"):
             RasterWriter(tmp_path / "b.tif", **(shape | other))
     os.truncate(tmp_path / "work" / "pixels.raw", 100)
