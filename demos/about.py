@@ -39,7 +39,7 @@ def _card(card: ModelCard) -> str:
         rows.append(
             (
                 "Weights",
-                " ".join(told(sentence(text)) for text in (source.note, source.caution) if text),
+                f"{told(source.note)} {told(sentence(source.caution))}" if source.caution else told(source.note),
             )
         )
         rows.append(("Licence of the weights", told(source.license)))

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from visionzoo.models.modecgs.scenes.scene import Camera, Points
-from visionzoo.models.modecgs.scenes.writing import Picture, write_blender
+from visionzoo.models.modecgs.captures.capture import Camera, Points
+from visionzoo.models.modecgs.captures.writing import Picture, write_blender
 
 Array = np.ndarray
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}

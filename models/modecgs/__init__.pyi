@@ -3,6 +3,7 @@ from .anchors import camera_extent as camera_extent
 from .anchors import initial_anchors as initial_anchors
 from .config import MoDecGSConfig as MoDecGSConfig
 from .config import scaffold_config as scaffold_config
+from .data import SceneData as SceneData
 from .deformation import Scaffold as Scaffold
 from .fourdgs import FourDGaussians as FourDGaussians
 from .fourdgs import FourDGaussiansConfig as FourDGaussiansConfig
@@ -15,6 +16,12 @@ from .intervals import IntervalStatistics as IntervalStatistics
 from .losses import photometric_loss as photometric_loss
 from .losses import regularization_loss as regularization_loss
 from .model import MoDecGS as MoDecGS
+from .optimize import Fit as Fit
+from .optimize import Frame as Frame
+from .optimize import Recipe as Recipe
+from .optimize import batches as batches
+from .optimize import draw as draw
 from .schedules import RATES as RATES
 from .schedules import parameter_groups as parameter_groups
 from .strategy import AnchorStrategy as AnchorStrategy
+from .training import MoDecGSTraining as MoDecGSTraining

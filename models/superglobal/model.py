@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from visionzoo.config import configure
 from visionzoo.devices import has_fast_bfloat16, pick_dtype
 from visionzoo.errors import InputError, require
-from visionzoo.export.exporters import exporter_of
 from visionzoo.folding import fold_batchnorm
 from visionzoo.fused_conv import fuse_convolutions
 from visionzoo.registry import create_model, model_entry
@@ -128,17 +127,17 @@ class ClassifierBackbone(nn.Module):
     """A registered classifier up to its last (B, C, h, w) map, whose values may be negative.
 
     Args:
-        net: made without a head (`num_classes=0`).
+        net: made with `features_only=True` and one of `out_indices`.
     """
 
     def __init__(self, net: Any):
         super().__init__()
         self.net = net
-        self.num_features: int = net.num_features
-        self.stride: int = net.stride
+        self.num_features: int = net.feature_channels[-1]
+        self.stride: int = net.feature_strides[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_features(x)[1]
+        return self.net(x)[-1]
 
     def for_inference(self) -> None:
         """Take the network's own fast form."""
@@ -241,7 +240,7 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     if name.startswith("timm:"):
         return TimmBackbone(name.removeprefix("timm:"))
     if name.startswith("visionzoo:"):
-        return ClassifierBackbone(_headless(name.removeprefix("visionzoo:")))
+        return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:")))
     if name not in ("resnet50", "resnet101"):
         raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101, timm:NAME or visionzoo:NAME")
     from .resnet import ResNetBackbone  # here, as torchvision takes 150 MB and a second to import
@@ -254,9 +253,9 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     )
 
 
-def _headless(name: str, **how: Any) -> nn.Module:
-    """The registered classifier `name` without its head."""
-    return create_model(name, num_classes=0, **how)
+def _maps_of(name: str, **how: Any) -> nn.Module:
+    """The registered classifier `name` as a backbone: its last map alone."""
+    return create_model(name, features_only=True, out_indices=(2,), **how)
 
 
 CVNET = {
@@ -302,16 +301,11 @@ def from_classifier(
         InputError: no such model.
         VisionZooError: the weights are not available, or do not fit.
     """
-    variant = model_entry(name).card.name
-    exporter = exporter_of(variant)
-    if exporter is None:
-        raise InputError(f"{name} is not a classifier that photos can be described with")
-    wanted = exporter.preprocess(variant)
     base = SuperGlobalConfig(
-        backbone=f"visionzoo:{variant}", dim=None, channel_order="rgb", mean=wanted.mean, std=wanted.std,
-        average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
+        backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225), average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
     )  # fmt: skip
-    net = _headless(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint)
+    net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint)
     return SuperGlobal(configure(base, overrides), ClassifierBackbone(net)).eval()
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tools.animated_gltf import AnimatedModel, draw, make, orbit
-from visionzoo.models.modecgs.scenes.reading import read_scene
+from visionzoo.models.modecgs.captures.reading import read_capture
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -108,7 +108,7 @@ def test_the_nearer_triangle_hides_the_other(hinge: Path):
 
 
 def test_the_scene_can_be_read(hinge: Path, tmp_path: Path):
-    scene = read_scene(make(hinge, tmp_path / "scene", animation="turn", frames=5, size=24))
+    scene = read_capture(make(hinge, tmp_path / "scene", animation="turn", frames=5, size=24))
     assert (len(scene.train), len(scene.test)) == (5, 2)
     assert [view.time for view in scene.train] == [0, 0.25, 0.5, 0.75, 1]
 

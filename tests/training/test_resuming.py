@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.resuming import check_resumed_inside_an_epoch
+from tests.training.resuming import check_resumed_inside_an_epoch, checkpoint
+from visionzoo.models.modecgs.captures.synthetic import SyntheticConfig
 
 RARELY = "trainer.check_val_every_n_epoch=9"
 SHVIT = ["data.batch_size=16", "data.image_size=32", "trainer.max_epochs=4", RARELY]
@@ -53,3 +54,20 @@ def test_dehazexl(tmp_path: Path) -> None:
 def test_mcnet(tmp_path: Path, gan: int) -> None:
     """With two optimisers, by manual optimisation, Lightning counts two steps a batch."""
     check_resumed_inside_an_epoch("mcnet/tiny", tmp_path, [*MCNET, f"model.gan={gan}"], steps_per_batch=1 + gan)
+
+
+def test_modecgs(tmp_path: Path) -> None:
+    """Stopped in the fine stage, with statistics for the next adjustment of the anchors half taken."""
+    words = [
+        f"data.cache={tmp_path / 'data'}",
+        "data.synthetic={frames: 16, size: 24, per_blob: 12, wall: 60}",
+        "model.recipe={coarse_steps: 1, fine_steps: 9, grow_after: 0, grow_until: 99, adjust_after: 1, adjust_every: 3, "
+        "gradient: 1.0e-9, success: 0.2, min_opacity: 0.3, "
+        "intervals_after: 0, intervals_every: 2, intervals_threshold: 0.1, all_cameras: true}",
+        "model.config.voxel_size=0.001",
+        RARELY,
+    ]
+    check_resumed_inside_an_epoch("modecgs/tiny", tmp_path, words, steps=6, stop=3)
+    start = SyntheticConfig(frames=16, size=24, per_blob=12, wall=60).count * 4  # its points are those of four times
+    assert checkpoint(tmp_path / "cut")["state_dict"]["model.anchors.positions"].shape[0] not in (0, start)
+    assert checkpoint(tmp_path / "cut")["state_dict"]["model.intervals.borders"].tolist() != [0, 0.25, 0.5, 0.75]

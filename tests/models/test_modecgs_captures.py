@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.models.modecgs.scenes.colmap_files import PARAMETERS, PINHOLES, _cameras_bin, _cameras_text
-from visionzoo.models.modecgs.scenes.points import read_points, write_points
-from visionzoo.models.modecgs.scenes.reading import read_scene
-from visionzoo.models.modecgs.scenes.scene import Camera, Points, Scene, checked
-from visionzoo.models.modecgs.scenes.writing import Picture, write_blender, write_colmap, write_dynerf, write_nerfies
+from visionzoo.models.modecgs.captures.capture import Camera, Capture, Points, checked
+from visionzoo.models.modecgs.captures.colmap_files import PARAMETERS, PINHOLES, _cameras_bin, _cameras_text
+from visionzoo.models.modecgs.captures.points import read_points, write_points
+from visionzoo.models.modecgs.captures.reading import read_capture
+from visionzoo.models.modecgs.captures.writing import Picture, write_blender, write_colmap, write_dynerf, write_nerfies
 
 WIDTH, HEIGHT = 20, 12
 POINTS = Points(np.random.default_rng(0).uniform(-1, 1, (300, 3)), np.random.default_rng(1).random((300, 3)))
@@ -51,7 +51,7 @@ def pictures(count: int, prefix: str, *, masks: bool = False, start: float = 0.0
 TRAIN, TEST = pictures(9, "train"), pictures(5, "val", masks=True, start=0.05)
 
 
-def equal(scene: Scene, train: Sequence[Picture], test: Sequence[Picture]) -> None:
+def equal(scene: Capture, train: Sequence[Picture], test: Sequence[Picture]) -> None:
     for views, expected in ((scene.train, train), (scene.test, test)):
         assert len(views) == len(expected)
         for view, picture in zip(views, expected, strict=True):
@@ -66,7 +66,7 @@ def equal(scene: Scene, train: Sequence[Picture], test: Sequence[Picture]) -> No
 
 
 def test_nerfies(tmp_path: Path):
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
     assert scene.layout == "nerfies"
     equal(scene, TRAIN, TEST)
     assert all(view.weight() is None for view in scene.test)
@@ -74,30 +74,30 @@ def test_nerfies(tmp_path: Path):
 
 def test_without_a_list_of_test_images_every_fourth_is_a_training_image(tmp_path: Path):
     folder = write_nerfies(tmp_path / "scene", TRAIN, [], POINTS)
-    scene = read_scene(folder)
+    scene = read_capture(folder)
     assert [view.name for view in scene.train] == ["train_000", "train_004", "train_008"]
     assert [view.name for view in scene.test] == ["train_002", "train_006"]  # the last one is dropped, as published
     assert scene.test[0].time == pytest.approx(2 / 8)
 
 
 def test_dycheck_has_covisibility_masks(tmp_path: Path):
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS, dycheck=True))
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS, dycheck=True))
     assert scene.layout == "dycheck"
     equal(scene, TRAIN, TEST)
     for view, picture in zip(scene.test, TEST, strict=True):
         np.testing.assert_array_equal(view.weight(), picture.mask)
     (tmp_path / "scene" / "covisible" / "2x" / "val" / f"{TEST[0].name}.png").unlink()
-    assert read_scene(tmp_path / "scene").notes == ("1 of 5 test views have no covisibility mask",)
+    assert read_capture(tmp_path / "scene").notes == ("1 of 5 test views have no covisibility mask",)
 
 
 def test_blender(tmp_path: Path):
-    scene = read_scene(write_blender(tmp_path / "scene", TRAIN, TEST, POINTS))
+    scene = read_capture(write_blender(tmp_path / "scene", TRAIN, TEST, POINTS))
     assert scene.layout == "blender"
     equal(scene, TRAIN, TEST)
 
 
 def test_blender_without_points_starts_from_random_ones(tmp_path: Path):
-    scene = read_scene(write_blender(tmp_path / "scene", TRAIN, TEST))
+    scene = read_capture(write_blender(tmp_path / "scene", TRAIN, TEST))
     assert len(scene.points) == 2000
     assert "random points" in scene.notes[0]
 
@@ -106,12 +106,12 @@ def test_blender_lays_transparency_on_white(tmp_path: Path):
     folder = write_blender(tmp_path / "scene", TRAIN, TEST, POINTS)
     clear = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     Image.fromarray(clear).save(folder / "train" / "train_000.png")
-    assert (read_scene(folder).train[0].pixels() == 255).all()
+    assert (read_capture(folder).train[0].pixels() == 255).all()
 
 
 def test_dynerf(tmp_path: Path):
     still = [[replace(p, camera=camera(0.2 * c)) for p in pictures(4, "x" * (c + 1))] for c in range(3)]
-    scene = read_scene(write_dynerf(tmp_path / "scene", still, POINTS))
+    scene = read_capture(write_dynerf(tmp_path / "scene", still, POINTS))
     assert scene.layout == "dynerf"
     assert [view.name for view in scene.test] == [f"cam00_{k:04d}" for k in range(4)]
     assert [view.time for view in scene.test] == [0, 0.25, 0.5, 0.75]
@@ -147,7 +147,7 @@ def as_dense(folder: Path) -> Path:
 
 @pytest.mark.parametrize("form", [as_text, as_binary, as_dense])
 def test_colmap(tmp_path: Path, form: Callable[[Path], Path]):
-    scene = read_scene(form(write_colmap(tmp_path / "scene", TRAIN, POINTS)))
+    scene = read_capture(form(write_colmap(tmp_path / "scene", TRAIN, POINTS)))
     assert scene.layout == "colmap"
     equal(
         replace(scene, points=_in_order(scene.points)), [TRAIN[i] for i in (1, 2, 3, 4, 5, 6, 7)], [TRAIN[0], TRAIN[8]]
@@ -165,14 +165,14 @@ def test_colmap_as_published_takes_times_from_the_file_and_tests_on_training_vie
     file = folder / "sparse" / "0" / "images.txt"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[4:6], *lines[:4], *lines[6:]]) + "\n")  # the third image first
-    scene = read_scene(folder, protocol="released")
+    scene = read_capture(folder, protocol="released")
     assert (len(scene.train), len(scene.test)) == (9, 2)
     assert [(view.name, view.time) for view in scene.train[:3]] == [
         ("train_002", 0),
         ("train_000", 1 / 9),
         ("train_001", 2 / 9),
     ]
-    assert [view.name for view in read_scene(folder).test] == ["train_000", "train_008"]
+    assert [view.name for view in read_capture(folder).test] == ["train_000", "train_008"]
     assert "training views too" in scene.notes[0]
 
 
@@ -182,9 +182,9 @@ def test_colmap_masks_are_found_by_name(tmp_path: Path):
     for picture in TRAIN[:-1]:
         Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(masks / f"{picture.name}.png.png")
     with pytest.raises(InputError, match=r"has no mask for train_008\.png; name it train_008\.png\.png"):
-        read_scene(folder, masks=masks)
+        read_capture(folder, masks=masks)
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(masks / "train_008.png.png")
-    scene = read_scene(folder, masks=masks)
+    scene = read_capture(folder, masks=masks)
     weight = scene.train[0].weight()
     assert weight is not None
     assert weight.all()
@@ -203,13 +203,13 @@ def test_a_wrong_pose_convention_is_suspected(
 ):
     wrong = [replace(p, camera=replace(p.camera, world_to_camera=change(p.camera.world_to_camera))) for p in TRAIN]
     with pytest.raises(InputError, match=rf"cameras in \(.*\) to \(.*\); the poses look like {suspected}"):
-        read_scene(write_nerfies(tmp_path / "scene", wrong, [], POINTS))
+        read_capture(write_nerfies(tmp_path / "scene", wrong, [], POINTS))
 
 
 def test_points_that_are_not_finite_or_absurdly_far_are_dropped(tmp_path: Path):
     stray = np.concatenate([POINTS.positions, [[np.inf, 0, 0], [np.nan, 0, 0], [1e7, 0, 0]]])
     points = Points(stray, np.zeros_like(stray))
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, points))
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, points))
     assert len(scene.points) == len(POINTS)
     assert np.abs(scene.box).max() <= 1
 
@@ -217,7 +217,7 @@ def test_points_that_are_not_finite_or_absurdly_far_are_dropped(tmp_path: Path):
 def test_no_finite_points(tmp_path: Path):
     folder = write_nerfies(tmp_path / "scene", TRAIN, TEST, Points(np.full((4, 3), np.nan), np.zeros((4, 3))))
     with pytest.raises(InputError, match="there are no points to start from"):
-        read_scene(folder)
+        read_capture(folder)
 
 
 def broken(folder: Path, name: str, text: str | None) -> Path:
@@ -245,26 +245,26 @@ def broken(folder: Path, name: str, text: str | None) -> Path:
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path, name: str, text: str | None, message: str):
     folder = broken(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS), name, text)
     with pytest.raises(InputError, match=message) as error:
-        read_scene(folder)
+        read_capture(folder)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_layout(tmp_path: Path):
     with pytest.raises(InputError, match="is not a scene in a known layout; expected dataset.json"):
-        read_scene(tmp_path)
+        read_capture(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        read_scene(tmp_path / "nothing")
+        read_capture(tmp_path / "nothing")
 
 
 def test_an_image_of_another_shape_than_its_camera(tmp_path: Path):
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
     Image.new("RGB", (WIDTH, 2 * HEIGHT)).save(scene.train[0].image)
     with pytest.raises(InputError, match="is 20 x 24, but its camera has the shape 20 x 12"):
         scene.train[0].pixels()
 
 
 def test_smaller_images_have_smaller_cameras(tmp_path: Path):
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS, dycheck=True)).resized(10)
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS, dycheck=True)).resized(10)
     view = scene.test[0]
     weight = view.weight()
     assert weight is not None
@@ -279,11 +279,11 @@ def test_times_outside_the_unit_interval(tmp_path: Path):
     data["frames"][2]["time"] = 3.5
     (folder / "transforms_train.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"the time of train_train_002 is 3\.5; times must be in \[0, 1\]"):
-        read_scene(folder)
+        read_capture(folder)
 
 
 def test_cameras_that_are_not_rigid(tmp_path: Path):
-    scene = read_scene(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
+    scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
     view = scene.train[0]
     bent = replace(view, camera=replace(view.camera, world_to_camera=2 * view.camera.world_to_camera))
     with pytest.raises(InputError, match="is not a rotation and a translation"):
@@ -331,7 +331,7 @@ def test_a_truncated_colmap_model(tmp_path: Path, name: str, binary: bool):
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * 0.49)])
     with pytest.raises(InputError, match=r"copy it again|which cameras\.txt lacks") as error:
-        read_scene(folder)
+        read_capture(folder)
     assert "\n" not in str(error.value)
 
 
@@ -358,7 +358,7 @@ def test_lens_distortion_is_noted_and_a_fisheye_refused(tmp_path: Path):
     file = folder / "sparse" / "0" / "cameras.txt"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(f"{line.replace('PINHOLE', 'OPENCV')} 0.1 0 0 0" for line in lines))
-    assert "lens distortion" in read_scene(folder).notes[0]
+    assert "lens distortion" in read_capture(folder).notes[0]
     file.write_text("\n".join(f"{line.replace('PINHOLE', 'OPENCV_FISHEYE')} 0.1 0 0 0" for line in lines))
     with pytest.raises(InputError, match="OPENCV_FISHEYE is not a pinhole camera; undistort the images"):
-        read_scene(folder)
+        read_capture(folder)

@@ -11,8 +11,8 @@ from typing import Literal
 from visionzoo.errors import InputError
 from visionzoo.io.image import image_size
 
+from .capture import Camera, Capture, View
 from .colmap_files import PINHOLES, Model, Pose, read_model
-from .scene import Camera, Scene, View
 
 Protocol = Literal["held-out", "released"]
 _EVERY = 8
@@ -27,7 +27,7 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | Path | None = None) -> Scene:
+def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | Path | None = None) -> Capture:
     """A scene from a COLMAP model.
 
     Args:
@@ -59,7 +59,7 @@ def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | P
         notes.append("the cameras have lens distortion, which is ignored; undistort the images for sharper results")
     if released:
         notes.append("test views are training views too, as in the published protocol for this layout")
-    return Scene(folder, "colmap", train, test, model.points, tuple(notes))
+    return Capture(folder, "colmap", train, test, model.points, tuple(notes))
 
 
 def _check(model: Model, place: Path) -> None:

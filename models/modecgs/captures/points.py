@@ -10,7 +10,7 @@ from visionzoo.errors import InputError, require
 from visionzoo.io.files import atomic_path
 from visionzoo.io.head import read_head
 
-from .scene import Points
+from .capture import Points
 
 _GREY = 0.5
 

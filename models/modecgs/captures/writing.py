@@ -11,8 +11,8 @@ from PIL import Image
 
 from visionzoo.io.files import atomic_path, make_folder, write_json, write_text
 
+from .capture import Camera, Points
 from .points import write_points
-from .scene import Camera, Points
 
 _AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 

@@ -16,7 +16,7 @@ import numpy as np
 from visionzoo.errors import InputError
 from visionzoo.io.head import read_head
 
-from .scene import Points
+from .capture import Points
 
 PARAMETERS = {
     "SIMPLE_PINHOLE": "f cx cy",

@@ -7,19 +7,19 @@ from pathlib import Path
 from visionzoo.errors import InputError
 
 from .blender import is_blender, read_blender
+from .capture import Capture, checked
 from .colmap import Protocol, find_model, read_colmap
 from .dynerf import is_dynerf, read_dynerf
 from .nerfies import is_nerfies, read_nerfies
-from .scene import Scene, checked
 
 
-def read_scene(
+def read_capture(
     folder: str | Path,
     *,
     downscale: int | None = None,
     masks: str | Path | None = None,
     protocol: Protocol = "held-out",
-) -> Scene:
+) -> Capture:
     """The scene in a folder of Nerfies, HyperNeRF, DyCheck, COLMAP, Nvidia, D-NeRF or DyNeRF.
 
     Args:

@@ -10,9 +10,9 @@ from visionzoo.errors import InputError
 from visionzoo.io.extensions import IMAGES
 from visionzoo.io.image import image_size
 
+from .capture import Camera, Capture, Points, View
 from .json_files import read_json
 from .points import read_points
-from .scene import Camera, Points, Scene, View
 
 POINTS = ("fused.ply", "points3d.ply", "points3D.ply")
 RANDOM_POINTS = 2000
@@ -25,7 +25,7 @@ def is_blender(folder: Path) -> bool:
     return (folder / "transforms_train.json").is_file()
 
 
-def read_blender(folder: Path) -> Scene:
+def read_blender(folder: Path) -> Capture:
     """A scene of D-NeRF, or another one rendered in its layout. Transparent images are laid on white.
 
     Frames without a time are spread evenly. The angle of view is that of each frame or file (`fl_x` or `camera_angle_x`).
@@ -40,7 +40,7 @@ def read_blender(folder: Path) -> Scene:
     if points is None:
         points = _random()
         notes.append(f"there is no point cloud: {RANDOM_POINTS} random points are used instead")
-    return Scene(folder, "blender", train, test, points, tuple(notes))
+    return Capture(folder, "blender", train, test, points, tuple(notes))
 
 
 def _views(folder: Path, split: str) -> tuple[View, ...]:

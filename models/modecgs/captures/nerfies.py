@@ -17,9 +17,9 @@ import numpy as np
 from visionzoo.errors import InputError
 from visionzoo.io.image import image_size
 
+from .capture import Camera, Capture, Points, View
 from .json_files import read_json
 from .points import read_points
-from .scene import Camera, Points, Scene, View
 
 POINTS = ("points3D_downsample2.ply", "points3D_downsample.ply", "points3D.ply", "points.npy")
 """Point clouds by preference. The first is COLMAP's fused cloud that the published code uses, the last the sparse one of Nerfies."""
@@ -29,7 +29,7 @@ def is_nerfies(folder: Path) -> bool:
     return (folder / "dataset.json").is_file()
 
 
-def read_nerfies(folder: Path, *, downscale: int = 2) -> Scene:
+def read_nerfies(folder: Path, *, downscale: int = 2) -> Capture:
     """A scene of HyperNeRF, Nerfies or DyCheck.
 
     Args:
@@ -56,7 +56,7 @@ def read_nerfies(folder: Path, *, downscale: int = 2) -> Scene:
         return View(name, image, camera, times[name] / last, mask if mask and mask.is_file() else None)
 
     covisible = folder / "covisible" / f"{downscale}x" / "val"
-    scene = Scene(
+    scene = Capture(
         folder,
         "dycheck" if (folder / "splits").is_dir() else "nerfies",
         tuple(view(name) for name in train),
@@ -70,7 +70,7 @@ def read_nerfies(folder: Path, *, downscale: int = 2) -> Scene:
         notes.append(
             f"{sum(v.mask is None for v in scene.test)} of {len(scene.test)} test views have no covisibility mask"
         )
-    return Scene(scene.folder, scene.layout, scene.train, scene.test, scene.points, tuple(notes))
+    return Capture(scene.folder, scene.layout, scene.train, scene.test, scene.points, tuple(notes))
 
 
 def _split(folder: Path) -> tuple[list[str], list[str], list[str]]:

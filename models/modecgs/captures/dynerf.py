@@ -10,8 +10,8 @@ from visionzoo.errors import InputError
 from visionzoo.io.head import read_head
 from visionzoo.io.image import image_size, list_images
 
+from .capture import Camera, Capture, View
 from .points import read_points
-from .scene import Camera, Scene, View
 
 POINTS = ("points3D_downsample2.ply", "points3D_downsample.ply", "points3D.ply")
 
@@ -20,7 +20,7 @@ def is_dynerf(folder: Path) -> bool:
     return (folder / "poses_bounds.npy").is_file()
 
 
-def read_dynerf(folder: Path, *, test_camera: int = 0) -> Scene:
+def read_dynerf(folder: Path, *, test_camera: int = 0) -> Capture:
     """A scene of several fixed cameras; the frames of one camera are the test views, those of the others the training views.
 
     Raises:
@@ -49,7 +49,7 @@ def read_dynerf(folder: Path, *, test_camera: int = 0) -> Scene:
         raise InputError(
             f"{folder}: has no point cloud (looked for {', '.join(POINTS)}); make one with COLMAP from one time"
         )
-    return Scene(folder, "dynerf", tuple(train), tuple(test), read_points(cloud))
+    return Capture(folder, "dynerf", tuple(train), tuple(test), read_points(cloud))
 
 
 def _poses(path: Path) -> np.ndarray:

@@ -18,6 +18,8 @@ from PIL import Image
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
 
+from ..anchors import camera_extent
+
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.floating]
 
@@ -115,7 +117,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Capture:
     """Views to learn from, views to measure on, and the points to start from.
 
     Attributes:
@@ -141,10 +143,9 @@ class Scene:
     @cached_property
     def extent(self) -> float:
         """1.1 times the largest distance of a training camera from the mean of all of them, the unit of learning rates."""
-        centres = np.stack([view.camera.centre for view in self.train])
-        return float(1.1 * np.linalg.norm(centres - centres.mean(0), axis=1).max())
+        return camera_extent(np.stack([view.camera.centre for view in self.train]))
 
-    def resized(self, max_side: int) -> Scene:
+    def resized(self, max_side: int) -> Capture:
         """The scene with images whose longer side has at most `max_side` pixels."""
         return replace(
             self,
@@ -180,7 +181,7 @@ MOST_STRAY = 0.9
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def checked(scene: Scene) -> Scene:
+def checked(scene: Capture) -> Capture:
     """The scene without points that are not finite or lie absurdly far away, if it can be reconstructed.
 
     Raises:
@@ -204,7 +205,7 @@ def checked(scene: Scene) -> Scene:
     return scene
 
 
-def _near(scene: Scene) -> Points:
+def _near(scene: Capture) -> Points:
     """The points that are finite and at most a hundred times as far from the median as the usual (90th percentile) point."""
     positions = scene.points.positions
     finite = np.all(np.isfinite(positions), axis=1)
@@ -219,7 +220,7 @@ def _near(scene: Scene) -> Points:
     return Points(positions[keep], scene.points.colours[keep])
 
 
-def _check_poses(scene: Scene) -> None:
+def _check_poses(scene: Capture) -> None:
     step = max(1, len(scene.train) // 16)
     cameras = [view.camera for view in scene.train[::step]]
     positions = scene.points.positions[:: max(1, len(scene.points) // 5000)]
