@@ -63,7 +63,7 @@ class Animator:
             return ""
         code = plain(model_card(ReenactPipeline.default_model).code)
         return (
-            " This server has only the small network, which was trained on the two people of the samples: other faces follow roughly. "
+            " This server has only the small network, which was trained on rendered heads: other faces follow roughly. "
             f'The <a href="{code}" rel="noreferrer" target="_blank">published network</a> takes any face.'
         )
 

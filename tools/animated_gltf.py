@@ -24,6 +24,8 @@ from tqdm import tqdm
 from visionzoo.models.modecgs.captures.capture import Camera, Points
 from visionzoo.models.modecgs.captures.writing import Picture, write_blender
 
+from .zbuffer import rasterize
+
 Array = np.ndarray
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -166,33 +168,16 @@ def draw(vertices: Array, mesh: Mesh, texture: Array, camera: Camera) -> Array:
     """The mesh on white, (H, W, 3) uint8."""
     fine = camera.resized(_SAMPLES * camera.width, _SAMPLES * camera.height)
     pixels, depths = fine.project(vertices)
-    colours = np.ones((fine.height, fine.width, 3))
-    nearest = np.full((fine.height, fine.width), np.inf)
-    for triangle in mesh.triangles:
-        if not np.isfinite(pixels[triangle]).all():
-            continue
-        a, b, c = pixels[triangle]
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        left, top = np.maximum(np.floor(np.minimum(np.minimum(a, b), c)), 0).astype(int)
-        right, bottom = np.minimum(np.ceil(np.maximum(np.maximum(a, b), c)), (fine.width, fine.height)).astype(int)
-        if abs(area) < 1e-12 or right <= left or bottom <= top:
-            continue
-        x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-        first = ((b[0] - x) * (c[1] - y) - (b[1] - y) * (c[0] - x)) / area
-        second = ((c[0] - x) * (a[1] - y) - (c[1] - y) * (a[0] - x)) / area
-        weights = np.stack([first, second, 1 - first - second], -1) / depths[triangle]
-        depth = 1 / weights.sum(-1)
-        window = np.s_[top:bottom, left:right]
-        shown = (weights >= 0).all(-1) & (depth < nearest[window])
-        if not shown.any():
-            continue
-        u, v = ((weights[shown] * depth[shown][:, None]) @ mesh.coordinates[triangle]).T
-        height, width = texture.shape[:2]
-        texels = texture[(v * height).astype(int).clip(0, height - 1), (u * width).astype(int).clip(0, width - 1)]
-        normal = np.cross(vertices[triangle[1]] - vertices[triangle[0]], vertices[triangle[2]] - vertices[triangle[0]])
-        light = max(float(normal @ _LAMP) / max(float(np.linalg.norm(normal)), 1e-12), 0.0)
-        colours[window][shown] = texels * (_AMBIENT + (1 - _AMBIENT) * light)
-        nearest[window][shown] = depth[shown]
+    hits = rasterize(np.c_[pixels, depths], mesh.triangles, fine.height, fine.width, perspective=True)
+    u, v = hits.mix(mesh.coordinates, mesh.triangles).T
+    height, width = texture.shape[:2]
+    texels = texture[(v * height).astype(int).clip(0, height - 1), (u * width).astype(int).clip(0, width - 1)]
+    first, second, third = vertices[mesh.triangles].transpose(1, 0, 2)
+    normals = np.cross(second - first, third - first)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    light = np.maximum(normals @ _LAMP, 0)[hits.triangle, None]
+    colours = np.ones((fine.height * fine.width, 3))
+    colours[hits.pixel] = texels * (_AMBIENT + (1 - _AMBIENT) * light)
     mean = colours.reshape(camera.height, _SAMPLES, camera.width, _SAMPLES, 3).mean((1, 3))
     return np.rint(mean * 255).astype(np.uint8)
 

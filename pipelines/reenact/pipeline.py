@@ -38,7 +38,7 @@ from .motion import Motion, batches, nearest_frame, repair_keypoints
 from .options import DrivingCrop, Mode, ReenactOptions, SourceCrop
 
 SMALL_MODEL = "mcnet_nano"
-"""Knows two people, and comes with visionzoo."""
+"""Trained on rendered heads; it comes with visionzoo."""
 Pixels = NDArray[np.uint8]
 
 
@@ -127,8 +127,8 @@ class ReenactPipeline(TaskPipeline):
         if model is not None:
             return ""
         return (
-            f"; to try it without them, run visionzoo reenact samples -o talking, then use --model {SMALL_MODEL}, which knows "
-            "the people in the samples"
+            f"; to try it without them, run visionzoo reenact samples -o talking, then use --model {SMALL_MODEL}, which was "
+            "trained on rendered heads like those of the samples"
         )
 
     def settings(self) -> dict[str, Any]:
