@@ -22,6 +22,9 @@ OWN = (
     Bench(
         "memory-bank", "benchmarks.memory_bank:benchmark", "writes and reads of 1 thousand to 1 million slots", "joined"
     ),
+    Bench(
+        "splatting", "benchmarks.splatting:benchmark", "20,000 Gaussians on 256 x 256 pixels, on a CPU", "torch-tiles"
+    ),
 )
 """Benchmarks of the ground floor; tasks register theirs."""
 

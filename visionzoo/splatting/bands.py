@@ -28,33 +28,43 @@ def _pixels(centre, reach, low, high):
 
 
 @compiled(**_OPTIONS)
-def arrange(table, rectangles, height, band_rows):
+def arrange(order, means, ellipses, opacities, features, depths, rectangles, height, band_rows):
     """Which Gaussians each band draws.
 
     Args:
-        table: (K, 6 + D) float32, in order of depth; its columns are those of `kernels.py`.
-        rectangles: (K, 4) int32, the pixels that each may touch: first x, first y, x and y after the last.
+        order: (K,) Gaussians in order of depth.
+        means (N, 2), ellipses (N, 3), opacities (N,), features (N, D), depths (N,): float32.
+        rectangles: (N, 4) int32, the pixels that each may touch: first x, first y, x and y after the last.
         band_rows: rows of a band.
 
     Returns:
+        table (K, 6 + D + 1) float32, in that order; its columns are those of `kernels.py`, with the depth as the last feature.
         boxes (K, 4) int32: left, right, top, bottom of the pixels with an alpha of at least 1/255.
         starts (bands + 1) int64: where the entries of each band begin.
         entries (E) int32: rows of the table, by band, then by depth.
         places (E) int64: where the partial gradient of an entry belongs: all entries of one Gaussian stand together there.
         firsts (K + 1) int64: where those of each Gaussian begin.
     """
-    count = table.shape[0]
+    count, channels = len(order), features.shape[1]
+    table = np.empty((count, 7 + channels), np.float32)
     bands = (height + band_rows - 1) // band_rows
     boxes = np.empty((count, 4), np.int32)
     starts = np.zeros(bands + 1, np.int64)
     firsts = np.zeros(count + 1, np.int64)
     for i in range(count):
+        n = order[i]
+        table[i, 0], table[i, 1] = means[n, 0], means[n, 1]
+        table[i, 2], table[i, 3], table[i, 4] = ellipses[n, 0], ellipses[n, 1], ellipses[n, 2]
+        table[i, 5] = math.log2(opacities[n])
+        for channel in range(channels):
+            table[i, 6 + channel] = features[n, channel]
+        table[i, 6 + channels] = depths[n]
         a, k, q = float(table[i, 2]), float(table[i, 3]), float(table[i, 4])
         room = max((float(table[i, 5]) - _LOG2_FLOOR) / _HALF_LOG2_E, 0.0)  # of a e² + q dy²
         tall = math.sqrt(room / q)
         wide = math.sqrt(room * (1 / a + k * k / q))
-        left, right = _pixels(float(table[i, 0]), wide, rectangles[i, 0], rectangles[i, 2])
-        top, bottom = _pixels(float(table[i, 1]), tall, rectangles[i, 1], rectangles[i, 3])
+        left, right = _pixels(float(table[i, 0]), wide, rectangles[n, 0], rectangles[n, 2])
+        top, bottom = _pixels(float(table[i, 1]), tall, rectangles[n, 1], rectangles[n, 3])
         boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = left, right, top, bottom
         firsts[i + 1] = firsts[i]
         if left < right and top < bottom:
@@ -74,7 +84,7 @@ def arrange(table, rectangles, height, band_rows):
             entries[filled[band]] = i
             places[filled[band]] = place
             filled[band] += 1
-    return boxes, starts, entries, places, firsts
+    return table, boxes, starts, entries, places, firsts
 
 
 @compiled(**_OPTIONS)

@@ -99,10 +99,8 @@ def _scene(
     keys = (depth[visible].view(np.int32).astype(np.int64) << 32) | visible
     keys.sort()
     order = (keys & 0xFFFFFFFF).astype(np.int64)
-    parts = [array[order] for array in (_array(means), _array(ellipses), _array(opacities), _array(features), depth)]
-    parts[2], parts[4] = np.log2(parts[2])[:, None], parts[4][:, None]
-    table = np.concatenate(parts, 1, dtype=np.float32)
-    return order, table, *bands.arrange(table, where[order], height, kernels.ROWS)
+    arrays = (_array(tensor) for tensor in (means, ellipses, opacities, features))
+    return order, *bands.arrange(order, *arrays, depth, where, height, kernels.ROWS)
 
 
 @torch.library.custom_op("visionzoo::splat", mutates_args=(), device_types="cpu")

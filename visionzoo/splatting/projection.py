@@ -48,24 +48,30 @@ class Projection:
     @property
     def tiles_per_gauss(self) -> Tensor:
         """(..., C, N) int32: how many tiles of 16 pixels each Gaussian is drawn in."""
-        left, top, right, bottom = (self.rectangles + TILE - 1).div(TILE, rounding_mode="floor").unbind(-1)
+        left, top, right, bottom = ((self.rectangles + TILE - 1) // TILE).unbind(-1)
         return (right - left) * (bottom - top)
+
+
+# R = 1 + L (q qᵀ) of a unit quaternion w, x, y, z: the entries of q qᵀ that make up each entry of R, row by row
+_PRODUCTS = (
+    ((10, -2), (15, -2)), ((6, 2), (3, -2)), ((7, 2), (2, 2)),
+    ((6, 2), (3, 2)), ((5, -2), (15, -2)), ((11, 2), (1, -2)),
+    ((7, 2), (2, -2)), ((11, 2), (1, 2)), ((5, -2), (10, -2)),
+)  # fmt: skip
+_COMBINE = [[dict(entry).get(product, 0) for product in range(16)] for entry in _PRODUCTS]
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) of quaternions (..., 4), w first, of any length but 0."""
-    rows = _rotations(torch.nn.functional.normalize(quats, dim=-1).movedim(-1, 0))
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+    return _rotations(quats).movedim(-1, -3)
 
 
-def _rotations(quats: Tensor) -> list[list[Tensor]]:
-    """The entries of the rotation matrices of unit quaternions (4, ...)."""
-    w, x, y, z = quats.unbind(0)
-    return [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+def _rotations(quats: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3, N) of quaternions (..., N, 4)."""
+    q = quats.mT
+    products = q.unsqueeze(-2) * (q / q.square().sum(-2, keepdim=True)).unsqueeze(-3)
+    turned = torch.tensor(_COMBINE, dtype=q.dtype, device=q.device) @ products.flatten(-3, -2)
+    return turned.unflatten(-2, (3, 3)) + torch.eye(3, dtype=q.dtype, device=q.device).unsqueeze(-1)
 
 
 def project(
@@ -92,49 +98,82 @@ def project(
     (a quaternion of zeros), or larger than about 1e9 pixels.
     """
     found = rules_named(rules)
-    usable = finite(means, quats, scales)
-    means, quats, scales = _usable(usable, means, quats, scales)
-    near = found.near_plane if near_plane is None else near_plane
-    # the Gaussians stand in the last dimension from here on: (..., C, N)
-    x, y, z = (viewmats[..., :3, :3] @ means.mT.unsqueeze(-3) + viewmats[..., :3, 3:]).unbind(-2)
+    return project_usable(
+        finite(means, quats, scales), means, quats, scales, viewmats, Ks, width, height,
+        opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
+        antialiased=antialiased,
+    )  # fmt: skip
+
+
+def project_usable(
+    usable: Tensor,
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    opacities: Tensor | None,
+    rules: Rules,
+    near_plane: float | None,
+    far_plane: float,
+    radius_clip: float,
+    eps2d: float,
+    antialiased: bool,
+) -> Projection:
+    """`project` for those Gaussians that are `usable` (..., N); the others are culled, with gradients of zero."""
+    means, quats, scales = (
+        torch.where(usable.unsqueeze(-1), value, other) for value, other in ((means, 0), (quats, 0.5), (scales, 0))
+    )
+    near = rules.near_plane if near_plane is None else near_plane
+    # the Gaussians are the last dimension from here on, and x and y the one before: (..., C, 2, N)
+    points = viewmats[..., :3, :3] @ means.mT.unsqueeze(-3) + viewmats[..., :3, 3:]
+    z = points[..., 2, :]
     seen = usable.unsqueeze(-2) & (z > max(near, 1e-9)) & (z < far_plane)
-    z = torch.where(seen, z, 1)
-    x_z, y_z = torch.where(seen, x, 0) / z, torch.where(seen, y, 0) / z
-    fx, fy, cx, cy = (Ks[..., i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    centre_x, centre_y = fx * x_z + cx, fy * y_z + cy
+    ahead = torch.tensor([[0], [0], [1]], dtype=points.dtype, device=points.device)
+    points = torch.where(seen.unsqueeze(-2), points, ahead)
+    z = points[..., 2:, :]
+    slopes = points[..., :2, :] / z
+    focal = Ks.diagonal(dim1=-2, dim2=-1)[..., :2, None]
+    middle = Ks[..., :2, 2:]
+    centres = focal * slopes + middle
 
     # Jacobian of the pinhole camera; its slope is limited outside the image, where the linear approximation breaks down
-    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
-    slope_x = x_z.clamp(-cx / fx - margin_x, (width - cx) / fx + margin_x)
-    slope_y = y_z.clamp(-cy / fy - margin_y, (height - cy) / fy + margin_y)
-    axes = _camera_axes(quats, scales, viewmats)
-    row_x = (fx / z).unsqueeze(-2) * (axes[..., 0, :, :] - slope_x.unsqueeze(-2) * axes[..., 2, :, :])
-    row_y = (fy / z).unsqueeze(-2) * (axes[..., 1, :, :] - slope_y.unsqueeze(-2) * axes[..., 2, :, :])
-    reach = torch.maximum(row_x.detach().abs().amax(-2), row_y.detach().abs().amax(-2))
-    reach = torch.maximum(reach, torch.maximum(centre_x.detach().abs(), centre_y.detach().abs()))
-    seen = seen & (reach < _LARGEST_PIXELS)
-    row_x, row_y = (torch.where(seen.unsqueeze(-2), row, 0) for row in (row_x, row_y))
-    centre_x, centre_y = torch.where(seen, centre_x, 0), torch.where(seen, centre_y, 0)
+    size = torch.tensor([[width], [height]], dtype=points.dtype, device=points.device)
+    margin = 0.15 * size / focal
+    limited = torch.minimum(torch.maximum(slopes, -middle / focal - margin), (size - middle) / focal + margin)
+    axes = _rotations(quats) * scales.mT.unsqueeze(-3)
+    axes = (viewmats[..., :3, :3] @ axes.flatten(-2).unsqueeze(-3)).unflatten(-1, axes.shape[-2:])
+    rows = (focal / z).unsqueeze(-2) * (axes[..., :2, :, :] - limited.unsqueeze(-2) * axes[..., 2:, :, :])
+    with torch.no_grad():
+        seen = seen & (torch.maximum(rows.abs().amax((-3, -2)), centres.abs().amax(-2)) < _LARGEST_PIXELS)
+    rows = torch.where(seen[..., None, None, :], rows, 0)
+    centres = torch.where(seen.unsqueeze(-2), centres, 0)
 
-    xx, yy, xy = (row_x * row_x).sum(-2), (row_y * row_y).sum(-2), (row_x * row_y).sum(-2)
+    variances = rows.square().sum(-2)
+    row_x, row_y = rows.unbind(-3)
     sharp = _cross_squared(row_x, row_y)
-    det = sharp + eps2d * (xx + yy + eps2d)
-    xx, yy = xx + eps2d, yy + eps2d
+    det = sharp + eps2d * (variances.sum(-2) + eps2d)
     seen = seen & (det > 0)
-    det, xx, yy = (torch.where(seen, value, 1) for value in (det, xx, yy))
-    ellipses = torch.stack([yy / det, xy / yy, 1 / yy], -1)
-    compensations = _compensations(sharp / det, found)
+    det = torch.where(seen, det, 1)
+    variances = torch.where(seen.unsqueeze(-2), variances + eps2d, 1)
+    yy = variances[..., 1, :]
+    ellipses = torch.stack([yy / det, (row_x * row_y).sum(-2) / yy, 1 / yy], -1)
+    compensations = _compensations(sharp / det, rules)
 
     with torch.no_grad():
-        radii = _radii(xx, yy, det, found, _reach(opacities, compensations, antialiased))
-        seen = seen & (radii > radius_clip).any(-1)
+        reach: Tensor | float = MAX_SIGMAS
         if opacities is not None:
             strength = opacities.unsqueeze(-2) * (compensations if antialiased else 1)
+            reach = (2 * (strength / ALPHA_FLOOR).clamp(min=1).log()).sqrt().clamp(max=MAX_SIGMAS).unsqueeze(-2)
             seen = seen & (strength >= ALPHA_FLOOR)
-        rectangles, inside = _rectangles(centre_x, centre_y, radii, width, height, found)
-        seen = (seen & inside).unsqueeze(-1)
-        radii, rectangles = radii * seen, rectangles * seen
-    return Projection(torch.stack([centre_x, centre_y], -1), z, ellipses, compensations, radii, rectangles)
+        radii = _radii(variances, det, rules, reach)
+        rectangles, inside = _rectangles(centres, radii, size, rules)
+        seen = (seen & inside & (radii > radius_clip).any(-2)).unsqueeze(-1)
+        radii, rectangles = radii.mT.to(torch.int32) * seen, rectangles * seen
+    return Projection(centres.mT, z.squeeze(-2), ellipses, compensations, radii, rectangles)
 
 
 def finite(means: Tensor, quats: Tensor, scales: Tensor) -> Tensor:
@@ -143,22 +182,6 @@ def finite(means: Tensor, quats: Tensor, scales: Tensor) -> Tensor:
         largest = torch.maximum(means.abs().amax(-1), scales.abs().amax(-1))
         length = quats.square().sum(-1)
         return (largest < _LARGEST_INPUT) & (length > 0) & (length < _LARGEST_INPUT)
-
-
-def _usable(usable: Tensor, means: Tensor, quats: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Finite values in the place of unusable ones, so that their gradients are zero rather than NaN."""
-    keep = usable.unsqueeze(-1)
-    return torch.where(keep, means, 0), torch.where(keep, quats, 0.5), torch.where(keep, scales, 0)
-
-
-def _camera_axes(quats: Tensor, scales: Tensor, viewmats: Tensor) -> Tensor:
-    """(..., C, 3, 3, N): coordinates, by axis, of the scaled axes of each Gaussian as the cameras see them."""
-    unit = (quats / quats.norm(dim=-1, keepdim=True)).movedim(-1, 0)
-    rows = _rotations(unit)
-    sizes = scales.mT.unsqueeze(-3)
-    axes = torch.stack([torch.stack(row, -2) for row in rows], -3) * sizes
-    turned = viewmats[..., :3, :3] @ axes.flatten(-2).unsqueeze(-3)
-    return turned.unflatten(-1, axes.shape[-2:])
 
 
 def _cross_squared(a: Tensor, b: Tensor) -> Tensor:
@@ -173,39 +196,27 @@ def _compensations(ratio: Tensor, rules: Rules) -> Tensor:
     return root.clamp(min=COMPENSATION_FLOOR) if rules.square else root
 
 
-def _reach(opacities: Tensor | None, compensations: Tensor, antialiased: bool) -> Tensor | float:
-    """Standard deviations at which alpha has fallen to 1/255."""
-    if opacities is None:
-        return MAX_SIGMAS
-    strength = opacities.unsqueeze(-2) * (compensations if antialiased else 1)
-    return (2 * (strength / ALPHA_FLOOR).clamp(min=1).log()).sqrt().clamp(max=MAX_SIGMAS)
-
-
-def _radii(xx: Tensor, yy: Tensor, det: Tensor, rules: Rules, reach: Tensor | float) -> Tensor:
+def _radii(variances: Tensor, det: Tensor, rules: Rules, reach: Tensor | float) -> Tensor:
+    """(..., 2, N) whole numbers."""
     if rules.square:
-        half = (xx + yy) / 2
+        half = variances.mean(-2)
         largest = half + (half * half - det).clamp(min=LAMBDA_SPREAD_FLOOR).sqrt()
-        radius = (3 * largest.sqrt()).ceil()
-        radii = torch.stack([radius, radius], -1)
+        radii = (3 * largest.sqrt()).unsqueeze(-2).expand_as(variances)
     else:
-        radii = torch.stack([(reach * xx.sqrt()).ceil(), (reach * yy.sqrt()).ceil()], -1)
-    return radii.clamp(max=2.0**30).to(torch.int32)
+        radii = reach * variances.sqrt()
+    return radii.ceil().clamp(max=2.0**30)
 
 
-def _rectangles(x: Tensor, y: Tensor, radii: Tensor, width: int, height: int, rules: Rules) -> tuple[Tensor, Tensor]:
-    """The pixels of the tiles that a Gaussian touches (..., 4), and whether it touches the image at all."""
-    sides = []
-    inside = torch.ones_like(x, dtype=torch.bool)
-    for centre, radius, size in ((x, radii[..., 0], width), (y, radii[..., 1], height)):
-        if rules.square:
-            first = ((centre - 0.5 - radius) / TILE).trunc()
-            last = ((centre - 0.5 + radius + TILE - 1) / TILE).trunc()
-        else:
-            first, last = ((centre - radius) / TILE).floor(), ((centre + radius) / TILE).ceil()
-            inside = inside & (centre + radius > 0) & (centre - radius < size)
-        tiles = -(-size // TILE)
-        first, last = first.clamp(0, tiles).to(torch.int32) * TILE, last.clamp(0, tiles).to(torch.int32) * TILE
-        sides += [first, last.clamp(max=size)]
-        inside = inside & (first < last)
-    left, right, top, bottom = sides
-    return torch.stack([left, top, right, bottom], -1), inside
+def _rectangles(centres: Tensor, radii: Tensor, size: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    """The pixels of the tiles that a Gaussian touches (..., N, 4), and whether it touches the image at all."""
+    low, high = centres - radii, centres + radii
+    if rules.square:
+        inside = True
+        first, last = ((low - 0.5) / TILE).trunc(), ((high + (TILE - 1.5)) / TILE).trunc()
+    else:
+        inside = ((high > 0) & (low < size)).all(-2)
+        first, last = (low / TILE).floor(), (high / TILE).ceil()
+    first = torch.minimum(first.clamp(min=0) * TILE, size)
+    last = torch.minimum(last.clamp(min=0) * TILE, size)
+    rectangles = torch.cat([first, last], -2).mT.to(torch.int32)
+    return rectangles, (first < last).all(-2) & inside

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import unknown
 from . import reference
 from .harmonics import spherical_harmonics
-from .projection import Projection, finite, project
+from .projection import Projection, finite, project_usable
 from .result import Render
 from .rules import rules_named
 
@@ -90,16 +90,13 @@ def render(
         colors if colors.dim() == len(batch) + (3 if sh_degree is None else 4) else colors.unsqueeze(len(batch))
     )
     shown = usable.unsqueeze(-2) & per_camera.detach().flatten(len(batch) + 2).sum(-1).isfinite()
-    means, quats, scales = (
-        torch.where(usable.unsqueeze(-1), value, other) for value, other in ((means, 0), (quats, 0.5), (scales, 0))
-    )
     features = per_camera if sh_degree is None else _view_colors(per_camera, sh_degree, means, viewmats, shown)
     features = torch.where(shown.unsqueeze(-1), features, 0).expand(*batch, cameras, count, channels)
     opacities = torch.where(usable, opacities, 0)
-    seen = project(
-        means, quats, scales, viewmats, Ks, width, height,
-        opacities=torch.where(shown.all(-2), opacities, 0),
-        rules=rules, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, antialiased=antialiased,
+    seen = project_usable(
+        shown.all(-2), means, quats, scales, viewmats, Ks, width, height,
+        opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
+        antialiased=antialiased,
     )  # fmt: skip
     strength = opacities.unsqueeze(-2) * (seen.compensations if antialiased else 1)
     strength = strength.expand(*batch, cameras, count)
