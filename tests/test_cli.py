@@ -118,12 +118,12 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
         file.unlink()
     (tmp_path / "samples" / "photos" / "broken.jpg").write_bytes(b"nothing")
     code, out, err = run(capsys, "retrieve", "index", "samples/photos", "-o", "p.index", "--max-side", "160")
-    assert code == 0
+    assert code == 1
     assert "39 photos (39 read" in out
     assert "1 cannot be read" in out
     assert "broken.jpg" in err
     code, out, _ = run(capsys, "retrieve", "index", "samples/photos", "-o", "p.index", "--json")
-    assert json.loads(out)["unchanged"] == 40
+    assert (code, json.loads(out)["unchanged"], len(json.loads(out)["failed"])) == (1, 39, 1)
     code, out, err = run(
         capsys,
         "retrieve",

@@ -68,3 +68,22 @@ def test_two_readers_of_one_convolution_are_noticed() -> None:
 
     with pytest.raises(ValueError, match="used twice"):
         fuse_convolutions(Twice().eval(), torch.randn(1, 3, 16, 16))
+
+
+class Shortcut(nn.Module):
+    """As timm's residual blocks: the sum is written over the convolution's output, which the activation then reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv(x)
+        out += x
+        return self.act(out)
+
+
+def test_a_sum_in_place_is_not_skipped() -> None:
+    network, x = Shortcut().eval(), torch.randn(1, 3, 16, 16)
+    want = network(x)
+    torch.testing.assert_close(fuse_convolutions(network, x)(x), want, rtol=1e-4, atol=1e-5)

@@ -135,19 +135,21 @@ def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _trace_pairs(network: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, nn.Module | None]]]:
-    written: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    written: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     readers: dict[int, nn.Module] = {}
     calls: dict[int, int] = {}
     convs: list[nn.Conv2d] = []
 
     def on_conv(module: nn.Module, _: tuple, output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
-        written[id(output)] = (module, output)  # holding the tensor keeps its id from being reused
+        # holding the tensor keeps its id from being reused; its version says whether it was changed in place, as by a shortcut's sum
+        written[id(output)] = (module, output, output._version)
         convs.append(module)
 
     def on_activation(module: nn.Module, inputs: tuple) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
-        if hit := written.get(id(inputs[0])):
+        hit = written.get(id(inputs[0]))
+        if hit is not None and hit[2] == inputs[0]._version:
             readers[id(hit[0])] = module
 
     modules = list(network.modules())

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from visionzoo.batching import Batches, ahead
 from visionzoo.errors import InputError
-from visionzoo.io.image import load_image
+from visionzoo.io.image import image_size, load_image
 
+from .identity import content_digest
 from .model import SuperGlobal
 from .preprocess import Preprocess, crop_box
 
@@ -35,12 +36,18 @@ BATCH_PIXELS = {"cpu": 160_000}
 
 @dataclass(frozen=True)
 class Described(Generic[Key]):
-    """One photo's outcome: its descriptor (D,) float32, or the error that says why there is none."""
+    """One photo's outcome: its descriptor (D,) float32, or the error that says why there is none.
+
+    Attributes:
+        size: (width, height) of the upright photo, if its file was identified.
+        digest: of the file's content, if it was identified; taken before the photo was decoded.
+    """
 
     key: Key
     vector: np.ndarray | None
     size: tuple[int, int] | None = None
     error: str | None = None
+    digest: bytes | None = None
 
 
 def describe(
@@ -51,6 +58,7 @@ def describe(
     batch_pixels: int | None = None,
     max_batch: int = 32,
     workers: int = 2,
+    identify: bool = False,
 ) -> Iterator[Described[Key]]:
     """Descriptors of `photos`, in the order in which they become ready.
 
@@ -61,6 +69,7 @@ def describe(
         batch_pixels: pixels (at scale 1) that go through the network at once; None is `BATCH_PIXELS` of the device.
         max_batch: most photos that go through at once.
         workers: threads that decode and resize.
+        identify: also give the size and the digest of each photo that is a file.
     """
     device = next(model.parameters()).device
     if batch_pixels is None:
@@ -68,19 +77,21 @@ def describe(
     waiting = _Waiting[Key](limit=max(4 * batch_pixels, 1_000_000))
     runner = _BatchRunner(model, preprocess, device, Batches(device, max_batch, batch_pixels))
 
-    def prepare(photo: tuple[Key, Source, Box | None]) -> np.ndarray:
+    def prepare(photo: tuple[Key, Source, Box | None]) -> _Prepared:
         _, source, box = photo
+        digest, size = _identified(source) if identify and isinstance(source, (str, Path)) else (None, None)
         # the exact crop needs the whole photo; otherwise the decoder may shrink on the way
         array = load_image(source, max_side=None if box is not None else preprocess.max_side)
         if box is not None:
             array = crop_box(array, box)
-        return preprocess.resize(array, str(source) if isinstance(source, (str, Path)) else "the image")
+        name = str(source) if isinstance(source, (str, Path)) else "the image"
+        return _Prepared(preprocess.resize(array, name), size, digest)
 
     for photo, outcome in ahead(prepare, photos, workers, depth=workers + 2):
         if isinstance(outcome, InputError):
             yield Described(photo[0], None, error=str(outcome))
             continue
-        shape = (outcome.shape[0], outcome.shape[1])
+        shape = (outcome.pixels.shape[0], outcome.pixels.shape[1])
         waiting.add(shape, photo[0], outcome)
         if waiting.count(shape) >= runner.batches.at_once(shape[0] * shape[1]):
             yield from runner.run(waiting.take(shape))
@@ -90,14 +101,31 @@ def describe(
         yield from runner.run(waiting.take(shape))
 
 
+def _identified(path: str | Path) -> tuple[bytes | None, tuple[int, int] | None]:
+    """Digest and (width, height) of a photo file; None for what cannot be found out, which the decoder then explains."""
+    try:
+        return content_digest(Path(path)), image_size(path)
+    except (OSError, InputError):
+        return None, None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A photo as the network takes it, (H, W, 3) uint8, and what its file is."""
+
+    pixels: np.ndarray
+    size: tuple[int, int] | None
+    digest: bytes | None
+
+
 @dataclass
 class _Waiting(Generic[Key]):
     """Photos (H, W, 3) uint8 that wait for others of their size, at most `limit` pixels before some have to go."""
 
     limit: int
-    _photos: dict[Shape, list[tuple[Key, np.ndarray]]] = field(default_factory=dict)
+    _photos: dict[Shape, list[tuple[Key, _Prepared]]] = field(default_factory=dict)
 
-    def add(self, shape: Shape, key: Key, photo: np.ndarray) -> None:
+    def add(self, shape: Shape, key: Key, photo: _Prepared) -> None:
         self._photos.setdefault(shape, []).append((key, photo))
 
     def count(self, shape: Shape) -> int:
@@ -109,7 +137,7 @@ class _Waiting(Generic[Key]):
     def most_frequent(self) -> Shape | None:
         return max(self._photos, key=self.count, default=None)
 
-    def take(self, shape: Shape | None) -> list[tuple[Key, np.ndarray]]:
+    def take(self, shape: Shape | None) -> list[tuple[Key, _Prepared]]:
         assert shape is not None
         return self._photos.pop(shape)
 
@@ -123,16 +151,16 @@ class _BatchRunner:
     device: torch.device
     batches: Batches
 
-    def run(self, photos: list[tuple[Key, np.ndarray]]) -> Iterator[Described[Key]]:
-        height, width = photos[0][1].shape[:2]
+    def run(self, photos: list[tuple[Key, _Prepared]]) -> Iterator[Described[Key]]:
+        height, width = photos[0][1].pixels.shape[:2]
         try:
-            parts = self.batches.run(self._forward, [photo for _, photo in photos], height * width)
+            parts = self.batches.run(self._forward, [photo.pixels for _, photo in photos], height * width)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"an image of {width} x {height} pixels does not fit into the memory of {self.device}; lower --max-side"
             ) from None
-        for (key, _), vector in zip(photos, np.concatenate(parts), strict=True):
-            yield Described(key, vector, (width, height))
+        for (key, photo), vector in zip(photos, np.concatenate(parts), strict=True):
+            yield Described(key, vector, photo.size, digest=photo.digest)
 
     @torch.inference_mode()
     def _forward(self, photos: list[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     photos.index/
       manifest.json     which model made it, with which settings
-      catalog.sqlite    id, path, size and time of every file that was read, with the error where one could not be
+      catalog.sqlite    id, path, size, times and digest of every file that was read, with the error where one could not be
       store/            the descriptors (visionzoo.memory)
 
 Descriptors are written before the catalogue names them, in chunks, so that an interrupted run loses at most the chunk at hand and
@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ from visionzoo.console import printable
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.files import write_json
 from visionzoo.memory import IndexBank, VectorStore
+
+from .identity import is_missing, looks_unmounted
+from .planning import Entry, Found, Gone, Photo, Planner, Work, outer
 
 FORMAT = 1
 MANIFEST, CATALOG, STORE = "manifest.json", "catalog.sqlite", "store"
@@ -56,19 +59,6 @@ class Manifest:
     checkpoint: str | None = None
     store: dict[str, Any] = field(default_factory=lambda: {"backend": "matrix"})
     format: int = FORMAT
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A row of the catalogue. `error` says why the photo has no descriptor."""
-
-    id: int
-    path: Path
-    size: int
-    mtime_ns: int
-    width: int | None = None
-    height: int | None = None
-    error: str | None = None
 
 
 class PhotoIndex:
@@ -100,7 +90,7 @@ class PhotoIndex:
             catalog = _connect(path / CATALOG)
             catalog.execute(
                 "CREATE TABLE photos (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL, size INTEGER NOT NULL,"
-                " mtime_ns INTEGER NOT NULL, width INTEGER, height INTEGER, error TEXT)"
+                " mtime_ns INTEGER NOT NULL, width INTEGER, height INTEGER, error TEXT, ctime_ns INTEGER, digest BLOB, source BLOB)"
             )
             # the manifest last: a folder without one is not an index yet
             write_json(path / MANIFEST, asdict(manifest))
@@ -120,6 +110,8 @@ class PhotoIndex:
         try:
             catalog = _connect(path / CATALOG, readonly=readonly)
             catalog.execute("SELECT id, path, error FROM photos LIMIT 1").fetchone()
+            if not readonly:
+                _add_columns(catalog)
         except sqlite3.DatabaseError as error:
             raise _explain(path, error) from error
         try:
@@ -160,17 +152,13 @@ class PhotoIndex:
         """All photos, or only those without (`failed=False`) or with an error (`failed=True`), by id."""
         where = {None: "", True: "WHERE error IS NOT NULL", False: "WHERE error IS NULL"}[failed]
         with self._reading():
-            for row in self._catalog.execute(
-                f"SELECT id, path, size, mtime_ns, width, height, error FROM photos {where} ORDER BY id"
-            ):
+            for row in self._catalog.execute(f"SELECT * FROM photos {where} ORDER BY id"):
                 yield _photo(row)
 
     def photo(self, id_: int) -> Photo | None:
         """The photo with this id, if there is one."""
         with self._reading():
-            row = self._catalog.execute(
-                "SELECT id, path, size, mtime_ns, width, height, error FROM photos WHERE id = ?", (int(id_),)
-            ).fetchone()
+            row = self._catalog.execute("SELECT * FROM photos WHERE id = ?", (int(id_),)).fetchone()
         return None if row is None else _photo(row)
 
     @contextmanager
@@ -208,72 +196,90 @@ class PhotoIndex:
 
     # Writing
 
-    def plan(self, files: Sequence[Path]) -> tuple[list[tuple[Path, os.stat_result]], int]:
-        """Which of `files` have to be read (new, changed, or listed without a descriptor), and how many are up to date."""
-        with self._reading():
-            known = {
-                row[0]: row[1:] for row in self._catalog.execute("SELECT path, size, mtime_ns, id, error FROM photos")
-            }
-        stored = set(self.store.ids().tolist())
-        todo, fresh = [], 0
-        for file in files:
-            try:
-                stat = file.stat()
-            except OSError:
-                continue  # vanished since the folder was listed
-            size, mtime_ns, id_, error = known.get(_encode(file), (None, None, None, None))
-            if (size, mtime_ns) == (stat.st_size, stat.st_mtime_ns) and (error is not None or id_ in stored):
-                fresh += 1
-            else:
-                todo.append((file, stat))
-        return todo, fresh
+    def plan(self, files: Sequence[Found]) -> Work:
+        """What is to be done for `files`, each of which is another file."""
+        return Planner(list(self.photos()), set(self.store.ids().tolist())).plan(files)
 
-    def put(
-        self, entries: Iterable[tuple[Path, os.stat_result, np.ndarray | None, tuple[int, int] | None, str | None]]
-    ) -> None:
-        """Add or replace photos in one step: (path, its stat, descriptor (D,) or None, (width, height), error)."""
-        entries = list(entries)
-        with writing(self.path, f"{len(self)} photos are safe in the index"), self._reading():
+    def keep(self, same: Sequence[tuple[Photo, Found, os.stat_result]]) -> None:
+        """Record where unchanged photos lie now, and their times."""
+        changed = [
+            (_encode(found.path), stat.st_mtime_ns, stat.st_ctime_ns, _encode(source), photo.id)
+            for photo, found, stat in same
+            for source in [outer(photo.source, found.source)]
+            if (photo.path, photo.mtime_ns, photo.ctime_ns, photo.source)
+            != (found.path, stat.st_mtime_ns, stat.st_ctime_ns, source)
+        ]
+        if changed:
+            with writing(self.path), self._changing() as cursor:
+                cursor.executemany(
+                    "UPDATE photos SET path = ?, mtime_ns = ?, ctime_ns = ?, source = ? WHERE id = ?", changed
+                )
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Cursor]:
+        """Changes of the catalogue that take place together, or not at all."""
+        with self._reading():
             cursor = self._catalog.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                ids, vectors, stale = [], [], []
-                for path, stat, vector, size, error in entries:
-                    width, height = size or (None, None)
-                    row = cursor.execute(
-                        "INSERT INTO photos (path, size, mtime_ns, width, height, error) VALUES (?, ?, ?, ?, ?, ?)"
-                        " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,"
-                        " width = excluded.width, height = excluded.height, error = excluded.error RETURNING id",
-                        (_encode(path), stat.st_size, stat.st_mtime_ns, width, height, error and printable(error)),
-                    ).fetchone()
-                    if vector is None:
-                        stale.append(row[0])
-                    else:
-                        ids.append(row[0])
-                        vectors.append(vector)
-                if ids:
-                    self.memory.write(np.stack(vectors), np.array(ids, dtype=np.int64))
-                if stale:
-                    self.memory.remove(np.array(stale, dtype=np.int64))
-                self.memory.flush()  # descriptors are on disk before the catalogue names them
+                yield cursor
                 self._catalog.commit()
             except BaseException:
                 self._catalog.rollback()
                 raise
 
-    def vanished(self, folders: Sequence[Path]) -> list[Photo]:
-        """Photos listed under `folders` whose file no longer exists."""
-        roots = [folder.absolute() for folder in folders]
-        return [p for p in self.photos() if any(p.path.is_relative_to(root) for root in roots) and not p.path.exists()]
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Add or replace photos in one step."""
+        entries = list(entries)
+        with writing(self.path, f"{len(self)} photos are safe in the index"), self._changing() as cursor:
+            ids, vectors, stale = [], [], []
+            for entry in entries:
+                width, height = entry.size or (None, None)
+                row = cursor.execute(
+                    "INSERT INTO photos (path, size, mtime_ns, width, height, error, ctime_ns, digest, source)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,"
+                    " mtime_ns = excluded.mtime_ns, width = excluded.width, height = excluded.height, error = excluded.error,"
+                    " ctime_ns = excluded.ctime_ns, digest = excluded.digest, source = excluded.source RETURNING id",
+                    (
+                        _encode(entry.found.path), entry.stat.st_size, entry.stat.st_mtime_ns, width, height,
+                        entry.error and printable(entry.error), entry.stat.st_ctime_ns, entry.digest, _encode(entry.found.source),
+                    ),
+                ).fetchone()  # fmt: skip
+                if entry.vector is None:
+                    stale.append(row[0])
+                else:
+                    ids.append(row[0])
+                    vectors.append(entry.vector)
+            if ids:
+                self.memory.write(np.stack(vectors), np.array(ids, dtype=np.int64))
+            if stale:
+                self.memory.remove(np.array(stale, dtype=np.int64))
+            self.memory.flush()  # descriptors are on disk before the catalogue names them
+
+    def gone(self, seen: Container[Path] = ()) -> Gone:
+        """What is listed and whose file no longer exists.
+
+        Args:
+            seen: files that are known to exist.
+        """
+        missing, failed, alive = list[Photo](), list[Photo](), set[Path]()
+        for photo in self.photos():
+            if photo.path not in seen and is_missing(photo.path):
+                (missing if photo.error is None else failed).append(photo)
+            elif photo.error is None:
+                alive.add(photo.home)
+        deleted, unsure = list[Photo](), list[Photo]()
+        for photo in missing:
+            (deleted if photo.home in alive and not looks_unmounted(photo.path) else unsure).append(photo)
+        return Gone(deleted, unsure, failed)
 
     def remove(self, photos: Sequence[Photo]) -> None:
         """Take photos out of the index (their files are not touched)."""
         ids = np.array([photo.id for photo in photos], dtype=np.int64)
         with writing(self.path), self._reading():
             # the catalogue first: an orphaned descriptor is skipped, a photo without one would be a damage
-            self._catalog.execute("BEGIN IMMEDIATE")
-            self._catalog.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
-            self._catalog.commit()
+            with self._changing() as cursor:
+                cursor.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
             self.memory.remove(ids)
             self.memory.flush()
 
@@ -356,9 +362,21 @@ def _connect(path: Path, readonly: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}{mode}", uri=True, isolation_level=None, check_same_thread=False)
 
 
+def _add_columns(catalog: sqlite3.Connection) -> None:
+    """Columns that the catalogue of an earlier version lacks."""
+    there = {row[1] for row in catalog.execute("PRAGMA table_info(photos)")}
+    for name, kind in (("ctime_ns", "INTEGER"), ("digest", "BLOB"), ("source", "BLOB")):
+        if name not in there:
+            catalog.execute(f"ALTER TABLE photos ADD COLUMN {name} {kind}")
+
+
 def _encode(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
 def _photo(row: tuple) -> Photo:
-    return Photo(row[0], Path(os.fsdecode(row[1])), *row[2:])
+    """A row with its columns in the order of the table, the last three of which an earlier version lacks."""
+    id_, path, size, mtime_ns, width, height, error, *more = row
+    ctime_ns, digest, source = more or (None, None, None)
+    place = None if source is None else Path(os.fsdecode(source))
+    return Photo(id_, Path(os.fsdecode(path)), size, mtime_ns, width, height, error, ctime_ns, digest, place)

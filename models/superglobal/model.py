@@ -19,7 +19,7 @@ from visionzoo.errors import InputError, require
 from visionzoo.folding import fold_batchnorm
 from visionzoo.fused_conv import fuse_convolutions
 from visionzoo.registry import create_model, model_entry
-from visionzoo.weights import timm_network
+from visionzoo.weights import misfit, timm_network
 
 from .lite import Lite0Backbone
 from .pooling import LearnedGeM, ScalePooling, gem, regional_gem, scale_pool, smallest_side
@@ -38,6 +38,7 @@ class SuperGlobalConfig:
     Attributes:
         backbone: "resnet50", "resnet101", "timm:NAME" for any timm network with a (B, C, H, W) feature map, or
             "visionzoo:NAME" for a registered classifier that can give its maps ("visionzoo:shvit_s1").
+        backbone_config: fields of that classifier's own configuration to set otherwise.
         dim: D, outputs of the whitening layer; None for no whitening layer (D = C).
         relup: ReLUP on the block outputs of stages 1 to 3 of the ResNets.
         relup_inner: ReLUP on the inner activations of stage 1; None follows `relup`. The published code leaves it on when
@@ -73,6 +74,7 @@ class SuperGlobalConfig:
     mean: tuple[float, ...] = (0.406, 0.456, 0.485)
     std: tuple[float, ...] = (0.225, 0.224, 0.229)
     channel_order: str = "bgr"
+    backbone_config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
@@ -240,7 +242,7 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     if name.startswith("timm:"):
         return TimmBackbone(name.removeprefix("timm:"))
     if name.startswith("visionzoo:"):
-        return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:")))
+        return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:"), **(config.backbone_config or {})))
     if name not in ("resnet50", "resnet101"):
         raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101, timm:NAME or visionzoo:NAME")
     from .resnet import ResNetBackbone  # here, as torchvision takes 150 MB and a second to import
@@ -251,6 +253,24 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
         inner_floor=config.relup_value if inner else 0.0,
         output_floor=config.relup_value if config.relup else 0.0,
     )
+
+
+def check_rebuildable(network: SuperGlobal) -> None:
+    """Raise `InputError` unless the configuration of a network describes it, so that it can be saved and loaded again."""
+    try:
+        with torch.device("meta"):
+            again = SuperGlobal(network.config)
+    except InputError as error:
+        problem = str(error)
+    else:
+        problem = misfit(again.state_dict(), network.state_dict())
+        if not problem and type(again.backbone) is not type(network.backbone):
+            problem = f"it is a {type(network.backbone).__name__}"
+    if problem:
+        raise InputError(
+            f"this network has a backbone of its own, not the {network.config.backbone} of its configuration, and could not be loaded "
+            f"again ({problem}); keep its state_dict(), and make the pipeline with the network: pipeline('retrieve', model=network)"
+        )
 
 
 def _maps_of(name: str, **how: Any) -> nn.Module:
@@ -305,8 +325,10 @@ def from_classifier(
         backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225), average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
     )  # fmt: skip
-    net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint)
-    return SuperGlobal(configure(base, overrides), ClassifierBackbone(net)).eval()
+    config = configure(base, overrides)
+    own = config.backbone_config or {}
+    net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint, **own)
+    return SuperGlobal(config, ClassifierBackbone(net)).eval()
 
 
 def from_timm(name: str, pretrained: bool = True, **overrides: Any) -> SuperGlobal:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from visionzoo import options
 from visionzoo.console import counted, emit, note, printable
 from visionzoo.errors import InputError
-from visionzoo.options import INPUT, MODEL, OUTPUT, Checkpoint, Computing, Engine, Json, Overwrite, Reporting
+from visionzoo.options import INPUT, MODEL, OUTPUT, Checkpoint, Computing, Device, Engine, Json, Overwrite, Reporting
+
+from .limits import MIN_SCORE
+
+if TYPE_CHECKING:
+    from .results import IndexReport
 
 app = options.command_app(
     "retrieve",
@@ -16,6 +21,8 @@ app = options.command_app(
         "visionzoo retrieve samples -o samples",
         "visionzoo retrieve index PHOTOS -o photos.index",
         "visionzoo retrieve search photos.index QUERY.jpg --top 10 -o result.html",
+        "visionzoo retrieve search photos.index QUERY.jpg --min-score 0.7 --copy-to FOUND",
+        "visionzoo retrieve duplicates photos.index -o duplicates.html",
     ],
 )
 
@@ -50,28 +57,37 @@ def index(
         options.option(OUTPUT, "Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder."),
     ] = None,
     prune: Annotated[bool, options.option(OUTPUT, "Remove photos from the index whose file no longer exists.")] = False,
+    prune_empty: Annotated[
+        bool,
+        options.option(
+            OUTPUT, "The same, also for folders that have no photos left (make sure that their disks are mounted)."
+        ),
+    ] = False,
     rebuild: Annotated[bool, options.option(OUTPUT, "Discard an existing index and make it again.")] = False,
     engine: Engine = "local",
     computing: Computing = Computing(),  # noqa: B008 (frozen)
 ) -> None:
     """Make an index of photos, or bring one up to date: only new and changed files are read.
 
-    Files that cannot be read are reported and skipped. The same command resumes after an interruption.
+    Files that cannot be read are reported, skipped, and tried again the next time; the exit code is then 1. The same command resumes
+    after an interruption. A photo that was moved is recognised.
 
     Example: visionzoo retrieve index ~/Pictures -o pictures.index
     """
+    from visionzoo.errors import SomeFailed
     from visionzoo.jobs.resume import RESUME, Interrupted
 
     from ...models.superglobal.model import SCALES
     from .pipeline import RetrievePipeline
 
-    for source in photos:
+    made = (output / "manifest.json").exists()
+    for source in () if made else photos:
         if not source.exists() and not any(mark in str(source) for mark in "*?["):
             raise InputError(f"{source}: no such file or folder")
     settings: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "max_side": max_side}
     if scales is not None:
         settings["scales"] = SCALES[scales]
-    if (output / "manifest.json").exists() and not rebuild:
+    if made and not rebuild:
         pipe = RetrievePipeline.for_index(output, computing.device, computing.dtype, **settings)
     else:
         pipe = RetrievePipeline.create(device=computing.device, dtype=computing.dtype, **settings)
@@ -81,6 +97,7 @@ def index(
             output,
             store=_store(store, storage, faiss_kind, qdrant_url),
             prune=prune,
+            prune_empty=prune_empty,
             rebuild=rebuild,
             progress=not computing.quiet,
             engine=engine,
@@ -89,16 +106,31 @@ def index(
         raise Interrupted(f"interrupted; finished work is kept in {output}: {RESUME}") from None
     if computing.json:
         emit(report.to_dict())
-        return
+    else:
+        _show(report, output, computing.quiet)
+    if report.failed:
+        raise SomeFailed(
+            f"{counted(len(report.failed), 'file or folder', 'files or folders')} could not be read; the same command tries them again"
+        )
+
+
+def _show(report: IndexReport, output: Path, quiet: bool) -> None:
     for path, reason in report.failed:
         note(reason if str(path) in reason else f"{path}: {reason}")
-    if report.vanished and not computing.quiet:
-        done = "taken out" if report.pruned else "still listed; --prune takes them out"
-        verb = "exists" if len(report.vanished) == 1 else "exist"
-        note(f"{counted(len(report.vanished), 'indexed photo')} no longer {verb} ({done})")
+    if report.removed:
+        note(f"{counted(report.removed, 'photo')} removed from the index, as the files no longer exist", quiet=quiet)
+    if left := len(report.vanished) - report.removed:
+        unsure = 0 if report.removed > len(report.vanished) - len(report.unsure) else len(report.unsure)
+        how = "add --prune to remove them from the index"
+        if unsure == left:
+            how = "if their disk is not mounted, mount it; to remove them from the index, add --prune-empty"
+        elif unsure:
+            how += f", and --prune-empty for the {unsure} in folders that have no others"
+        note(f"{counted(left, 'photo')} of the index missing, e.g. {report.vanished[-1]}; {how}", quiet=quiet)
+    moved = f", {report.moved} of them moved" if report.moved else ""
     skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
-    read = f"{report.added} read in {report.seconds:.1f} s, {report.unchanged} unchanged{skipped}"
-    print(f"{output}: {counted(report.photos, 'photo')} ({read})")
+    read = f"{report.added} read in {report.seconds:.1f} s"
+    print(f"{output}: {counted(report.photos, 'photo')} ({read}, {report.unchanged} unchanged{moved}{skipped})")
 
 
 @options.subcommand(app)
@@ -114,6 +146,10 @@ def search(
         ),
     ] = None,
     top: Annotated[int, options.option(OUTPUT, "Number of photos to show for each query.")] = 10,
+    min_score: Annotated[float | None, options.option(OUTPUT, "Leave out photos with a lower score.")] = None,
+    copy_to: Annotated[
+        Path | None, options.option(OUTPUT, "Copy the photos found to this folder; no file in it is replaced.")
+    ] = None,
     rerank: Annotated[
         bool, options.option(MODEL, "Rerank the best candidates by comparing them with each other.")
     ] = False,
@@ -147,10 +183,14 @@ def search(
         read_head(queries[0], "an image file")  # before torch is loaded, and weights
 
     from .pipeline import RetrievePipeline
+    from .results import MISSING
+    from .searching import check_score
 
+    check_score(min_score)
     pipe = RetrievePipeline.for_index(index, computing.device, computing.dtype, model=model, checkpoint=checkpoint)
     results = pipe.run(
-        query, output, progress=not computing.quiet, index=index, overwrite=overwrite, box=corners, top=top, rerank=rerank,
+        query, output, progress=not computing.quiet, index=index, overwrite=overwrite, box=corners, top=top,
+        min_score=min_score, copy_to=copy_to, rerank=rerank,
         candidates=candidates, neighbours=neighbours, beta=beta,
     )  # fmt: skip
     if computing.json:
@@ -159,13 +199,82 @@ def search(
         if len(results) > 1:
             print(printable(result.query))
         for match in result.matches:
-            print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}")
+            missing = f"  ({MISSING})" if match.missing else ""
+            print(f"{match.rank:>4}  {match.score:.4f}  {printable(str(match.path))}{missing}")
+        if not result.matches:
+            note(f"{result.query}: no photo has a score of {min_score} or more", quiet=computing.quiet)
+    if copy_to is not None:
+        count = sum(match.copy is not None for result in results for match in result.matches)
+        note(f"{counted(count, 'photo')} copied to {copy_to}", quiet=computing.quiet)
     if output is not None:
         note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=computing.silent)
     if failed := len(queries) - len(results):
         raise SomeFailed(
             f"{failed} of {counted(len(queries), 'query', 'queries')} could not be read; the warnings above say why"
         )
+
+
+@options.subcommand(app)
+def duplicates(
+    index: Annotated[Path, options.inputs("An index made by `visionzoo retrieve index`.")],
+    /,
+    *,
+    output: Annotated[
+        Path | None,
+        options.output(
+            "Contact sheet (.html, .jpg, .png, .webp), or .json. The results are also written to OUTPUT.json."
+        ),
+    ] = None,
+    min_score: Annotated[
+        float, options.option(OUTPUT, "Score from which two photos are duplicates; copies score nearly 1.")
+    ] = MIN_SCORE,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
+) -> None:
+    """Find groups of photos that show the same image: copies, other sizes and qualities, light edits. No file is changed.
+
+    The first photo of a group has the most pixels; the others are listed with their similarity to it.
+
+    Example: visionzoo retrieve duplicates pictures.index -o duplicates.html
+    """
+    from visionzoo.devices import pick_device
+    from visionzoo.jobs import refuse_inputs, saved_to, sidecar
+
+    from ...models.superglobal.index import PhotoIndex
+    from .duplicates import find_duplicates, write_duplicates
+    from .results import check_sheet
+
+    out = None if output is None else check_sheet(output, overwrite)
+    with PhotoIndex.open(index) as opened:
+        if out is not None and out.exists():
+            refuse_inputs([out], (photo.path for photo in opened.photos()))
+        result = find_duplicates(opened, min_score, device=pick_device(device))
+    if out is not None:
+        write_duplicates(out, result, {"index": str(index), "min_score": min_score, "device": str(pick_device(device))})
+    if reporting.json:
+        emit(result.to_dict())
+    else:
+        for number, group in enumerate(result.groups, 1):
+            print(f"group {number}: {len(group)} photos")
+            for photo in group:
+                size = "" if photo.width is None else f"{photo.width} x {photo.height}"
+                print(f"  {photo.score:.4f}  {size:>13}  {printable(str(photo.path))}")
+    count = sum(map(len, result.groups))
+    found = (
+        f"{count} of {result.photos} photos in {counted(len(result.groups), 'group')}"
+        if count
+        else "no duplicates found"
+    )
+    note(f"{index}: {found} (score {result.min_score:g} or more)", quiet=reporting.silent)
+    if result.missing:
+        note(
+            f"{len(result.missing)} photos were left out, as their files no longer exist; `visionzoo retrieve index` with --prune "
+            "removes them from the index",
+            quiet=reporting.silent,
+        )
+    if output is not None:
+        note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=reporting.silent)
 
 
 @options.subcommand(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from visionzoo.errors import InputError
-from visionzoo.io.image import list_images
 from visionzoo.jobs import Counter
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
 
 from ...models.superglobal.extraction import Described, describe
+from ...models.superglobal.identity import Found
 from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from ...models.superglobal.planning import Entry
 from .results import IndexReport
+from .sources import check_emptied, find_photos
 
 
 def update_index(
@@ -26,6 +29,7 @@ def update_index(
     describe_files: Callable[[list[Path]], Iterable[Described[Path]]],
     *,
     prune: bool,
+    prune_empty: bool,
     rebuild: bool,
     chunk: int,
     progress: bool,
@@ -37,34 +41,39 @@ def update_index(
         path: the index, a folder; made if it does not exist.
         manifest: what a new index records; an existing one must have been made with the same model, weights and settings.
         describe_files: gives the descriptors of files, in any order.
-        prune, rebuild, chunk, progress: as for `RetrievePipeline.index`.
+        prune, prune_empty, rebuild, chunk, progress: as for `RetrievePipeline.index`.
 
     Raises:
-        InputError: no photos found, none readable, or an index that was made with another model.
+        InputError: a source without photos, none readable, or an index that was made with another model.
         VisionZooError: it cannot be written.
     """
-    files = [file.absolute() for file in list_images(sources)]
-    files = [file for file in files if path.absolute() not in file.parents]
-    if path.exists() and (rebuild or was_never_finished(path)):
+    found = find_photos(sources, path)
+    discarded = path.exists() and (rebuild or was_never_finished(path))
+    if found.empty and (discarded or not path.exists()):
+        raise found.empty[0][1]
+    if discarded:
         _discard(path)
     started = time.monotonic()
     with _open_for_writing(path, manifest) as index:
+        if found.empty:
+            check_emptied(found, list(index.photos()), prune_empty)
         index.drop_orphans()
-        todo, unchanged = index.plan(files)
-        added = _read_into(index, todo, describe_files, chunk, progress)
-        gone = index.vanished([Path(source) for source in sources if Path(source).is_dir()])
-        if prune and gone:
-            index.remove(gone)
-        wanted = set(files)
-        failed = tuple((p.path, p.error or "") for p in index.photos(failed=True) if p.path in wanted)
+        work = index.plan(found.files)
+        index.keep(work.same)
+        added = _read_into(index, work.read, describe_files, chunk, progress)
+        here = {file.path for file in found.files}
+        gone = index.gone(here)
+        remove = [*(gone.deleted if prune or prune_empty else ()), *(gone.unsure if prune_empty else ())]
+        if remove or gone.failed:
+            index.remove([*remove, *gone.failed])
+        failed = [(p.path, p.error or "") for p in index.photos(failed=True) if p.path in here]
         report = IndexReport(
-            photos=len(index), added=added, unchanged=unchanged, failed=failed, vanished=tuple(p.path for p in gone),
-            pruned=prune, seconds=time.monotonic() - started,
+            photos=len(index), added=added, unchanged=len(work.same), moved=work.moved, failed=(*found.unreadable, *failed),
+            vanished=tuple(p.path for p in (*gone.deleted, *gone.unsure)), unsure=tuple(p.path for p in gone.unsure),
+            removed=len(remove), pruned=prune or prune_empty, seconds=time.monotonic() - started,
         )  # fmt: skip
-    if report.photos == 0:
-        raise InputError(
-            f"none of the {len(files)} files can be read as an image, e.g. {failed[0][1] if failed else files[0]}"
-        )
+    if found.files and len(failed) == len(found.files):
+        raise InputError(f"none of the {len(failed)} files can be read as an image, e.g. {failed[0][1]}")
     return report
 
 
@@ -101,7 +110,8 @@ def _describe_on_worker(create: dict[str, Any]) -> Callable[[list[str]], list[De
     pipe: Any = pipeline(**create)
 
     def work(chunk: list[str]) -> list[Described[Path]]:
-        return list(describe(pipe.model, ((Path(file), Path(file), None) for file in chunk), pipe.preprocess))
+        photos = ((Path(file), Path(file), None) for file in chunk)
+        return list(describe(pipe.model, photos, pipe.preprocess, identify=True))
 
     return work
 
@@ -115,23 +125,23 @@ def _open_for_writing(path: Path, manifest: Manifest) -> PhotoIndex:
 
 def _read_into(
     index: PhotoIndex,
-    todo: list[tuple[Path, Any]],
+    todo: list[tuple[Found, os.stat_result]],
     describe_files: Callable[[list[Path]], Iterable[Described[Path]]],
     chunk: int,
     progress: bool,
 ) -> int:
     """Describe the files of `todo` and store them, `chunk` at a time; returns how many photos were added."""
-    stats = dict(todo)
+    about = {found.path: (found, stat) for found, stat in todo}
     ready: list[Described[Path]] = []
     added = 0
 
     def store() -> None:
-        index.put((d.key, stats[d.key], d.vector, d.size, d.error) for d in ready)
+        index.put(Entry(*about[d.key], d.vector, d.size, d.error, d.digest) for d in ready)
         ready.clear()
 
     try:
         with Counter(len(todo), "indexing", "photo", shown=progress) as bar:
-            for done in describe_files([file for file, _ in todo]):
+            for done in describe_files([found.path for found, _ in todo]):
                 ready.append(done)
                 added += done.error is None
                 bar.update()

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,25 +29,18 @@ from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
 from visionzoo.weights import load_checkpoint
 
-from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
-from ...models.superglobal import rerank as rerank_candidates
+from ...models.superglobal import Preprocess, SuperGlobal, SuperGlobalConfig
 from ...models.superglobal.extraction import Described, describe
-from ...models.superglobal.index import Manifest, PhotoIndex, read_manifest
+from ...models.superglobal.index import MANIFEST, Manifest, PhotoIndex, read_manifest
+from ...models.superglobal.model import check_rebuildable
+from .copying import check_folder, copy_matches
+from .duplicates import DuplicateResult, find_duplicates
 from .indexing import check_same, describe_on_ray, update_index
-from .results import IndexReport, Match, RetrievalResult, check_sheet, write_results
-
-MAX_SIDE = {"superglobal_lite0": 448}
-"""Longest side in pixels for models that do not work at the photos' native size; others: `DEFAULT_MAX_SIDE`."""
-CLASSIFIER_MAX_SIDE = 320  # where shvit_xs finds most
-DEFAULT_MAX_SIDE = 1024  # as the photos of the benchmarks that the published numbers are for
+from .networks import on_backbone, usual_max_side
+from .results import IndexReport, Match, RetrievalResult, check_sheet, missing_note, write_results
+from .searching import check_score, matches, rerank_in_place
 
 Picture = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
-
-
-def usual_max_side(name: str, config: SuperGlobalConfig) -> int:
-    """Longest side in pixels to which photos are shrunk for a model, if nothing else is asked for."""
-    usual = CLASSIFIER_MAX_SIDE if config.backbone.startswith("visionzoo:") else DEFAULT_MAX_SIDE
-    return MAX_SIDE.get(name, usual)
 
 
 class RetrievePipeline(TaskPipeline):
@@ -66,6 +59,9 @@ class RetrievePipeline(TaskPipeline):
     default_model = "superglobal_lite0"
     networks = (SuperGlobal,)
 
+    given: dict[str, Any] | None = None
+    """What `create` was asked for; None for a pipeline that was made of a network. All else is taken over from an index."""
+
     def __init__(
         self,
         model: SuperGlobal,
@@ -80,10 +76,33 @@ class RetrievePipeline(TaskPipeline):
         self.max_side = (usual_max_side(name, model.config) if max_side is None else max_side) or None
         self.preprocess = Preprocess.of(model, self.max_side)
         self.model = copy.deepcopy(model).for_inference(self.dtype).to(self.device)
+        self._adopted: dict[str, tuple[Manifest, RetrievePipeline]] = {}
 
     @classmethod
     def stored_settings(cls, stored: Stored) -> dict[str, Any]:
         return {} if stored.max_side is None else {"max_side": stored.max_side}
+
+    @classmethod
+    def create(
+        cls,
+        model: str | nn.Module | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        checkpoint: str | Path | None = None,
+        **settings: Any,
+    ) -> Self:
+        """A pipeline for `model`; see `TaskPipeline.create`. What is not given here is taken over from an index that is used.
+
+        Args:
+            model: a registered model for this task or a classifier, "timm:NAME", or a `SuperGlobal` network (which takes any
+                backbone: `SuperGlobal(config, backbone=…)`); None is the checkpoint's, or `superglobal_lite0`.
+            **settings: `max_side`, see the class; and fields of `SuperGlobalConfig`.
+        """
+        pipe = super().create(model, device, dtype, checkpoint, **settings)
+        if not isinstance(model, nn.Module):
+            asked = {"model": model, "checkpoint": checkpoint, "dtype": dtype, **settings}
+            pipe.given = {key: value for key, value in asked.items() if value is not None}
+        return pipe
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
@@ -95,7 +114,9 @@ class RetrievePipeline(TaskPipeline):
             cls.check_name(name)
             if name.startswith("timm:") or model_entry(name).card.task != cls.task:
                 return Opened(
-                    _on_backbone(name, checkpoint, overrides), name, None if checkpoint is None else Path(checkpoint)
+                    on_backbone(name, checkpoint, overrides, stored.config),
+                    name,
+                    None if checkpoint is None else Path(checkpoint),
                 )
         return super().open(model, checkpoint, overrides)
 
@@ -118,6 +139,10 @@ class RetrievePipeline(TaskPipeline):
     @classmethod
     def variant(cls, name: str) -> str:
         return name if name.startswith("timm:") else super().variant(name)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        check_rebuildable(self.network)
+        super().save_pretrained(directory)
 
     def settings(self) -> dict[str, Any]:
         return {"max_side": self.max_side or 0}
@@ -146,6 +171,29 @@ class RetrievePipeline(TaskPipeline):
         pipe.check_index(Path(index), manifest)
         return pipe
 
+    def to(self, device: str | torch.device) -> RetrievePipeline:
+        self._adopted = {}
+        return super().to(device)
+
+    def fitting(self, index: Path, manifest: Manifest) -> RetrievePipeline:
+        """This pipeline if it made the index; or one with the settings of the index, where they were not asked for.
+
+        Raises:
+            InputError: what this pipeline was asked for is not what made the index.
+        """
+        try:
+            self.check_index(index, manifest)
+            return self
+        except InputError:
+            if self.given is None or self.given.get("model", manifest.model) != manifest.model:
+                raise
+        key = str(index.resolve())
+        known = self._adopted.get(key)
+        if known is None or known[0] != manifest:
+            known = manifest, type(self).for_index(index, str(self.device), **self.given)
+            self._adopted[key] = known
+        return known[1]
+
     # Describing
 
     def describe(
@@ -168,8 +216,8 @@ class RetrievePipeline(TaskPipeline):
             vectors[done.key] = done.vector
         return vectors
 
-    def _describe(self, pictures: Any) -> Iterator[Described[Any]]:
-        return describe(self.model, pictures, self.preprocess)
+    def _describe(self, pictures: Any, *, identify: bool = False) -> Iterator[Described[Any]]:
+        return describe(self.model, pictures, self.preprocess, identify=identify)
 
     # Indexing
 
@@ -180,6 +228,7 @@ class RetrievePipeline(TaskPipeline):
         *,
         store: dict[str, Any] | None = None,
         prune: bool = False,
+        prune_empty: bool = False,
         rebuild: bool = False,
         chunk: int = 64,
         progress: bool = True,
@@ -191,22 +240,27 @@ class RetrievePipeline(TaskPipeline):
             photos: folders, files or glob patterns.
             path: the index, a folder; made if it does not exist.
             store: options of the vector store of a new index, e.g. {"backend": "qdrant", "url": …}.
-            prune: take photos out whose file is gone.
+            prune: remove photos from the index whose file no longer exists, except where all photos of a folder are missing, as on
+                a disk that is not mounted.
+            prune_empty: remove those, too.
             rebuild: throw an existing index away first (once the new photos have been found).
             chunk: photos per step; an interrupted run loses at most this many.
             progress: show a progress bar.
             engine: "local", or "ray" to describe the photos on a cluster; the index is written by this process.
 
         Raises:
-            InputError: no photos found, none readable, or an index that was made with another model.
+            InputError: a source without photos, none readable, or an index that was made with another model.
             VisionZooError: it cannot be written.
         """
+        path = Path(path)
+        pipe = self.fitting(path, read_manifest(path)) if (path / MANIFEST).exists() and not rebuild else self
         return update_index(
             [photos] if isinstance(photos, (str, Path)) else list(photos),
-            Path(path),
-            self._manifest(store),
-            lambda files: self._described(files, chunk, engine),
+            path,
+            pipe._manifest(store),
+            lambda files: pipe._described(files, chunk, engine),
             prune=prune,
+            prune_empty=prune_empty,
             rebuild=rebuild,
             chunk=chunk,
             progress=progress,
@@ -222,7 +276,7 @@ class RetrievePipeline(TaskPipeline):
     def _described(self, files: list[Path], chunk: int, engine: Engine) -> Iterator[Described[Path]]:
         """Photos described here, in order, or on a cluster, as they become ready."""
         if engine == "local" or not files:
-            return self._describe((file, file, None) for file in files)
+            return self._describe(((file, file, None) for file in files), identify=True)
         return describe_on_ray(files, chunk, self.arguments(), self.gpus)
 
     def check_index(self, path: Path, manifest: Manifest) -> None:
@@ -237,6 +291,7 @@ class RetrievePipeline(TaskPipeline):
         *,
         index: str | Path | PhotoIndex,
         top: int = 10,
+        min_score: float | None = None,
         rerank: bool = False,
         box: Sequence[float] | None = None,
         candidates: int = 400,
@@ -249,6 +304,7 @@ class RetrievePipeline(TaskPipeline):
             query: a path, a PIL image or an (H, W, 3) uint8 array; it need not be in the index.
             index: an index, or its path.
             top: how many to return.
+            min_score: leave out photos with a lower score, after reranking if there is one.
             rerank: reorder the best `candidates` with each other's help (section 3.3 of the paper).
             box: (x0, y0, x1, y1) in pixels: search for this part of the query.
             candidates, neighbours, beta: M, K and beta of the reranking.
@@ -262,6 +318,7 @@ class RetrievePipeline(TaskPipeline):
                     [query],
                     index=index,
                     top=top,
+                    min_score=min_score,
                     rerank=rerank,
                     boxes=[box],
                     candidates=candidates,
@@ -277,6 +334,7 @@ class RetrievePipeline(TaskPipeline):
         *,
         index: str | Path | PhotoIndex,
         top: int = 10,
+        min_score: float | None = None,
         rerank: bool = False,
         boxes: Sequence[Sequence[float] | None] | None = None,
         candidates: int = 400,
@@ -286,22 +344,25 @@ class RetrievePipeline(TaskPipeline):
         """`__call__` for several queries at once, which is faster."""
         if top < 1:
             raise InputError(f"top is the number of photos to return, at least 1; got {top}")
+        check_score(min_score)
         if not queries:
             return []
         boxes = boxes or [None] * len(queries)
-        vectors = self.describe(queries, boxes)
         with self._opened(index) as opened:
+            vectors = self.fitting(opened.path, opened.manifest).describe(queries, boxes)
             if len(opened) == 0:
                 raise InputError(f"{opened.path}: the index holds no photos")
             first = opened.store.search(vectors, max(top, candidates) if rerank else top)
             order, scores = np.tile(np.arange(first.ids.shape[1]), (len(vectors), 1)), first.scores.copy()
             if rerank:
-                _rerank_in_place(opened, vectors, first.ids, order, scores, candidates, neighbours, beta)
+                rerank_in_place(opened, vectors, first.ids, order, scores, candidates, neighbours, beta)
             return [
                 RetrievalResult(
                     query=str(query) if isinstance(query, (str, Path)) else "the picture",
-                    matches=_matches(opened, first.ids[q], scores[q], order[q], top),
-                    first_stage=_matches(opened, first.ids[q], first.scores[q], np.arange(first.ids.shape[1]), top),
+                    matches=matches(opened, first.ids[q], scores[q], order[q], top, min_score),
+                    first_stage=matches(
+                        opened, first.ids[q], first.scores[q], np.arange(first.ids.shape[1]), top, min_score
+                    ),
                     reranked=rerank,
                     box=None if box is None else tuple(box),
                 )
@@ -311,12 +372,14 @@ class RetrievePipeline(TaskPipeline):
     @contextmanager
     def _opened(self, index: str | Path | PhotoIndex) -> Iterator[PhotoIndex]:
         if isinstance(index, PhotoIndex):
-            self.check_index(index.path, index.manifest)
             yield index
             return
-        self.check_index(Path(index), read_manifest(Path(index)))
         with PhotoIndex.open(index) as opened:
             yield opened
+
+    def duplicates(self, index: str | Path | PhotoIndex, min_score: float | None = None) -> DuplicateResult:
+        """Groups of photos in `index` that show the same image: see `find_duplicates`. The pipeline's own model is not needed."""
+        return find_duplicates(index, min_score, device=self.device)
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -327,6 +390,7 @@ class RetrievePipeline(TaskPipeline):
         index: str | Path,
         overwrite: bool = False,
         box: Sequence[float] | None = None,
+        copy_to: str | Path | None = None,
         **options: Any,
     ) -> list[RetrievalResult]:
         """Search for a picture, or for every picture of a folder, and write what was found.
@@ -337,7 +401,10 @@ class RetrievePipeline(TaskPipeline):
                 for the results alone, or None to write nothing.
             progress: show a progress bar.
             index, box, **options: as for `__call__`.
+            copy_to: a folder for copies of the photos found, which is made if it does not exist. No file in it is replaced.
         """
+        check_score(options.get("min_score"))
+        copies = None if copy_to is None else check_folder(copy_to, index)
         out = None if path_out is None else check_sheet(path_out, overwrite)
         sources = [path_in] if isinstance(path_in, (str, Path)) else list(path_in)
         queries = list_images(sources)
@@ -358,49 +425,14 @@ class RetrievePipeline(TaskPipeline):
                     counter.update()
         if not results:
             raise InputError(f"none of the {len(queries)} queries can be used, e.g. {failed[0]}")
+        if copies is not None:
+            results = copy_matches(results, copies)
         if out is not None:
-            write_results(out, results, {**self.facts(), "index": str(index), "box": box, **options})
+            facts = self.fitting(Path(index), read_manifest(Path(index))).facts()
+            write_results(out, results, {**facts, "index": str(index), "box": box, **options})
+        if (text := missing_note(results, index)) is not None:
+            warnings.warn(text, stacklevel=2)
         return results
-
-
-def _on_backbone(name: str, checkpoint: str | Path | None, overrides: dict[str, Any]) -> SuperGlobal:
-    """SuperGlobal's pooling on a timm network or a registered classifier."""
-    if not name.startswith("timm:"):
-        return from_classifier(name, pretrained=checkpoint is None, checkpoint=checkpoint, **overrides)
-    network = from_timm(name.removeprefix("timm:"), pretrained=checkpoint is None, **overrides)
-    if checkpoint is not None:
-        load_checkpoint(network, checkpoint)
-    return network
-
-
-def _rerank_in_place(
-    index: PhotoIndex,
-    vectors: np.ndarray,
-    ids: np.ndarray,
-    order: np.ndarray,
-    scores: np.ndarray,
-    m: int,
-    k: int,
-    beta: float,
-) -> None:
-    """Rerank the first `m` places of each query's candidates `ids` (Q, N); their vectors are fetched a query at a time."""
-    for q, (vector, row) in enumerate(zip(vectors, ids[:, :m], strict=True)):
-        candidates = torch.from_numpy(index.store.fetch(row))[None]
-        result = rerank_candidates(torch.from_numpy(vector)[None], candidates, k=k, beta=beta, nonnegative=True)
-        order[q, : len(row)] = result.order[0].numpy()
-        scores[q, : len(row)] = result.scores[0].numpy()
-
-
-def _matches(index: PhotoIndex, ids: np.ndarray, scores: np.ndarray, order: np.ndarray, top: int) -> tuple[Match, ...]:
-    """The first `top` photos in `order`; descriptors that belong to no photo (a run was killed) are skipped."""
-    found: list[Match] = []
-    for place in order.tolist():
-        photo = index.photo(int(ids[place]))
-        if photo is not None:
-            found.append(Match(photo.path, round(float(scores[place]), 6), len(found) + 1, place + 1))
-        if len(found) == top:
-            break
-    return tuple(found)
 
 
 __all__ = ["IndexReport", "Match", "RetrievalResult", "RetrievePipeline"]

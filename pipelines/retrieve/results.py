@@ -13,6 +13,9 @@ from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
 from visionzoo.jobs import check_result, write_sidecar
 
+MISSING = "file is missing"
+"""Stands beside a photo whose file no longer exists."""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -23,12 +26,19 @@ class Match:
         score: similarity to the query: the dot product of unit vectors, or the score after reranking.
         rank: place in the result, from 1.
         first_rank: place before reranking.
+        missing: the file no longer exists: it was moved or deleted, or its disk is not mounted.
+        copy: the copy of the file that was made, if one was.
     """
 
     path: Path
     score: float
     rank: int
     first_rank: int
+    missing: bool = False
+    copy: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path), "copy": None if self.copy is None else str(self.copy)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class RetrievalResult:
     box: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        rows = [{**asdict(match), "path": str(match.path)} for match in self.matches]
+        rows = [match.to_dict() for match in self.matches]
         return {"query": self.query, "box": self.box, "reranked": self.reranked, "matches": rows}
 
 
@@ -54,17 +64,23 @@ class IndexReport:
         photos: number that can now be found.
         added: read in this run.
         unchanged: up to date already, not read again.
-        failed: (path, reason) of files that cannot be read as pictures.
-        vanished: files of the indexed folders that are gone.
-        pruned: whether the vanished ones were taken out.
+        moved: those of `unchanged` that were listed under a path where they no longer are.
+        failed: (path, reason) of files that cannot be read as images, and of folders that cannot be searched.
+        vanished: photos of the index whose file no longer exists.
+        unsure: those of `vanished` that may lie on a disk that is not mounted; only `prune_empty` removes them.
+        removed: how many of `vanished` were removed from the index.
+        pruned: whether removing was asked for.
         seconds: time that reading took.
     """
 
     photos: int
     added: int
     unchanged: int
+    moved: int
     failed: tuple[tuple[Path, str], ...]
     vanished: tuple[Path, ...]
+    unsure: tuple[Path, ...]
+    removed: int
     pruned: bool
     seconds: float
 
@@ -73,6 +89,7 @@ class IndexReport:
             **asdict(self),
             "failed": [{"path": str(path), "reason": reason} for path, reason in self.failed],
             "vanished": [str(path) for path in self.vanished],
+            "unsure": [str(path) for path in self.unsure],
         }
 
 
@@ -96,14 +113,36 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: Mappi
     write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
 
 
+def missing_note(results: Sequence[RetrievalResult], index: str | Path) -> str | None:
+    """One line on photos that were found and whose files no longer exist; None if there are none."""
+    gone = {match.path for result in results for match in result.matches if match.missing}
+    if not gone:
+        return None
+    found = "1 of the photos found is missing" if len(gone) == 1 else f"{len(gone)} of the photos found are missing"
+    return (
+        f"{index}: {found} (moved, deleted, or on a disk that is not mounted); after a move, index the new folder; to remove deleted "
+        "photos, run `visionzoo retrieve index` with --prune"
+    )
+
+
 def sheet_row(result: RetrievalResult) -> Row:
     """A result as a row of a contact sheet; a place won or lost by reranking stands beside the score."""
     tiles = []
     for match in result.matches:
         moved = match.first_rank - match.rank
         mark = "" if not result.reranked or moved == 0 else f"{'+' if moved > 0 else '−'}{abs(moved)}"
+        mark = MISSING if match.missing else mark
         tiles.append(Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name, mark))
     return Row(Tile(result.query, "query", Path(result.query).name, box=result.box), tiles)
 
 
-__all__ = ["IndexReport", "Match", "RetrievalResult", "check_sheet", "sheet_row", "write_results"]
+__all__ = [
+    "MISSING",
+    "IndexReport",
+    "Match",
+    "RetrievalResult",
+    "check_sheet",
+    "missing_note",
+    "sheet_row",
+    "write_results",
+]

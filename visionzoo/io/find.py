@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import FileFailed, InputError
@@ -22,6 +22,7 @@ def find_inputs(
     what: str = "images",
     outside: Path | None = None,
     recursive: bool = True,
+    unreadable: Callable[[OSError], object] | None = None,
 ) -> list[tuple[Path, Path]]:
     """Files named by paths, folders and glob patterns, each once, with its place below the folder or pattern that named it.
 
@@ -33,6 +34,7 @@ def find_inputs(
         what: those files are called in messages, in the plural.
         outside: a folder of outputs: if it lies inside a folder that is searched, its files are not inputs.
         recursive: also search the folders inside folders.
+        unreadable: called with the error of each folder that cannot be read; by default a warning names it.
 
     Raises:
         InputError: a source does not exist, or no file is found for it.
@@ -47,7 +49,7 @@ def find_inputs(
             found.setdefault(os.path.abspath(path), (path, Path(path.name)))
             continue
         if path.is_dir():
-            base, files = path, list(_walk(path, extensions, recursive))
+            base, files = path, list(_walk(path, extensions, recursive, unreadable or _warn))
         elif glob.has_magic(str(source)):
             base, files = _matches(str(source), extensions)
         else:
@@ -66,7 +68,13 @@ def is_one_file(path: Path, extensions: Collection[str]) -> bool:
     return path.exists() and (not path.is_dir() or extension(path) in ARRAYS & set(extensions))
 
 
-def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> Iterator[Path]:
+def _warn(problem: OSError) -> None:
+    warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", FileFailed, stacklevel=4)
+
+
+def _walk(
+    folder: Path, extensions: Collection[str], recursive: bool, unreadable: Callable[[OSError], object]
+) -> Iterator[Path]:
     """Files with these extensions. Links to other folders are followed: not to those above, nor to those searched anyway."""
     problems: list[OSError] = []
     arrays = ARRAYS & set(extensions)
@@ -85,7 +93,7 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> Iterato
             if not name.startswith(".") and extension(name) in extensions:
                 yield Path(base, name)
     for problem in problems:
-        warnings.warn(f"{problem.filename}: cannot be read ({problem.strerror}); skipped", FileFailed, stacklevel=2)
+        unreadable(problem)
 
 
 def _matches(pattern: str, extensions: Collection[str]) -> tuple[Path, list[Path]]:

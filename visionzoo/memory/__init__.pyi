@@ -12,6 +12,7 @@ from .index_bank import IndexBank as IndexBank
 from .index_bank import IndexResult as IndexResult
 from .learned import LearnedBank as LearnedBank
 from .matrix import MatrixStore as MatrixStore
+from .pairs import pairs_above as pairs_above
 from .parametric import ParametricBank as ParametricBank
 from .policies import AnchorsAndRecent as AnchorsAndRecent
 from .policies import EvenSample as EvenSample

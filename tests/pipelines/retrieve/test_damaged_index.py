@@ -62,7 +62,7 @@ def test_another_model_is_refused(pipe: RetrievePipeline, copy: Path, samples: P
     with pytest.raises(InputError, match="other settings .max_side 160, this is 192"):
         other(query, index=copy)
     with pytest.raises(InputError, match="other settings .scales"):
-        RetrievePipeline.create(max_side=160)(query, index=copy)
+        RetrievePipeline.create(scales=(1.0, 2.0))(query, index=copy)
     torch.manual_seed(3)
     untrained = RetrievePipeline(
         visionzoo.create_model("superglobal_lite0", scales=(1.0,)), "superglobal_lite0", max_side=160

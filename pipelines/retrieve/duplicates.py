@@ -1,0 +1,181 @@
+"""Groups of photos of an index that show the same image: copies, other sizes and qualities, light edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from visionzoo.errors import InputError
+from visionzoo.io.contact_sheet import Row, Tile, save_sheet
+from visionzoo.jobs import write_sidecar
+from visionzoo.memory import pairs_above
+from visionzoo.memory.topk import exact_scores
+
+from ...models.superglobal.identity import is_missing
+from ...models.superglobal.index import PhotoIndex
+from ...models.superglobal.planning import Photo
+from .limits import MIN_SCORE
+from .searching import check_score
+
+SHOWN, SHOWN_EACH = 500, 60
+"""Groups on a sheet, and photos of each."""
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A photo of a group.
+
+    Attributes:
+        path: the file.
+        score: similarity to the first photo of the group: the dot product of unit vectors.
+        width, height: of the photo in pixels, where the index knows them.
+        size: of the file in bytes.
+    """
+
+    path: Path
+    score: float
+    width: int | None
+    height: int | None
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True)
+class DuplicateResult:
+    """What was found.
+
+    Attributes:
+        groups: of two or more photos, larger groups first. The first photo of a group has the most pixels; the others follow by their
+            score.
+        min_score: the score that two photos of a group have at least, directly or through others of the group.
+        photos: number of photos that were compared.
+        missing: photos of the groups that were left out, as their files no longer exist.
+    """
+
+    groups: tuple[tuple[Duplicate, ...], ...]
+    min_score: float
+    photos: int
+    missing: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "min_score": self.min_score,
+            "photos": self.photos,
+            "groups": [[photo.to_dict() for photo in group] for group in self.groups],
+            "missing": [str(path) for path in self.missing],
+        }
+
+
+def find_duplicates(
+    index: str | Path | PhotoIndex, min_score: float | None = None, *, device: torch.device | str = "cpu"
+) -> DuplicateResult:
+    """Groups of photos that are at least `min_score` alike, directly or through others of the group.
+
+    Every pair of photos is compared, in blocks: 100,000 photos take about 200 MB beside the index, whatever its store.
+
+    Args:
+        index: an index, or its path. The network that made it is not needed.
+        min_score: between -1 and 1; by default 0.95.
+        device: where vectors are compared.
+
+    Raises:
+        InputError: a score that is none, or an index that is missing, damaged or empty.
+    """
+    check_score(min_score)
+    limit = MIN_SCORE if min_score is None else min_score
+    with _opened(index) as opened:
+        if len(opened) == 0:
+            raise InputError(f"{opened.path}: the index holds no photos")
+        ids = opened.store.ids()
+        labels = np.arange(len(ids))
+        for a, b in pairs_above(opened.store, limit, device=device):
+            labels = _joined(labels, np.searchsorted(ids, a), np.searchsorted(ids, b))
+        groups, missing = [], list[Path]()
+        for members in _groups(labels):
+            photos = [photo for id_ in ids[members].tolist() if (photo := opened.photo(id_)) is not None]
+            there = [photo for photo in photos if not is_missing(photo.path)]
+            missing += [photo.path for photo in photos if photo not in there]
+            if len(there) > 1:
+                groups.append(_group(opened, there))
+        count = len(opened)
+    groups.sort(key=lambda group: (-len(group), str(group[0].path)))
+    return DuplicateResult(tuple(groups), limit, count, tuple(missing))
+
+
+@contextmanager
+def _opened(index: str | Path | PhotoIndex) -> Iterator[PhotoIndex]:
+    if isinstance(index, PhotoIndex):
+        yield index
+        return
+    with PhotoIndex.open(index) as opened:
+        yield opened
+
+
+def _joined(labels: NDArray[np.intp], a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Group labels (N,), each the lowest place of its group, after joining the groups of `a` and `b` (n,)."""
+    labels = labels.copy()
+    while True:
+        one, other = labels[a], labels[b]
+        apart = one != other
+        if not apart.any():
+            return labels
+        np.minimum.at(labels, np.maximum(one, other)[apart], np.minimum(one, other)[apart])
+        while (labels[labels] != labels).any():
+            labels = labels[labels]
+
+
+def _groups(labels: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Places of the members of each group that has more than one."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    for members in np.split(order, starts[1:]):
+        if len(members) > 1:
+            yield members
+
+
+def _group(index: PhotoIndex, photos: Sequence[Photo]) -> tuple[Duplicate, ...]:
+    best = min(photos, key=lambda photo: (-(photo.width or 0) * (photo.height or 0), -photo.size, str(photo.path)))
+    vectors = index.store.fetch(np.array([photo.id for photo in photos]))
+    scores = exact_scores(index.store.fetch(np.array([best.id]))[0], vectors).tolist()
+    order = sorted(range(len(photos)), key=lambda n: (photos[n] is not best, -scores[n], str(photos[n].path)))
+    return tuple(
+        Duplicate(photos[n].path, round(scores[n], 6), photos[n].width, photos[n].height, photos[n].size) for n in order
+    )
+
+
+def write_duplicates(path: Path, result: DuplicateResult, options: Mapping[str, Any]) -> None:
+    """A contact sheet with a row for each group at `path`, and its sidecar; only the latter for `.json`."""
+    if path.suffix.lower() != ".json":
+        count = sum(map(len, result.groups))
+        shown = f", the first {SHOWN} are shown" if len(result.groups) > SHOWN else ""
+        subtitle = (
+            f"{count} of {result.photos} photos in {len(result.groups)} groups{shown}, in {options['index']} · score "
+            f"{result.min_score:g} or more"
+        )
+        save_sheet(
+            path, [_row(group) for group in result.groups[:SHOWN]], heading="Duplicate photos", subtitle=subtitle
+        )
+    write_sidecar(path, result.to_dict(), options)
+
+
+def _row(group: Sequence[Duplicate]) -> Row:
+    first, *others = group
+    more = f"and {len(others) - SHOWN_EACH} more" if len(others) > SHOWN_EACH else ""
+    tiles = [Tile(photo.path, f"{photo.score:.3f}", photo.path.name, _facts(photo)) for photo in others[:SHOWN_EACH]]
+    return Row(Tile(first.path, f"{len(group)} photos", first.path.name, more or _facts(first)), tiles)
+
+
+def _facts(photo: Duplicate) -> str:
+    return "" if photo.width is None else f"{photo.width} x {photo.height}"
+
+
+__all__ = ["MIN_SCORE", "Duplicate", "DuplicateResult", "find_duplicates", "write_duplicates"]

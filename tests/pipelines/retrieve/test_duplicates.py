@@ -1,0 +1,118 @@
+"""Groups of photos that show the same image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from visionzoo.cli import main
+from visionzoo.errors import InputError
+from visionzoo.memory import open_store, pairs_above
+from visionzoo.pipelines.retrieve import RetrievePipeline
+
+
+@pytest.mark.parametrize("backend", ["matrix", "faiss", "qdrant"])
+def test_pairs_are_those_of_the_whole_matrix(backend: str) -> None:
+    """Whatever the blocks; also where a score is the limit itself."""
+    pytest.importorskip({"matrix": "numpy", "faiss": "faiss", "qdrant": "qdrant_client"}[backend])
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(90, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[40:60] = vectors[:20]
+    ids = rng.permutation(1000)[:90]
+    with open_store(backend=backend, dim=8) as store:
+        store.add(ids, vectors)
+        kept = store.fetch(np.sort(ids)).astype(np.float64)  # what a store keeps of a vector may be rounded
+        whole = np.triu((kept @ kept.T).astype(np.float32), 1)
+        limit = float(np.sort(whole[whole > 0])[-300])
+        want = {(int(np.sort(ids)[a]), int(np.sort(ids)[b])) for a, b in zip(*np.nonzero(whole >= limit), strict=True)}
+        for block in (7, 90, 4096):
+            found = [
+                pair
+                for a, b in pairs_above(store, limit, block=block)
+                for pair in zip(a.tolist(), b.tolist(), strict=True)
+            ]
+            assert len(found) == len(set(found))
+            assert set(found) == want
+
+
+@pytest.fixture
+def collection(photo: Callable, tmp_path: Path) -> Path:
+    """Two copies of one photo in other sizes, an exact pair, and two photos of their own."""
+    folder = tmp_path / "my photos #1, 100 % ü"
+    large = Image.open(photo("my photos #1, 100 % ü/large.png", (320, 240), 1))
+    large.resize((160, 120)).save(folder / "small.png")
+    large.convert("RGB").save(folder / "middle.jpg", quality=80)
+    photo("my photos #1, 100 % ü/pair_a.png", (200, 200), 2)
+    shutil.copy(folder / "pair_a.png", folder / "pair_b.png")
+    for seed in (3, 4):
+        photo(f"my photos #1, 100 % ü/alone{seed}.png", (200, 150), seed)
+    return folder
+
+
+@pytest.fixture
+def small() -> RetrievePipeline:
+    network: Any = tiny.superglobal()
+    return RetrievePipeline(network, device="cpu", dtype="float32", max_side=96)
+
+
+def test_groups(pipe: RetrievePipeline, collection: Path, tmp_path: Path) -> None:
+    pipe.index(collection, tmp_path / "i", progress=False)
+    result = pipe.duplicates(tmp_path / "i")
+    assert [[photo.path.name for photo in group] for group in result.groups] == [
+        ["large.png", "small.png", "middle.jpg"],
+        ["pair_a.png", "pair_b.png"],
+    ]
+    assert [photo.score for photo in result.groups[1]] == pytest.approx([1, 1])
+    assert (result.groups[0][0].width, result.groups[0][1].height, result.photos) == (320, 120, 7)
+    assert pipe.duplicates(tmp_path / "i", min_score=-1).groups[0][0].path.name == "large.png"
+    assert len(pipe.duplicates(tmp_path / "i", min_score=-1).groups[0]) == 7
+    (collection / "pair_b.png").unlink()
+    result = pipe.duplicates(tmp_path / "i")
+    assert (len(result.groups), [path.name for path in result.missing]) == (1, ["pair_b.png"])
+    with pytest.raises(InputError, match="between -1 and 1"):
+        pipe.duplicates(tmp_path / "i", min_score=95)
+
+
+def test_groups_are_joined_through_others() -> None:
+    """Also when the pairs come in any order, and in one large group."""
+    from visionzoo.pipelines.retrieve.duplicates import _joined
+
+    rng = np.random.default_rng(1)
+    chain = rng.permutation(500)
+    order = rng.permutation(499)
+    labels = np.arange(510)
+    for part in np.array_split(order, 7):
+        labels = _joined(labels, chain[:-1][part], chain[1:][part])
+    assert set(labels[:500]) == {0}
+    assert labels[500:].tolist() == list(range(500, 510))
+
+
+def test_the_command_writes_a_page_and_json(
+    small: RetrievePipeline, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    small.index(collection, tmp_path / "i", progress=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["retrieve", "duplicates", str(tmp_path / "i"), "-o", str(tmp_path / "d.html"), "--min-score", "0.999999"])
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    assert "group 1: 2 photos" in out
+    assert "2 of 7 photos in 1 group " in err
+    page = (tmp_path / "d.html").read_text(encoding="utf-8")
+    assert 'href="my%20photos%20%231%2C%20100%20%25%20%C3%BC/pair_b.png"' in page
+    record = json.loads((tmp_path / "d.html.json").read_text(encoding="utf-8"))
+    assert [Path(photo["path"]).name for photo in record["groups"][0]] == ["pair_a.png", "pair_b.png"]
+    assert record["options"]["min_score"] == 0.999999
+    for target in ("d.html", "my photos #1, 100 % ü/pair_a.png"):
+        words = ["--overwrite"] if target.endswith("png") else []
+        with pytest.raises(SystemExit) as ended:
+            main(["retrieve", "duplicates", str(tmp_path / "i"), "-o", str(tmp_path / target), *words])
+        assert ended.value.code == 2
