@@ -217,7 +217,7 @@ class MCNetTraining(TrainingModule):
         for_discriminator.step()
 
     def on_train_epoch_end(self) -> None:
-        if not self.automatic_optimization:
+        if not self.automatic_optimization and self.trainer.is_last_batch:  # not where max_steps cuts the epoch short
             for scheduler in cast(Sequence[Any], self.lr_schedulers()):
                 scheduler.step()
 
@@ -242,7 +242,7 @@ class MCNetTraining(TrainingModule):
         """Leave out what only training needs where there is no training of it."""
         state = checkpoint["state_dict"]
         unused = [f"{name}." for name in ("vgg", "discriminator") if getattr(self, name) is None]
-        for key in [key for key in state if not self.trainer.training and key.startswith(tuple(unused))]:
+        for key in [key for key in state if not self.in_fit and key.startswith(tuple(unused))]:
             del state[key]
         super().on_load_checkpoint(checkpoint)
 

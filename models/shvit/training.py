@@ -197,10 +197,10 @@ class SHViTTraining(TrainingModule):
         names = stored or checkpoint.get("classes")  # where 0.1.0 kept them at first
         if self.hparams["distillation"] == "match" or not self._data_classes:
             return
-        if not self.trainer.training:
-            self._map_labels(names, str(self.trainer.ckpt_path))
+        if not self.in_fit:
+            self._map_labels(names, self.resumed_from)
         elif names:
-            ClassMatch(names, self._data_classes).check_identical(self.trainer.ckpt_path)
+            ClassMatch(names, self._data_classes).check_identical(self.resumed_from)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -136,8 +136,8 @@ class SuperGlobalTraining(TrainingModule):
             for key in [key for key in state if key.startswith("head.")]:
                 del state[key]
         classes = checkpoint.get(LIGHTNING_ENTRY, {}).get("head_classes")
-        if self.trainer.training and classes and self._head_classes:
-            ClassMatch(classes, self._head_classes).check_identical(self.trainer.ckpt_path)
+        if self.in_fit and classes and self._head_classes:
+            ClassMatch(classes, self._head_classes).check_identical(self.resumed_from)
         super().on_load_checkpoint(checkpoint)
         object.__setattr__(self, "_tested", None)
 

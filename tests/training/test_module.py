@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from visionzoo.cli import build_app
 from visionzoo.errors import InputError, VisionZooError
@@ -91,6 +95,61 @@ def test_an_average_follows_the_weights_and_is_saved_with_them() -> None:
     assert torch.equal(state["model.weight"], torch.full((3,), 2.0))
     average: Any = module.average
     assert not any(p.requires_grad for p in average.parameters())
+
+
+class Learning(Training):
+    """One weight that is pulled to 1, by two batches a step."""
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return (self.model.weight - 1).square().sum() + 0 * batch.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_an_average_counts_steps_whatever_they_are_made_of(tmp_path: Path) -> None:
+    def averaged(batches: int, accumulate: int) -> torch.Tensor:
+        module = Learning(export=False)
+        nn.init.constant_(module.model.weight, 0.0)
+        module.keep_average(0.5)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path, accumulate_grad_batches=accumulate,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader(torch.zeros(batches, 1)))  # pyright: ignore[reportArgumentType]
+        average: Any = module.average
+        assert int(average.n_averaged) == batches // accumulate
+        return average.module.weight
+
+    torch.testing.assert_close(averaged(4, 1), averaged(12, 3))
+
+
+def test_a_checkpoint_loads_without_a_trainer(tmp_path: Path) -> None:
+    module = Learning(export=False)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, DataLoader(torch.zeros(2, 1)))  # pyright: ignore[reportArgumentType]
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = Learning.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert torch.equal(again.model.weight, module.model.weight)
+
+
+def test_random_numbers_of_a_step_follow_from_its_place() -> None:
+    def drawn(epoch: int, batch: int, rank: int = 0) -> float:
+        module = Training()
+        module._steps_seed = 5
+        module._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # pyright: ignore
+        module.on_train_batch_start(None, batch)
+        return torch.rand(()).item() + np.random.rand() + random.random()  # noqa: NPY002
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(1, 2), drawn(2, 1), drawn(1, 3), drawn(1, 2, rank=1)}) == 4
 
 
 def test_what_two_devices_have_measured_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

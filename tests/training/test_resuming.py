@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.resuming import check_resumed_inside_an_epoch, checkpoint
+from tests.training.resuming import check_resumed_inside_an_epoch, checkpoint, differences
 from visionzoo.models.modecgs.captures.synthetic import SyntheticConfig
+from visionzoo.training.run import run
 
 RARELY = "trainer.check_val_every_n_epoch=9"
 SHVIT = ["data.batch_size=16", "data.image_size=32", "trainer.max_epochs=4", RARELY]
@@ -40,6 +41,21 @@ MCNET = [
 )
 def test_shvit(tmp_path: Path, more: list[str]) -> None:
     check_resumed_inside_an_epoch("shvit/tiny", tmp_path, [*SHVIT, *more], steps=4, stop=1)
+
+
+def test_a_run_that_max_steps_stops_inside_an_epoch(tmp_path: Path) -> None:
+    """Its checkpoint comes from the end of training, where Lightning takes the epoch for finished."""
+    words = [*SHVIT, "data.num_workers=0"]
+    run("fit", ["shvit/tiny"], [*words, f"trainer.default_root_dir={tmp_path / 'straight'}", "trainer.max_steps=8"])
+    for steps, more in ((6, []), (8, ["ckpt_path=last"])):
+        run(
+            "fit",
+            ["shvit/tiny"],
+            [*words, f"trainer.default_root_dir={tmp_path / 'cut'}", f"trainer.max_steps={steps}", *more],
+        )
+    straight, resumed = checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "cut")
+    assert straight["global_step"] == resumed["global_step"] == 8
+    assert not differences(straight["state_dict"], resumed["state_dict"])
 
 
 def test_superglobal(tmp_path: Path) -> None:

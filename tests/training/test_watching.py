@@ -25,11 +25,16 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("step", ["training_step", "validation_step"])
+@pytest.mark.parametrize(
+    ("step", "accumulate"),
+    [("training_step", 1), ("training_step", 3), ("validation_step", 1)],
+    ids=["step", "sum", "validation"],
+)
 def test_an_interrupted_run_resumes_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, accumulate: int
 ) -> None:
-    straight_result = run("fit", ["shvit/tiny"], [*WORDS, f"trainer.default_root_dir={tmp_path / 'straight'}"])
+    words = [*WORDS, f"trainer.accumulate_grad_batches={accumulate}"]
+    straight_result = run("fit", ["shvit/tiny"], [*words, f"trainer.default_root_dir={tmp_path / 'straight'}"])
     plain, calls = getattr(SHViTTraining, step), []
 
     def interrupted(self: Any, batch: Any, batch_idx: int) -> Any:
@@ -40,13 +45,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 
     monkeypatch.setattr(SHViTTraining, step, interrupted)
     before = signal.getsignal(signal.SIGINT)
-    code, _, err = command(capsys, "fit", "-c", "shvit/tiny", *WORDS, f"trainer.default_root_dir={tmp_path / 'cut'}")
+    code, _, err = command(capsys, "fit", "-c", "shvit/tiny", *words, f"trainer.default_root_dir={tmp_path / 'cut'}")
     assert code == 130
     assert signal.getsignal(signal.SIGINT) == before
     lines = err.splitlines()
     assert "stopping after this step; press Ctrl-C again to stop at once" in lines
     resume = lines[-1].partition("resume with: visionzoo fit ")[2].split()
     assert resume[-1] == f"ckpt_path={tmp_path}/cut/checkpoints/last.ckpt"
+    assert bool(checkpoint(tmp_path / "cut")["visionzoo"]["gradients"]) == (accumulate > 1)
     monkeypatch.setattr(SHViTTraining, step, plain)
     code, out, _ = command(capsys, "fit", *resume)
     assert code == 0

@@ -105,9 +105,20 @@ class TrainingModule(LightningModule):
         """Raise `WeightsError` if a checkpoint does not fit, in one line."""
         problem = misfit(self.state_dict(), checkpoint["state_dict"])
         if problem:
-            raise WeightsError(f"{self.trainer.ckpt_path} does not fit the configuration: {problem}")
+            raise WeightsError(f"{self.resumed_from} does not fit the configuration: {problem}")
         ours = checkpoint.get(LIGHTNING_ENTRY, {})
         self._steps_seed, self._gradients = ours.get("seed"), ours.get("gradients", {})
+        _reopen_epoch(checkpoint.get("loops", {}).get("fit_loop", {}))
+
+    @property
+    def resumed_from(self) -> str:
+        """The checkpoint that a trainer restores; `load_from_checkpoint` has no trainer."""
+        return "the checkpoint" if self._trainer is None else str(self._trainer.ckpt_path)
+
+    @property
+    def in_fit(self) -> bool:
+        """Whether a trainer trains the module."""
+        return self._trainer is not None and self._trainer.training
 
     def _prefix(self, network: nn.Module) -> str:
         """What the names of a network's weights begin with in a checkpoint."""
@@ -201,6 +212,15 @@ class TrainingModule(LightningModule):
         files = [str(folder / file) for file in exports]
         command = self.try_with.format(name=self.name, file=shlex.quote(files[0]))
         note(f"weights: {', '.join(files)}; try them with: {command}")
+
+
+def _reopen_epoch(loop: dict[str, Any]) -> None:
+    """Let a training that `max_steps` or `max_time` stopped inside an epoch continue there: Lightning takes the epoch for finished."""
+    batches, epochs = loop.get("epoch_loop.batch_progress", {}), loop.get("epoch_progress", {})
+    if batches.get("current", {}).get("ready") and not batches.get("is_last_batch", True):
+        for counts in (epochs["total"], epochs["current"]):
+            for stage in ("processed", "completed"):
+                counts[stage] = min(counts[stage], counts["ready"] - 1)
 
 
 def half_cosine(place: float, low: float = 0.0) -> float:
