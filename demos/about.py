@@ -39,7 +39,7 @@ def _card(card: ModelCard) -> str:
         rows.append(
             (
                 "Weights",
-                f"{told(source.note)} {told(sentence(source.caution))}" if source.caution else told(source.note),
+                " ".join(told(sentence(text)) for text in (source.note, source.caution) if text),
             )
         )
         rows.append(("Licence of the weights", told(source.license)))

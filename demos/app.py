@@ -57,6 +57,8 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
     home = demo_home().absolute()
     tasks = [task] if task else list(known)
     with empty(home) as blocks:
+        import gradio as gr  # `empty` has set what it reads when it is imported
+
         modules = [import_module(known[name]) for name in tasks]
         if len(modules) == 1:
             modules[0].page(home=home, index=index)

@@ -210,7 +210,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
 def _caution(source: WeightSource) -> str:
     """What whoever uses these weights must know, as HTML."""
     caution = f" <b>{told(sentence(source.caution))}</b>" if source.caution else ""
-    return f'<p class="vz-hint">{told(source.note)}{caution}</p>'
+    return f'<p class="vz-hint">{told(sentence(source.note))}{caution}</p>'
 
 
 def _csv(work: Work, text: str) -> str:

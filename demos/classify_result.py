@@ -16,8 +16,8 @@ from PIL import Image
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Tile, thumbnail
 from visionzoo.io.image import load_image
+from visionzoo.preprocess import Preprocess
 
-from ..models.shvit import Preprocess
 from ..pipelines.classify.pipeline import ClassifyPipeline
 from ..pipelines.classify.results import ClassificationResult, Prediction
 from .page import summary

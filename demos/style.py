@@ -105,6 +105,7 @@ CSS = r"""
 .vz-refused:has(.vz-problem) { padding: .25rem 0 .5rem; }
 .vz-refused .vz-problem { margin: 0; }
 .vz-upload .file-preview-holder { padding: 2.2rem .4rem .4rem; }
+.vz-upload .file-preview .download { min-width: 5.5rem; }
 .vz-upload button > .wrap { color: var(--body-text-color-subdued); font-size: 0; }
 .vz-upload button > .wrap > :is(p, .or) { display: none; }
 .vz-upload button > .wrap::after { white-space: pre; text-align: center; font-size: var(--text-md); line-height: 1.5;

@@ -83,7 +83,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["fit"], r"--config \(-c\) is missing"),
         (["classify"], "INPUTS is missing, e.g. visionzoo classify photo.jpg"),
         (["dehaze", "a.jpg"], r"--output \(-o\) is missing, e.g. visionzoo dehaze hazy.jpg -o clear.jpg"),
-        (["classify", "[b].jpg"], r"\[b\].jpg: no images found"),
+        (["classify", "[b].jpg"], r"\[b\].jpg: no images or videos found"),
         (["models", "--task", "nosuch"], "the tasks are .*dehaze.*retrieve"),
         (["classify", "a.jpg", "-o", "a.jpg", "--overwrite", "--model", "shvit_xs"], "a.jpg: is an input"),
         (["classify", "a.jpg", "-o", "link.png", "--overwrite", "--model", "shvit_xs"], "link.png: is an input"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .console import counted
 from .errors import InputError
+from .io.files import bundled
 from .io.head import read_head
 
 
@@ -29,10 +30,8 @@ def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """English names of the 1000 classes of ImageNet-1k, as torchvision has them."""
-    from torchvision.models import ResNet18_Weights
-
-    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    """English names of the 1000 classes of ImageNet-1k, as torchvision has them (whose import would take seconds)."""
+    return read_labels(bundled("imagenet_classes.txt"))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class TaskPipeline:
     Attributes:
         task: registered name.
         kind: the adjective in "a dehazing model".
-        default_model: what is used if neither a model nor a checkpoint that names one is given.
+        default_model: what is used if neither a model nor a checkpoint that names one is given; see `default`.
         networks: classes of networks that the pipeline takes.
         files: "module:class" of the `FileJob` that `run` does; empty where a subclass has a `run` of its own.
         name: of the model: a registered name, or "custom".
@@ -145,13 +145,14 @@ class TaskPipeline:
             cls.check_name(model)
         if checkpoint is not None:
             return cls._open_file(Path(checkpoint), read_stored(checkpoint), model, overrides)
-        source = weight_source(model or cls.default_model)
+        model = model or cls.default()
+        source = weight_source(model)
         try:
             path = fetch(source)
         except WeightsError as error:
             raise WeightsError(f"{error}{cls.instead(model)}") from error
         if source.caution:
-            warnings.warn(f"{model or cls.default_model}: {source.caution}", stacklevel=3)
+            warnings.warn(f"{model}: {source.caution}", stacklevel=3)
         opened = cls._open_file(path, read_stored(path), model, overrides)
         return Opened(opened.network, opened.name, None, opened.stored)
 
@@ -173,7 +174,7 @@ class TaskPipeline:
             if wanted is not None and wanted != cls.variant(stored.model):
                 raise InputError(f"{path}: holds weights of {stored.model}, not of {model}; leave the model out")
         name = model or stored.model or cls.default_model
-        base = cls.default_model if name == CUSTOM else name  # every field is in the file
+        base = cls.base_of(stored.config) if name == CUSTOM else name
         try:
             network = cls.load(base, path, {**stored.config, **overrides})
         except WeightsError as error:
@@ -181,6 +182,17 @@ class TaskPipeline:
                 raise
             raise WeightsError(f"{error}; if it is not of {base}, name its model: --model NAME") from error
         return Opened(network, name, path, stored)
+
+    @classmethod
+    def default(cls) -> str:
+        """The model that is used with published weights if none is named."""
+        return cls.default_model
+
+    @classmethod
+    def base_of(cls, config: dict[str, Any]) -> str:
+        """A registered model of the class of a custom network, whose stored configuration has every field."""
+        del config
+        return cls.default_model
 
     @classmethod
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:

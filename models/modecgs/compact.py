@@ -11,12 +11,16 @@ JSON: the version of the format, the model's configuration, how each table is st
 | dynamics; networks | half precision; never across the threshold of a "mask" gate | 5e-4 relative |
 | borders of segments, boxes of fields; means of plain Gaussians | single precision | none |
 
+Times of a scene are in [0, 1], and fields read only the part of their time axis that belongs to them, about half of it. The other
+rows of planes over time are stored as copies of the first one that is read, so that earlier times, which no frame has, read as time 0.
+
 Anchors are sorted by their cell, since their order has no meaning. Bytes of numbers wider than one byte are stored plane by plane
 (all first bytes, then all second ones) before they are compressed by zlib.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import zlib
@@ -39,6 +43,7 @@ from visionzoo.io.head import read_head
 from .config import MoDecGSConfig
 from .deformation import is_open
 from .fourdgs import FourDGaussians, FourDGaussiansConfig
+from .hexplane import AXES, TIME
 from .model import MoDecGS
 
 VERSION = 1
@@ -86,6 +91,7 @@ def write_scene(
         raise InputError(f"{path}: not written, {', '.join(broken[:3])} are not finite; load an earlier checkpoint")
     if isinstance(model, MoDecGS):
         state = _sorted(state)
+    state = _without_unread_rows(state, model)
     tables, blobs = {}, {}
     for key, value in state.items():
         tables[key], blobs[key] = _encode(key, value.numpy(), model.config, bits)
@@ -182,6 +188,31 @@ def _sorted(state: dict[str, Tensor]) -> dict[str, Tensor]:
     positions = state["anchors.positions"].numpy()
     order = torch.from_numpy(np.lexsort(positions.T[::-1]))
     return {key: value[order] if key.startswith("anchors.") else value for key, value in state.items()}
+
+
+def _without_unread_rows(state: dict[str, Tensor], model: MoDecGS | FourDGaussians) -> dict[str, Tensor]:
+    """Planes over time whose rows before the scene's first time are copies of the first one that is read."""
+    if isinstance(model, FourDGaussians):
+        fields = {"field.": (model.field, 0.0)}
+    else:
+        earliest = float(model.intervals.host().min())
+        if model.intervals.kind == "released":
+            earliest -= 1 / model.intervals.num_segments
+        sides = (
+            ("global_deformation.", model.global_deformation, earliest),
+            ("local_deformation.", model.local_deformation, 0.0),
+        )
+        fields = {f"{name}field.": (side.field, time) for name, side, time in sides if side is not None}
+    result = dict(state)
+    for prefix, (found, time) in fields.items():
+        over_time = [place for place, group in enumerate(found.planes.groups) if TIME in AXES[group[0]]]
+        for level, place in itertools.product(range(len(found.planes.levels)), over_time):
+            key = f"{prefix}planes.planes.{level}.{place}"
+            planes = state[key].clone()
+            first = max(math.floor((time + 1) / 2 * (planes.shape[2] - 1)), 0)
+            planes[:, :, :first] = planes[:, :, first : first + 1]
+            result[key] = planes
+    return result
 
 
 # Tables

@@ -79,8 +79,8 @@ _XS = ModelCard(
             note="Distilled from an EfficientNet-Lite0 on 240,000 views of about 600 free photos and cut-out objects, without "
             "labels (visionzoo fit --config shvit/xs_lite0). Measured by visionzoo: it agrees with its teacher in 11.7 % of held-out "
             "images (within five: 28.7 %), among 1000 classes.",
-            caution="its classes are mostly wrong, because it was trained too little to classify; use it to try things out and "
-            "to describe photos",
+            caution="its classes are mostly wrong, because it was trained too little to classify; use efficientnet_lite0, which "
+            "comes with visionzoo, too",
         ),
     ),
     limits="It was trained at 128 x 128 on few images; nothing about it is published.",

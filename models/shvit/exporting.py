@@ -1,4 +1,4 @@
-"""What `visionzoo export` needs to know of SHViT."""
+"""How the files of SHViT are loaded, and what its input is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from torch import nn
 
 from .loading import load_classifier as load
 from .preprocess import MEAN, STD, Preprocess
-
-
-def image_size(name: str) -> int:
-    """Side in pixels at which the published weights of the model `name` were trained."""
-    return Preprocess.of(name).size
+from .preprocess import preprocess_of as preprocess
 
 
 def texts(network: nn.Module) -> dict[str, Any]:
@@ -22,4 +18,4 @@ def texts(network: nn.Module) -> dict[str, Any]:
     return {"mean": MEAN, "std": STD, "crop": Preprocess().crop}
 
 
-__all__ = ["image_size", "load", "texts"]
+__all__ = ["load", "preprocess", "texts"]

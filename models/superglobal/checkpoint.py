@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..efficientnet_lite import checkpoint as efficientnet_lite
+
 PREFIXES = ("encoder_q.", "globalmodel.", "module.encoder_q.", "module.globalmodel.")
 """Under which the published files keep the global network."""
 
@@ -109,30 +111,7 @@ def efficientnet_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[
 
     The classifier is dropped: a descriptor has none. The pooling exponent, which such a file does not hold, keeps its value.
     """
-    own = model.state_dict()
-    blocks = sorted(
-        {tuple(map(int, m.groups())) for key in own if (m := re.match(r"backbone\.net\.blocks\.(\d+)\.(\d+)\.", key))}
-    )
-    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    expanded = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    ours = {key: value for key, value in own.items() if key.startswith("pool.")}
-    for key, value in state.items():
-        part, _, leaf = key.rpartition(".")
-        block = re.match(r"^_blocks\.(\d+)\.(\w+)$", part)
-        if block and int(block[1]) < len(blocks):
-            names = expanded if f"_blocks.{block[1]}._expand_conv.weight" in state else plain
-            stage, index = blocks[int(block[1])]
-            ours[f"backbone.net.blocks.{stage}.{index}.{names.get(block[2], block[2])}.{leaf}"] = value
-        elif part in stem:
-            ours[f"backbone.net.{stem[part]}.{leaf}"] = value
-        elif part != "_fc":
-            ours[key] = value
-    return ours
+    prefix = "backbone.net."
+    ours = {key: value for key, value in model.state_dict().items() if key.startswith("pool.")}
+    converted = efficientnet_lite.to_ours(state, model.get_submodule(prefix.removesuffix(".")))
+    return {**ours, **{prefix + key: value for key, value in converted.items()}}

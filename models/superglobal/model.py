@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from visionzoo.config import configure
 from visionzoo.devices import has_fast_bfloat16, pick_dtype
 from visionzoo.errors import InputError, require
+from visionzoo.export.exporters import exporter_of
 from visionzoo.folding import fold_batchnorm
 from visionzoo.fused_conv import fuse_convolutions
 from visionzoo.registry import create_model, model_entry
@@ -129,17 +130,17 @@ class ClassifierBackbone(nn.Module):
     """A registered classifier up to its last (B, C, h, w) map, whose values may be negative.
 
     Args:
-        net: made with `features_only=True` and one of `out_indices`.
+        net: made without a head (`num_classes=0`).
     """
 
     def __init__(self, net: Any):
         super().__init__()
         self.net = net
-        self.num_features: int = net.feature_channels[-1]
-        self.stride: int = net.feature_strides[-1]
+        self.num_features: int = net.num_features
+        self.stride: int = net.stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[-1]
+        return self.net.forward_features(x)[1]
 
     def for_inference(self) -> None:
         """Take the network's own fast form."""
@@ -242,7 +243,7 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
     if name.startswith("timm:"):
         return TimmBackbone(name.removeprefix("timm:"))
     if name.startswith("visionzoo:"):
-        return ClassifierBackbone(_maps_of(name.removeprefix("visionzoo:"), **(config.backbone_config or {})))
+        return ClassifierBackbone(_headless(name.removeprefix("visionzoo:"), config.backbone_config))
     if name not in ("resnet50", "resnet101"):
         raise InputError(f"unknown backbone {name!r}; use resnet50, resnet101, timm:NAME or visionzoo:NAME")
     from .resnet import ResNetBackbone  # here, as torchvision takes 150 MB and a second to import
@@ -253,6 +254,11 @@ def build_backbone(config: SuperGlobalConfig) -> nn.Module:
         inner_floor=config.relup_value if inner else 0.0,
         output_floor=config.relup_value if config.relup else 0.0,
     )
+
+
+def _headless(name: str, config: dict[str, Any] | None = None, **weights: Any) -> nn.Module:
+    """The registered classifier `name` without its head; `config` are fields of its configuration."""
+    return create_model(name, **{**(config or {}), "num_classes": 0}, **weights)
 
 
 def check_rebuildable(network: SuperGlobal) -> None:
@@ -271,11 +277,6 @@ def check_rebuildable(network: SuperGlobal) -> None:
             f"this network has a backbone of its own, not the {network.config.backbone} of its configuration, and could not be loaded "
             f"again ({problem}); keep its state_dict(), and make the pipeline with the network: pipeline('retrieve', model=network)"
         )
-
-
-def _maps_of(name: str, **how: Any) -> nn.Module:
-    """The registered classifier `name` as a backbone: its last map alone."""
-    return create_model(name, features_only=True, out_indices=(2,), **how)
 
 
 CVNET = {
@@ -321,13 +322,18 @@ def from_classifier(
         InputError: no such model.
         VisionZooError: the weights are not available, or do not fit.
     """
+    variant = model_entry(name).card.name
+    exporter = exporter_of(variant)
+    if exporter is None:
+        raise InputError(f"{name} is not a classifier that photos can be described with")
+    wanted = exporter.preprocess(variant)
     base = SuperGlobalConfig(
-        backbone=f"visionzoo:{model_entry(name).card.name}", dim=None, channel_order="rgb", mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225), average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
+        backbone=f"visionzoo:{variant}", dim=None, channel_order="rgb", mean=wanted.mean, std=wanted.std,
+        average=True, rgem=False, scales=SCALES[3], scale_pooling="mean_of_normalized",
     )  # fmt: skip
     config = configure(base, overrides)
-    own = config.backbone_config or {}
-    net = _maps_of(name, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint, **own)
+    fresh = pretrained and checkpoint is None
+    net = _headless(name, config.backbone_config, pretrained=fresh, checkpoint=checkpoint)
     return SuperGlobal(config, ClassifierBackbone(net)).eval()
 
 

@@ -14,12 +14,17 @@ from visionzoo.options import MODEL, OUTPUT, SPEED, Checkpoint, Processing
 if TYPE_CHECKING:
     from .results import ClassificationResult
 
+DEFAULT = (
+    "by default shvit_s4 if its weights are in the cache, else efficientnet_lite0, whose weights come with visionzoo"
+)
+
 app = options.command_app(
     "classify",
     [
         "visionzoo classify photo.jpg",
         "visionzoo classify PHOTOS --top 3 -o result.html",
         "visionzoo classify PHOTOS --model shvit_s1 --features vectors.npz",
+        "visionzoo classify clip.mp4 --every 5 -o clip.html",
     ],
 )
 
@@ -28,7 +33,9 @@ app = options.command_app(
 def classify(
     inputs: Annotated[
         list[Path],
-        options.inputs("Images: files, folders (searched recursively), glob patterns, or - for standard input."),
+        options.inputs(
+            "Images and videos: files, folders (searched recursively), glob patterns, or - for standard input."
+        ),
     ],
     /,
     *,
@@ -43,7 +50,7 @@ def classify(
         int | None,
         options.option(OUTPUT, "Number of classes to show for each image; by default 5, or 1 in a list of many."),
     ] = None,
-    model: Annotated[str | None, options.model("classify", "shvit_s4 by default")] = None,
+    model: Annotated[str | None, options.model("classify", DEFAULT)] = None,
     checkpoint: Checkpoint = None,
     labels: Annotated[
         Path | None,
@@ -51,6 +58,7 @@ def classify(
     ] = None,
     image_size: Annotated[int | None, options.option(MODEL, "Side of the network's input in pixels.")] = None,
     batch_size: Annotated[int, options.option(SPEED, "Number of images that go through the network together.")] = 32,
+    every: Annotated[float, options.option(MODEL, "Seconds between two frames of a video.")] = 1.0,
     features: Annotated[Path | None, options.option(OUTPUT, "Also write pooled vectors to this .npz file.")] = None,
     runtime: Annotated[
         Literal["torch", "compiled", "onnxruntime"],
@@ -68,20 +76,17 @@ def classify(
     ] = False,
     processing: Processing = Processing(),  # noqa: B008 (frozen)
 ) -> None:
-    """Say what images show: the most probable classes, with their probabilities."""
+    """Say what images and videos show: the most probable classes, with their probabilities."""
     from tqdm import tqdm
 
-    from visionzoo.io.extensions import IMAGES
-    from visionzoo.io.find import find_inputs
-    from visionzoo.io.head import read_head
+    from visionzoo.io.extensions import is_video
     from visionzoo.jobs import Kind, SomeFailed, refuse_inputs, saved_to, sidecar, standard_input
 
+    from .files import KINDS, check_readable, find_files
     from .results import check_outputs
 
-    with standard_input(inputs, Kind("image", IMAGES, "image", (), "")) as sources:
-        found = [path for path, _ in find_inputs(sources, IMAGES)]  # before torch is loaded, and weights
-        if len(found) == 1:
-            read_head(found[0], "an image file")
+    with standard_input(inputs, Kind("image or video", KINDS, "image", (), "")) as sources:
+        found = find_files(sources)  # before torch is loaded, and weights
         check_outputs(output, features, processing.overwrite)
         outputs = [path for path in (output, features) if path is not None]
         refuse_inputs(outputs, found)
@@ -89,9 +94,14 @@ def classify(
             raise InputError(f"--top must be at least 1, got {top}")
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}")
+        if not 0.001 <= every < float("inf"):
+            raise InputError(f"--every must be at least 0.001 seconds, got {every:g}")
+        check_readable(found)
 
         from .pipeline import ClassifyPipeline
 
+        if model is None and checkpoint is None:
+            note(ClassifyPipeline.about_default(), quiet=processing.silent)
         pipe = ClassifyPipeline.create(
             model, processing.device, processing.dtype, checkpoint, image_size, labels, compile, runtime
         )
@@ -99,12 +109,14 @@ def classify(
 
         def show(result: ClassificationResult) -> None:
             lines = table(result, title=len(found) > 1) if tables else [line(result)]
+            if len(found) == 1:
+                lines = [*timeline(result), *lines]
             tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
             sys.stdout.flush()
 
         results = pipe.run(
             sources, output, progress=not processing.quiet, top=5 if top is None else top, batch_size=batch_size,
-            features=features, overwrite=processing.overwrite, engine=processing.engine,
+            every=every, features=features, overwrite=processing.overwrite, engine=processing.engine,
             on_result=None if processing.json else show,
         )  # fmt: skip
     if processing.json:
@@ -113,13 +125,27 @@ def classify(
         note(saved_to(*dict.fromkeys([*outputs, sidecar(outputs[0])])), quiet=processing.silent)
     failed = sum(result.error is not None for result in results)
     if failed:
-        raise SomeFailed(f"{failed} of {counted(len(results), 'image')} could not be read; the warnings above say why")
+        what = "file" if any(map(is_video, found)) else "image"
+        raise SomeFailed(f"{failed} of {counted(len(results), what)} could not be read; the warnings above say why")
 
 
 def line(result: ClassificationResult) -> str:
     """One image of many: its best class."""
     best = result.predictions[0]
     return f"{best.probability:>6.1%}  {printable(best.label):<28}  {printable(result.source)}"
+
+
+def timeline(result: ClassificationResult) -> list[str]:
+    """The best class of each frame of a video, above a line that introduces their mean; nothing for an image."""
+    from .frames import clock
+
+    times = [clock(frame.time) for frame in result.frames]
+    width = max(map(len, times), default=0)
+    rows = [
+        f"{time:>{width}}  {frame.predictions[0].probability:>6.1%}  {printable(frame.predictions[0].label)}"
+        for time, frame in zip(times, result.frames, strict=True)
+    ]
+    return [*rows, "", f"mean of {len(rows)} frames:" if len(rows) > 1 else "one frame:"] if rows else []
 
 
 def table(result: ClassificationResult, *, title: bool, width: int = 24) -> list[str]:

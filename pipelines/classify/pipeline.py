@@ -8,10 +8,11 @@ print(result.predictions[0].label, result.predictions[0].probability)
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,35 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from visionzoo import __version__, onnx_runtime
 from visionzoo.batching import Batches, ahead
-from visionzoo.compiled import Compiled, compile_ahead, load_compiled, machine
-from visionzoo.devices import pick_device
-from visionzoo.errors import InputError, unknown
+from visionzoo.devices import pick_device, pick_dtype
+from visionzoo.errors import InputError
+from visionzoo.export.exporters import exporter_of, exporter_of_network
+from visionzoo.io.extensions import is_video
 from visionzoo.io.image import load_image
 from visionzoo.jobs import Engine
-from visionzoo.labels import class_names
+from visionzoo.labels import class_names, read_labels
+from visionzoo.preprocess import Preprocess
+from visionzoo.registry import weight_source
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
-from visionzoo.weights import weights_dir
+from visionzoo.weights import locate
 
-from ...models.shvit import FusedSHViT, Preprocess, SHViT, load_classifier
+from ...models.efficientnet_lite import EfficientNetLite, FusedEfficientNetLite
+from ...models.shvit import FusedSHViT, SHViT
 from .files import classify_files
-from .results import ClassificationResult, Prediction
+from .frames import shots
+from .results import ClassificationResult, FrameClasses, Prediction
+from .runtimes import Runner, pick_runtime
 
-RUNTIMES = ("torch", "compiled", "onnxruntime")
+log = logging.getLogger(__name__)
+
+BUNDLED_MODEL = "efficientnet_lite0"
+"""What is used if no model is named and the weights of the default model are not in the cache."""
 MAX_IMAGE_SIZE = 4096
 """Largest side in pixels of the network's input; more is a mistake rather than a wish."""
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
+Network = SHViT | FusedSHViT | EfficientNetLite | FusedEfficientNetLite
 
 
 @dataclass(frozen=True)
@@ -52,20 +62,8 @@ class _Seen:
     error: str | None = None
 
 
-class _PooledAndLogits(nn.Module):
-    """Images (B, 3, S, S) -> (pooled vectors (B, C), logits (B, classes))."""
-
-    def __init__(self, network: FusedSHViT):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.network.forward_features(images)[0]
-        return pooled, self.network.forward_head(pooled)
-
-
 class ClassifyPipeline(TaskPipeline):
-    """Image classification with SHViT (arXiv 2401.16456).
+    """Image classification with SHViT (arXiv 2401.16456) or EfficientNet-Lite (arXiv 1905.11946).
 
     Args:
         model: the network; it stays unchanged, its fused form runs.
@@ -87,11 +85,11 @@ class ClassifyPipeline(TaskPipeline):
     task = "classify"
     kind = "classification"
     default_model = "shvit_s4"
-    networks = (SHViT, FusedSHViT)
+    networks = (SHViT, FusedSHViT, EfficientNetLite, FusedEfficientNetLite)
 
     def __init__(
         self,
-        model: SHViT | FusedSHViT,
+        model: Network,
         name: str = CUSTOM,
         device: torch.device | str = "auto",
         dtype: torch.dtype | str = "auto",
@@ -101,34 +99,52 @@ class ClassifyPipeline(TaskPipeline):
         compile: bool = False,
         runtime: str = "torch",
     ):
-        if not model.config.heads or model.config.in_chans != 3:
+        channels = getattr(model.config, "in_chans", 3)
+        if not model.config.heads or channels != 3:
             raise InputError(
-                f"classifying needs a network for RGB with a head, this one has {model.config.in_chans} input channels "
+                f"classifying needs a network for RGB with a head, this one has {channels} input channels "
                 f"and {'a head' if model.config.heads else 'none'}"
             )
         super().__init__(model, name, device, dtype, checkpoint)
-        self.preprocess = Preprocess.of(name) if image_size is None else Preprocess(image_size)
-        if self.image_size > MAX_IMAGE_SIZE:
-            raise InputError(
-                f"image_size is the side of the network's input, at most {MAX_IMAGE_SIZE}; got {image_size}"
-            )
+        check_image_size(image_size)
+        exporter: Any = exporter_of_network(model) if name == CUSTOM else exporter_of(self.variant(name))
+        usual: Preprocess = exporter.preprocess(name)
+        self.preprocess = usual if image_size is None else replace(usual, size=image_size)
         self.classes = class_names(labels, self.config.num_classes)
+        self.runtime = pick_runtime(runtime, compile, self.device, self.dtype)
         pad_to = 8 if self.device.type == "cuda" else 1
-        runs = model.fuse(pad_to=pad_to) if isinstance(model, SHViT) else copy.deepcopy(model)
+        runs = model.fuse(pad_to=pad_to) if isinstance(model, SHViT | EfficientNetLite) else copy.deepcopy(model)
         self.model = runs.to(self.device, self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.runtime = "compiled" if compile and runtime == "torch" else runtime
-        if self.runtime not in RUNTIMES:
-            raise unknown("runtime", runtime, RUNTIMES)
-        if compile and self.runtime != "compiled":
-            raise InputError(f"compile is the runtime compiled, which goes with no other; got {runtime!r}")
-        if self.runtime == "onnxruntime":
-            onnx_runtime.check(self.device, self.dtype)
-        self._compiled: dict[int, Compiled] = {}
+        self._run = self._runner()
+
+    def _runner(self) -> Runner:
+        name = f"{self.fingerprint}-{str(self.dtype).removeprefix('torch.')}"
+        return Runner(self.model, self.runtime, self.device, name)
 
     @property
     def image_size(self) -> int:
         """Side in pixels of the network's input."""
         return self.preprocess.size
+
+    @classmethod
+    def default(cls) -> str:
+        """The default model if its weights are in the cache, else the one whose weights come with visionzoo."""
+        return BUNDLED_MODEL if locate(weight_source(cls.default_model)) is None else cls.default_model
+
+    @classmethod
+    def about_default(cls) -> str:
+        """A line that says which model is used if none is named, and which one is better."""
+        if cls.default() == cls.default_model:
+            return f"model: {cls.default_model}"
+        size = weight_source(cls.default_model).size_mb
+        return (
+            f"model: {BUNDLED_MODEL}, which comes with visionzoo; {cls.default_model} is more accurate: "
+            f"visionzoo weights fetch {cls.default_model} ({size:.0f} MB)"
+        )
+
+    @classmethod
+    def base_of(cls, config: dict[str, Any]) -> str:
+        return cls.default_model if "embed_dim" in config else BUNDLED_MODEL
 
     @classmethod
     def create(
@@ -149,15 +165,22 @@ class ClassifyPipeline(TaskPipeline):
         number of classes is found out. What is given here wins.
 
         Args:
-            model: a registered name, with or without a tag of weights ("shvit_s1.official"), or a `SHViT`; None is the
-                checkpoint's, or the default.
+            model: a registered name, with or without a tag of weights ("shvit_s1.official"), or a network; None is the
+                checkpoint's, or the default: shvit_s4 if its weights are in the cache, else efficientnet_lite0, whose weights
+                come with visionzoo.
             checkpoint: published or own key names, as trained or fused, any precision.
-            **config_overrides: fields of `SHViTConfig`.
+            **config_overrides: fields of the network's configuration.
 
         Raises:
             InputError: a name, file or setting that cannot be used, or a file of another model than `model`.
         """
-        pick_device(device)  # before anything is downloaded
+        chosen = pick_device(device)  # all arguments are checked before anything is downloaded
+        pick_runtime(runtime, compile, chosen, pick_dtype(dtype, chosen))
+        check_image_size(image_size)
+        if isinstance(labels, (str, Path)):
+            read_labels(Path(labels))
+        if model is None and checkpoint is None:
+            log.info(cls.about_default())
         opened = cls.open(model, checkpoint, config_overrides)
         return cls._made(opened, device, dtype, image_size, labels, compile, runtime)
 
@@ -186,7 +209,8 @@ class ClassifyPipeline(TaskPipeline):
 
     @classmethod
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:
-        return load_classifier(path, cls.variant(name), config)
+        exporter: Any = exporter_of(cls.variant(name))
+        return exporter.load(path, cls.variant(name), config)
 
     def settings(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "classes": list(self.classes)}
@@ -201,78 +225,130 @@ class ClassifyPipeline(TaskPipeline):
 
     def to(self, device: str | torch.device) -> ClassifyPipeline:
         super().to(device)
-        if self.runtime == "onnxruntime":
-            onnx_runtime.check(self.device, self.dtype)
-        self._compiled = {}
+        pick_runtime(self.runtime, False, self.device, self.dtype)
+        self._run = self._runner()
         return self
 
     # Classifying
 
     def __call__(
-        self, pictures: Picture | list[Any] | tuple[Any, ...], top: int = 5, batch_size: int = 32
+        self,
+        pictures: Picture | list[Any] | tuple[Any, ...],
+        top: int = 5,
+        batch_size: int = 32,
+        every: float = 1.0,
     ) -> ClassificationResult | list[ClassificationResult]:
-        """The `top` most probable classes of a picture, or of each of a list of pictures.
+        """The `top` most probable classes of a picture or video, or of each of a list of them.
 
         Args:
-            pictures: a path, a PIL image, an (H, W, 3) uint8 array, whatever `visionzoo.io.image.load_image` takes; or a list.
+            pictures: the path of an image or video, a PIL image, an (H, W, 3) uint8 array, whatever
+                `visionzoo.io.image.load_image` takes; or a list.
             top: how many classes to return; all of them if there are fewer.
             batch_size: pictures that go through the network at once.
+            every: seconds between two frames of a video.
 
         Raises:
-            InputError: a picture cannot be read.
+            InputError: a picture or video cannot be read.
         """
         many = isinstance(pictures, (list, tuple))
         results = []
-        for result in self.classify(pictures if many else [pictures], top, batch_size):
+        for result in self.classify(pictures if many else [pictures], top, batch_size, every):
             if result.error is not None:
                 raise InputError(result.error)
             results.append(result)
         return results if many else results[0]
 
     def classify(
-        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32
+        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32, every: float = 1.0
     ) -> Iterator[ClassificationResult]:
         """Classify many pictures: results in order as they become ready, with `error` set where one cannot be read.
 
         Pictures are taken from `sources` as needed and decoded in threads, a bounded number ahead.
         """
-        return (result for result, _ in self.classify_with_vectors(sources, top, batch_size))
+        return (result for result, _ in self.classify_with_vectors(sources, top, batch_size, every))
 
     def classify_with_vectors(
-        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32
+        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32, every: float = 1.0
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
-        """As `classify`, each result with the image's pooled vector (C,) float32, or None where it cannot be read."""
-        self.check_inputs(top, batch_size)
-        return ((self._result(seen, top), seen.vector) for seen in self._see(sources, batch_size))
+        """As `classify`, each result with the image's pooled vector (C,) float32, or None where it cannot be read.
 
-    def features(self, sources: Iterable[Picture], batch_size: int = 32) -> np.ndarray:
+        The vector of a video is the mean of its frames'.
+        """
+        self.check_inputs(top, batch_size, every)
+        return self._classify(sources, top, batch_size, every)
+
+    def features(self, sources: Iterable[Picture], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
         """Pooled vectors of pictures, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
-        self.check_inputs(1, batch_size)
         vectors = []
-        for seen in self._see(sources, batch_size):
-            if seen.vector is None:
-                raise InputError(seen.error)
-            vectors.append(seen.vector)
+        for result, vector in self.classify_with_vectors(sources, 1, batch_size, every):
+            if vector is None:
+                raise InputError(result.error)
+            vectors.append(vector)
         return np.stack(vectors) if vectors else np.empty((0, self.model.num_features), np.float32)
 
-    def check_inputs(self, top: int, batch_size: int) -> None:
+    @staticmethod
+    def check_inputs(top: int, batch_size: int, every: float = 1.0) -> None:
         """Raise `InputError` for numbers that make no sense."""
         if top < 1:
             raise InputError(f"top is the number of classes to return, at least 1; got {top}")
         if batch_size < 1:
             raise InputError(f"batch_size is the number of pictures at once, at least 1; got {batch_size}")
+        if not 0.001 <= every < float("inf"):
+            raise InputError(f"every is the time between two frames of a video, at least 0.001 seconds; got {every:g}")
 
-    def _see(self, sources: Iterable[Picture], batch_size: int) -> Iterator[_Seen]:
-        """Pictures through the network, in order; when the device runs out of memory it continues with half a batch."""
+    def _classify(
+        self, sources: Iterable[Picture], top: int, batch_size: int, every: float
+    ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
         named = ((_name(source, number), source) for number, source in enumerate(sources, 1))
-        workers = min(8, os.cpu_count() or 2)
-        prepared = ahead(self._prepare, named, workers, depth=2 * workers + batch_size)
+        for videos, group in groupby(named, lambda one: isinstance(one[1], (str, Path)) and is_video(one[1])):
+            if videos:
+                yield from (self._video(name, batch_size, top, every) for name, _ in group)
+                continue
+            workers = min(8, os.cpu_count() or 2)
+            prepared = ahead(self._prepare, group, workers, depth=2 * workers + batch_size)
+            pixels = ((name, outcome) for (name, _), outcome in prepared)
+            for seen in self._see(pixels, batch_size):
+                if seen.probabilities is None:
+                    yield ClassificationResult(seen.source, (), seen.error), None
+                else:
+                    yield ClassificationResult(seen.source, self._best(seen.probabilities, top)), seen.vector
+
+    def _video(
+        self, name: str, batch_size: int, top: int, every: float
+    ) -> tuple[ClassificationResult, np.ndarray | None]:
+        """A video: its frames, and the mean of their probabilities and vectors."""
+        taken = []
+
+        def pixels() -> Iterator[tuple[str, Tensor | InputError]]:
+            for shot in shots(Path(name), every, self.preprocess):
+                taken.append((shot.time_s, shot.thumbnail))
+                yield name, shot.pixels
+
+        try:
+            seen = list(self._see(pixels(), batch_size))
+        except InputError as error:
+            return ClassificationResult(name, (), str(error)), None
+        wrong = next((one.error for one in seen if one.error is not None), None)
+        if wrong is not None:
+            return ClassificationResult(name, (), wrong), None
+        probabilities = [one.probabilities for one in seen if one.probabilities is not None]
+        vectors = [one.vector for one in seen if one.vector is not None]
+        frames = tuple(
+            FrameClasses(time_s, self._best(shares, top), thumbnail)
+            for (time_s, thumbnail), shares in zip(taken, probabilities, strict=True)
+        )
+        best = self._best(np.mean(probabilities, 0), top)
+        return ClassificationResult(name, best, frames=frames), np.stack(vectors).mean(0)
+
+    def _see(self, prepared: Iterable[tuple[str, Tensor | InputError]], batch_size: int) -> Iterator[_Seen]:
+        """Prepared pictures through the network, in order; when the device runs out of memory it continues with half a batch."""
         batches = Batches(self.device, batch_size)
+        waiting = iter(prepared)
 
         def forward(part: list[Tensor]) -> list[tuple[np.ndarray, np.ndarray]]:
-            return list(zip(*self._forward(torch.stack(part), batches.size), strict=True))
+            return list(zip(*self._run(torch.stack(part), batches.size), strict=True))
 
-        while group := list(islice(prepared, batch_size)):
+        while group := list(islice(waiting, batch_size)):
             tensors = [outcome for _, outcome in group if isinstance(outcome, Tensor)]
             try:
                 following = chain.from_iterable(batches.run(forward, tensors))
@@ -281,7 +357,7 @@ class ClassifyPipeline(TaskPipeline):
                     f"an image of {self.image_size} x {self.image_size} pixels does not fit into the memory of "
                     f"{self.device}; lower --image-size"
                 ) from None
-            for (name, _), outcome in group:
+            for name, outcome in group:
                 if isinstance(outcome, InputError):
                     yield _Seen(name, error=str(outcome))
                 else:
@@ -297,45 +373,11 @@ class ClassifyPipeline(TaskPipeline):
                 raise
             raise InputError(f"{name}: {error}") from error
 
-    @torch.inference_mode()
-    def _forward(self, batch: Tensor, full: int) -> tuple[np.ndarray, np.ndarray]:
-        """(B, 3, S, S) -> pooled vectors (B, C) and probabilities (B, classes), float32. `full` is the usual B."""
-        count = len(batch)
-        if self.runtime != "torch" and 1 < count < full:
-            batch = torch.cat([batch, batch.new_zeros(full - count, *batch.shape[1:])])
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        pooled, logits = (self._compiled_for(batch) if self.runtime != "torch" else _PooledAndLogits(self.model))(batch)
-        return pooled[:count].float().cpu().numpy(), logits[:count].float().softmax(-1).cpu().numpy()
-
-    def _compiled_for(self, batch: Tensor) -> Compiled:
-        """The network for batches like this one: made before, kept from another run, or compiled now."""
-        count = len(batch)
-        if count not in self._compiled:
-            kind = f"{self.fingerprint}-{str(self.dtype).removeprefix('torch.')}-{count}x{self.image_size}"
-            place = weights_dir().parent / "compiled" / f"{kind}-{__version__}-{machine()}-{self.device.type}"
-            # no with_suffix: versions have dots
-            path = Path(f"{place}.{'onnx' if self.runtime == 'onnxruntime' else 'pt2'}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            make, load = (
-                (onnx_runtime.convert, onnx_runtime.load)
-                if self.runtime == "onnxruntime"
-                else (compile_ahead, load_compiled)
-            )
-            self._compiled[count] = load(path) if path.is_file() else make(_PooledAndLogits(self.model), batch, path)
-        return self._compiled[count]
-
-    def _result(self, seen: _Seen, top: int) -> ClassificationResult:
-        if seen.probabilities is None:
-            return ClassificationResult(seen.source, (), seen.error)
-        order = np.argsort(-seen.probabilities, kind="stable")[:top].tolist()
-        return ClassificationResult(
-            seen.source,
-            tuple(
-                Prediction(rank, self.classes[index], index, round(float(seen.probabilities[index]), 6))
-                for rank, index in enumerate(order, 1)
-            ),
+    def _best(self, probabilities: np.ndarray, top: int) -> tuple[Prediction, ...]:
+        order = np.argsort(-probabilities, kind="stable")[:top].tolist()
+        return tuple(
+            Prediction(rank, self.classes[index], index, round(float(probabilities[index]), 6))
+            for rank, index in enumerate(order, 1)
         )
 
     # Files
@@ -348,12 +390,13 @@ class ClassifyPipeline(TaskPipeline):
         *,
         top: int = 5,
         batch_size: int = 32,
+        every: float = 1.0,
         features: str | Path | None = None,
         overwrite: bool = False,
         engine: Engine = "local",
         on_result: Callable[[ClassificationResult], None] | None = None,
     ) -> list[ClassificationResult]:
-        """Classify an image, or every image of a folder, and write the results.
+        """Classify an image or video, or all of a folder, and write the results.
 
         Outputs are written at the end, in one step each. If the run is interrupted, what was found so far is kept in
         `<output>.part`, and the same call resumes.
@@ -363,7 +406,7 @@ class ClassifyPipeline(TaskPipeline):
             path_out: by its extension a contact sheet (`.html`, `.jpg`, `.png`, `.webp`), a table (`.csv`), `.json`, or `.npz`
                 with the pooled vectors; the results are also written to the sidecar `<path_out>.json`. None writes nothing.
             progress: show a progress bar if there are more than a few images.
-            top, batch_size: as for `__call__`.
+            top, batch_size, every: as for `__call__`.
             features: an `.npz` file for the pooled vectors, beside `path_out`: `features` (N, C) float32, and `paths`.
             overwrite: replace existing files.
             engine: "local", or "ray" to spread the images over a cluster.
@@ -376,11 +419,19 @@ class ClassifyPipeline(TaskPipeline):
             InputError: nothing found, none readable, or an output that cannot be written.
             Interrupted: by Ctrl-C; the message says how to resume.
         """
-        self.check_inputs(top, batch_size)
+        self.check_inputs(top, batch_size, every)
         return classify_files(
-            self, path_in, path_out, progress, top=top, batch_size=batch_size, features=features, overwrite=overwrite,
-            engine=engine, on_result=on_result,
+            self, path_in, path_out, progress, top=top, batch_size=batch_size, every=every, features=features,
+            overwrite=overwrite, engine=engine, on_result=on_result,
         )  # fmt: skip
+
+
+def check_image_size(size: int | None) -> None:
+    """Raise `InputError` unless `size` can be the side of the network's input; None is the usual one."""
+    if size is not None and size < 1:
+        raise InputError(f"image_size is the side of the network's input, a size of at least 1; got {size}")
+    if size is not None and size > MAX_IMAGE_SIZE:
+        raise InputError(f"image_size is the side of the network's input, at most {MAX_IMAGE_SIZE}; got {size}")
 
 
 def _name(source: Picture, number: int) -> str:

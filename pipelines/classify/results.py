@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from visionzoo.io.bar_sheet import Bar, Card, save_bar_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
 from visionzoo.io.files import atomic_path, write_text
 from visionzoo.jobs import check_result, write_sidecar
+
+from .frames import clock, decoded
 
 ENDINGS = (*SHEETS_WRITTEN, ".json", ".csv", ".npz")
 
@@ -39,15 +41,42 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class FrameClasses:
+    """What a frame of a video shows.
+
+    Attributes:
+        time: when it is shown, in seconds.
+        predictions: the most probable class first.
+        thumbnail: the frame as a small JPEG file.
+    """
+
+    time: float
+    predictions: tuple[Prediction, ...]
+    thumbnail: bytes = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"time": self.time, "predictions": [asdict(p) for p in self.predictions]}
+
+
+@dataclass(frozen=True)
 class ClassificationResult:
-    """What one image shows, the most probable class first; or, with no predictions, the error that says why not."""
+    """What one image or video shows.
+
+    Attributes:
+        source: the file, or "image 3".
+        predictions: the most probable class first; of a video those of the mean over its frames. None if there is an error.
+        error: why there are no predictions.
+        frames: of a video, in the order of their times; none for an image.
+    """
 
     source: str
     predictions: tuple[Prediction, ...]
     error: str | None = None
+    frames: tuple[FrameClasses, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"source": self.source, "predictions": [asdict(p) for p in self.predictions], "error": self.error}
+        facts = {"source": self.source, "predictions": [asdict(p) for p in self.predictions], "error": self.error}
+        return {**facts, "frames": [frame.to_dict() for frame in self.frames]} if self.frames else facts
 
 
 def check_outputs(
@@ -78,24 +107,57 @@ def write_results(path: Path, results: Sequence[ClassificationResult], options: 
     """The sheet or table at `path`, and its sidecar with the results and everything that made them."""
     ending, readable = path.suffix.lower(), [result for result in results if result.error is None]
     if ending in SHEETS_WRITTEN:
-        subtitle = f"{counted(len(readable), 'image')} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
-        save_bar_sheet(
-            path, [sheet_card(result) for result in readable], heading="Classes of the images", subtitle=subtitle
+        subtitle = (
+            f"{count_words(readable)} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         )
+        cards = [card for result in readable for card in sheet_cards(result)]
+        videos = sum(bool(result.frames) for result in readable)
+        what = "images" if not videos else "videos" if videos == len(readable) else "images and videos"
+        save_bar_sheet(path, cards, heading=f"Classes of the {what}", subtitle=subtitle)
     elif ending == ".csv":
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["source", "rank", "label", "index", "probability"])
-        for result in readable:
-            writer.writerows([result.source, p.rank, p.label, p.index, p.probability] for p in result.predictions)
-        write_text(path, table.getvalue())
+        write_text(path, table(readable))
     write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
 
 
-def sheet_card(result: ClassificationResult) -> Card:
-    """A result as a card of a sheet."""
-    bars = [Bar(prediction.label, prediction.probability) for prediction in result.predictions]
-    return Card(result.source, Path(result.source).name, bars)
+def count_words(results: Sequence[ClassificationResult]) -> str:
+    """ "3 images, 1 video"."""
+    videos = sum(bool(result.frames) for result in results)
+    counts = {"image": len(results) - videos, "video": videos}
+    return ", ".join(counted(count, what) for what, count in counts.items() if count)
+
+
+def table(results: Sequence[ClassificationResult]) -> str:
+    """Results as CSV. If there are videos, a last column holds the time of a frame in seconds; it is empty for means and images."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    videos = any(result.frames for result in results)
+    writer.writerow(["source", "rank", "label", "index", "probability", *(["time"] if videos else [])])
+    for result in results:
+        parts = [("", result.predictions), *((frame.time, frame.predictions) for frame in result.frames)]
+        for time, predictions in parts:
+            last = [time] if videos else []
+            writer.writerows([result.source, p.rank, p.label, p.index, p.probability, *last] for p in predictions)
+    return text.getvalue()
+
+
+def sheet_cards(result: ClassificationResult) -> list[Card]:
+    """A result as cards of a sheet: one for an image; for a video one for the mean, and one for each of its frames."""
+    name = Path(result.source).name
+    if not result.frames:
+        return [Card(result.source, name, _bars(result.predictions))]
+    best = result.predictions[0].index
+    shown = max(result.frames, key=lambda frame: sum(p.probability for p in frame.predictions if p.index == best))
+    count = "1 frame" if len(result.frames) == 1 else f"mean of {len(result.frames)} frames"
+    mean = Card(decoded(shown.thumbnail), f"{name}, {count}", _bars(result.predictions))
+    frames = [
+        Card(decoded(frame.thumbnail), f"{name}, {clock(frame.time)}", _bars(frame.predictions))
+        for frame in result.frames
+    ]
+    return [mean, *frames]
+
+
+def _bars(predictions: Sequence[Prediction]) -> list[Bar]:
+    return [Bar(prediction.label, prediction.probability) for prediction in predictions]
 
 
 def write_features(path: Path, vectors: Sequence[np.ndarray], paths: Sequence[str]) -> None:
@@ -104,4 +166,13 @@ def write_features(path: Path, vectors: Sequence[np.ndarray], paths: Sequence[st
         np.savez(file, features=np.stack(vectors), paths=np.array(paths))
 
 
-__all__ = ["ClassificationResult", "Prediction", "check_outputs", "sheet_card", "write_features", "write_results"]
+__all__ = [
+    "ClassificationResult",
+    "FrameClasses",
+    "Prediction",
+    "check_outputs",
+    "sheet_cards",
+    "table",
+    "write_features",
+    "write_results",
+]

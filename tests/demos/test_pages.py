@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_results_are_shown_without_loss(home: Path, index: Path) -> None:
         for block in shown:
             assert block.format == "png" or block.elem_id in LIVE, f"{task}: {block.elem_id} shows {block.format}"
     assert seen > 5
+
+
+def test_all_pages_together_are_tabs(home: Path, index: Path) -> None:
+    """Their elements have ids that differ."""
+    from visionzoo.demos.app import build
+
+    del home
+    blocks = build(index=index)
+    ids = [block.elem_id for block in blocks.blocks.values() if getattr(block, "elem_id", None)]
+    assert len(ids) == len(set(ids))
+    titles = {import_module(module).TITLE for module in pages().values()}
+    assert titles <= {getattr(block, "label", None) for block in blocks.blocks.values()}
 
 
 @pytest.mark.parametrize("task", sorted(pages()))

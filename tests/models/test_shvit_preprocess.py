@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from visionzoo.errors import InputError
-from visionzoo.models.shvit import Preprocess
+from visionzoo.models.shvit.preprocess import Preprocess, preprocess_of
 
 
 @pytest.mark.parametrize(("name", "size", "short"), [("shvit_s1", 224, 256), ("shvit_s4.official", 256, 292)])
@@ -24,7 +24,7 @@ def test_equals_the_published_evaluation(name: str, size: int, short: int, shape
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    torch.testing.assert_close(Preprocess.of(name)(image), published(Image.fromarray(image)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(preprocess_of(name)(image), published(Image.fromarray(image)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200_000), (50_000, 2), (3, 5)])

@@ -30,7 +30,7 @@ from visionzoo.models.superglobal import (
     rerank,
 )
 from visionzoo.models.superglobal.checkpoint import to_official, to_ours
-from visionzoo.models.superglobal.lite import EfficientNetLite0
+from visionzoo.models.superglobal.lite import Lite0Backbone
 from visionzoo.models.superglobal.pooling import gem, regional_gem, relup, scale_pool, smallest_side
 from visionzoo.models.superglobal.preprocess import crop_box
 from visionzoo.models.superglobal.reranking import neighbour_weights
@@ -353,9 +353,9 @@ def test_a_classifiers_file_loads_without_its_head(tmp_path: Path) -> None:
 def test_the_written_out_lite0_is_timms() -> None:
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").eval()
-    ours = EfficientNetLite0().eval()
+    ours = Lite0Backbone().eval()
     seeded_norms(theirs)
-    ours.load_state_dict(theirs.state_dict())
+    ours.net.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, 97, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs.forward_features(x), atol=1e-5)

@@ -62,7 +62,7 @@ def export_model(
     if classes is None and len(stored.classes or ()) == getattr(getattr(model, "config", None), "num_classes", None):
         classes = stored.classes
     exporter = exporter_of_network(model)
-    usual: int = stored.image_size or (exporter.image_size(name) if exporter and name else 224)
+    usual: int = stored.image_size or (exporter.preprocess(name).size if exporter and name else 224)
     size = usual if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:

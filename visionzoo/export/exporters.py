@@ -20,8 +20,9 @@ _by_network: dict[str, str] = {}
 def register_exporter(module: str, *, models: Iterable[str], networks: Iterable[str]) -> None:
     """Let `visionzoo export` write a system's models. All arguments are text, so that registering imports nothing.
 
-    The module has `load(file, name, config)`, which gives the network with a file's weights, `image_size(name)`, the usual side of its
-    images in pixels, and `texts(network)`, what a file says besides its name, configuration and classes (a dict of JSON values).
+    The module has `load(file, name, config)`, which gives the network with a file's weights, `preprocess(name)`, the
+    `visionzoo.preprocess.Preprocess` that makes its input, and `texts(network)`, what a file says besides its name,
+    configuration and classes (a dict of JSON values).
 
     Args:
         module: its import name, "visionzoo.models.<system>.exporting".

@@ -74,7 +74,7 @@ def test_nothing_can_be_read(classifier: ClassifyPipeline, folder: Path, tmp_pat
     with pytest.raises(InputError, match="no such file or folder"):
         classifier.run(tmp_path / "no", progress=False)
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(InputError, match="no images found"):
+    with pytest.raises(InputError, match="no images or videos found"):
         classifier.run(tmp_path / "hollow", progress=False)
     for file in folder.iterdir():
         file.write_bytes(b"")

@@ -29,7 +29,7 @@ def test_a_compiled_network_gives_the_same_and_is_kept(
         assert [p.probability for p in got.predictions] == pytest.approx(
             [p.probability for p in want.predictions], abs=1e-5
         )
-    monkeypatch.setattr("visionzoo.pipelines.classify.pipeline.compile_ahead", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr("visionzoo.pipelines.classify.runtimes.compile_ahead", lambda *_: pytest.fail("compiled again"))
     again = ClassifyPipeline.create(checkpoint=weights, compile=True)
     assert labels(list(again.classify(files[:3], batch_size=4))) == list(COLOURS)  # three of four
 

@@ -3,7 +3,7 @@
 from .loop import MappedVideo, Window, map_video
 from .open import VideoError
 from .probe import VideoInfo, probe
-from .read import Frame, read_frames
+from .read import Frame, read_frames, sample_frames
 from .write import VideoWriter
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "map_video",
     "probe",
     "read_frames",
+    "sample_frames",
 ]

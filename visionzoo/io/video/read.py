@@ -21,7 +21,7 @@ from .open import VideoError, open_video, video_stream
 from .probe import probe
 from .times import Clock
 
-__all__ = ["Frame", "read_frames"]
+__all__ = ["Frame", "read_frames", "sample_frames"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,33 @@ def read_frames(
                 return
             if number >= start and (number - start) % step == 0:
                 yield Frame(number, time, duration, show(frame, stream))
+
+
+def sample_frames(path: str | os.PathLike[str], every_s: float) -> Iterator[tuple[float, Frame]]:
+    """The frames that are shown at 0, `every_s`, 2 `every_s`, … seconds, with these times; one frame is in memory at a time.
+
+    A frame that is shown for longer comes again for every such time. Only frames that are wanted are converted to RGB.
+
+    Raises:
+        VideoError: as `read_frames`.
+        InputError: `every_s` is not above 0.
+    """
+    if not every_s > 0:
+        raise InputError(f"the time between two frames must be above 0 seconds, got {every_s:g}")
+    file = Path(path)
+    step = Fraction(every_s).limit_denominator(1_000_000)
+    if not step:
+        raise InputError(f"the time between two frames must be at least 0.000001 seconds, got {every_s:g}")
+    with open_video(file) as container:
+        stream = video_stream(container)
+        show, taken = _Shown(file, None), 0
+        for number, (frame, time, duration) in enumerate(_timed(file, container, stream)):
+            if taken and step * taken >= time + duration:
+                continue
+            shown = Frame(number, time, duration, show(frame, stream))
+            while not taken or step * taken < time + duration:
+                yield float(step * taken), shown
+                taken += 1
 
 
 class _Shown:

@@ -1,0 +1,75 @@
+"""From images to a classifier's input, as the published evaluations do it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from .errors import InputError
+from .io.pixels import to_float
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Image (H, W, 3) uint8 RGB -> (3, size, size) float32, cropped in the centre and normalised.
+
+    The numbers are those of torchvision's transforms and timm's, which is not imported, as its import takes as long as torch's.
+
+    Attributes:
+        size: side of the input in pixels.
+        crop: share of the shorter side that the central crop keeps, e.g. 0.875 (224 of 256 pixels).
+        mean, std: of the normalisation, for values in [0, 1].
+    """
+
+    size: int = 224
+    crop: float = 0.875
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop <= 1:
+            raise InputError(f"expected a size of at least 1 and a crop in (0, 1], got {self.size} and {self.crop}")
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """The shorter side to size / crop (bicubic, rounded down), then the centre: (H, W, 3) -> (size, size, 3) uint8."""
+        picture = Image.fromarray(_without_ends(image))
+        short, long = sorted(picture.size)
+        shorter = math.floor(self.size / self.crop)
+        longer = int(shorter * long / short)
+        width, height = (shorter, longer) if picture.width <= picture.height else (longer, shorter)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+
+    def normalise(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
+        import torch
+
+        pixels = to_float(image)
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        return self.normalise(self.resize(image))
+
+
+def _without_ends(image: np.ndarray, longest: int = 8) -> np.ndarray:
+    """The middle of a strip that is over `longest` times as long as wide, of which the crop keeps a part only: enlarged
+    whole, a strip of one pixel's width would fill the memory."""
+    height, width = image.shape[:2]
+    limit = longest * min(height, width)
+    top, left = max(0, (height - limit) // 2), max(0, (width - limit) // 2)
+    return np.ascontiguousarray(image[top : top + limit, left : left + limit])
+
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess"]
