@@ -228,6 +228,8 @@ def check_readable(files: Sequence[Path]) -> None:
             errors.append(error)
     if len(files) == 1:
         raise errors[0]
+    for error in errors:
+        warnings.warn(f"{error}; skipped", FileFailed, stacklevel=2)
     what = "files" if any(map(is_video, files)) else "images"
     raise InputError(f"none of the {len(files)} {what} can be read, e.g. {errors[0]}")
 

@@ -69,7 +69,7 @@ def _reads_videos(call: Call) -> bool:
 
 
 def _no_videos(call: Call) -> bool:
-    return not call.videos
+    return not call.videos and call.command != "classify"  # which reads videos, but writes none
 
 
 def _to_folder(call: Call) -> bool:
