@@ -20,8 +20,8 @@ from torch.nn import functional as F
 Layer = tuple[Tensor, Tensor]
 """Weight and bias."""
 
-BLOCK = 512
-"""Points per block: 0.8 MB of hidden values for three heads of 128."""
+BLOCK = 1024
+"""Points per block: 1.5 MB of hidden values for three heads of 128."""
 
 NARROW, VECTOR = 32, 16
 """Heads with so few outputs together are computed as one product, whose width is a multiple of a vector's. A product of three

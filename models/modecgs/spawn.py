@@ -85,7 +85,7 @@ class AnchorNetworks(nn.Module):
         scaling = scaffold.scaling[owners]
         return Spawned(
             means=scaffold.positions[owners] + scaffold.offsets.reshape(-1, 3)[slots] * scaling[:, :3],
-            scales=scaling[:, 3:] * covariance[:, :3].sigmoid(),
+            scales=scaling[:, 3:] * covariance[:, :3].contiguous().sigmoid(),  # strided, it would run number by number
             quats=covariance[:, 3:],
             opacities=opacities[slots],
             colors=raw_color.view(-1, 3)[slots].sigmoid(),

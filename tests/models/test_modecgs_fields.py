@@ -246,3 +246,15 @@ def test_normalized_quaternions() -> None:
     with torch.no_grad():
         gaussians = modecgs()(torch.tensor([0.3, 0.2, -2.0]), None)
     torch.testing.assert_close(gaussians.quats, F.normalize(gaussians.quats, dim=-1))
+
+
+def test_the_published_structure_gives_the_same_gaussians() -> None:
+    """What the benchmark measures against: every frame, written out, with the same weights."""
+    from benchmarks.modecgs_networks import Published, seeded_model
+
+    model = seeded_model()
+    center = torch.tensor([0.0, 0.0, -3.0])
+    with torch.no_grad():
+        for time in (0.05, 0.47):
+            for found, wanted in zip(model(center, time).tensors, Published(model)(center, time), strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
