@@ -250,7 +250,8 @@ def _decode(stored: dict[str, Any], blob: np.ndarray, shape: tuple[int, ...], co
             raise ValueError("cells that are no positions")
         values = (np.cumsum(packed.astype(np.int64), axis=1) * float(config.voxel_size)).astype(np.float32)
     elif form == "uint8":
-        low, step = (np.asarray(stored[name], dtype=np.float32) for name in ("low", "step"))
+        with np.errstate(over="ignore"):  # found below
+            low, step = (np.asarray(stored[name], dtype=np.float32) for name in ("low", "step"))
         if low.shape != key_channels[:1] or step.shape != key_channels[:1]:
             raise ValueError("ranges that are not one per channel")
         with np.errstate(over="ignore"):  # found below

@@ -122,6 +122,16 @@ class MoDecGS(nn.Module):
         self._canonical.move_to_end(canonical_time)
         return self._canonical[canonical_time]
 
+    def train(self, mode: bool = True) -> MoDecGS:
+        """As in torch; the deformed anchors are forgotten."""
+        self.clear_cache()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> MoDecGS:
+        """Another device or precision, which changes weights through `.data`."""
+        self.clear_cache()
+        return super()._apply(*args, **kwargs)
+
     def clear_cache(self) -> None:
         """Forget the deformed anchors, e.g. after a weight was written through `.data`, which nothing can notice."""
         self._canonical.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 import visionzoo as vz
 from tests.golden import seeded
+from tests.golden.case import HERE
 from tests.models.test_modecgs_fields import Calls
 from tests.tiny import MODECGS, modecgs
 from visionzoo.errors import InputError
@@ -82,6 +84,15 @@ def test_kept_anchors_are_forgotten_when_a_weight_changes(what: str) -> None:
     assert after.shape != before.shape or not torch.equal(after, before)
 
 
+def test_kept_anchors_follow_the_model_to_another_precision() -> None:
+    model = copy.deepcopy(modecgs())
+    with torch.no_grad():
+        before = model(CENTER, 0.3).means
+        after = model.double()(CENTER.double(), 0.3).means
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after.float(), before)
+
+
 def test_training_reaches_every_parameter() -> None:
     model = copy.deepcopy(modecgs()).train()
     gaussians = model(CENTER, 0.3)
@@ -104,6 +115,22 @@ def test_learning_rates_cover_every_parameter_once() -> None:
     }  # fmt: skip
     assert RATES["deformation"].at(20000, extent=2.0) == pytest.approx(0.00032)
     assert RATES["planes"].at(30000, extent=3.0) == pytest.approx(0.00048)
+
+
+def test_rates_are_the_published_ones() -> None:
+    case = json.loads((HERE / "modecgs" / "lr_schedule.json").read_text(encoding="utf-8"))
+    wanted = {name.split(" ")[0]: tuple(numbers) for name, numbers in case["config"]["init,final,max_steps"].items()}
+    groups = {
+        "offset": "offsets", "mlp_opacity": "opacity", "mlp_cov": "covariance", "mlp_color": "color",
+        "mlp_featurebank": "bank", "embedding_appearance": "appearance", "grid": "planes",
+    }  # fmt: skip
+    for theirs, ours in groups.items():
+        assert (RATES[ours].initial, RATES[ours].final, RATES[ours].steps) == wanted[theirs]
+    constant = {"features": 0.0075, "scaling": 0.007, "dynamics": 0.002, "deformation": 0.00016}
+    assert {name: (RATES[name].at(0), RATES[name].at(30000)) for name in constant} == {
+        name: (pytest.approx(rate), pytest.approx(rate)) for name, rate in constant.items()
+    }
+    assert {name for name, rate in RATES.items() if rate.spatial} == {"offsets", "planes", "deformation"}
 
 
 # Segments
