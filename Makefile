@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 try: $(VENV)/.try
 	mkdir -p try
-	$(BIN)/visionzoo retrieve samples -o try/samples
+	$(BIN)/visionzoo retrieve samples --overwrite -o try/samples
 	$(BIN)/visionzoo retrieve index try/samples/photos -o try/photos.index
 	$(BIN)/visionzoo retrieve search try/photos.index try/samples/queries/temple.jpg --top 8 --overwrite -o try/result.html
 	@echo "open try/result.html in a browser; your own photos: $(BIN)/visionzoo retrieve index FOLDER -o my.index"

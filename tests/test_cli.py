@@ -111,9 +111,11 @@ def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatc
     """What the README shows, with few photos: samples, index, update, search, info."""
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
-    code, out, _ = run(capsys, "retrieve", "samples", "-o", "samples")
+    code, _, err = run(capsys, "retrieve", "samples", "-o", "samples")
     assert code == 0
-    assert "65 photos" in out
+    assert err.splitlines()[:3] == ["samples/photos: 65 files", "samples/queries: 13 files", "samples/README.md"]
+    code, _, err = run(capsys, "retrieve", "samples", "-o", "samples")
+    assert (code, "exists already" in err) == (2, True)
     for file in sorted((tmp_path / "samples" / "photos").glob("*_[45].jpg")):
         file.unlink()
     (tmp_path / "samples" / "photos" / "broken.jpg").write_bytes(b"nothing")

@@ -15,6 +15,9 @@ from .lazy import resolve
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T", int, float)
 
+MOST_LISTED = 12
+"""Files of a folder that `samples` names one by one; of more it prints the number."""
+
 INPUT, OUTPUT, MODEL, SPEED = (
     Group(name, sort_key=place) for place, name in enumerate(("Input", "Output", "Model", "Speed"), 1)
 )
@@ -160,16 +163,30 @@ def samples_command(app: App, task: str, write: str, *, folder: str, help: str, 
         paths: list[Path] = resolve(write)(output, overwrite)
         if reporting.json:
             emit([str(path) for path in paths])
-        for path in paths:
-            note(str(path), quiet=reporting.silent)
+        for line in _listed(paths):
+            note(line, quiet=reporting.silent)
         note(f"now try: {then.replace(folder, str(output))}", quiet=reporting.silent)
-        if Path("samples").is_dir() and output.absolute() != Path("samples").absolute():
+        takes_folders = app.default_command is not None
+        if takes_folders and Path("samples").is_dir() and output.absolute() != Path("samples").absolute():
             note(
                 f"to use a folder of your own called samples, write visionzoo {task} ./samples", quiet=reporting.silent
             )
 
     example = f"Example: visionzoo {task} samples -o {folder}"
     app.command(samples, name="samples", help=f"{help}\n\n{example}", help_epilogue="", usage=None)
+
+
+def _listed(paths: Sequence[Path]) -> list[str]:
+    """The paths, or their number in a folder of many."""
+    from .console import counted
+
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    lines = []
+    for folder, files in folders.items():
+        lines += [f"{folder}: {counted(len(files), 'file')}"] if len(files) > MOST_LISTED else map(str, files)
+    return lines
 
 
 def numbers(option: str, text: str, counts: tuple[int, ...], kind: Callable[[str], T] = int) -> tuple[T, ...]:

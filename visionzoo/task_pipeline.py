@@ -112,14 +112,24 @@ class TaskPipeline:
             InputError: a name, file or setting that cannot be used, a file of another model than `model`, or a model without weights
                 here.
         """
-        pick_device(device)  # before anything is downloaded
         own = {name: settings.pop(name) for name in cls.own_settings() if name in settings}
+        own = {name: value for name, value in own.items() if value is not None}
+        chosen = pick_device(device)  # all arguments are checked before anything is downloaded
+        cls.check_settings(chosen, pick_dtype(dtype, chosen), own)
         return cls._made(cls.open(model, checkpoint, settings), device, dtype, **own)
 
     @classmethod
     def own_settings(cls) -> list[str]:
         """Names of the constructor's arguments that are this task's own."""
         return [name for name in inspect.signature(cls).parameters if name not in _SHARED]
+
+    @classmethod
+    def check_settings(cls, device: torch.device, dtype: torch.dtype, settings: dict[str, Any]) -> None:
+        """Raise `InputError` for a value in `settings` that cannot be used, whatever the network is.
+
+        Args:
+            settings: arguments of the class that `create` was given, without those that are None.
+        """
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
@@ -224,8 +234,7 @@ class TaskPipeline:
     @classmethod
     def _made(cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, **settings: Any) -> Self:
         """The pipeline of an opened network; settings that are not given come from the file."""
-        given = {name: value for name, value in settings.items() if value is not None}
-        facts = {**cls.stored_settings(opened.stored), **given}
+        facts = {**cls.stored_settings(opened.stored), **settings}
         return cls(opened.network, opened.name, device, dtype, checkpoint=opened.checkpoint, **facts)
 
     @classmethod

@@ -103,8 +103,9 @@ def classify(
         if model is None and checkpoint is None:
             note(ClassifyPipeline.about_default(), quiet=processing.silent)
         pipe = ClassifyPipeline.create(
-            model, processing.device, processing.dtype, checkpoint, image_size, labels, compile, runtime
-        )
+            model, processing.device, processing.dtype, checkpoint, image_size=image_size, labels=labels,
+            compile=compile, runtime=runtime,
+        )  # fmt: skip
         tables = len(found) == 1 or top is not None
 
         def show(result: ClassificationResult) -> None:

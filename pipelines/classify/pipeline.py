@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionzoo.batching import Batches, ahead
-from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.errors import InputError
 from visionzoo.export.exporters import exporter_of, exporter_of_network
 from visionzoo.io.extensions import is_video
@@ -31,6 +30,7 @@ from visionzoo.jobs import Engine
 from visionzoo.labels import class_names, read_labels
 from visionzoo.preprocess import Preprocess
 from visionzoo.registry import weight_source
+from visionzoo.stored import Stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
 from visionzoo.weights import locate
 
@@ -147,65 +147,22 @@ class ClassifyPipeline(TaskPipeline):
         return cls.default_model if "embed_dim" in config else BUNDLED_MODEL
 
     @classmethod
-    def create(
-        cls,
-        model: str | nn.Module | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        image_size: int | None = None,
-        labels: str | Path | Sequence[str] | None = None,
-        compile: bool = False,
-        runtime: str = "torch",
-        **config_overrides: Any,
-    ) -> ClassifyPipeline:
-        """A pipeline for `model`, with the weights of `checkpoint` or else the model's published ones.
-
-        A file that `visionzoo fit` wrote says which model it is for, its classes and its image size; of other files the
-        number of classes is found out. What is given here wins.
-
-        Args:
-            model: a registered name, with or without a tag of weights ("shvit_s1.official"), or a network; None is the
-                checkpoint's, or the default: shvit_s4 if its weights are in the cache, else efficientnet_lite0, whose weights
-                come with visionzoo.
-            checkpoint: published or own key names, as trained or fused, any precision.
-            **config_overrides: fields of the network's configuration.
-
-        Raises:
-            InputError: a name, file or setting that cannot be used, or a file of another model than `model`.
-        """
-        chosen = pick_device(device)  # all arguments are checked before anything is downloaded
-        pick_runtime(runtime, compile, chosen, pick_dtype(dtype, chosen))
-        check_image_size(image_size)
-        if isinstance(labels, (str, Path)):
+    def check_settings(cls, device: torch.device, dtype: torch.dtype, settings: dict[str, Any]) -> None:
+        pick_runtime(settings.get("runtime", "torch"), settings.get("compile", False), device, dtype)
+        check_image_size(settings.get("image_size"))
+        labels = settings.get("labels")
+        if isinstance(labels, str | Path):
             read_labels(Path(labels))
-        if model is None and checkpoint is None:
-            log.info(cls.about_default())
-        opened = cls.open(model, checkpoint, config_overrides)
-        return cls._made(opened, device, dtype, image_size, labels, compile, runtime)
 
     @classmethod
-    def _made(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls,
-        opened: Opened,
-        device: str | torch.device,
-        dtype: str | torch.dtype,
-        image_size: int | None = None,
-        labels: str | Path | Sequence[str] | None = None,
-        compile: bool = False,
-        runtime: str = "torch",
-    ) -> ClassifyPipeline:
-        return cls(
-            opened.network,
-            opened.name,
-            device,
-            dtype,
-            opened.stored.image_size if image_size is None else image_size,
-            opened.stored.classes if labels is None else labels,
-            opened.checkpoint,
-            compile,
-            runtime,
-        )
+    def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
+        if model is None and checkpoint is None:
+            log.info(cls.about_default())
+        return super().open(model, checkpoint, overrides)
+
+    @classmethod
+    def stored_settings(cls, stored: Stored) -> dict[str, Any]:
+        return {"image_size": stored.image_size, "labels": stored.classes}
 
     @classmethod
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:

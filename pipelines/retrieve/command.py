@@ -321,29 +321,14 @@ def info(
         raise InputError(f"{index}: {what}; run `visionzoo retrieve index` with --rebuild")
 
 
-@options.subcommand(app)
-def samples(
-    *,
-    output: Annotated[Path, options.output("Folder for the files; made if it does not exist.")],
-    reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
-) -> None:
-    """Write the bundled sample collection: 65 photos and 13 queries, free licences (see its README.md).
-
-    Example: visionzoo retrieve samples -o samples
-    """
-    import shutil
-
-    from visionzoo.errors import writing
-    from visionzoo.io.files import bundled, make_folder
-
-    with writing(output):
-        ignore = shutil.ignore_patterns("weights", "talking")
-        shutil.copytree(bundled(), make_folder(output), dirs_exist_ok=True, ignore=ignore)
-    count = {part: len(list((output / part).glob("*.jpg"))) for part in ("photos", "queries")}
-    if reporting.json:
-        emit({"folder": str(output), **count})
-    elif not reporting.quiet:
-        print(f"{output}: {count['photos']} photos in photos/, {count['queries']} in queries/, licences in README.md")
+options.samples_command(
+    app,
+    "retrieve",
+    f"{__package__}.samples:write_samples",
+    folder="samples",
+    help="Write the bundled sample collection: 65 photos and 13 queries, with free licences (see its README.md).",
+    then="visionzoo retrieve index samples/photos -o photos.index",
+)
 
 
 def _parse_box(text: str) -> tuple[float, ...]:

@@ -41,7 +41,7 @@ def test_damaged_metadata(tmp_path: Path) -> None:
         ({"config": '"x"'}, "are damaged"),
         ({"classes": '{"a": 1}'}, "are damaged"),
         ({"config": '{"width": 3}'}, "no field 'width'"),
-        ({"classes": '["a"]'}, "the labels name 1 classes, but the network has 3"),
+        ({"classes": '["a"]'}, "the labels name 1 class, but the network has 3"),
         ({"image_size": "0"}, "size of at least 1"),
     ):
         save_safetensors(state, tmp_path / "w.safetensors", facts() | texts)
