@@ -27,7 +27,7 @@ def camera(angle: float, height: float, size: int) -> tuple[Tensor, Tensor]:
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])  # x to the right, y down, z forward
     viewmat = torch.eye(4)
     viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ eye
-    focal = 1.6 * size
+    focal = 1.4 * size
     return viewmat, torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
 
 

@@ -43,6 +43,18 @@ def test_gradients_equal_those_of_the_reference(rules: str, antialiased: bool) -
         assert relative(found[name], gradient) < 2e-5, name
 
 
+def test_absolute_gradients() -> None:
+    """Pixels on both sides of a centre pull in opposite directions; their absolute values add up."""
+    scene, view = gaussians(200, size=0.05), cameras(2, 45, 37)
+    found = []
+    for backend in ("cpu", "reference"):
+        drawn, grads = gradients(scene, view, absgrad=True, backend=backend)
+        found.append(drawn.means2d.absgrad)  # pyright: ignore[reportAttributeAccessIssue]
+        assert (found[-1] >= grads["means2d"].abs() - 1e-4).all()
+    assert relative(*found) < 2e-5
+    assert not hasattr(gradients(scene, view)[0].means2d, "absgrad")
+
+
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict, dict]:
     """Scenes with Gaussians behind the camera, outside the image, of any size and opacity."""

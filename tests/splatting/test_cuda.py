@@ -29,17 +29,19 @@ def test_gsplat_is_called_as_its_signature_asks(monkeypatch: pytest.MonkeyPatch)
     )
     drawn = cuda.render(
         *gaussians(5).values(), **cameras(1, 3, 2), background=torch.zeros(1, 3), near_plane=0.2, far_plane=9.0,
-        radius_clip=0.5, eps2d=0.1, sh_degree=None, antialiased=True,
+        radius_clip=0.5, eps2d=0.1, sh_degree=None, antialiased=True, absgrad=True,
     )  # fmt: skip
     assert drawn.colors[0, 0, 0].tolist() == [0, 1, 2]
     assert drawn.depths[0, 0, 0].tolist() == [3]
     assert seen["render_mode"] == "RGB+D"
+    assert seen["absgrad"] is True
     assert seen["rasterize_mode"] == "antialiased"
     assert (seen["near_plane"], seen["far_plane"], seen["radius_clip"], seen["eps2d"]) == (0.2, 9.0, 0.5, 0.1)
     assert (seen["width"], seen["height"], seen["packed"]) == (3, 2, False)
 
 
-def test_densification_of_gsplat_runs_on_a_cpu() -> None:
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_densification_of_gsplat_runs_on_a_cpu(absgrad: bool) -> None:
     strategies = pytest.importorskip("gsplat.strategy")
     scene, view = gaussians(50, size=0.1), cameras(2)
     params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in scene.items()})
@@ -47,7 +49,9 @@ def test_densification_of_gsplat_runs_on_a_cpu() -> None:
         params["scales"].log_()
         params["opacities"].logit_()
     optimizers = {name: torch.optim.Adam([value], lr=1e-3) for name, value in params.items()}
-    strategy = strategies.DefaultStrategy(refine_start_iter=1, refine_every=2, grow_grad2d=1e-6, verbose=False)
+    strategy = strategies.DefaultStrategy(
+        refine_start_iter=1, refine_every=2, grow_grad2d=1e-6, verbose=False, absgrad=absgrad
+    )
     strategy.check_sanity(params, optimizers)
     state = strategy.initialize_state(scene_scale=1.0)
     for step in range(6):
@@ -58,6 +62,7 @@ def test_densification_of_gsplat_runs_on_a_cpu() -> None:
             params["opacities"].sigmoid(),
             params["colors"],
             **view,
+            absgrad=absgrad,
         )
         info = drawn.info
         strategy.step_pre_backward(params, optimizers, state, step, info)

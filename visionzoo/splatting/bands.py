@@ -88,15 +88,16 @@ def arrange(order, means, ellipses, opacities, features, depths, rectangles, hei
 
 
 @compiled(**_OPTIONS)
-def collect(low, high, firsts, partial, table, order, opacities, means, ellipses, opacity, features):
+def collect(low, high, firsts, partial, table, order, opacities, means, ellipses, opacity, features, absolutes):
     """Add the partial gradients of the Gaussians from `low` to before `high`, band after band.
 
     Args:
         firsts: of `arrange`.
-        partial: (E, 6 + D') of `kernels.undraw`.
+        partial: (E, 6 + D' or, with `absolutes`, 8 + D') of `kernels.undraw`.
         order: (K,) which Gaussian each row of the table is.
         opacities: (N,) values.
         means (N, 2), ellipses (N, 3), opacity (N,), features (N, D'): gradients, to be filled.
+        absolutes: (N, 2) sums of absolute gradients of the means, to be filled; (0, 2) if they are not wanted.
     """
     columns = partial.shape[1]
     sums = np.empty(columns, np.float32)
@@ -113,5 +114,7 @@ def collect(low, high, firsts, partial, table, order, opacities, means, ellipses
         ellipses[n, 1] = -a * sums[4]
         ellipses[n, 2] = np.float32(0.5) * sums[5]
         opacity[n] = -sums[0] / opacities[n]
-        for column in range(6, columns):
-            features[n, column - 6] = sums[column]
+        for channel in range(features.shape[1]):
+            features[n, channel] = sums[6 + channel]
+        if len(absolutes) > 0:
+            absolutes[n, 0], absolutes[n, 1] = sums[columns - 2], sums[columns - 1]

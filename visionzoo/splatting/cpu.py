@@ -29,11 +29,17 @@ _SERIAL_BELOW = 2000
 
 
 def splat(
-    seen: Projection, opacities: Tensor, features: Tensor, width: int, height: int, rules: Rules
+    seen: Projection,
+    opacities: Tensor,
+    features: Tensor,
+    width: int,
+    height: int,
+    rules: Rules,
+    absolute: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.splat`, in float32."""
     image, depth, left, _ = _draw(
-        seen.means2d, seen.ellipses, opacities, features, seen.depths, seen.rectangles, width, height,
+        seen.means2d, seen.ellipses, opacities, features, seen.depths, seen.rectangles, absolute, width, height,
         rules.alpha_cap, rules.closed_below,
     )  # fmt: skip
     return image, depth, left
@@ -111,6 +117,7 @@ def _draw(
     features: Tensor,
     depths: Tensor,
     rectangles: Tensor,
+    absolute: Tensor | None,
     width: int,
     height: int,
     cap: float,
@@ -139,7 +146,7 @@ def _draw(
 @_draw.register_fake
 def _(
     means: Tensor, ellipses: Tensor, opacities: Tensor, features: Tensor, depths: Tensor, rectangles: Tensor,
-    width: int, height: int, cap: float, threshold: float,
+    absolute: Tensor | None, width: int, height: int, cap: float, threshold: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     count, _, channels = features.shape
     left = means.new_empty(count, height, width)
@@ -160,11 +167,13 @@ def _undraw(
     depths: Tensor,
     rectangles: Tensor,
     cap: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    absolute: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     (kernels, bands), threads = loops(), torch.get_num_threads()
     count, height, width = left.shape
     channels = features.shape[-1]
     grads = [np.zeros(like.shape, np.float32) for like in (means, ellipses, opacities)]
+    absolutes = np.zeros(means.shape if absolute else (count, 0, 2), np.float32)
     grad_values = np.zeros((*features.shape[:2], channels + (grad_depth is not None)), np.float32)
     from_image = grad_image if grad_image is not None else left.new_zeros(count, height, width, channels)
     if grad_depth is not None:
@@ -176,48 +185,50 @@ def _undraw(
         order, table, boxes, starts, entries, places, firsts = _scene(
             means[i], ellipses[i], opacities[i], features[i], depths[i], rectangles[i], height
         )
-        parts = np.empty((len(entries), kernels.SUMS + len(layout)), np.float32)
+        parts = np.empty((len(entries), kernels.SUMS + len(layout) + 2 * absolute), np.float32)
         few = 1 if len(table) < _SERIAL_BELOW else threads
         drawing += _jobs(
             kernels.undraw, len(starts) - 1, few,
-            layout, starts, entries, places, boxes, table, width, height, np.float32(cap), lefts[i], places_closed[i],
+            layout, (0,) * absolute, starts, entries, places, boxes, table, width, height, np.float32(cap), lefts[i], places_closed[i],
             from_image[i], from_left[i], parts,
         )  # fmt: skip
         adding += _jobs(
             bands.collect, len(table), few,
-            firsts, parts, table, order, values[i], *(grad[i] for grad in grads), grad_values[i],
+            firsts, parts, table, order, values[i], *(grad[i] for grad in grads), grad_values[i], absolutes[i],
         )  # fmt: skip
     _run(drawing, threads)
     _run(adding, threads)
     of_depths = torch.from_numpy(grad_values[..., -1].copy()) if grad_depth is not None else torch.zeros_like(depths)
     of_features = torch.from_numpy(np.ascontiguousarray(grad_values[..., :channels]))
     of_means, of_ellipses, of_opacities = (torch.from_numpy(grad) for grad in grads)
-    return of_means, of_ellipses, of_opacities, of_features, of_depths
+    return of_means, of_ellipses, of_opacities, of_features, of_depths, torch.from_numpy(absolutes)
 
 
 @_undraw.register_fake
 def _(
     grad_image: Tensor | None, grad_depth: Tensor | None, grad_left: Tensor | None, left: Tensor, closed: Tensor,
     means: Tensor, ellipses: Tensor, opacities: Tensor, features: Tensor, depths: Tensor, rectangles: Tensor, cap: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    absolute: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     like = (means, ellipses, opacities, features, depths)
     empty = [tensor.new_empty(tensor.shape) for tensor in like]
-    return empty[0], empty[1], empty[2], empty[3], empty[4]
+    absolutes = means.new_empty(means.shape if absolute else (means.shape[0], 0, 2))
+    return empty[0], empty[1], empty[2], empty[3], empty[4], absolutes
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, _, _, cap, _ = inputs
+    *tensors, absolute, _, _, cap, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[3])
-    ctx.cap = cap
+    ctx.cap, ctx.absolute = cap, absolute is not None
     ctx.save_for_backward(output[2], output[3], *tensors)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(grad is None for grad in grads[:3]):
-        return (None,) * 10
-    found = _undraw(*grads[:3], *ctx.saved_tensors, ctx.cap)
-    return (*found, None, None, None, None, None)
+        return (None,) * 11
+    *found, absolutes = _undraw(*grads[:3], *ctx.saved_tensors, ctx.cap, ctx.absolute)
+    return (*found, None, absolutes if ctx.absolute else None, None, None, None, None)
 
 
 _draw.register_autograd(_backward, setup_context=_save)

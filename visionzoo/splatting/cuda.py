@@ -26,6 +26,7 @@ def render(
     eps2d: float,
     sh_degree: int | None,
     antialiased: bool,
+    absgrad: bool,
 ) -> Render:
     """As `visionzoo.splatting.render`, whose arguments have been checked."""
     gsplat = require("gsplat", extra="gs", purpose="Gaussian splatting on CUDA")
@@ -45,6 +46,7 @@ def render(
         eps2d=eps2d,
         sh_degree=sh_degree,
         packed=False,
+        absgrad=absgrad,
         backgrounds=background,
         render_mode="RGB+D",
         rasterize_mode="antialiased" if antialiased else "classic",

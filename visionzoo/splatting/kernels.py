@@ -211,9 +211,7 @@ def _total(context: Any, a: Any) -> Any:
 
 
 # 2^f for f in [-0.5, 0.5], least squares at Chebyshev nodes: relative error below 2e-7
-_E0, _E1, _E2, _E3, _E4, _E5 = (
-    _f(value) for value in (1.00000007, 0.69314695, 0.24022122, 0.05550743, 0.00967546, 0.0013267)
-)
+_E0, _E1, _E2, _E3, _E4, _E5 = map(_f, (1.00000007, 0.69314695, 0.24022122, 0.05550743, 0.00967546, 0.0013267))
 
 
 @njit(inline="always")
@@ -222,6 +220,11 @@ def _exp2(z):
     whole = _floor(z + _f(0.5))
     f = z - whole
     return _times_power(((((f * _E5 + _E4) * f + _E3) * f + _E2) * f + _E1) * f + _E0, whole)
+
+
+@njit(inline="always")
+def _abs(a):
+    return _where(a, _f(0), a, _f(0) - a)
 
 
 # Drawing
@@ -349,17 +352,19 @@ def _find_open(record, alive, blocks, per_row, stride):
 
 @compiled(**_OPTIONS)
 def undraw(
-    low, high, layout, starts, entries, places, boxes, table, width, height, cap, left, closed, grad_image, grad_left, partial
+    low, high, layout, absolute, starts, entries, places, boxes, table, width, height, cap, left, closed,
+    grad_image, grad_left, partial,
 ):  # fmt: skip
     """Partial gradients of the bands from `low` to before `high`.
 
     Args:
         layout: as for `draw`, for the features that have a gradient: the first D' of the table.
+        absolute: a tuple with a number if sums of absolute values are wanted, else an empty one.
         left, closed: of `draw`.
         grad_image: (H, W, D')
         grad_left: (H, W)
         partial: (E, SUMS + D'), to be filled, by `places`. With s the gradient of the exponent, the sums are those of s, s e, s e²,
-            s dy, s e dy, s dy², and then those of the features.
+            s dy, s e dy, s dy², and then those of the features. With `absolute`, two more: of the absolute gradients of the mean.
     """
     channels = len(layout)
     per_row = (width + 7) // 8
@@ -390,9 +395,11 @@ def undraw(
             turn, fall = float(table[i, 3]), _HALF_LOG2_E * float(table[i, 4])
             slope = _HALF_LOG2_E * float(table[i, 2])
             per_slope = 1 / slope
+            a, ak = table[i, 2], table[i, 2] * table[i, 3]
             after_place = _f(s - begin + 1)
             zero = _ramp() * _f(0)
             sum_s, sum_e, sum_ee, sum_dy, sum_edy, sum_dydy = zero, zero, zero, zero, zero, zero
+            abs_x, abs_y = zero, zero
             for channel in range(channels):
                 _store(colours, channel * _LANES, zero)
             for y in range(max(boxes[i, 2], top), min(boxes[i, 3], top + rows)):
@@ -401,6 +408,7 @@ def undraw(
                 first, last, x = _blocks(centre_x + turn * dy, peak, per_slope, box_left, box_right)
                 at = ((y - top) * per_row + first) * stride
                 row_s, row_e = zero, zero
+                q_dy = table[i, 4] * _f(dy)
                 for _ in range(first, last):
                     e = _ramp() + x
                     raw = _exp2(_f(peak) - e * e * _f(slope))
@@ -424,6 +432,9 @@ def undraw(
                     turned = slid * e
                     row_e = row_e + turned
                     sum_ee = sum_ee + turned * e
+                    if len(absolute) > 0:
+                        abs_x = abs_x + _abs(turned * a)
+                        abs_y = abs_y + _abs(turned * ak - slid * q_dy)
                     x += _f(8)
                     at += stride
                 sum_s, sum_e = sum_s + row_s, sum_e + row_e
@@ -434,3 +445,5 @@ def undraw(
             partial[place, 3], partial[place, 4], partial[place, 5] = _total(sum_dy), _total(sum_edy), _total(sum_dydy)
             for channel in range(channels):
                 partial[place, SUMS + channel] = _total(_load(colours, channel * _LANES))
+            if len(absolute) > 0:
+                partial[place, SUMS + channels], partial[place, SUMS + channels + 1] = _total(abs_x), _total(abs_y)

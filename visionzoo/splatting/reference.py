@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,13 @@ from .rules import ALPHA_FLOOR, Rules
 
 
 def splat(
-    seen: Projection, opacities: Tensor, features: Tensor, width: int, height: int, rules: Rules
+    seen: Projection,
+    opacities: Tensor,
+    features: Tensor,
+    width: int,
+    height: int,
+    rules: Rules,
+    absolute: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the Gaussians of I images.
 
@@ -18,12 +26,13 @@ def splat(
         seen: with I in the place of the batch and camera dimensions.
         opacities: (I, N)
         features: (I, N, D)
+        absolute: (I, N, 2), of no influence; its gradient is that of the means with the absolute values of what each pixel adds.
 
     Returns:
         images (I, H, W, D), depths (I, H, W) and transmittances (I, H, W)
     """
     count = features.shape[0]
-    results = [_image(seen, opacities, features, width, height, rules, i) for i in range(count)]
+    results = [_image(seen, opacities, features, width, height, rules, absolute, i) for i in range(count)]
     if not results:
         return (
             features.new_zeros(0, height, width, features.shape[-1]),
@@ -35,7 +44,14 @@ def splat(
 
 
 def _image(
-    seen: Projection, opacities: Tensor, features: Tensor, width: int, height: int, rules: Rules, i: int
+    seen: Projection,
+    opacities: Tensor,
+    features: Tensor,
+    width: int,
+    height: int,
+    rules: Rules,
+    absolute: Tensor | None,
+    i: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     depths = seen.depths[i]
     drawn = (seen.radii[i] > 0).all(-1).nonzero().squeeze(-1)
@@ -47,7 +63,10 @@ def _image(
     )
     left, top, right, bottom = seen.rectangles[i, order].unbind(-1)
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    mean_x, mean_y = seen.means2d[i, order].unbind(-1)
+    means = seen.means2d[i, order]
+    if absolute is not None:
+        means = _ByPixel.apply(means, absolute[i, order], height, width)
+    mean_x, mean_y = means.unbind(-1)
     a, k, q = seen.ellipses[i, order].unbind(-1)
     dy = y - mean_y
     along = x - mean_x - k * dy
@@ -60,3 +79,15 @@ def _image(
     before = torch.cat([after.new_ones(height, width, 1), after], -1)
     weights = alpha * before[..., :-1]
     return weights @ features[i, order], weights @ depths[order], before[..., -1]
+
+
+class _ByPixel(torch.autograd.Function):
+    """The means (K, 2) once for every pixel (H, W, K, 2), which tells the gradients of the pixels apart."""
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, _absolute: Tensor, height: int, width: int) -> Tensor:
+        return means.expand(height, width, *means.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0].sum((0, 1)), grads[0].abs().sum((0, 1)), None, None

@@ -34,6 +34,7 @@ def render(
     eps2d: float = 0.3,
     sh_degree: int | None = None,
     antialiased: bool = False,
+    absgrad: bool = False,
     backend: str = "auto",
 ) -> Render:
     """Draw Gaussians as cameras see them. Differentiable with respect to every tensor, cameras included.
@@ -57,6 +58,8 @@ def render(
         eps2d: variance in pixels² that is added to every ellipse, so that none falls between pixels.
         sh_degree: 0 to 3; by default `colors` are values.
         antialiased: reduce the opacity of ellipses that `eps2d` enlarges (Mip-Splatting, arXiv:2311.16493).
+        absgrad: after the backward pass, `means2d.absgrad` holds the gradient of the centres with the absolute values of what
+            each pixel adds to it (AbsGS, arXiv:2404.10484).
         backend: "auto" takes gsplat for CUDA tensors and cpu for CPU tensors. "reference" is slow, dense, and takes float64.
 
     Returns:
@@ -82,6 +85,7 @@ def render(
             means, quats, scales, opacities, colors, viewmats, Ks, width, height,
             background=background, near_plane=found.near_plane if near_plane is None else near_plane, far_plane=far_plane,
             radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree, antialiased=antialiased,
+            absgrad=absgrad,
         )  # fmt: skip
 
     count = means.shape[-2]
@@ -101,13 +105,15 @@ def render(
     strength = opacities.unsqueeze(-2) * (seen.compensations if antialiased else 1)
     strength = strength.expand(*batch, cameras, count)
 
+    absolute = _absolute(seen.means2d) if absgrad else None
     renderer = reference
     if chosen == "cpu":
         from . import cpu as renderer
     flat = Projection(**{name: value.flatten(0, len(batch)) for name, value in vars(seen).items()})
     drawn, depths, left = renderer.splat(
-        flat, strength.flatten(0, len(batch)), features.flatten(0, len(batch)), width, height, found
-    )
+        flat, strength.flatten(0, len(batch)), features.flatten(0, len(batch)), width, height, found,
+        absolute if absolute is None else absolute.flatten(0, len(batch)),
+    )  # fmt: skip
     drawn, depths, left = (value.unflatten(0, (*batch, cameras)) for value in (drawn, depths, left))
     if background is not None:
         drawn = drawn + left.unsqueeze(-1) * background[..., None, None, :]
@@ -118,6 +124,14 @@ def render(
         means2d=seen.means2d,
         radii=seen.radii,
     )
+
+
+def _absolute(means2d: Tensor) -> Tensor:
+    """Zeros whose gradient becomes the attribute `absgrad` of the means, as in gsplat."""
+    zeros = torch.zeros_like(means2d, requires_grad=torch.is_grad_enabled())
+    if zeros.requires_grad:
+        zeros.register_hook(lambda gradient: setattr(means2d, "absgrad", gradient))
+    return zeros
 
 
 def _choose(backend: str, device: torch.device) -> str:
