@@ -123,7 +123,7 @@ class MoDecGS(nn.Module):
         return self._canonical[canonical_time]
 
     def train(self, mode: bool = True) -> MoDecGS:
-        """As in torch; the deformed anchors are forgotten."""
+        """As in torch; the deformed anchors are forgotten, since fused optimizers change weights unnoticed."""
         self.clear_cache()
         return super().train(mode)
 

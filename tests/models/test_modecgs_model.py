@@ -84,6 +84,23 @@ def test_kept_anchors_are_forgotten_when_a_weight_changes(what: str) -> None:
     assert after.shape != before.shape or not torch.equal(after, before)
 
 
+def test_kept_anchors_are_forgotten_after_a_fused_optimizer() -> None:
+    """torch does not count what it writes (findings/torch_fused_optimizers_hide_writes.sh)."""
+    model = copy.deepcopy(modecgs())
+    with torch.no_grad():
+        before = model(CENTER, 0.3).means
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)
+    model.train()
+    model(CENTER, 0.3).means.square().sum().backward()
+    optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        after = model(CENTER, 0.3).means
+        model.clear_cache()
+        assert torch.equal(model(CENTER, 0.3).means, after)
+    assert after.shape != before.shape or not torch.equal(after, before)
+
+
 def test_kept_anchors_follow_the_model_to_another_precision() -> None:
     model = copy.deepcopy(modecgs())
     with torch.no_grad():
