@@ -22,7 +22,7 @@ class InputError(VisionZooError, ValueError):
 
 
 class WeightsError(InputError):
-    """A checkpoint that is missing, damaged, unsafe or does not fit. The message says what to do."""
+    """A checkpoint that is missing, damaged, unsafe or incompatible with the model. The message says what to do."""
 
 
 class MissingDependencyError(VisionZooError, ImportError):
@@ -36,7 +36,7 @@ class SomeFailed(VisionZooError):
 
 
 class FileFailed(UserWarning):
-    """One of several files could not be processed: a warning, as the others were. Commands show it even with `--quiet`."""
+    """Warning that one of several files could not be processed while the others were. Commands show it even with `--quiet`."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
@@ -48,11 +48,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, or say which extra installs it.
+    """Import an optional package; if that fails, the error names the extra that installs it.
 
     Args:
         module: import name, e.g. "faiss".
-        extra: the extra of visionzoo that brings it, e.g. "retrieval".
+        extra: the extra of visionzoo that installs it, e.g. "retrieval".
         purpose: what needs it, as the subject of the message, e.g. "the faiss index".
 
     Raises:
@@ -74,11 +74,11 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
 @contextlib.contextmanager
 def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
-    """Turn the failures of writing `path` (full disk, no permission, …) into a line that names the fix.
+    """Turn errors in writing `path` (full disk, no permission, …) into a one-line error that names the fix.
 
     Args:
         path: what is being written.
-        keeps: what is safe already and how to go on, e.g. "12 photos are indexed; run the command again to go on".
+        keeps: what is safe already and how to resume, e.g. "12 photos are indexed; run the command again to resume".
     """
     tail = f" ({keeps})" if keeps else ""
     try:

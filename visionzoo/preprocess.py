@@ -42,15 +42,15 @@ class Preprocess:
 
     def resize(self, image: np.ndarray) -> np.ndarray:
         """The shorter side to size / crop (bicubic, rounded down), then the centre: (H, W, 3) -> (size, size, 3) uint8."""
-        picture = Image.fromarray(_without_ends(image))
-        short, long = sorted(picture.size)
+        pil = Image.fromarray(_without_ends(image))
+        short, long = sorted(pil.size)
         shorter = math.floor(self.size / self.crop)
         longer = int(shorter * long / short)
-        width, height = (shorter, longer) if picture.width <= picture.height else (longer, shorter)
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        width, height = (shorter, longer) if pil.width <= pil.height else (longer, shorter)
+        if pil.size != (width, height):
+            pil = pil.resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+        return np.asarray(pil.crop((left, top, left + self.size, top + self.size)))
 
     def normalise(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB -> (3, H, W) float32."""

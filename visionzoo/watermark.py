@@ -2,11 +2,11 @@
 
 The invisible mark is spread spectrum (Cox et al. 1997) in the 8 x 8 DCT of luma: pseudo-random signs, which carry 64 bits, are
 added to twelve low frequencies of every block, more where the block has texture to hide them. The reader correlates with
-those signs; on pictures without the mark its score is a standard normal variable, so a threshold has a known rate of false alarms.
+those signs; on images without the mark its score is a standard normal variable, so a threshold has a known rate of false alarms.
 
 It outlives H.264 at usual qualities and JPEG, and needs no original; all 64 bits come back only from larger or several frames. It
 does not outlive resizing, rotation, or a crop that is not aligned to 8 pixels of the upper left corner, nor somebody who wants
-it gone: a label of origin, no proof. Among peers, diffusers marks SDXL pictures by the package invisible-watermark (DWT and DCT).
+it gone: a label of origin, no proof. Among peers, diffusers marks SDXL images by the package invisible-watermark (DWT and DCT).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import InputError
-from .faces.face import check_picture
+from .faces.face import check_image
 
 __all__ = ["PAYLOAD", "THRESHOLD", "Watermark", "add_label", "add_watermark", "read_watermark"]
 
 PAYLOAD = b"vz-synth"
 """The 64 bits that visionzoo writes: "visionzoo: synthetic"."""
 THRESHOLD = 6.0
-"""Score from which a mark is there; a picture without it reaches that once in 1e9."""
+"""Score from which a mark is there; an image without it reaches that once in 1e9."""
 _BLOCK = 8
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FREQUENCIES = [(u, v) for u in range(5) for v in range(5) if 2 <= u + v <= 4]
 _FLAT, _TEXTURED, _PER_STD = 0.6, 1.9, 0.2
 """Strength in grey levels (root mean square) of a flat block, at most, and for each grey level of its deviation.
-At most 1.9 and half a level of rounding leave any picture at 42 dB or more."""
+At most 1.9 and half a level of rounding leave any image at 42 dB or more."""
 _SOFT = 8.0
 """DCT coefficients well above this count as this: strong edges would drown the mark."""
 
@@ -44,7 +44,7 @@ class Watermark:
     """What `read_watermark` found.
 
     Attributes:
-        score: correlation with the mark, in standard deviations of that of unmarked pictures.
+        score: correlation with the mark, in standard deviations of that of unmarked images.
         payload: the 8 bytes read; without a mark they are chance.
     """
 
@@ -68,7 +68,7 @@ def add_watermark(frame: NDArray[np.uint8], payload: bytes = PAYLOAD) -> NDArray
     Raises:
         InputError: another shape or type, or another number of bytes.
     """
-    check_picture(frame)
+    check_image(frame)
     rows, columns = frame.shape[0] // _BLOCK, frame.shape[1] // _BLOCK
     pattern = _pattern(rows, columns, _checked(payload))
     result = frame.copy()
@@ -81,7 +81,7 @@ def add_watermark(frame: NDArray[np.uint8], payload: bytes = PAYLOAD) -> NDArray
 
 
 def read_watermark(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], payload: bytes = PAYLOAD) -> Watermark:
-    """Look for the mark in a picture or in the frames of a clip; more frames make the score higher.
+    """Look for the mark in an image or in the frames of a clip; more frames make the score higher.
 
     Args:
         frames: (H, W, 3) uint8 RGB, (T, H, W, 3), or an iterable of frames of one size.
@@ -93,7 +93,7 @@ def read_watermark(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], payl
     _checked(payload)
     total, count = None, 0
     for frame in [frames] if isinstance(frames, np.ndarray) and frames.ndim == 3 else frames:
-        values = _coefficients(check_picture(frame))
+        values = _coefficients(check_image(frame))
         if total is not None and values.shape != total.shape:
             raise InputError(f"frame {count} has another size than those before it; read them by themselves")
         total, count = values if total is None else total + values, count + 1
@@ -118,7 +118,7 @@ def add_label(frame: NDArray[np.uint8], text: str = "synthetic", corner: str = "
     Raises:
         InputError: another shape or type, or no such corner.
     """
-    check_picture(frame)
+    check_image(frame)
     down, _, across = corner.partition(" ")
     if down not in ("top", "bottom") or across not in ("left", "right"):
         raise InputError(f"the corner is top left, top right, bottom left or bottom right, got {corner!r}")

@@ -115,7 +115,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         kind, storage, key, _, count = pid
         if kind != "storage" or storage not in _DTYPES or not str(key).isdigit():
-            raise _RefusedError("an outside object")
+            raise _RefusedError("a reference to an external object")
         dtype = _DTYPES[storage]
         data = _entry(self._archive, f"{self._root}data/{key}", LARGEST_ENTRY)
         if len(data) != count * dtype.itemsize:

@@ -109,7 +109,7 @@ CASES = [
         "folder without images",
         folders=["d"],
         inputs=["d"],
-        says=r"d: (no images .*found; expected files ending in|is a folder)",
+        says=r"d: (no images .*found; expected files with the extension|is a folder)",
     ),
     Case("text", {"a.jpg": b"hello\n"}, says=r"a\.jpg: not an image that can be read"),
     Case("web page", {"a.jpg": PAGE}, says=r"a\.jpg: is a web page, expected an image .*; download the file itself"),
@@ -210,7 +210,7 @@ CASES = [
         "folder of the output is missing",
         {"a.jpg": jpeg},
         output="no/out{ext}",
-        says=r"no/out\.\w+: the folder .*/no does not exist; make it first",
+        says=r"no/out\.\w+: the folder .*/no does not exist; create it first",
     ),
     Case("output of an unknown extension", {"a.jpg": jpeg}, output="out.xyz", says=r"out\.xyz: .*written as"),
     # several inputs

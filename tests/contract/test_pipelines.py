@@ -201,7 +201,7 @@ def test_an_input_that_is_missing_or_broken(case: Case, pipe: Any, tmp_path: Pat
 
 def test_no_output_where_it_cannot_be(case: Case, pipe: Any, tmp_path: Path) -> None:
     source = draw(tmp_path / "a.png")
-    with pytest.raises(InputError, match="does not exist; make it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         pipe.run(source, tmp_path / "no" / f"out{case.output}", progress=False, **case.options)
 
 

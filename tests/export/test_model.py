@@ -274,7 +274,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.tflite: the extension .* \.onnx, \.pt2"):
         export_model(network(), tmp_path / "a.tflite")
-    with pytest.raises(InputError, match="does not exist; make it first"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         export_model(network(), tmp_path / "none" / "a.pt2")
     with pytest.raises(InputError, match="at least 1 pixel, got 0"):
         export_model(network(), tmp_path / "a.pt2", image_size=0)

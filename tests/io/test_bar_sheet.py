@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.io.bar_sheet import Bar, Card, check_size, html_bar_sheet, picture_bar_sheet, save_bar_sheet
+from visionzoo.io.bar_sheet import Bar, Card, check_size, html_bar_sheet, image_bar_sheet, save_bar_sheet
 from visionzoo.io.contact_sheet import ACCENT
 
 BARS = [Bar("cat", 0.75), Bar("dog & <b>cow</b>", 0.25), Bar("none", 0.0)]
@@ -20,7 +20,7 @@ def cards(count: int) -> list[Card]:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    sheet = np.asarray(picture_bar_sheet(cards(1)))
+    sheet = np.asarray(image_bar_sheet(cards(1)))
     accent = tuple(int(ACCENT[i : i + 2], 16) for i in (1, 3, 5))
     rows, columns = np.nonzero((sheet == accent).all(-1))
     assert len(set(rows)) == 5
@@ -34,7 +34,7 @@ def test_every_card_is_there(count: int) -> None:
     assert "<b>" not in page
     assert "dog &amp; &lt;b&gt;cow" in page
     assert page.count("width:75.00%") == count
-    sheet = picture_bar_sheet(cards(count))
+    sheet = image_bar_sheet(cards(count))
     assert (np.asarray(sheet) == 90).all(-1).sum() >= count * 30 * 40
 
 
@@ -43,7 +43,7 @@ def test_odd_cards(tmp_path: Path) -> None:
     assert "no longer exists or cannot be read" in html_bar_sheet(odd, heading="h")
     save_bar_sheet(tmp_path / "a.webp", odd, heading="h")
     assert Image.open(tmp_path / "a.webp").size[0] > 500
-    picture_bar_sheet([])
+    image_bar_sheet([])
     with pytest.raises(ValueError, match="written as"):
         save_bar_sheet(tmp_path / "a.pdf", odd, heading="h")
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.io.contact_sheet import Row, Tile, html_sheet, picture_sheet, save_sheet, thumbnail
+from visionzoo.io.contact_sheet import Row, Tile, html_sheet, image_sheet, save_sheet, thumbnail
 
 
 def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_box_is_drawn_where_it_is(photo) -> None:
     assert changed[:, 0].max() <= 82
 
 
-def test_picture_sheet_holds_all_rows(photo) -> None:
+def test_image_sheet_holds_all_rows(photo) -> None:
     tiles = [
         Tile(photo(f"{i}.jpg", seed=i), str(i), f"a rather long file name number {i} that must be cut.jpg")
         for i in range(7)
     ]
-    one = picture_sheet([Row(tiles[0], tiles[:5])])
-    two = picture_sheet([Row(tiles[0], tiles), Row(tiles[1], [])])
+    one = image_sheet([Row(tiles[0], tiles[:5])])
+    two = image_sheet([Row(tiles[0], tiles), Row(tiles[1], [])])
     assert one.width == two.width
     assert two.height > 2.5 * one.height
 
@@ -81,7 +81,7 @@ def test_control_characters_in_names_are_shown_as_escapes(photo, tmp_path: Path,
         assert page.count(r"two\nlines \x1b[31m \u202egpj.exe ?") == 11
         assert "\x1b" not in page
     else:
-        assert Image.open(tmp_path / name).size == picture_sheet([Row(tile, [tile])]).size
+        assert Image.open(tmp_path / name).size == image_sheet([Row(tile, [tile])]).size
 
 
 def test_too_many_rows_for_an_image(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_file_that_ends_before_its_index_says(tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         frames = list(read_frames(tmp_path / "cut.mp4"))
         assert 5 <= len(frames) < 63
-        assert f"breaks off after {len(frames)} of 75 frames" in caplog.text
+        assert f"ends after {len(frames)} of 75 frames" in caplog.text
         caplog.clear()
         assert len(list(read_frames(bundled("talking", "man.mp4")))) == 75
         list(read_frames(tmp_path / "cut.mp4", stop=3))

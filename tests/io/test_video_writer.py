@@ -321,14 +321,14 @@ def test_an_existing_file_is_kept_until_the_new_one_stands(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.gif", {}, "videos are written as .mp4"),
+        ("a.gif", {}, "must be one of .mp4"),
         ("a.mp4", {"fps": 0}, "fps must be above 0"),
         ("a.mp4", {"fps": float("nan")}, "fps must be above 0"),
         ("a.mp4", {"fps": float("inf")}, "fps must be above 0"),
         ("a.mp4", {"fps": 1e9}, "fps must be above 0"),
         ("a.mp4", {"crf": 70}, "crf must be from 0"),
         ("a.mp4", {"codec": "vp9"}, "holds h264 here, got the codec 'vp9'"),
-        ("none/a.mp4", {}, "does not exist; make it first"),
+        ("none/a.mp4", {}, "does not exist; create it first"),
     ],
 )
 def test_what_cannot_be_is_said(tmp_path: Path, name: str, options: dict, message: str) -> None:

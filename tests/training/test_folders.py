@@ -85,4 +85,4 @@ def test_where_nothing_can_be_written_nothing_is_trained(tmp_path: Path, capsys:
     code, _, err = command(capsys, "fit", "-c", "shvit/tiny", f"trainer.default_root_dir={tmp_path}/file/run")
     assert code == 2
     assert err.strip().count("\n") == 0
-    assert "file/run: cannot be made a folder (Not a directory); choose another" in err
+    assert "file/run: the folder cannot be created (Not a directory); choose another" in err

@@ -1,4 +1,4 @@
-"""Labelled pictures whose augmentation depends on nothing but the seed, the epoch and the picture."""
+"""Labelled images whose augmentation depends on nothing but the seed, the epoch and the image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.utils.data import Dataset
 
 
 class Augmented(Dataset):
-    """Pictures with their classes. An item is asked for by (epoch, index, …), and augmented by a stream of its own.
+    """Images with their classes. An item is asked for by (epoch, index, …), and augmented by a stream of its own.
 
-    What a picture looks like then depends on nothing but the seed and what it is asked for by: not on the number of
-    workers, nor on whether the run was resumed. Several copies of a picture in an epoch differ by further numbers.
+    What an image looks like then depends on nothing but the seed and what it is asked for by: not on the number of
+    workers, nor on whether the run was resumed. Several copies of an image in an epoch differ by further numbers.
 
     Args:
         load: index -> (H, W, 3) uint8 RGB.
-        labels: class number per picture.
+        labels: class number per image.
         transform: PIL image -> (3, H, W) float32; may draw from torch's, numpy's and Python's generators.
     """
 

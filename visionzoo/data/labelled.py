@@ -1,4 +1,4 @@
-"""Pictures whose folder is their class."""
+"""Images whose folder is their class."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..io.image import load_image
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Pictures in files, with their classes: index -> (H, W, 3) uint8 RGB.
+    """Images in files, with their classes: index -> (H, W, 3) uint8 RGB.
 
     Attributes:
-        labels: class number per picture.
+        labels: class number per image.
         classes: names, by number.
     """
 
@@ -32,12 +32,12 @@ class LabelledFiles:
 
 
 def read_class_folders(root: Path) -> LabelledFiles:
-    """The pictures of <root>/<class>/…/<picture>, however deep, with the folder right below `root` as their class.
+    """The images of <root>/<class>/…/<image>, however deep, with the folder right below `root` as their class.
 
-    Classes are in the order of their names. Pictures right in `root` have no class and are left out.
+    Classes are in the order of their names. Images right in `root` have no class and are left out.
 
     Raises:
-        InputError: no such folder, or fewer than two classes with pictures.
+        InputError: no such folder, or fewer than two classes with images.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected {root}/<class>/<image>")
@@ -54,7 +54,7 @@ def read_class_folders(root: Path) -> LabelledFiles:
 
 
 def first_levels(places: Sequence[PurePath]) -> list[str]:
-    """The class of each picture of an archive: the first part of its place that is not the same for all pictures."""
+    """The class of each image of an archive: the first part of its place that is not the same for all images."""
     parts = [place.parts for place in places]
     depth = 0
     while parts and all(len(each) > depth + 2 for each in parts) and len({each[depth] for each in parts}) == 1:
@@ -63,7 +63,7 @@ def first_levels(places: Sequence[PurePath]) -> list[str]:
 
 
 def number_classes(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Names of classes in order, and the number of each picture's, from the name of each picture's class."""
+    """Names of classes in order, and the number of each image's, from the name of each image's class."""
     classes = sorted(set(names))
     numbers = {name: number for number, name in enumerate(classes)}
     return classes, [numbers[name] for name in names]

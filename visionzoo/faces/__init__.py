@@ -1,4 +1,4 @@
-"""Faces in pictures and clips: find, follow, cut out square, paste back, steady keypoints, compare."""
+"""Faces in images and clips: find, follow, cut out square, paste back, steady keypoints, compare."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError, MissingDependencyError
-from .face import Face, check_picture
+from .face import Face, check_image
 
 __all__ = ["CenterFace"]
 
 STRIDE = 4
-"""Pixels of the picture to one of the network's maps."""
+"""Pixels of the image to one of the network's maps."""
 
 
 class CenterFace:
     """Faces with five points each.
 
     Args:
-        longest: larger pictures are searched at this many pixels along their longer side.
+        longest: larger images are searched at this many pixels along their longer side.
         threshold: score from which a centre is a face.
 
     Raises:
@@ -51,7 +51,7 @@ class CenterFace:
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
-        check_picture(image)
+        check_image(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.longest / max(height, width))
         if shrink < 1:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from .face import Face, check_picture
+from .face import Face, check_image
 
 __all__ = [
     "STILL_SCALE",
@@ -83,11 +83,11 @@ def square_box(box: Sequence[float], scale: float) -> CropBox:
 
 
 def face_box(face: Face, scale: float = STILL_SCALE, frame: tuple[int, int] | None = None) -> CropBox:
-    """The crop for one face of a picture.
+    """The crop for one face of an image.
 
     Args:
         scale: side of the crop to the longer side of the face's box.
-        frame: height and width of the picture in pixels. A crop that would stick out of it is moved inwards, and made smaller
+        frame: height and width of the image in pixels. A crop that would stick out of it is moved inwards, and made smaller
             down to `UNION_SCALE`.
 
     Raises:
@@ -148,17 +148,17 @@ def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 2
     Args:
         box: its crop.
         height, width: of the frame in pixels.
-        size: of the network's picture in pixels.
+        size: of the network's image in pixels.
     """
     found = []
     if box.side < size / 2:
         found.append(
             f"the face is small ({round(face.width)} x {round(face.height)} pixels; its crop is enlarged"
-            f" {size / box.side:.1f} times), so the result is soft; use a larger picture"
+            f" {size / box.side:.1f} times), so the result is soft; use a larger image"
         )
     if (beyond := box.outside(height, width)) > 0.15:
         found.append(
-            f"{beyond:.0%} of the crop is beyond the picture, where its edge is repeated; use a picture with more room"
+            f"{beyond:.0%} of the crop is beyond the image, where its edge is repeated; use an image with more room"
             " around the head"
         )
     if face.points is not None:
@@ -168,7 +168,7 @@ def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 2
         if apart < 0.2 * face.width or abs(float(across @ (nose - (eye + other_eye) / 2))) > 0.45 * apart**2:
             found.append("the head is turned to the side; a face seen from the front gives a better result")
         elif abs(math.degrees(math.atan2(across[1], across[0]))) > 30:
-            found.append("the head is tilted by more than 30 degrees; turn the picture upright")
+            found.append("the head is tilted by more than 30 degrees; turn the image upright")
     return found
 
 
@@ -180,13 +180,13 @@ def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArra
     Raises:
         InputError: not such an image, a box without area or far larger than the frame, or a size below 1.
     """
-    check_picture(image)
+    check_image(image)
     check_box(box)
     height, width = image.shape[:2]
     if size < 1:
         raise InputError(f"the size of a crop must be at least 1 pixel, got {size}")
     if box.side > 16 * max(height, width, size):
-        raise InputError(f"a crop of {box.side:.0f} pixels is too large for a picture of {width} x {height}")
+        raise InputError(f"a crop of {box.side:.0f} pixels is too large for an image of {width} x {height}")
     margin = math.ceil(2 * max(1.0, box.side / size)) + 1  # what the filter reaches over
     x = np.arange(math.floor(box.left) - margin, math.ceil(box.right) + margin)
     y = np.arange(math.floor(box.top) - margin, math.ceil(box.bottom) + margin)

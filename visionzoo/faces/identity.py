@@ -1,4 +1,4 @@
-"""Descriptors of who is seen in a picture, by networks in files of the user's."""
+"""Descriptors of who is seen in an image, by networks in files of the user's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from ..errors import InputError, require
 from ..weights import WeightsError
 from .detector import FaceDetector
-from .face import check_picture
+from .face import check_image
 from .network_files import DlibFaces, check_file, load_dlib, load_torchscript, short
 
 __all__ = ["DlibIdentity", "EmbeddingNetwork", "IdentityNetwork", "open_identity"]
@@ -26,7 +26,7 @@ SHAPES = ((3, 96, 96), (1, 128, 128), (3, 112, 112), (3, 128, 128), (3, 160, 160
 
 
 class IdentityNetwork(Protocol):
-    """Describes the person in a picture."""
+    """Describes the person in an image."""
 
     name: str
 
@@ -41,7 +41,7 @@ class IdentityNetwork(Protocol):
 class DlibIdentity:
     """dlib's ResNet (dlib_face_recognition_resnet_model_v1.dat): 128 numbers, of the face turned upright and cut out.
 
-    Two pictures are of one person if their descriptors are less than 0.6 apart, squared 0.36, by dlib's documentation.
+    Two images are of one person if their descriptors are less than 0.6 apart, squared 0.36, by dlib's documentation.
 
     Args:
         path: the file, unpacked.
@@ -70,7 +70,7 @@ class DlibIdentity:
         self.name = f"dlib, {path.name}, upright by {Path(predictor).name}"
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        box = self._faces(check_picture(image))
+        box = self._faces(check_image(image))
         if box is None:
             return None
         large, points, _ = self._faces.points(self._predict, image, box)
@@ -78,7 +78,7 @@ class DlibIdentity:
 
 
 class EmbeddingNetwork:
-    """A network from pictures to descriptors in a TorchScript or ONNX file, such as OpenFace's nn4.small2.
+    """A network from images to descriptors in a TorchScript or ONNX file, such as OpenFace's nn4.small2.
 
     The whole frame is resized (bilinear, antialiased) to what the network takes, without finding or turning the face, as the
     published AED does it with OpenFace. Of several outputs the first counts. Three channels get values in [0, 1], as OpenFace
@@ -146,10 +146,10 @@ class EmbeddingNetwork:
         return found.astype(np.float32)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        picture = Image.fromarray(check_picture(image))
+        pil = Image.fromarray(check_image(image))
         if self.channels == 1:
-            picture = picture.convert("L")
-        resized = np.asarray(picture.resize((self.width, self.height), Image.Resampling.BILINEAR), np.float32)
+            pil = pil.convert("L")
+        resized = np.asarray(pil.resize((self.width, self.height), Image.Resampling.BILINEAR), np.float32)
         if self.channels == 1:
             return self._numbers(((resized - 127.5) / 127.5)[None, None])
         planes = resized[..., ::-1] if self.order == "bgr" else resized

@@ -17,14 +17,14 @@ from ..io.pixels import to_float
 from ..weights import WeightsError
 from .crop import CropBox, choose_face
 from .detector import FaceDetector, open_detector
-from .face import check_picture
+from .face import check_image
 from .network_files import DlibFaces, load_dlib, load_torchscript, short
 
 __all__ = ["DlibLandmarks", "FanLandmarks", "LandmarkFinder", "heatmap_peaks", "open_landmarks"]
 
 POINTS = 68
 CROP, MAP = 256, 64
-"""Sides of FAN's picture and of its heatmaps."""
+"""Sides of FAN's image and of its heatmaps."""
 SIDE = 200 / 195
 """Side of FAN's crop to the sum of the box's sides."""
 RAISE = 0.12
@@ -32,14 +32,14 @@ RAISE = 0.12
 
 
 class LandmarkFinder(Protocol):
-    """Finds the landmarks of the largest face of a picture."""
+    """Finds the landmarks of the largest face of an image."""
 
     name: str
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """(68, 2) x and y in pixels of `image`, (H, W, 3) uint8 RGB; None where no face is found.
 
-        (0, 0) is the upper left corner of the picture, (0.5, 0.5) the centre of its first pixel. Raises InputError for another
+        (0, 0) is the upper left corner of the image, (0.5, 0.5) the centre of its first pixel. Raises InputError for another
         shape or type.
         """
         ...
@@ -69,7 +69,7 @@ class DlibLandmarks:
             )
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        box = self._faces(check_picture(image))
+        box = self._faces(check_image(image))
         if box is None:
             return None
         _, found, factor = self._faces.points(self._predict, image, box)
@@ -117,7 +117,7 @@ class FanLandmarks:
         return (found[-1] if isinstance(found, list | tuple) else found).float().cpu()  # the last of its stages
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        face = choose_face(self._detector(check_picture(image)), min_size_px=0)
+        face = choose_face(self._detector(check_image(image)), min_size_px=0)
         if face is None:
             return None
         x, y = face.centre
@@ -128,7 +128,7 @@ class FanLandmarks:
 
 
 def _fan_crop(image: NDArray[np.uint8], x: float, y: float, side: float) -> Tensor:
-    """The square around (x, y), in whole pixels and black beyond the picture, as (1, 3, 256, 256) in [0, 1]."""
+    """The square around (x, y), in whole pixels and black beyond the image, as (1, 3, 256, 256) in [0, 1]."""
     left, top = int(x - side / 2 + side / CROP), int(y - side / 2 + side / CROP)
     right, bottom = max(int(x + side / 2), left + 1), max(int(y + side / 2), top + 1)
     window = np.zeros((bottom - top, right - left, 3), np.uint8)

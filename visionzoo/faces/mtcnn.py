@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..boxes import box_iou, nms, roi_align
 from ..errors import InputError
-from .face import Face, check_picture
+from .face import Face, check_image
 
 __all__ = ["MTCNN", "WEIGHTS"]
 
@@ -28,7 +28,7 @@ CELL, STRIDE = 12, 2
 PYRAMID_STEP = 0.709
 """Side of a level to that of the one before: half the area."""
 MOST_PROPOSALS = 512
-"""Kept of each level and of all; a picture of foliage or noise has thousands."""
+"""Kept of each level and of all; an image of foliage or noise has thousands."""
 
 
 class PNet(nn.Module):
@@ -92,9 +92,9 @@ class MTCNN:
 
     Args:
         device: where the networks run.
-        longest: larger pictures are searched at this many pixels along their longer side.
+        longest: larger images are searched at this many pixels along their longer side.
         min_face: the smallest face that is searched for, as a share of the longer side; never under 20 pixels of the
-            picture searched.
+            image searched.
         thresholds: probability of a face from which P-Net, R-Net and O-Net let a box pass. The paper's code has
             0.6, 0.7, 0.7; the last is higher here, since for a crop one false face is worse than one missed frame.
     """
@@ -121,7 +121,7 @@ class MTCNN:
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
-        check_picture(image)
+        check_image(image)
         # the networks were trained on (value - 127.5) / 128
         x = (torch.tensor(image, device=self.device).permute(2, 0, 1)[None].float() - 127.5) / 128
         height, width = image.shape[:2]
@@ -151,8 +151,8 @@ class MTCNN:
             hits = probability > self.thresholds[0]
             rows, columns = hits.nonzero(as_tuple=True)
             corner = torch.stack([columns, rows], 1) * float(STRIDE)
-            to_picture = torch.tensor([width / level.shape[3], height / level.shape[2]], device=x.device)
-            cells = torch.cat([corner * to_picture, (corner + CELL) * to_picture], 1)
+            to_image = torch.tensor([width / level.shape[3], height / level.shape[2]], device=x.device)
+            cells = torch.cat([corner * to_image, (corner + CELL) * to_image], 1)
             keep = nms(cells, probability[hits], 0.5)[:MOST_PROPOSALS]
             boxes.append(cells[keep])
             scores.append(probability[hits][keep])
@@ -194,7 +194,7 @@ def _resized(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _cut(x: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The boxes of `x` (1, 3, H, W), each averaged to (size, size); grey beyond the picture: (N, 3, size, size)."""
+    """The boxes of `x` (1, 3, H, W), each averaged to (size, size); grey beyond the image: (N, 3, size, size)."""
     if not len(boxes):
         return x.new_zeros(0, 3, size, size)
     return roi_align(x, boxes, size, sampling_ratio=4)

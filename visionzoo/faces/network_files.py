@@ -115,7 +115,7 @@ class DlibFaces:
 
     dlib's own detector decides (upright faces from the front, 40 pixels or more); where it finds none, the largest face of
     `detector` with its box made square, smaller and lower, as dlib's are. Measured on 26 frames of 128 x 128, in pixels of 256:
-    the predictor's coordinates differ by 0.4 between the two boxes on average, as they do when the picture gets a little noise
+    the predictor's coordinates differ by 0.4 between the two boxes on average, as they do when the image gets a little noise
     (0.3); with MTCNN's box merely made square they differ by 0.6 to 1.0.
 
     Args:
@@ -142,16 +142,16 @@ class DlibFaces:
     def points(
         self, predictor: Any, image: NDArray[np.uint8], box: CropBox, shortest: int = 512
     ) -> tuple[NDArray[np.uint8], Any, int]:
-        """What `predictor` says of the face in `box`, in a copy of the picture that is enlarged by a whole number.
+        """What `predictor` says of the face in `box`, in a copy of the image that is enlarged by a whole number.
 
         The predictor rounds to whole pixels, which at 128 x 128 is as much as what is to be measured; enlarged four times, its
-        coordinates move by 0.3 and not 0.5 pixels of 256 when the picture gets a little noise.
+        coordinates move by 0.3 and not 0.5 pixels of 256 when the image gets a little noise.
 
         Args:
-            shortest: the shorter side of the picture in pixels, at least.
+            shortest: the shorter side of the image in pixels, at least.
 
         Returns:
-            The enlarged picture, dlib's points in its pixels, and how often it was enlarged.
+            The enlarged image, dlib's points in its pixels, and how often it was enlarged.
         """
         factor = math.ceil(shortest / min(image.shape[:2]))
         large = np.ascontiguousarray(image)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .crop import CropBox, check_box
-from .face import check_picture
+from .face import check_image
 
 __all__ = ["paste_face"]
 
@@ -29,10 +29,10 @@ def paste_face(
         (H, W, 3) uint8; outside the box the very values of `frame`.
 
     Raises:
-        InputError: pictures of another shape or type, a box without area, or a feather outside 0 … 0.5.
+        InputError: images of another shape or type, a box without area, or a feather outside 0 … 0.5.
     """
-    check_picture(frame)
-    check_picture(crop)
+    check_image(frame)
+    check_image(crop)
     check_box(box)
     size = crop.shape[0]
     if crop.shape[1] != size:

@@ -1,1 +1,1 @@
-"""Reading and writing: files that land whole, images, and (with the systems that need them) video and huge images."""
+"""Reading and writing of images, videos and rasters of any size; outputs are written atomically."""

@@ -1,4 +1,4 @@
-"""Sheets of images with horizontal bars beside each: an HTML page that needs no other file, or one picture."""
+"""Sheets of images with horizontal bars beside each: an HTML page that needs no other file, or one image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .sheets import (
 
 @dataclass(frozen=True)
 class Bar:
-    """A labelled share of one, e.g. a probability."""
+    """A labelled value in [0, 1], e.g. a probability."""
 
     label: str
     value: float
@@ -44,30 +44,30 @@ class Card:
 
 
 def check_size(path: str | Path, cards: int, bars: int) -> None:
-    """Raise `InputError` if a sheet of so many cards is too high for an image of this format; a page may be of any length."""
+    """Raise `InputError` if a sheet with this many cards is too tall for an image of this format. A page may have any length."""
     check_height(path, _layout(cards, bars)[1][1], cards)
 
 
 def save_bar_sheet(path: str | Path, cards: Sequence[Card], *, heading: str, subtitle: str = "") -> None:
-    """Write a sheet: a page for `.html` and `.htm`, a picture for `.jpg`, `.jpeg`, `.png` and `.webp`.
+    """Write a sheet: as a page to `.html` and `.htm`, as an image to `.jpg`, `.jpeg`, `.png` and `.webp`.
 
     Raises:
         ValueError: another extension.
     """
 
-    def picture() -> Image.Image:
+    def draw_sheet() -> Image.Image:
         check_size(path, len(cards), _most_bars(cards))
-        return picture_bar_sheet(cards)
+        return image_bar_sheet(cards)
 
     save(
         path,
         lambda: html_bar_sheet(cards, heading=heading, subtitle=subtitle, folder=Path(path).absolute().parent),
-        picture,
+        draw_sheet,
     )
 
 
 def html_bar_sheet(cards: Sequence[Card], *, heading: str, subtitle: str = "", folder: Path | None = None) -> str:
-    """The sheet as an HTML page with its images inside.
+    """The sheet as an HTML page with embedded images.
 
     Args:
         folder: where the page will be; titles then link to the files.
@@ -76,14 +76,14 @@ def html_bar_sheet(cards: Sequence[Card], *, heading: str, subtitle: str = "", f
     return render("bars.html", cards=shown, heading=heading, subtitle=subtitle, folder=folder)
 
 
-# The picture
+# The image
 
 _SIDE, _WIDE, _GAP, _LINE = 176, 290, 28, 31
-"""Pixels: of the thumbnail's side, the bars' width, the space between cards, and the height of a bar with its label."""
+"""In pixels: side of a thumbnail, width of the bars, gap between cards, height of a bar with its label."""
 
 
-def picture_bar_sheet(cards: Sequence[Card]) -> Image.Image:
-    """The sheet as one picture: a grid of cards."""
+def image_bar_sheet(cards: Sequence[Card]) -> Image.Image:
+    """The sheet as one image: a grid of cards."""
     columns, size = _layout(len(cards), _most_bars(cards))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -112,9 +112,9 @@ def _layout(cards: int, bars: int) -> tuple[int, tuple[int, int]]:
 
 def _draw_card(sheet: Image.Image, draw: ImageDraw.ImageDraw, card: Card, x: int, y: int) -> None:
     draw.rectangle([x, y, x + _SIDE - 1, y + _SIDE - 1], fill=GROUND)
-    picture = thumbnail(Tile(card.image, card.title), _SIDE)
-    if picture is not None:
-        sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+    image = thumbnail(Tile(card.image, card.title), _SIDE)
+    if image is not None:
+        sheet.paste(image, (x + (_SIDE - image.width) // 2, y + (_SIDE - image.height) // 2))
     small, plain = ImageFont.load_default(13), ImageFont.load_default(15)
     left, top = x + _SIDE + 20, y + 26
     draw.text((left, y), fitting(draw, card.title, small, _WIDE), fill=FAINT, font=small)

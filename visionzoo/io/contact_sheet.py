@@ -1,4 +1,4 @@
-"""Contact sheets: a query and the images found for it, as one HTML page that needs no other file, or as one picture."""
+"""Contact sheets: a query and the images found for it, as one HTML page that needs no other file, or as one image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .sheets import ACCENT, FAINT, INK, MISSING, PAPER, Tile, check_height, fitting, render, save, thumbnail
 
-__all__ = ["Row", "Tile", "html_sheet", "picture_sheet", "save_sheet", "thumbnail"]
+__all__ = ["Row", "Tile", "html_sheet", "image_sheet", "save_sheet", "thumbnail"]
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,25 @@ class Row:
 
 
 def save_sheet(path: str | Path, rows: Sequence[Row], *, heading: str, subtitle: str = "") -> None:
-    """Write a sheet: a page for `.html` and `.htm`, a picture for `.jpg`, `.jpeg`, `.png` and `.webp`.
+    """Write a sheet: as a page to `.html` and `.htm`, as an image to `.jpg`, `.jpeg`, `.png` and `.webp`.
 
     Raises:
         ValueError: another extension.
     """
 
-    def picture() -> Image.Image:
+    def draw_sheet() -> Image.Image:
         check_height(path, _GAP + sum(_bands(rows)) * _STEP[1], sum(1 + len(row.results) for row in rows))
-        return picture_sheet(rows)
+        return image_sheet(rows)
 
     save(
-        path, lambda: html_sheet(rows, heading=heading, subtitle=subtitle, folder=Path(path).absolute().parent), picture
+        path,
+        lambda: html_sheet(rows, heading=heading, subtitle=subtitle, folder=Path(path).absolute().parent),
+        draw_sheet,
     )
 
 
 def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "", folder: Path | None = None) -> str:
-    """The sheet as an HTML page with its images inside.
+    """The sheet as an HTML page with embedded images.
 
     Args:
         folder: where the page will be; names of files then link to the files.
@@ -46,16 +48,16 @@ def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "", folder:
     return render("contact.html", rows=rows, heading=heading, subtitle=subtitle, folder=folder)
 
 
-# The picture
+# The image
 
 _CELL, _GAP, _CAPTION, _COLUMNS = 220, 14, 40, 5
-"""Pixels: of a thumbnail's width, the space between tiles, and the height of the lines below; tiles beside a query."""
+"""In pixels: width of a thumbnail, gap between tiles, height of the text below. The last is the number of tiles beside a query."""
 _STEP = (_CELL + _GAP, _CELL * 3 // 4 + _CAPTION + _GAP)
 """Pixels from one tile to the next, across and down."""
 
 
-def picture_sheet(rows: Sequence[Row]) -> Image.Image:
-    """The sheet as one picture, in which each query and its results are a band."""
+def image_sheet(rows: Sequence[Row]) -> Image.Image:
+    """The sheet as one image, with a band for each query and its results."""
     bands = _bands(rows)
     sheet = Image.new("RGB", (2 * _GAP + (_COLUMNS + 1) * _STEP[0], _GAP + sum(bands) * _STEP[1]), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -70,7 +72,7 @@ def picture_sheet(rows: Sequence[Row]) -> Image.Image:
 
 
 def _bands(rows: Sequence[Row]) -> list[int]:
-    """How many lines of tiles each row takes."""
+    """Number of lines of tiles in each row."""
     return [max(1, -(-len(row.results) // _COLUMNS)) for row in rows]
 
 
@@ -79,16 +81,16 @@ def _paste(
 ) -> None:
     x, y = at
     height = cell * 3 // 4
-    picture = thumbnail(tile, cell)
-    if picture is None:
+    image = thumbnail(tile, cell)
+    if image is None:
         draw.rectangle([x, y, x + cell - 1, y + height - 1], fill=MISSING)
     else:
-        picture.thumbnail((cell, height), Image.Resampling.LANCZOS)
-        left, upper = x + (cell - picture.width) // 2, y + (height - picture.height) // 2
-        sheet.paste(picture, (left, upper))
+        image.thumbnail((cell, height), Image.Resampling.LANCZOS)
+        left, upper = x + (cell - image.width) // 2, y + (height - image.height) // 2
+        sheet.paste(image, (left, upper))
         if frame:
             draw.rectangle(
-                [left - 3, upper - 3, left + picture.width + 2, upper + picture.height + 2], outline=frame, width=3
+                [left - 3, upper - 3, left + image.width + 2, upper + image.height + 2], outline=frame, width=3
             )
     bold, small = ImageFont.load_default(15), ImageFont.load_default(12)
     title = fitting(draw, tile.title, bold, cell)

@@ -1,6 +1,6 @@
-"""File extensions of images, rasters and videos: the one list that every command, data set and page goes by.
+"""File extensions of images, rasters and videos, used by every command, data set and page.
 
-An extension only decides which files of a *folder* are taken and what kind they are; the readers look at the content.
+An extension only decides which files of a *folder* are used and what kind they are; the readers look at the content.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ IMAGES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".hif"),
     }
 )
-"""Image files. What cannot be decoded here (e.g. HEIC without a plug-in) is reported, not overlooked."""
+"""Image files. Those that cannot be decoded here (e.g. HEIC without a plug-in) are reported, not silently skipped."""
 
 RASTERS = frozenset({*_TIFF, ".zarr", ".npy"})
-"""Files, and the folder of a zarr array, that are read by windows."""
+"""Files, and zarr array folders, that are read by windows."""
 
 VIDEOS = frozenset(
     {
@@ -35,19 +35,19 @@ VIDEOS = frozenset(
 """Video files."""
 
 ANIMATIONS = frozenset({".gif"})
-"""Images that may hold a video: an image (its first frame) wherever an image is wanted, a video where only videos are."""
+"""Images that may hold a video: read as an image (the first frame) where images are accepted, as a video where only videos are."""
 
 IMAGES_WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
-"""Image files that are written whole."""
+"""Image files that can be written."""
 
 RASTERS_WRITTEN = (".tif", ".tiff", *IMAGES_WRITTEN, ".zarr", ".npy")
-"""Image files, and the folder of a zarr array, that are written by windows."""
+"""Image files, and zarr array folders, that can be written by windows."""
 
 VIDEOS_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""Video files that are written."""
+"""Video files that can be written."""
 
 SHEETS_WRITTEN = (".html", ".htm", ".jpg", ".jpeg", ".png", ".webp")
-"""Sheets of results: a page, or an image."""
+"""Sheets of results: an HTML page or an image."""
 
 
 def extension(path: str | os.PathLike[str]) -> str:
@@ -56,10 +56,10 @@ def extension(path: str | os.PathLike[str]) -> str:
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is that of an image file."""
+    """Whether the name has the extension of an image file."""
     return extension(path) in IMAGES
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is that of a video file (a GIF counts as an image)."""
+    """Whether the name has the extension of a video file (a GIF counts as an image)."""
     return extension(path) in VIDEOS

@@ -1,4 +1,4 @@
-"""Output files that land whole or not at all, and sidecars that say how a result was made."""
+"""Output files that are written completely or not at all, and sidecars that record how a result was made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import InputError, writing
 
 
 def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
-    """`path`, if it may be written: a new name, or an existing file with `overwrite`.
+    """Return `path` if it may be written: it is a new name, or an existing file with `overwrite`.
 
     Raises:
         InputError: the file exists and `overwrite` is off, it is a folder, or its folder does not exist.
@@ -33,12 +33,12 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     if not folder.is_dir():
         taken = next((place for place in (folder, *folder.parents) if place.exists()), folder)
         problem = f"{taken} is a file, not a folder" if taken.is_file() else f"the folder {folder} does not exist"
-        raise InputError(f"{path}: {problem}; {'choose another name' if taken.is_file() else 'make it first'}")
+        raise InputError(f"{path}: {problem}; {'choose another name' if taken.is_file() else 'create it first'}")
     return path
 
 
 def check_name(path: str | Path) -> Path:
-    """`path`, if the file system takes a name of this length. Raises `InputError` if it does not."""
+    """Return `path` if the file system accepts a name of this length; raise `InputError` if not."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -48,31 +48,31 @@ def check_name(path: str | Path) -> Path:
 
 
 def make_folder(path: str | Path) -> Path:
-    """`path`, a folder that is made if it does not exist. Raises `InputError` if it cannot be one."""
+    """Return `path`, a folder that is created if it does not exist. Raises `InputError` if that is impossible."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise InputError(f"{path}: is a file, expected a folder") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be made a folder ({error.strerror})") from error
+        raise InputError(f"{path}: the folder cannot be created ({error.strerror})") from error
     return path
 
 
 def remove_empty(folder: Path) -> None:
-    """Delete a folder and the folders in it, as far as they hold nothing."""
+    """Delete a folder and its subfolders if they are empty."""
     for base, _, _ in os.walk(folder, topdown=False):
         with contextlib.suppress(OSError):  # not empty
             os.rmdir(base)
 
 
 def bundled(*parts: str) -> Path:
-    """Where a file or folder is that comes with visionzoo (`visionzoo/assets`)."""
+    """The path of a file or folder that comes with visionzoo (`visionzoo/assets`)."""
     return Path(str(resources.files("visionzoo")), "assets", *parts)
 
 
 def copy_bundled(part: str, folder: str | Path, names: list[str], *, overwrite: bool = False) -> list[Path]:
-    """Copies of bundled files of the folder `part`, in `folder`, which is made if it does not exist.
+    """Copy bundled files from the folder `part` to `folder`, which is created if it does not exist; return the copies.
 
     Raises:
         InputError: the folder or a file cannot be written, or a file exists and `overwrite` is off.
@@ -87,7 +87,7 @@ def copy_bundled(part: str, folder: str | Path, names: list[str], *, overwrite: 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed onto it when the block ends well and deleted when it does not."""
+    """Yield a temporary name beside `path`; it replaces `path` if the block succeeds and is deleted if it fails."""
     path = Path(path)
     with writing(path):
         handle, name = tempfile.mkstemp(
@@ -99,25 +99,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             yield temporary
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is an ordinary file
+            temporary.chmod(0o666 & ~umask)  # mkstemp creates private files
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` in one step (UTF-8; bytes of file names that are no text become escapes, also valid in JSON)."""
+    """Write `text` to `path` atomically, as UTF-8; undecodable bytes of file names become escapes, which are valid in JSON, too."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write `data` as JSON to `path` in one step."""
+    """Write `data` as JSON to `path` atomically."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def record(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sidecar `OUT.json` holds beside the result: command line, options, time, versions, device."""
+    """What a sidecar `OUT.json` records about a result: command line, options, time, versions, device."""
     from ..devices import environment
 
     return {

@@ -1,4 +1,4 @@
-"""Which files a user means by paths, folders and glob patterns: one rule for every command, data set and page."""
+"""Find the files that paths, folders and glob patterns name, in the same way for every command, data set and page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import FileFailed, InputError
 from .extensions import extension
 
 ARRAYS = frozenset({".zarr"})
-"""Extensions of folders that count as one file."""
+"""Extensions of folders that count as a single file."""
 
 
 def find_inputs(
@@ -24,16 +24,16 @@ def find_inputs(
     recursive: bool = True,
     unreadable: Callable[[OSError], object] | None = None,
 ) -> list[tuple[Path, Path]]:
-    """Files named by paths, folders and glob patterns, each once, with its place below the folder or pattern that named it.
+    """Files named by paths, folders and glob patterns, each once, with its path relative to the folder or pattern that named it.
 
-    A file that is named itself is taken whatever its extension. Folders are searched, in the order of names; hidden files and
-    folders in them are skipped.
+    A file that is named explicitly is used whatever its extension. Folders are searched in the order of names; hidden files
+    and folders in them are skipped.
 
     Args:
-        extensions: of the files that are taken from folders and patterns, in lower case with the dot.
-        what: those files are called in messages, in the plural.
-        outside: a folder of outputs: if it lies inside a folder that is searched, its files are not inputs.
-        recursive: also search the folders inside folders.
+        extensions: extensions of the files to use from folders and patterns, in lower case with the dot.
+        what: what messages call those files, in the plural.
+        outside: the output folder; if it lies inside a folder that is searched, its files are not inputs.
+        recursive: also search subfolders.
         unreadable: called with the error of each folder that cannot be read; by default a warning names it.
 
     Raises:
@@ -57,7 +57,7 @@ def find_inputs(
         if outside is not None and _strictly_below(outside, base):
             files = [file for file in files if not _strictly_below(file, outside)]
         if not files:
-            raise InputError(f"{source}: no {what} found; expected files ending in {_examples(extensions)}, …")
+            raise InputError(f"{source}: no {what} found; expected files with the extension {_examples(extensions)}, …")
         for file in files:
             found.setdefault(os.path.abspath(file), (file, file.relative_to(base)))
     return list(found.values())
@@ -75,7 +75,7 @@ def _warn(problem: OSError) -> None:
 def _walk(
     folder: Path, extensions: Collection[str], recursive: bool, unreadable: Callable[[OSError], object]
 ) -> Iterator[Path]:
-    """Files with these extensions. Links to other folders are followed: not to those above, nor to those searched anyway."""
+    """Files with these extensions. Links to folders are followed, except to parent folders and to folders searched anyway."""
     problems: list[OSError] = []
     arrays = ARRAYS & set(extensions)
     top, seen = Path(os.path.realpath(folder)), set[Path]()
@@ -83,7 +83,7 @@ def _walk(
         here = Path(os.path.realpath(base))
         by_link = here != top / Path(base).relative_to(folder)
         if here in seen or (by_link and (here.is_relative_to(top) or top.is_relative_to(here))):
-            folders.clear()  # a ring, or a second way to the same files
+            folders.clear()  # a cycle, or a second path to the same files
             continue
         seen.add(here)
         shown = sorted(name for name in folders if not name.startswith("."))

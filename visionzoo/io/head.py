@@ -1,4 +1,4 @@
-"""What is wrong with a file before any reader sees it: missing, a folder, unreadable, empty, a Git LFS pointer, a web page."""
+"""Checks before a file is read: missing, a folder, unreadable, empty, a Git LFS pointer, a web page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VIDEOS = (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS
 
 
 def content_of(head: bytes) -> str | None:
-    """ "image" or "video" by the first bytes of a file, or None where they leave it open."""
+    """ "image" or "video", judged by the first bytes of a file; None if they do not tell."""
     if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "image"
     if head[4:8] == b"ftyp":
@@ -34,15 +34,15 @@ def content_of(head: bytes) -> str | None:
 
 
 def read_head(path: str | os.PathLike[str], expected: str, error: type[InputError] = InputError) -> bytes:
-    """The first bytes of a file (at most `HEAD_BYTES`), once it is clear that they may be what a reader expects.
+    """The first bytes of a file (at most `HEAD_BYTES`), after checking that it can be what a reader expects.
 
     Args:
-        expected: what the file should be, with its article, e.g. "an image file".
-        error: class of the error that is raised.
+        expected: what the file should be, with an article, e.g. "an image file".
+        error: class of the error to raise.
 
     Raises:
-        InputError: of the class `error`. The file is missing, a folder, a pipe or device, not readable, empty, a Git LFS
-            pointer, or a web page that was saved in place of the file.
+        InputError: (as `error`) the file is missing, a folder, a pipe or device, not readable, empty, a Git LFS pointer, or
+            a web page that was saved instead of the file.
     """
     path = Path(path)
     if "\0" in str(path):
@@ -50,7 +50,7 @@ def read_head(path: str | os.PathLike[str], expected: str, error: type[InputErro
     try:
         if path.is_dir():
             raise error(f"{path}: is a folder, expected {expected}")
-        if path.exists() and not path.is_file():  # reading a pipe would wait, and use it up
+        if path.exists() and not path.is_file():  # reading a pipe would block, and consume its content
             raise error(f"{path}: is not a regular file, expected {expected}; save it as a file first")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

@@ -1,6 +1,6 @@
-"""Colours by an embedded ICC profile (Adobe RGB, Display P3, ProPhoto, grey, CMYK, …) to sRGB, which every network expects.
+"""Conversion from an embedded ICC profile (Adobe RGB, Display P3, ProPhoto, grey, CMYK, …) to sRGB, which every network expects.
 
-Conversion is relative colorimetric, as between displays, with lcms's defaults. A transform is built once per profile.
+The rendering intent is relative colorimetric, as between displays, with the defaults of lcms. A transform is built once per profile.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _SPACES = {"RGB": b"RGB ", "CMYK": b"CMYK", "L": b"GRAY"}
-"""Colour space that a profile must have (bytes 16 to 20 of its header), by the mode of the image."""
+"""The colour space that a profile must have (bytes 16 to 20 of its header) for each image mode."""
 _SAME = 2
-"""Profiles whose colours differ from sRGB by at most this many of 255 levels are sRGB: its many editions do."""
+"""A profile whose colours differ from sRGB by at most this many of 255 levels counts as sRGB, which has many variants."""
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """An image of mode L, RGB or CMYK with its colours in sRGB: of mode RGB, or L where grey stays unchanged.
+    """Convert an image of mode L, RGB or CMYK to sRGB. The result has mode RGB, or L if grey stays unchanged.
 
-    Without a profile grey and RGB are sRGB already, and CMYK is converted by formula. So it is with a profile of another
-    colour space than the image's (an RGB profile on a grey image), and, after a warning, with a damaged one.
+    Without a profile, grey and RGB are taken as sRGB, and CMYK is converted by formula. The same holds for a profile of a
+    different colour space than the image's (an RGB profile on a grey image) and, after a warning, for a damaged one.
 
     Args:
         name: what the warning calls the image.
@@ -40,7 +40,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
 
 
 def _warn(name: str, why: str) -> None:
-    warnings.warn(f"{name}: its ICC profile is damaged ({why}); its colours are used without it", stacklevel=3)
+    warnings.warn(f"{name}: the ICC profile is damaged ({why}) and is ignored", stacklevel=3)
 
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -48,10 +48,10 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 @functools.lru_cache(maxsize=64)
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB for images of mode L, RGB or CMYK; None where that changes nothing.
+    """The transform from a profile to sRGB for images of mode L, RGB or CMYK; None if it changes nothing.
 
     Raises:
-        PyCMSError, OSError: the profile is damaged, or of another colour space.
+        PyCMSError, OSError: the profile is damaged, or has a different colour space.
     """
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     transform = ImageCms.buildTransform(
@@ -60,7 +60,7 @@ def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | No
         mode,
         "RGB",
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        # the table that lcms makes of a grey curve is up to 10 of 255 levels too dark
+        # the table that lcms builds from a grey curve is up to 10 of 255 levels too dark
         flags=ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE,
     )
     if mode == "CMYK":

@@ -1,9 +1,9 @@
-"""One door for every image: a path, bytes, a PIL image, an array or a tensor becomes (H, W, 3) uint8 sRGB, upright.
+"""Read any image (a path, bytes, a PIL image, an array or a tensor) as upright (H, W, 3) uint8 sRGB.
 
-What is taken into account: the EXIF orientation, ICC profiles, palettes, grey, CMYK, Lab, 16-bit and float values, alpha (laid
-on white), animations (their first frame). TIFF files are read by `visionzoo.io.raster` where its packages are installed (the
-extra `raster`), as Pillow reads many kinds of them wrongly; without the extra, by Pillow if it is right about their kind.
-What is refused, with a line that names the file and the fix: missing, empty, truncated, not an image, absurdly large, NaN.
+Handled are EXIF orientation, ICC profiles, palettes, grey, CMYK, Lab, 16-bit and float values, alpha (composited on white) and
+animations (their first frame). TIFF files are read by `visionzoo.io.raster` if its packages are installed (the extra `raster`),
+as Pillow reads many kinds of them wrongly; without the extra, Pillow reads the kinds that it gets right. Files that are missing,
+empty, truncated, not images or absurdly large, and NaN values, raise a one-line error that names the file and the fix.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageError", "image_format", "image_size", "list_images", "load_image", "max_pixels"]
 
 ORIENTATION = 0x0112
-_JPEGS = ("JPEG", "MPO")  # phones append further images: a gain map, the depth
+_JPEGS = ("JPEG", "MPO")  # phones append more images, e.g. a gain map or a depth map
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,7 +43,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""The operation that makes an image upright, for each EXIF orientation."""
 
 
 def load_image(
@@ -53,15 +53,15 @@ def load_image(
 ) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 sRGB.
 
-    Values of more than 8 bits are rounded to 8: 0 to 65535 by v / 257. Floats in [0, 1] are taken as they are; floats of a
-    file outside of it, and signed or 32-bit integers of a file, have no stated white: the least value becomes black and
-    the greatest white.
+    Values of more than 8 bits are rounded to 8 bits, 0 to 65535 as v / 257. Floats in [0, 1] are scaled to 0 to 255. Floats of a
+    file outside that range, and signed or 32-bit integers of a file, have no defined white: the minimum becomes black and the
+    maximum white.
 
     Args:
-        source: a path, the bytes of a file, a PIL image (treated as its file would be), an array or tensor (H, W),
+        source: a path, the bytes of a file, a PIL image (treated like its file), an array or tensor (H, W),
             (H, W, 1|3|4), or for tensors (1|3|4, H, W); integers are 0 to 255 (uint16: 0 to 65535), floats in [0, 1].
         max_side: shrink (never enlarge) so that the longer side has at most this many pixels. JPEG files are then
-            decoded at a fraction of their size, which is faster and lifts the limit on their size accordingly.
+            decoded at reduced size, which is faster and raises the limit on their size accordingly.
 
     Raises:
         ImageError: the source cannot be read as an image; the message names it.
@@ -89,17 +89,17 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             with open_raster(path) as raster:
                 return raster.width, raster.height
         except (RasterError, MissingDependencyError):
-            pass  # Pillow may know better, and has its own words if it does not
+            pass  # Pillow may be able to read it, and raises its own error if not
     with opened(path, str(path)) as image, decoding(str(path)):
         width, height = image.size
         return (height, width) if _orientation(image, str(path)) >= 5 else (width, height)
 
 
 def image_format(path: str | os.PathLike[str]) -> str:
-    """The format of an image file by its content, as Pillow calls it, e.g. "JPEG". Raises `ImageError`."""
+    """The format of an image file, judged by its content, in Pillow's naming, e.g. "JPEG". Raises `ImageError`."""
     path = Path(path)
     if read_head(path, "an image file", ImageError).startswith(TIFF_STARTS):
-        return "TIFF"  # also what Pillow does not know
+        return "TIFF"  # including kinds that Pillow does not know
     with opened(path, str(path)) as image:
         return image.format or "unknown"
 
@@ -138,13 +138,13 @@ def _decode_tiff(content: Path | bytes, name: str, max_side: int | None) -> np.n
     try:
         whole = read_whole(content, max_side=max_side, max_pixels=max_pixels(), name=name)
     except (RasterError, MissingDependencyError) as error:
-        try:  # some rare kinds (old-style JPEG, …) are known to Pillow alone
+        try:  # only Pillow reads some rare kinds (old-style JPEG, …)
             with opened(content if isinstance(content, Path) else io.BytesIO(content), name) as image:
                 right = pillow_reads_rightly(image)
             if right:
                 return _decode_by_pillow(content, name, max_side)
         except ImageError:
-            pass  # what the reader of TIFF says is more to the point
+            pass  # the TIFF reader's error is more specific
         prefix = "" if str(error).startswith(name) else f"{name}: "
         raise ImageError(f"{prefix}{error}") from error
     with decoding(name):
@@ -153,7 +153,7 @@ def _decode_tiff(content: Path | bytes, name: str, max_side: int | None) -> np.n
 
 
 def _image_of(whole: WholeImage, name: str) -> Image.Image:
-    """Mode L, LA, RGB or RGBA: eight bits, straight alpha, missing pixels transparent."""
+    """The image in mode L, LA, RGB or RGBA: 8 bits, straight alpha, missing pixels transparent."""
     missing = whole.missing if whole.missing is not None and whole.missing.any() else None
     colours = _to_bytes(whole.pixels[..., : whole.colours], whole.white, missing, name)
     alpha = None
@@ -170,11 +170,11 @@ def _image_of(whole: WholeImage, name: str) -> Image.Image:
     if whole.premultiplied:
         straight = np.minimum(colours.astype(np.float32) * 255 / np.maximum(alpha, 1)[..., None], 255)
         colours = np.round(straight).astype(np.uint8)
-    return Image.fromarray(np.concatenate([colours, alpha[..., None]], axis=2))  # of two bands LA, of four RGBA
+    return Image.fromarray(np.concatenate([colours, alpha[..., None]], axis=2))  # two bands give LA, four RGBA
 
 
 def _to_bytes(values: np.ndarray, white: float | None, missing: np.ndarray | None, name: str) -> np.ndarray:
-    """Values of a file, (H, W, C) of any type -> uint8: by `white` if it is known; floats in [0, 1] as they are; others stretched."""
+    """Values of a file, (H, W, C) of any type -> uint8: scaled by `white` if known; floats in [0, 1] by 255; others stretched."""
     if values.dtype == np.uint8 and white in (None, 255):
         return values
     if values.dtype.itemsize == 2 and white == 65535:
@@ -207,15 +207,15 @@ def _from_pil(image: Image.Image, max_side: int | None) -> np.ndarray:
 
 
 def _undecoded(image: Image.Image, max_side: int | None, name: str) -> bytes | None:
-    """The content of a file that is open but not decoded yet, where its path would be read otherwise than Pillow does: TIFF, and
-    JPEG if it is to be shrunk. None for all others."""
+    """The content of an open file that is not decoded yet, if `load_image` would read its path differently than Pillow does: a
+    TIFF, or a JPEG that is to be shrunk. None for all others."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell() != 0:
         return None
     if image.format != "TIFF" and (image.format not in _JPEGS or max_side is None or image.decoderconfig):
         return None
     with decoding(name):
         file = image.fp
-        assert file is not None  # of an open file that is not decoded
+        assert file is not None  # `file` is set while the image is not decoded
         place = file.tell()
         try:
             file.seek(0)
@@ -224,7 +224,7 @@ def _undecoded(image: Image.Image, max_side: int | None, name: str) -> bytes | N
             file.seek(place)
 
 
-# Finish
+# To upright sRGB
 
 
 def _finish(image: Image.Image, name: str, max_side: int | None) -> np.ndarray:
@@ -258,10 +258,10 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
 
 
 def _plain_grey(image: Image.Image, name: str) -> Image.Image:
-    """16-bit, 32-bit or float grey as L, or LA where one value of a 16-bit PNG stands for transparent."""
+    """16-bit, 32-bit or float grey as L, or as LA if a 16-bit PNG declares one value transparent."""
     values = np.asarray(image)
     words = image.mode.startswith("I;16")
-    if image.mode == "I" and image.format != "TIFF":  # what other formats put there has 16 bits
+    if image.mode == "I" and image.format != "TIFF":  # other formats store 16 bits in this mode
         words = bool(values.min() >= 0 and values.max() <= 65535)
     grey = words_to_bytes(values) if words else _to_bytes(values[..., None], None, None, name)[..., 0]
     clear = image.info.get("transparency")
@@ -285,11 +285,13 @@ def _from_lab(image: Image.Image) -> Image.Image | None:
 def _orientation(image: Image.Image, name: str) -> int:
     """1 to 8, as EXIF counts; 1 if it is not stated."""
     try:
-        value = Image.Image.getexif(image).get(ORIENTATION, 1)  # of the base class: a PNG's own decodes all of it
-    except Exception as error:  # damaged in any way, and no reason to refuse the image
-        warnings.warn(f"{name}: its EXIF data are damaged ({error}); it is taken as upright", stacklevel=2)
+        value = Image.Image.getexif(image).get(
+            ORIENTATION, 1
+        )  # the base class's method: that of a PNG decodes the whole image
+    except Exception as error:  # damaged EXIF is no reason to refuse the image
+        warnings.warn(f"{name}: the EXIF data are damaged ({error}); the image is taken as upright", stacklevel=2)
         return 1
-    if isinstance(value, bytes):  # some programs store a byte in place of a number
+    if isinstance(value, bytes):  # some programs store a byte instead of a number
         value = value[0] if value else 1
     return value if value in range(1, 9) else 1
 

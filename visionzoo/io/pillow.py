@@ -1,4 +1,4 @@
-"""Image files opened by Pillow, whose many kinds of errors become one line that names the file."""
+"""Open image files with Pillow, whose many kinds of errors become one-line errors that name the file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ImageError(InputError):
 
 
 def max_pixels() -> int:
-    """Largest number of pixels that a file may declare (a decompression bomb otherwise); `VISIONZOO_MAX_PIXELS` overrides."""
+    """Maximum number of pixels of a file, against decompression bombs; `VISIONZOO_MAX_PIXELS` overrides it."""
     return int(os.environ.get("VISIONZOO_MAX_PIXELS", 250_000_000))
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Raise `ImageError` if an image of this size is over the limit."""
+    """Raise `ImageError` if an image of this size exceeds `max_pixels()`."""
     if width * height > max_pixels():
         raise ImageError(
             f"{name}: {width} x {height} pixels is over the limit of {max_pixels() / 1e6:.0f} million; "
@@ -35,18 +35,18 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 
 def opened(source: Path | BinaryIO, name: str) -> Image.Image:
-    """An image of any size, of which only the header has been read.
+    """Open an image of any size; only the header is read.
 
     Args:
         source: a path or an open binary file.
-        name: what errors call it.
+        name: the name for the image in errors.
 
     Raises:
         ImageError: not an image, missing, or damaged.
     """
     with decoding(name):
         try:
-            with _pillow_limit:  # our own limit is checked by the caller, with our own words
+            with _pillow_limit:  # the caller checks our own limit
                 limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
                 try:
                     return Image.open(source)
@@ -58,10 +58,10 @@ def opened(source: Path | BinaryIO, name: str) -> Image.Image:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Whatever a decoder raises inside becomes an `ImageError` about the file `name`.
+    """Turn any exception that a decoder raises into an `ImageError` that names the file.
 
-    Every exception counts: Pillow's plug-ins raise SyntaxError, KeyError, struct.error, zlib.error, NotImplementedError and
-    more about files that are damaged or of a rare kind, and one such file must not end a run over a folder.
+    Every exception is caught: Pillow's plug-ins raise SyntaxError, KeyError, struct.error, zlib.error, NotImplementedError
+    and more for damaged or rare files, and one such file must not end a run over a folder.
     """
     try:
         yield
@@ -70,13 +70,13 @@ def decoding(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except MemoryError as error:
-        raise ImageError(f"{name}: its pixels do not fit into memory; shrink it first") from error
+        raise ImageError(f"{name}: its pixels do not fit in memory; shrink it first") from error
     except NotImplementedError as error:
         raise ImageError(
             f"{name}: an image of a kind that Pillow cannot decode ({_said(error)}); save it as PNG"
         ) from error
     except OSError as error:
-        if error.errno is None:  # Pillow's own, about the file's content
+        if error.errno is None:  # Pillow's own errors about the content have no errno
             raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:
@@ -84,10 +84,10 @@ def decoding(name: str) -> Iterator[None]:
 
 
 def pillow_reads_rightly(image: Image.Image) -> bool:
-    """Whether Pillow gives the values of this TIFF as they are meant.
+    """Whether Pillow decodes the values of this TIFF correctly.
 
-    It is wrong, without an error, about 16-bit values in planes (the low byte), inverted 16-bit grey (a negative), 9 to 15
-    bits (dark), and more; so only what is known to be right counts.
+    It silently misreads planar 16-bit values (only the low byte), inverted 16-bit grey (a negative), 9 to 15 bits (too dark)
+    and more, so only kinds that are known to be right are accepted.
     """
     tags: Any = getattr(image, "tag_v2", None)
     if tags is None or 262 not in tags:
@@ -101,7 +101,7 @@ def pillow_reads_rightly(image: Image.Image) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """What an exception says, on one line; its class where it says nothing, or a key only."""
+    """An exception's message on one line; its class if the message is empty or only a key."""
     text = " ".join(str(error).split())
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
@@ -116,11 +116,11 @@ _BRANDS = {
     b"avif": "AVIF",
     b"crx ": "a raw photo",
 }
-"""Major brands of ISO media files that hold images. Any other is a video."""
+"""Major brands of ISO media files that hold images; all others are videos."""
 
 
 def _refusal(source: Path | BinaryIO) -> str:
-    """Why Pillow does not know the format of a file."""
+    """Why Pillow cannot identify a file."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             head = file.read(512)

@@ -1,7 +1,6 @@
-"""Pickles of plain data, read without running anything.
+"""Read pickles of plain data without running any code.
 
-A pickle can run code when it is read. The reader here knows lists, dictionaries, text, numbers and plain numeric arrays, and refuses
-everything else.
+A pickle can run code when it is loaded. This reader accepts only lists, dictionaries, text, numbers and plain numeric arrays.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ MAX_BYTES = 64 << 20
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Lists, dictionaries, text, numbers and numeric arrays (as lists) from a pickle; nothing in it is run.
+    """Read lists, dictionaries, text, numbers and numeric arrays (as lists) from a pickle; no code in it is run.
 
     Raises:
-        InputError: missing, too large, damaged, or it asks for anything else.
+        InputError: the file is missing, too large or damaged, or holds anything else.
     """
     path = Path(path)
     try:
@@ -37,9 +36,9 @@ def read_pickle(path: str | Path) -> Any:
         return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load())
     except _RefusedError as error:
         raise InputError(
-            f"{path}: asks for {error}, which plain data never needs; nothing was run: get the file from its authors"
+            f"{path}: contains {error}, which plain data never does; no code was run; get the file from its authors"
         ) from None
-    except Exception as error:  # a damaged pickle fails in any way at all
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path}: not a pickle, or damaged ({type(error).__name__}: {error})") from error
 
 
@@ -48,7 +47,7 @@ class _RefusedError(VisionZooError):
 
 
 class _Dtype:
-    """Stands for a pickled numpy dtype: integers, floats and booleans only."""
+    """Placeholder for a pickled numpy dtype; only integers, floats and booleans are accepted."""
 
     def __init__(self, code: str, *_: Any):
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?([iu][1248]|f[248]|b1)", code):
@@ -61,7 +60,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a pickled numpy array: its bytes are taken as numbers of its dtype."""
+    """Placeholder for a pickled numpy array: its bytes are read as numbers of its dtype."""
 
     values: np.ndarray
 
@@ -99,7 +98,7 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 _KNOWN = {
     ("_codecs", "encode"): _latin1,
     ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument of _reconstruct
+    ("numpy", "ndarray"): "numpy.ndarray",  # only used as an argument of _reconstruct
     **{
         (f"numpy.{core}.{module}", name): stand_in
         for core in ("core", "_core")
@@ -113,7 +112,7 @@ _KNOWN = {
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Nothing is ever imported: the few names that numeric arrays need stand for functions of this file."""
+    """An unpickler that imports nothing: the few names that numeric arrays need map to functions of this file."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
@@ -121,7 +120,7 @@ class _PlainUnpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("an outside object")
+        raise _RefusedError("a reference to an external object")
 
 
 def _plain(value: Any) -> Any:

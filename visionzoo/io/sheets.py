@@ -1,4 +1,4 @@
-"""What sheets of images share: their colours, thumbnails, lines of text, and the templates of their pages (`assets/sheets`)."""
+"""Shared parts of image sheets: colours, thumbnails, lines of text, and page templates (`assets/sheets`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THUMBNAIL = 360
 
 PAPER, INK, FAINT, ACCENT, MISSING = "#f7f7f5", "#1d1d1b", "#6b6b66", "#b3391f", "#dcdcd6"
 GROUND, TRACK, QUIET = "#ecece7", "#e6e6e0", "#c9b3aa"
-"""Behind a thumbnail, behind a bar, and the bars below the first."""
+"""Colours behind a thumbnail and behind a bar, and of the bars below the first."""
 
 COLOURS = {
     "paper": PAPER,
@@ -48,10 +48,10 @@ class Tile:
 
     Attributes:
         image: a path, or (H, W, 3) uint8.
-        title: the line below it, e.g. "1 · 0.934".
+        title: the line below the image, e.g. "1 · 0.934".
         note: a fainter second line, e.g. the file name.
         mark: a short accent beside the title, e.g. "▲ 3".
-        box: (x0, y0, x1, y1) in pixels of the image, drawn as a frame.
+        box: (x0, y0, x1, y1) in pixels of the image, drawn as a rectangle.
     """
 
     image: str | Path | np.ndarray
@@ -62,23 +62,23 @@ class Tile:
 
 
 def thumbnail(tile: Tile, side: int = THUMBNAIL) -> Image.Image | None:
-    """The tile's image, at most `side` pixels long, with its frame; None if the file no longer exists or cannot be read."""
+    """The tile's image with its box, at most `side` pixels on the longer side; None if the file is gone or cannot be read."""
     try:
         array = load_image(tile.image, max_side=None if tile.box is not None else side)
     except ImageError:
         return None
-    picture = Image.fromarray(array)
-    scale = min(1.0, side / max(picture.size))
+    image = Image.fromarray(array)
+    scale = min(1.0, side / max(image.size))
     if scale < 1:
-        picture = picture.resize(
-            (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+        image = image.resize(
+            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
         )
     if tile.box is not None:
         x0, y0, x1, y1 = (value * scale for value in tile.box)
-        frame = [max(x0, 0), max(y0, 0), min(x1, picture.width - 1), min(y1, picture.height - 1)]
+        frame = [max(x0, 0), max(y0, 0), min(x1, image.width - 1), min(y1, image.height - 1)]
         if frame[0] < frame[2] and frame[1] < frame[3]:
-            ImageDraw.Draw(picture).rectangle(frame, outline=ACCENT, width=3)
-    return picture
+            ImageDraw.Draw(image).rectangle(frame, outline=ACCENT, width=3)
+    return image
 
 
 def fitting(
@@ -94,36 +94,36 @@ def fitting(
 
 
 def check_height(path: str | Path, height: int, count: int) -> None:
-    """Raise `InputError` if `height` pixels, for `count` images, are too many for an image file; a page may be of any length."""
+    """Raise `InputError` if a sheet of `count` images, `height` pixels tall, exceeds what an image file can hold."""
     ending = extension(path)
     if ending in PAGES:
         return
-    limit = 16_383 if ending == ".webp" else 65_535  # of WebP and of JPEG; a PNG that is higher opens in few programs
+    limit = 16_383 if ending == ".webp" else 65_535  # limits of WebP and JPEG; few programs open a taller PNG
     if height > limit:
         raise InputError(f"{path}: {count} images do not fit into one {ending} image; write an .html page instead")
 
 
-def save(path: str | Path, page: Callable[[], str], picture: Callable[[], Image.Image]) -> None:
-    """Write a sheet: its page for `.html` and `.htm`, its picture for `.jpg`, `.jpeg`, `.png` and `.webp`.
+def save(path: str | Path, page: Callable[[], str], draw: Callable[[], Image.Image]) -> None:
+    """Write a sheet: as a page to `.html` and `.htm`, as an image to `.jpg`, `.jpeg`, `.png` and `.webp`.
 
     Raises:
         ValueError: another extension.
     """
     if extension(path) not in SHEETS_WRITTEN:
-        raise ValueError(f"{path}: a sheet is written as .html, .jpg, .png or .webp")
+        raise ValueError(f"{path}: the extension of a sheet must be .html, .jpg, .png or .webp")
     if extension(path) in PAGES:
         write_text(path, page())
         return
-    image = picture()
+    image = draw()
     with atomic_path(path) as temporary:
         image.save(temporary, quality=90)
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `assets/sheets`, in which all text is escaped.
+    """Render a template of `assets/sheets`; all text is escaped.
 
-    Filters there: `line` shows control characters as escapes; `jpeg` gives the thumbnail of a `Tile` as base64 of a JPEG
-    file, or an empty text if the file is gone; `link(folder)` gives the address of its file as seen from the folder.
+    Its filters: `line` shows control characters as escapes; `jpeg` gives the thumbnail of a `Tile` as a base64-encoded JPEG
+    file, or an empty string if the file is gone; `link(folder)` gives the address of its file relative to the folder.
     """
     return _templates().get_template(template).render(colours=COLOURS, **values)
 
@@ -145,15 +145,15 @@ def _link(tile: Tile, folder: Path | None) -> str:
         return ""
     try:
         place = os.path.relpath(tile.image, folder)
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # on another drive on Windows
         return Path(tile.image).absolute().as_uri()
     return quote(os.fsencode(place.replace(os.sep, "/")))
 
 
 def _jpeg(tile: Tile) -> str:
-    picture = thumbnail(tile)
-    if picture is None:
+    image = thumbnail(tile)
+    if image is None:
         return ""
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=82)
+    image.save(data, "JPEG", quality=82)
     return base64.b64encode(data.getvalue()).decode()

@@ -69,7 +69,7 @@ class Plan:
         if not place.is_dir():
             problem = "is a file, expected a folder for the outputs" if place == self.output.absolute() else None
             raise InputError(
-                f"{self.output}: {problem or f'cannot be made a folder ({place} is a file)'}; choose another name"
+                f"{self.output}: {problem or f'the folder cannot be created ({place} is a file)'}; choose another name"
             )
 
     def make_folders(self) -> None:
@@ -187,7 +187,7 @@ def _check_folder(
             for result, writes in {kind.result: kind.writes for kind in kinds}.items()
         )
         raise InputError(
-            f"{path_out}: unknown extension {ending}; {written}; if it is meant to be a folder, make it first"
+            f"{path_out}: unknown extension {ending}; {written}; if it is meant to be a folder, create it first"
         )
 
 

@@ -33,7 +33,7 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two pictures: 0 for equal ones, seldom above 1. Frozen; gradients reach the pictures.
+    """Perceptual distance of two images: 0 for equal ones, seldom above 1. Frozen; gradients reach the images.
 
     Args:
         network: "alex", which the published numbers are mostly of, or "vgg", which is preferred as a loss.

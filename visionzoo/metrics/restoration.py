@@ -1,10 +1,10 @@
-"""Quality of a picture against its reference: PSNR and SSIM, also of pictures too large for memory.
+"""Quality of an image against its reference: PSNR and SSIM, also of images too large for memory.
 
 SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004): gaussian window of 11 pixels with sigma
 1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, every channel by itself, mean over the pixels whose window
-lies inside the picture. All sums are float64.
+lies inside the image. All sums are float64.
 
-Written here because scikit-image and torchmetrics need whole pictures in memory; the tests hold equality to scikit-image.
+Written here because scikit-image and torchmetrics need whole images in memory; the tests hold equality to scikit-image.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ HALO = WINDOW // 2
 SIGMA, K1, K2 = 1.5, 0.01, 0.03
 
 ReadWindow = Callable[[int, int, int, int], Any]
-"""(top, left, height, width) -> that part of a picture, (height, width, 3): uint8, or float in [0, 1]."""
+"""(top, left, height, width) -> that part of an image, (height, width, 3): uint8, or float in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How close a picture is to its reference.
+    """How close an image is to its reference.
 
     Attributes:
-        psnr: in dB, infinite for equal pictures.
-        ssim: at most 1, which is reached by equal pictures.
+        psnr: in dB, infinite for equal images.
+        ssim: at most 1, which is reached by equal images.
     """
 
     psnr: float
@@ -44,7 +44,7 @@ class Quality:
 
 
 def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB, infinite for equal pictures; of a batch the mean over its pictures.
+    """Peak signal-to-noise ratio in dB, infinite for equal images; of a batch the mean over its images.
 
     Args:
         prediction: tensor (3, H, W) or (B, 3, H, W), or array (H, W, 3): uint8, or float in [0, 1].
@@ -66,7 +66,7 @@ def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
 
 
 def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
-    """Structural similarity, at most 1; of a batch the mean over its pictures.
+    """Structural similarity, at most 1; of a batch the mean over its images.
 
     Arguments and errors are those of `psnr`; in addition both sides have to be at least 11 pixels.
     """
@@ -81,22 +81,22 @@ def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
 def quality(
     read_prediction: ReadWindow, read_reference: ReadWindow, height: int, width: int, tile: int = 1024
 ) -> Quality:
-    """PSNR and SSIM of a picture that is read tile by tile; the same numbers as from the whole picture.
+    """PSNR and SSIM of an image that is read tile by tile; the same numbers as from the whole image.
 
     Memory: about 220 bytes a pixel of one tile.
 
     Args:
-        read_prediction: gives windows of the picture, each a tile with up to 5 pixels around it.
+        read_prediction: gives windows of the image, each a tile with up to 5 pixels around it.
         read_reference: gives the same windows of the reference.
         height, width: of both, in pixels, at least 11.
         tile: side of the tiles in pixels, at least 1.
 
     Raises:
-        InputError: a picture smaller than 11 pixels, a window of another shape or type, or values outside [0, 1].
+        InputError: an image smaller than 11 pixels, a window of another shape or type, or values outside [0, 1].
     """
     if min(height, width) < WINDOW:
         raise InputError(
-            f"SSIM needs {WINDOW} x {WINDOW} pixels or more, got {height} x {width}; compare larger pictures, or use PSNR alone"
+            f"SSIM needs {WINDOW} x {WINDOW} pixels or more, got {height} x {width}; compare larger images, or use PSNR alone"
         )
     if tile < 1:
         raise InputError(f"tile is {tile}, expected at least 1")
@@ -151,7 +151,7 @@ def gaussian_weights() -> list[float]:
 def _smooth(image: Tensor) -> Tensor:
     """Gaussian means over windows that lie inside: (H, W) -> (H - 10, W - 10)."""
     weights = gaussian_weights()
-    for axis in (0, 1):  # sums of shifted pictures: several times faster on a CPU than a convolution in float64
+    for axis in (0, 1):  # sums of shifted images: several times faster on a CPU than a convolution in float64
         length = image.shape[axis] - 2 * HALO
         total = image.narrow(axis, 0, length) * weights[0]
         for start, weight in enumerate(weights[1:], start=1):
@@ -186,7 +186,7 @@ def _batch(name: str, image: Tensor | np.ndarray) -> Tensor:
 
 
 def _reader(image: Tensor) -> ReadWindow:
-    """Windows of a (3, H, W) picture in memory."""
+    """Windows of a (3, H, W) image in memory."""
     return lambda top, left, height, width: image[:, top : top + height, left : left + width].permute(1, 2, 0)
 
 

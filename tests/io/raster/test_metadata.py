@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
-from visionzoo.io.raster import RasterProfile, Window, encode_tiff, open_raster, pictures, writer
+from visionzoo.io.raster import RasterProfile, Window, decoded, encode_tiff, open_raster, writer
 from visionzoo.io.raster.metadata import photoshop_of_iptc
 
 from .files import GEO, check_windows, copy, imwrite, noise, smooth, whole, write
@@ -54,7 +54,7 @@ def test_what_a_photo_says_is_kept(tmp_path: Path, name: str, large: bool, monke
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"><a>kept</a></x:xmpmeta>'
     Image.fromarray(smooth(40, 60)).save(tmp_path / "a.jpg", exif=exif, icc_profile=icc, dpi=(300, 300), xmp=xmp)
     if large:
-        monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+        monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
         monkeypatch.setattr(writer, "SMALL_PIXELS", 100)
     with open_raster(tmp_path / "a.jpg") as raster:
         pixels, profile = raster.read(Window(0, 0, raster.height, raster.width)), raster.profile
@@ -185,7 +185,7 @@ def test_when_and_where_a_photo_was_taken(
     photo(tmp_path / "a.jpg")
     source = tmp_path / "a.jpg"
     if large:
-        monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+        monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
         monkeypatch.setattr(writer, "SMALL_PIXELS", 100)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -146,7 +146,7 @@ def test_features_beside_another_output(classifier: ClassifyPipeline, folder: Pa
 def test_outputs_that_cannot_be(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"written as \.html, .*\.npz"):
         classifier.run(folder, tmp_path / "out.docx", progress=False)
-    with pytest.raises(InputError, match="make it first"):
+    with pytest.raises(InputError, match="create it first"):
         classifier.run(folder, tmp_path / "no" / "out.csv", progress=False)
     many = [folder / "0.png", *(folder / f"{number}.bmp" for number in range(300))]
     for path in many[1:]:

@@ -150,7 +150,7 @@ def _bands_first(path: Path, shape: tuple[int, ...], names: Any) -> bool:
     """Whether an array of this shape has its bands on the first axis.
 
     Raises:
-        RasterError: the shape is no picture's.
+        RasterError: the shape is no image's.
     """
     if 0 not in shape:
         if len(shape) == 2:

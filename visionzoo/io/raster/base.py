@@ -25,7 +25,7 @@ MOST_BANDS = 16
 
 
 class RasterError(InputError):
-    """A picture file that cannot be read or written. The message names the file, and the window where there is one."""
+    """An image file that cannot be read or written. The message names the file, and the window where there is one."""
 
 
 class UnreadableError(Exception):
@@ -34,7 +34,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture, in pixels from its upper left corner."""
+    """A part of an image, in pixels from its upper left corner."""
 
     top: int
     left: int
@@ -64,7 +64,7 @@ class Layout:
         convert: (h, w, stored bands) -> (h, w, bands), pixel by pixel.
         mixes: so many stored bands become the colours together (palette 1, Lab 3, CMYK 4); 0: every band stays one by itself, and
             different values stay different.
-        mask: opens the mask: not 0 where there is data, stored like the picture.
+        mask: opens the mask: not 0 where there is data, stored like the image.
     """
 
     height: int
@@ -90,11 +90,11 @@ class Layout:
 
 
 class Raster(ABC):
-    """A picture file that is open for reading by windows; a context manager. Windows may be read from several threads.
+    """An image file that is open for reading by windows; a context manager. Windows may be read from several threads.
 
     Attributes:
         path: the file.
-        height, width, bands: of the upright picture.
+        height, width, bands: of the upright image.
         dtype: of the values, in the machine's byte order.
         block: (height, width) of the storage; whole blocks read fastest.
         nodata: the value that stands for "no data here" in what `read` gives, if there is one.
@@ -135,7 +135,7 @@ class Raster(ABC):
         """(h, w, bands), C-contiguous, of type `dtype`; the caller may change it.
 
         Raises:
-            RasterError: the window is empty or reaches beyond the picture; the file is cut off or damaged there.
+            RasterError: the window is empty or reaches beyond the image; the file is cut off or damaged there.
         """
         return self._upright(self._shown(self._stored(window, self._as_stored(window))))
 
@@ -178,7 +178,7 @@ class Raster(ABC):
 
     @property
     def _flips(self) -> tuple[bool, bool]:
-        """Whether the upright picture runs up, and leftwards, in the file."""
+        """Whether the upright image runs up, and leftwards, in the file."""
         return self._layout.orientation in (3, 4, 7, 8), self._layout.orientation in (2, 3, 6, 7)
 
     def _stored(self, window: Window, place: Window) -> NDArray[Any]:
@@ -195,7 +195,7 @@ class Raster(ABC):
 
     @abstractmethod
     def _read(self, window: Window) -> NDArray[Any]:
-        """A fresh (h, w, stored bands) of a window of the picture as stored. Raises `UnreadableError`."""
+        """A fresh (h, w, stored bands) of a window of the image as stored. Raises `UnreadableError`."""
 
     def close(self) -> None:
         """Close the file, and delete what was unpacked."""
@@ -230,7 +230,7 @@ class BlockRaster(Raster):
 
     @abstractmethod
     def _decode(self, row: int, column: int) -> NDArray[Any]:
-        """Block (row, column) of the grid, (h, w, stored bands), without what lies beyond the picture."""
+        """Block (row, column) of the grid, (h, w, stored bands), without what lies beyond the image."""
 
     def _read(self, window: Window) -> NDArray[Any]:
         high, wide = self._layout.block
@@ -268,7 +268,7 @@ class BlockRaster(Raster):
 
 
 def check_inside(path: Path, window: Window, height: int, width: int) -> None:
-    """Raises `RasterError` if the window is empty or not wholly within the picture."""
+    """Raises `RasterError` if the window is empty or not wholly within the image."""
     inside = 0 <= window.top <= window.top + window.height <= height
     inside &= 0 <= window.left <= window.left + window.width <= width
     if not inside or window.height == 0 or window.width == 0:
@@ -276,7 +276,7 @@ def check_inside(path: Path, window: Window, height: int, width: int) -> None:
 
 
 def plain_dtype(path: Path, dtype: Any) -> np.dtype:
-    """The dtype in the machine's byte order, if it is one of numbers that a picture may have.
+    """The dtype in the machine's byte order, if it is one of numbers that an image may have.
 
     Raises:
         RasterError: complex, text, records, …

@@ -20,7 +20,7 @@ from .unpack import DTYPES, vips, vips_words
 
 
 @dataclass(frozen=True)
-class Picture:
+class StagedImage:
     """What is to be encoded.
 
     Attributes:
@@ -47,7 +47,7 @@ class Picture:
 
     @property
     def icc(self) -> bytes | None:
-        """The ICC profile, if it is one for as many colours as the picture has."""
+        """The ICC profile, if it is one for as many colours as the image has."""
         icc = self.profile.icc
         space = b"RGB " if colour_bands(self.bands, self.alpha, self.profile) == 3 else b"GRAY"
         return icc if icc is not None and icc[16:20] == space else None
@@ -60,26 +60,26 @@ def colour_bands(bands: int, alpha: int | None, profile: RasterProfile) -> int:
     return 3 if profile.photometric == "rgb" or (profile.photometric is None and bands <= 4) else 1
 
 
-def write_small(path: Path, picture: Picture, form: str) -> None:
+def write_small(path: Path, staged: StagedImage, form: str) -> None:
     """PNG, JPEG or WebP by Pillow, from memory."""
-    pixels = picture.pixels.read(Window(0, 0, picture.height, picture.width))
-    image = Image.fromarray(pixels[..., 0] if picture.bands == 1 else pixels)
-    exif, xmp = _attached(picture.path, picture.profile, form)
-    options: dict[str, Any] = {"icc_profile": picture.icc, "exif": exif}
+    pixels = staged.pixels.read(Window(0, 0, staged.height, staged.width))
+    image = Image.fromarray(pixels[..., 0] if staged.bands == 1 else pixels)
+    exif, xmp = _attached(staged.path, staged.profile, form)
+    options: dict[str, Any] = {"icc_profile": staged.icc, "exif": exif}
     if form == "png":
         options["pnginfo"] = about = PngInfo()
         if xmp:
             about.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        for name, text in picture.profile.texts:
+        for name, text in staged.profile.texts:
             about.add_itxt(name, text)
     elif xmp:
         options["xmp"] = xmp
-    dots = _dots_per_inch(picture.profile)
+    dots = _dots_per_inch(staged.profile)
     if dots and form != "webp":
         options["dpi"] = dots
     if form == "jpeg":
-        options |= {"quality": 95, "subsampling": 0, "comment": _comment(picture.profile)}
-        content = _iptc(picture.path, picture.profile)
+        options |= {"quality": 95, "subsampling": 0, "comment": _comment(staged.profile)}
+        content = _iptc(staged.path, staged.profile)
         if content:
             options["extra"] = b"\xff\xed" + (len(content) + 2).to_bytes(2, "big") + content
     elif form == "webp":
@@ -87,30 +87,30 @@ def write_small(path: Path, picture: Picture, form: str) -> None:
     image.save(path, form.upper(), **{key: value for key, value in options.items() if value is not None})
 
 
-def write_large(path: Path, picture: Picture, form: str) -> None:
+def write_large(path: Path, staged: StagedImage, form: str) -> None:
     """PNG, JPEG or WebP by pyvips: from memory, or by rows from the staged file, which it maps."""
     pyvips = vips(f"writing a large {form}")
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-    dtype, profile = picture.pixels.dtype, picture.profile
-    deep, rgb = dtype == np.uint16, picture.bands >= 3
+    dtype, profile = staged.pixels.dtype, staged.profile
+    deep, rgb = dtype == np.uint16, staged.bands >= 3
     try:
-        about = (picture.width, picture.height, picture.bands)
-        if isinstance(picture.pixels, HeldPixels):
-            image = pyvips.Image.new_from_memory(picture.pixels.array.data, *about, names[dtype])
+        about = (staged.width, staged.height, staged.bands)
+        if isinstance(staged.pixels, HeldPixels):
+            image = pyvips.Image.new_from_memory(staged.pixels.array.data, *about, names[dtype])
         else:
-            image = pyvips.Image.rawload(str(picture.raw), *about, format=names[dtype], access="sequential")
+            image = pyvips.Image.rawload(str(staged.raw), *about, format=names[dtype], access="sequential")
         image = image.copy(interpretation=("rgb16" if deep else "srgb") if rgb else ("grey16" if deep else "b-w"))
         dots = _dots_per_inch(profile)
         if dots:
             image = image.copy(xres=dots[0] / 25.4, yres=dots[1] / 25.4)
-        exif, xmp = _attached(picture.path, profile, form)
-        if exif and read_exif(picture.path, exif).get(HOST_COMPUTER):  # libvips has no name for it
+        exif, xmp = _attached(staged.path, profile, form)
+        if exif and read_exif(staged.path, exif).get(HOST_COMPUTER):  # libvips has no name for it
             warnings.warn(
-                f"{picture.path}: the host computer in the EXIF data cannot be written into a large {form}",
+                f"{staged.path}: the host computer in the EXIF data cannot be written into a large {form}",
                 stacklevel=2,
             )
-        iptc = _iptc(picture.path, profile) if form == "jpeg" else None
-        blobs = {"icc-profile-data": picture.icc, "exif-data": exif, "xmp-data": xmp, "iptc-data": iptc}
+        iptc = _iptc(staged.path, profile) if form == "jpeg" else None
+        blobs = {"icc-profile-data": staged.icc, "exif-data": exif, "xmp-data": xmp, "iptc-data": iptc}
         for name, value in blobs.items():
             if value:
                 image.set_type(pyvips.GValue.blob_type, name, value)
@@ -125,7 +125,7 @@ def write_large(path: Path, picture: Picture, form: str) -> None:
     except pyvips.Error as error:
         if "no space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise RasterError(f"{picture.path}: cannot be written ({vips_words(error)}); choose .tif") from error
+        raise RasterError(f"{staged.path}: cannot be written ({vips_words(error)}); choose .tif") from error
 
 
 def _comment(profile: RasterProfile) -> bytes | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import require
 from .base import Window
-from .encode import Picture, colour_bands
+from .encode import StagedImage, colour_bands
 from .metadata import RasterProfile
 from .tiff_tags import DESCRIPTION, GDAL_METADATA, IPTC, NODATA, XMP, append_exif, exif_description, exif_words
 
@@ -38,43 +38,43 @@ Mask = Callable[[Window], NDArray[np.bool_]]
 """Gives (h, w) of a window: True where there is data."""
 
 
-def write_tiff(path: Path, picture: Picture, mask: Mask | None) -> None:
+def write_tiff(path: Path, staged: StagedImage, mask: Mask | None) -> None:
     """Tiles of 256 x 256 or 512 x 512 pixels, compressed as the source is if that is lossless, else deflate; the mask is a page of
     its own."""
     tifffile = require("tifffile", extra="raster", purpose="writing .tif")
-    profile, dtype = picture.profile, picture.pixels.dtype
+    profile, dtype = staged.profile, staged.pixels.dtype
     side = profile.tile[0] if profile.tile in ((256, 256), (512, 512)) else 256
     compression = _LOSSLESS.get(profile.compression or "", "adobe_deflate")
     predictor = 3 if dtype.kind == "f" else 2 if dtype.itemsize < 8 else None  # few programs predict 64-bit integers
-    colours = colour_bands(picture.bands, picture.alpha, profile)
-    extra = [0] * (picture.bands - colours)
-    if picture.alpha is not None:
-        extra[picture.alpha - colours] = 1 if profile.premultiplied else 2
-    across, down = -(-picture.width // side), -(-picture.height // side)
+    colours = colour_bands(staged.bands, staged.alpha, profile)
+    extra = [0] * (staged.bands - colours)
+    if staged.alpha is not None:
+        extra[staged.alpha - colours] = 1 if profile.premultiplied else 2
+    across, down = -(-staged.width // side), -(-staged.height // side)
     with tifffile.TiffWriter(
-        path, bigtiff=across * down * side * side * picture.bands * dtype.itemsize > _CLASSIC_LIMIT
+        path, bigtiff=across * down * side * side * staged.bands * dtype.itemsize > _CLASSIC_LIMIT
     ) as file:
         file.write(
-            _tiles(picture, side),
-            shape=(picture.height, picture.width, picture.bands)[: 2 if picture.bands == 1 else 3],
+            _tiles(staged, side),
+            shape=(staged.height, staged.width, staged.bands)[: 2 if staged.bands == 1 else 3],
             dtype=dtype,
             photometric="rgb" if colours == 3 else "minisblack",
-            planarconfig="contig" if picture.bands > 1 else None,
+            planarconfig="contig" if staged.bands > 1 else None,
             extrasamples=extra or None,
             tile=(side, side),
             compression=compression,
             predictor=predictor if compression in _PREDICTED else None,
-            iccprofile=picture.icc,
+            iccprofile=staged.icc,
             resolution=profile.resolution[:2] if profile.resolution else None,
             resolutionunit=profile.resolution[2] if profile.resolution else None,
             description=_description(profile),
             metadata=None,
             software=False,
-            extratags=_tags(picture),
+            extratags=_tags(staged),
             buffersize=_IN_FLIGHT,
         )
         if mask is not None:
-            _write_mask_page(file, picture.height, picture.width, mask, within=True)
+            _write_mask_page(file, staged.height, staged.width, mask, within=True)
     append_exif(path, profile.exif)
 
 
@@ -86,7 +86,7 @@ def write_mask(path: Path, height: int, width: int, mask: Mask) -> None:
 
 
 def _write_mask_page(file: Any, height: int, width: int, mask: Mask, *, within: bool) -> None:
-    """One bit a pixel: 1 where there is data. As a page of another picture it says that it is its mask, as a file of its own in GDAL's
+    """One bit a pixel: 1 where there is data. As a page of another image it says that it is its mask, as a file of its own in GDAL's
     metadata."""
 
     def tiles() -> Iterator[NDArray[np.bool_]]:
@@ -115,32 +115,32 @@ def _windows(height: int, width: int, side: int) -> Iterator[Window]:
             yield Window(top, left, min(side, height - top), min(side, width - left))
 
 
-def _tiles(picture: Picture, side: int) -> Iterator[NDArray[Any]]:
-    for window in _windows(picture.height, picture.width, side):
-        tile = picture.pixels.read(window)
+def _tiles(staged: StagedImage, side: int) -> Iterator[NDArray[Any]]:
+    for window in _windows(staged.height, staged.width, side):
+        tile = staged.pixels.read(window)
         if tile.shape[:2] != (side, side):
             tile = np.pad(tile, ((0, side - window.height), (0, side - window.width), (0, 0)), mode="edge")
-        yield tile[..., 0] if picture.bands == 1 else tile
+        yield tile[..., 0] if staged.bands == 1 else tile
 
 
-def _tags(picture: Picture) -> list[tuple[int, int, int, Any, bool]]:
+def _tags(staged: StagedImage) -> list[tuple[int, int, int, Any, bool]]:
     tags = []
-    for code, kind, count, value in picture.profile.tags:
+    for code, kind, count, value in staged.profile.tags:
         if code == GDAL_METADATA and isinstance(value, bytes):
             value = _STATISTICS.sub(b"", value)
             count = len(value)
         if code not in (DESCRIPTION, NODATA):
             tags.append((code, kind, count, value, True))
-    if picture.nodata is not None:
-        whole = float(picture.nodata).is_integer() and abs(picture.nodata) < 2**63
-        text = f"{int(picture.nodata)}" if whole else f"{picture.nodata:.17g}"
+    if staged.nodata is not None:
+        whole = float(staged.nodata).is_integer() and abs(staged.nodata) < 2**63
+        text = f"{int(staged.nodata)}" if whole else f"{staged.nodata:.17g}"
         tags.append((NODATA, 2, 0, text, True))
-    if picture.profile.xmp:
-        tags.append((XMP, 1, len(picture.profile.xmp), picture.profile.xmp, True))
-    if picture.profile.iptc:
-        tags.append((IPTC, 7, len(picture.profile.iptc), picture.profile.iptc, True))
-    known = {code for code, *_ in picture.profile.tags} | {DESCRIPTION}
-    return tags + exif_words(picture.path, picture.profile.exif, known)
+    if staged.profile.xmp:
+        tags.append((XMP, 1, len(staged.profile.xmp), staged.profile.xmp, True))
+    if staged.profile.iptc:
+        tags.append((IPTC, 7, len(staged.profile.iptc), staged.profile.iptc, True))
+    known = {code for code, *_ in staged.profile.tags} | {DESCRIPTION}
+    return tags + exif_words(staged.path, staged.profile.exif, known)
 
 
 def _description(profile: RasterProfile) -> bytes | str | None:

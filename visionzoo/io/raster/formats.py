@@ -60,7 +60,7 @@ FORMATS = {
 
 
 def format_of(path: Path, *, height: int, width: int, bands: int, dtype: np.dtype) -> Format:
-    """The format that the extension names. Raises `RasterError` if it cannot hold such a picture."""
+    """The format that the extension names. Raises `RasterError` if it cannot hold such an image."""
     ending = path.suffix.lower()
     if ending not in FORMATS:
         raise RasterError(f"{path}: unknown extension {ending or '(none)'}; choose one of {', '.join(FORMATS)}")

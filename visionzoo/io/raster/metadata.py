@@ -5,7 +5,7 @@ format of the result can hold, puts the rest into files beside the result (`side
 
 * EXIF (with GPS), XMP, IPTC and the ICC profile are kept between TIFF, JPEG, PNG and WebP in any direction, except for IPTC in
   PNG and WebP, which have no place for it.
-* Orientation is reset where the pixels were turned. A picture with a georeference, inside or beside it, is not turned, as
+* Orientation is reset where the pixels were turned. An image with a georeference, inside or beside it, is not turned, as
   coordinates count from its stored corner; its orientation stays then.
 * What describes the pixels of the source and not of the result goes: statistics, histograms, overviews, thumbnails.
 """
@@ -48,7 +48,7 @@ class MaskedSource(Protocol):
 
 @dataclass(frozen=True)
 class RasterProfile:
-    """What belongs to a picture beside its pixels, for `RasterWriter` to keep.
+    """What belongs to an image beside its pixels, for `RasterWriter` to keep.
 
     Attributes:
         tags: TIFF tags as they stand (georeference, GDAL metadata, description, …): (code, type, count, value).
@@ -101,7 +101,7 @@ def exif_bytes(path: Path, exif: Image.Exif, *, turned: bool, size: tuple[int, i
 
     Args:
         turned: the pixels were turned as the orientation says, so it goes.
-        size: (width, height) of the upright picture, where EXIF tells a size.
+        size: (width, height) of the upright image, where EXIF tells a size.
     """
     result = Image.Exif()
     result.endian = exif.endian

@@ -1,4 +1,4 @@
-"""Any picture file to the raster that reads it."""
+"""Any image file to the raster that reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..pillow import ImageError, opened, pillow_reads_rightly
-from . import arrays, pictures, tiff
+from . import arrays, decoded, tiff
 from .base import Layout, Raster, RasterError
 from .raw import RawPixels
 from .sidecars import Sidecars, find_sidecars
@@ -18,17 +18,17 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int | None = None) -> Raster:
-    """Open a picture of any size for reading by windows. The format is told from the content, not the name. Files beside it
+    """Open an image of any size for reading by windows. The format is told from the content, not the name. Files beside it
     (world file, mask, …, see `sidecars.py`) count as part of it.
 
     Args:
         path: a file, or the folder of a zarr array.
-        scratch: a folder where large pictures without random access (JPEG, PNG, …) may be unpacked, with room for all
+        scratch: a folder where large images without random access (JPEG, PNG, …) may be unpacked, with room for all
             their pixels; they are deleted on close. By default a folder of temporary files.
-        at_least: of a TIFF with reduced copies of the picture, open the smallest whose longer side is at least this.
+        at_least: of a TIFF with reduced copies of the image, open the smallest whose longer side is at least this.
 
     Raises:
-        RasterError: missing, empty, not a picture, cut off, damaged, or of a kind that cannot be read.
+        RasterError: missing, empty, not an image, cut off, damaged, or of a kind that cannot be read.
         MissingDependencyError: the package for this format is not installed.
     """
     path = Path(path)
@@ -51,7 +51,7 @@ def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int 
     elif start.startswith(b"\x93NUMPY"):
         raster = arrays.open_npy(path)
     else:
-        raster = pictures.open_picture(path, scratch, beside)
+        raster = decoded.open_decoded(path, scratch, beside)
     mask = (lambda: open_raster(path, scratch=scratch)) if raster.has_mask else None
     raster.profile = replace(raster.profile, sidecars=beside, mask=mask)
     return raster
@@ -67,7 +67,7 @@ def _open_tiff(path: Path, beside: Sidecars, scratch: Path | None, at_least: int
             with opened(path, str(path)) as image:
                 right = pillow_reads_rightly(image)
             if right:
-                return pictures.open_picture(path, scratch, beside, why.layout)
+                return decoded.open_decoded(path, scratch, beside, why.layout)
         except (RasterError, ImageError):
             pass  # what the reader of TIFF says is more to the point
         raise why

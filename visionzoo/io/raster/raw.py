@@ -144,7 +144,7 @@ class HeldPixels:
 
 
 class RawRaster(Raster):
-    """A picture whose pixels lie uncompressed in a file, or were unpacked into one."""
+    """An image whose pixels lie uncompressed in a file, or were unpacked into one."""
 
     def __init__(self, path: Path, layout: Layout, pixels: RawPixels) -> None:
         super().__init__(path, layout)

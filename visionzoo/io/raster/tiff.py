@@ -128,7 +128,7 @@ def _full_page(path: Path, file: Any) -> tuple[Any, Any]:
     if not len(file.pages):
         raise RasterError(f"{path}: holds no image; the file is cut off or damaged: copy it again")
     page, mask = file.pages[0], None
-    if page.subfiletype & (_REDUCED | _MASK):  # the picture is elsewhere, e.g. below a thumbnail
+    if page.subfiletype & (_REDUCED | _MASK):  # the image is elsewhere, e.g. below a thumbnail
         full = [p for p in _all_pages(file) if not p.subfiletype & (_REDUCED | _MASK)]
         return max(full, key=lambda p: p.imagewidth * p.imagelength, default=page), None
     for other in file.pages[1:] if len(file.pages) > 1 else ():

@@ -161,7 +161,7 @@ def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[in
 
 
 def exif_description(exif: bytes | None) -> str | None:
-    """What EXIF data say that the picture shows."""
+    """What EXIF data say that the image shows."""
     said = None if exif is None else read_exif(Path(), exif).get(DESCRIPTION)
     return said if isinstance(said, str) and said.strip("\0 ") else None
 

@@ -89,7 +89,7 @@ def open_sequential(path: Path, **options: Any) -> Any:
     """The file as an image of pyvips that gives its rows in order, and fails where the file is damaged.
 
     Raises:
-        RasterError: not a picture that libvips can read.
+        RasterError: not an image that libvips can read.
     """
     pyvips = vips("reading a large image")
     try:

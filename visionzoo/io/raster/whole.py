@@ -79,7 +79,7 @@ def _read(path: Path, max_side: int | None, max_pixels: int | None) -> WholeImag
         try:
             pixels, missing = raster.read_with_missing(Window(0, 0, raster.height, raster.width))
         except MemoryError:
-            raise RasterError(f"{path}: {raster.width} x {raster.height} pixels do not fit into memory") from None
+            raise RasterError(f"{path}: {raster.width} x {raster.height} pixels do not fit in memory") from None
         plain = raster.bands if raster.alpha is None else raster.alpha  # alpha follows the colours
         colours = 3 if plain >= 3 else 1  # of a satellite's or a microscope's bands, the first three
         nowhere = np.asarray(missing[..., :colours].all(axis=-1))

@@ -1,4 +1,4 @@
-"""Writing pictures by windows in any order, and going on after a kill."""
+"""Writing images by windows in any order, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ...errors import InputError, require
 from ..files import atomic_path, check_output, write_json
 from . import arrays, encode, encode_tiff
 from .base import RasterError, Window, check_inside, plain_dtype, writing_raster
+from .decoded import SMALL_PIXELS
 from .formats import Beside, Format, format_of, plan_beside, tell_lost
 from .metadata import RasterProfile
 from .missing import as_held, equals
-from .pictures import SMALL_PIXELS
 from .raw import HeldPixels, RawPixels, allocate
 from .unpack import vips
 
 
 class RasterWriter:
-    """A picture that is written by windows, in any order; a context manager.
+    """An image that is written by windows, in any order; a context manager.
 
     The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path` by the ending of its name:
     .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. What belongs to the source and what such a file cannot hold itself goes
-    beside it (see `formats.py`). A new writer with the same `work` and the same kind of picture
+    beside it (see `formats.py`). A new writer with the same `work` and the same kind of image
     resumes with what is staged there. Without `work` the windows are kept in memory. Windows that are never written are zeros.
 
     Args:
         path: what `finish` writes.
-        height, width, bands, dtype: of the picture.
+        height, width, bands, dtype: of the image.
         profile: of the source; what the format can hold of it is kept.
         nodata: the value that stands for "no data here"; by default the profile's.
         alpha: index of the band that is alpha; it comes after the colours.
@@ -47,7 +47,7 @@ class RasterWriter:
         resumed: whether `work` held staged pixels already.
 
     Raises:
-        RasterError: the format cannot hold such a picture, `work` holds another one, the disk is full, or `path` cannot be
+        RasterError: the format cannot hold such an image, `work` holds another one, the disk is full, or `path` cannot be
             written.
         MissingDependencyError: the package for this format is not installed.
     """
@@ -90,10 +90,10 @@ class RasterWriter:
 
         Args:
             top, left: where its upper left corner goes.
-            pixels: (h, w, bands) of the picture's dtype.
+            pixels: (h, w, bands) of the image's dtype.
 
         Raises:
-            RasterError: not within the picture, of another type or number of bands, or the disk is full.
+            RasterError: not within the image, of another type or number of bands, or the disk is full.
         """
         if pixels.ndim != 3 or pixels.shape[2] != self.bands or pixels.dtype != self.dtype:
             raise RasterError(
@@ -142,7 +142,7 @@ class RasterWriter:
         self.close()
 
     def _check(self) -> Format:
-        """The format, if it can hold the picture and its packages are there."""
+        """The format, if it can hold the image and its packages are there."""
         ending = self.path.suffix.lower()
         form = format_of(self.path, height=self.height, width=self.width, bands=self.bands, dtype=self.dtype)
         self._check_alpha(form, ending)
@@ -152,7 +152,7 @@ class RasterWriter:
                     raise RasterError(f"{self.path}: exists already; choose another name or add --overwrite")
                 if not self.path.absolute().parent.is_dir():
                     raise RasterError(
-                        f"{self.path}: the folder {self.path.absolute().parent} does not exist; make it first"
+                        f"{self.path}: the folder {self.path.absolute().parent} does not exist; create it first"
                     )
             else:
                 check_output(self.path, overwrite=self._overwrite)
@@ -276,22 +276,22 @@ class RasterWriter:
 
     def _encoder(self) -> Callable[[Path], None]:
         raw = None if self.work is None else self._staged
-        picture = encode.Picture(self.path, raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
+        staged = encode.StagedImage(self.path, raw, self._pixels, self.height, self.profile, self.nodata, self.alpha)
         name = self._format.name
         if name == "npy":
             return lambda path: arrays.write_npy(path, self._pixels, self.height)
         if name == "tiff":
-            return lambda path: self._write_tiff(path, picture)
+            return lambda path: self._write_tiff(path, staged)
         if self._by_pillow(self._format):
-            return lambda path: encode.write_small(path, picture, name)
-        return lambda path: encode.write_large(path, picture, name)
+            return lambda path: encode.write_small(path, staged, name)
+        return lambda path: encode.write_large(path, staged, name)
 
-    def _write_tiff(self, path: Path, picture: encode.Picture) -> None:
+    def _write_tiff(self, path: Path, staged: encode.StagedImage) -> None:
         if not self._beside.masked:
-            encode_tiff.write_tiff(path, picture, None)
+            encode_tiff.write_tiff(path, staged, None)
             return
         with self._open_mask() as there:
-            encode_tiff.write_tiff(path, picture, there)
+            encode_tiff.write_tiff(path, staged, there)
 
     def _write_folder(self) -> None:
         fill = None if self.nodata is None else as_held(self.nodata, self.dtype)
@@ -322,7 +322,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _kind(about: dict[str, Any]) -> str:
-    """A picture of `pixels.json` in words."""
+    """An image of `pixels.json` in words."""
     try:
         return (
             f"{about['width']} x {about['height']} pixels of {about['bands']} bands of {np.dtype(about['dtype']).name}"

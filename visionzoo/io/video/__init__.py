@@ -1,4 +1,4 @@
-"""Reading and writing videos frame by frame, with messages for files that cannot be read. The extra `video` brings PyAV."""
+"""Read and write videos frame by frame. The extra `video` installs PyAV."""
 
 from .loop import MappedVideo, Window, map_video
 from .open import VideoError

@@ -1,4 +1,4 @@
-"""Frames of any format as 8-bit RGB with the primaries and the curve of BT.709, as screens and networks expect them.
+"""Convert frames of any format to 8-bit RGB with the primaries and transfer curve of BT.709, which screens and networks expect.
 
 Code points (primaries, transfer curves) are those of ITU-T H.273, which FFmpeg uses too.
 """
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from ..pixels import on_white
 
 WHITE_NITS = 203.0
-"""Luminance of HDR reference white (ITU-R BT.2408): it becomes the white of the result."""
+"""Luminance of HDR reference white (ITU-R BT.2408) in cd/m²; it becomes the white of the result."""
 HLG_PEAK_NITS = 1000.0
-"""Peak of the display that HLG is meant for (BT.2100), where its system gamma is 1.2."""
+"""Peak luminance in cd/m² of the reference display for HLG (BT.2100), at which its system gamma is 1.2."""
 SCREEN_GAMMA = 2.4
-"""Of a screen for ordinary video (BT.1886), which undoes the curve of BT.709 for the eye."""
+"""Gamma of a display for SDR video (BT.1886)."""
 KNEE = 0.9
-"""Linear light, in units of white, from which highlights are compressed."""
+"""Linear light, in units of white, above which highlights are compressed."""
 
 _BICUBIC, _AREA, _FULL_CHROMA, _ROUNDED = 0x4, 0x20, 0x2000, 0x40000
-"""Flags of FFmpeg's scaler: two filters; colour interpolated to every pixel; accurate rounding."""
+"""Flags of FFmpeg's scaler: two filters; chroma interpolated to every pixel; accurate rounding."""
 _PQ, _HLG, _SRGB, _LINEAR = 16, 18, 13, 8
 _D65, _DCI_WHITE = (0.3127, 0.3290), (0.314, 0.351)
 _BT709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -34,25 +34,25 @@ _WIDE = {  # by primaries: x and y of red, green and blue, and of white
     12: (_P3, _D65),
 }
 _STEPS = 8192
-"""Entries of the table from linear light, by its square root, to 8 bits."""
+"""Number of entries of the table from the square root of linear light to 8-bit codes."""
 
 
 class Colours(NamedTuple):
-    """What a frame's numbers mean: code points of its primaries and of its transfer curve."""
+    """Code points of a frame's primaries and transfer curve."""
 
     primaries: int
     curve: int
 
     @property
     def kind(self) -> str | None:
-        """What has to be converted, in words for a note; None where the frame can be shown as it is."""
+        """What has to be converted, worded for a note; None if the frame can be shown unchanged."""
         if self.curve in (_PQ, _HLG):
             return "HDR (PQ)" if self.curve == _PQ else "HDR (HLG)"
         return "wide-gamut colour" if self.primaries in _WIDE else None
 
 
 def colours_of(frame: Any, stream: Any) -> Colours:
-    """Those of a PyAV frame, or where it does not say, of its stream (2 stands for unknown)."""
+    """Code points of a PyAV frame, or of its stream if the frame has none (2 means unknown)."""
     found = []
     for name in ("color_primaries", "color_trc"):
         value = getattr(frame, name, None)
@@ -61,20 +61,20 @@ def colours_of(frame: Any, stream: Any) -> Colours:
 
 
 def rgb(frame: Any, width: int, height: int, colours: Colours) -> NDArray[np.uint8]:
-    """A PyAV frame as (height, width, 3) uint8 RGB of BT.709, on white where it is transparent.
+    """Convert a PyAV frame to (height, width, 3) uint8 RGB in BT.709, composited on white.
 
-    The matrix and the range of the frame's tags count (BT.601 and 16 to 235 where there are none, as in FFmpeg).
+    Matrix and range are those of the frame's tags, or BT.601 and 16 to 235 if there are none, as in FFmpeg.
     """
     deep = colours.kind is not None
     alpha = any(component.is_alpha for component in frame.format.components)
-    # said outright, since PyAV 14 leaves the frame's own matrix and range aside
+    # passed explicitly, since PyAV 14 ignores the frame's own matrix and range
     tags = {} if frame.format.is_rgb else {"dst_colorspace": "DEFAULT"}
     if tags and frame.color_range == 2:  # 0 … 255
         tags["src_color_range"] = "JPEG"
     flags = _BICUBIC if width > frame.width or height > frame.height else _AREA
     if deep or (width, height) != (frame.width, frame.height):
         flags |= _ROUNDED
-        if not (deep and alpha):  # it damages packed pixels of 16 bits (FFmpeg 8.1)
+        if not (deep and alpha):  # FFmpeg 8.1 corrupts packed 16-bit pixels with it
             flags |= _FULL_CHROMA
     wanted = ("rgba64le" if alpha else "gbrp16le") if deep else ("rgba" if alpha else "rgb24")
     pixels = frame.to_ndarray(format=wanted, width=width, height=height, interpolation=flags, **tags)
@@ -85,16 +85,16 @@ def rgb(frame: Any, width: int, height: int, colours: Colours) -> NDArray[np.uin
 
 
 def to_bt709(pixels: NDArray[np.uint16], colours: Colours) -> NDArray[np.uint8]:
-    """(H, W, 3) uint16 RGB, 0 to 65535, of any primaries and curve -> (H, W, 3) uint8 of BT.709.
+    """(H, W, 3) uint16 RGB, 0 to 65535, with any primaries and curve -> (H, W, 3) uint8 in BT.709.
 
-    HDR: display light (BT.2100), in which `WHITE_NITS` become white; what is brighter than `KNEE` of it is compressed with its
-    hue kept. SDR keeps its curve, so that greys stay what they are. Colours outside the gamut are clipped.
+    HDR is converted to display light (BT.2100), where `WHITE_NITS` becomes white; light above `KNEE` of it is compressed with its
+    hue kept. SDR keeps its curve, so that greys stay unchanged. Colours outside the gamut are clipped.
     """
     out = np.empty(pixels.shape, np.uint8)
     hdr = colours.curve in (_PQ, _HLG)
     decode, encode = _decoding(colours.curve), _encoding(colours.curve)
     matrix = _matrix(colours.primaries).T.astype(np.float32)
-    rows = max(1, 2**18 // max(1, pixels.shape[1]))  # some MB of floats, however large the frame
+    rows = max(1, 2**18 // max(1, pixels.shape[1]))  # a few MB of floats, however large the frame
     for top in range(0, len(pixels), rows):
         light = decode[pixels[top : top + rows]]
         if colours.curve == _HLG:
@@ -112,7 +112,7 @@ def to_bt709(pixels: NDArray[np.uint16], colours: Colours) -> NDArray[np.uint8]:
 
 @cache
 def _decoding(curve: int) -> NDArray[np.float32]:
-    """Linear light of each of the 65536 codes; in units of white, for HLG scene light from 0 to 1."""
+    """(65536,) linear light of each code: in units of white, or for HLG scene light in [0, 1]."""
     code = np.linspace(0, 1, 65536)
     if curve == _PQ:  # BT.2100, table 4
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
@@ -134,7 +134,7 @@ def _decoding(curve: int) -> NDArray[np.float32]:
 
 @cache
 def _encoding(curve: int) -> NDArray[np.uint8]:
-    """8-bit codes of linear light in [0, 1] whose square root is evenly spaced: the curve of the source if it is SDR."""
+    """8-bit codes of linear light in [0, 1], sampled evenly in its square root; with the curve of the source if it is SDR."""
     light = np.linspace(0, 1, _STEPS) ** 2
     if curve == _SRGB:
         code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -145,7 +145,7 @@ def _encoding(curve: int) -> NDArray[np.uint8]:
 
 @cache
 def _matrix(primaries: int) -> NDArray[np.float64]:
-    """(3, 3) linear RGB of these primaries -> linear RGB of BT.709, white to white (Bradford)."""
+    """(3, 3) matrix from linear RGB with these primaries to linear RGB of BT.709, with Bradford adaptation of white."""
     if primaries not in _WIDE:
         return np.eye(3)
     source, white = _WIDE[primaries]

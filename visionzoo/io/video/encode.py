@@ -1,4 +1,4 @@
-"""Frames on their way into packets: the encoder's settings, the colours that are written, and the tags that say so."""
+"""Encode frames into packets: encoder settings, colour conversion, and colour tags."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from ...errors import MissingDependencyError, require
 from ..extensions import extension
 
-_LIMITED, _FULL = 1, 2  # FFmpeg's numbers of the ranges 16 … 235 and 0 … 255
-_BT709, _RGB = 1, 0  # and of the matrices; 1 is BT.709 among primaries and transfer curves too
+_LIMITED, _FULL = 1, 2  # FFmpeg's codes for the ranges 16 … 235 and 0 … 255
+_BT709, _RGB = 1, 0  # and for the matrices; 1 is BT.709 for primaries and transfer curves, too
 
 
 @cache
 def _has_avx512() -> bool:
-    """Whether this CPU computes 64 bytes at once, by NumPy's account."""
+    """Whether this CPU has AVX-512, according to NumPy."""
     for name in ("numpy._core", "numpy.core"):
         with contextlib.suppress(ImportError, AttributeError):
             return bool(importlib.import_module(f"{name}._multiarray_umath").__cpu_features__.get("AVX512F"))
@@ -36,8 +36,8 @@ class Quality:
 
     Attributes:
         codec: "h264", "vp9" or "ffv1".
-        crf: 0 (best) to 51, for H.264; VP9 takes it in proportion.
-        lossless: exact pixels.
+        crf: 0 (best) to 51, for H.264; scaled to the range of VP9.
+        lossless: keep pixels exactly.
     """
 
     codec: str
@@ -46,7 +46,7 @@ class Quality:
 
     @property
     def encoder(self) -> str:
-        """FFmpeg's name of the encoder."""
+        """FFmpeg's name for the encoder."""
         if self.codec == "h264":
             return "libx264rgb" if self.lossless else "libx264"
         return {"vp9": "libvpx-vp9", "ffv1": "ffv1"}[self.codec]
@@ -58,7 +58,7 @@ class Quality:
             av.codec.Codec(self.encoder, "w")
         except (ValueError, av.FFmpegError) as error:
             raise MissingDependencyError(
-                f"{path}: this build of PyAV lacks the encoder {self.encoder}; install the one with it:"
+                f"{path}: this build of PyAV lacks the encoder {self.encoder}; install a build that has it:"
                 " pip install --force-reinstall --only-binary av av, or choose another file extension"
             ) from error
 
@@ -70,10 +70,10 @@ class Quality:
             quality = {"lossless": "1"} if self.lossless else {"crf": str(round(self.crf * 63 / 51))}
             return {**quality, "row-mt": "1", "cpu-used": "4"}
         options = {"crf": "0" if self.lossless else f"{self.crf:g}"}
-        if _has_avx512():  # whose code in x264 gives other bytes from run to run, at some widths
+        if _has_avx512():  # with AVX-512, the output of x264 varies from run to run at some widths
             options["x264-params"] = "asm=avx2"
         if extension(path) == ".avi":
-            options["bf"] = "0"  # avi keeps no time stamps: frames come in the order of display
+            options["bf"] = "0"  # avi keeps no time stamps, so frames must be in display order
         return options
 
 
@@ -81,11 +81,11 @@ class Encoding:
     """A video stream of an output container, and its encoder.
 
     Args:
-        output: a PyAV container that is being written.
-        path: the name of the file to be.
+        output: a PyAV container open for writing.
+        path: name of the output file.
         size: height and width of the frames.
-        fps: the rate that the header says.
-        tick: the unit of times, in seconds.
+        fps: the frame rate in the header.
+        tick: the time base, in seconds.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Encoding:
         self.stream = stream = output.add_stream(quality.encoder, rate=fps, options=quality.options(path))
         height, width = size
         stream.height, stream.width = size
-        stream.bit_rate = 0  # quality decides
+        stream.bit_rate = 0  # the rate follows from the quality
         if self._lossless:
             stream.pix_fmt = {"libx264rgb": "rgb24", "libvpx-vp9": "gbrp", "ffv1": "bgr0"}[quality.encoder]
         else:
@@ -109,7 +109,7 @@ class Encoding:
         context.color_primaries = context.color_trc = _BT709
 
     def encode(self, pixels: NDArray[np.uint8], times: range) -> Iterator[Any]:
-        """Packets that are ready after (H, W, 3) uint8 RGB are shown at each of `times` for its step, in ticks."""
+        """Encode (H, W, 3) uint8 RGB, shown at each of `times`, in ticks, for its step; yield the packets that are ready."""
         frame = None
         for time in times:
             if frame is None:
@@ -120,19 +120,19 @@ class Encoding:
             yield from self._timed(self.stream.encode(frame))
 
     def flush(self) -> Iterator[Any]:
-        """The packets that are left."""
+        """Yield the remaining packets."""
         yield from self._timed(self.stream.encode())
 
     def _frame(self, pixels: NDArray[np.uint8]) -> Any:
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         if self._lossless:
             return frame
-        return frame.reformat(  # FFmpeg's own choice would be the matrix of BT.601
+        return frame.reformat(  # FFmpeg's default is the matrix of BT.601
             format=self.stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
         )
 
     def _timed(self, packets: list[Any]) -> Iterator[Any]:
-        """With their lengths, of which encoders know the mean only."""
+        """Set the packets' durations; encoders know only the mean."""
         for packet in packets:
             if self._lengths is not None and packet.pts in self._lengths:
                 packet.duration = self._lengths.pop(packet.pts)

@@ -1,4 +1,4 @@
-"""Containers that videos are written to: FFmpeg's names, the codecs they hold, and whether they keep times."""
+"""Output containers: FFmpeg's names, their codecs, and whether they keep time stamps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..extensions import extension
 
 
 class Container(NamedTuple):
-    """What a file extension stands for.
+    """The container of a file extension.
 
     Attributes:
         name: FFmpeg's name.
-        codecs: those that are written here.
-        usual, lossless: the codec for each purpose.
-        tick: times are multiples of this, in seconds; None where the container keeps no times.
+        codecs: codecs that can be written to it here.
+        usual, lossless: the default codec, and the default one for lossless output.
+        tick: time base in seconds; None if the container keeps no time stamps.
     """
 
     name: str
@@ -37,6 +37,6 @@ CONTAINERS = {
 
 
 def keeps_times(path: str | os.PathLike[str]) -> bool:
-    """Whether frames of a video written to `path` may last differently long; an .avi has one rate throughout."""
+    """Whether a video written to `path` can have a variable frame rate; an .avi cannot."""
     container = CONTAINERS.get(extension(path))
     return container is not None and container.tick is not None

@@ -1,4 +1,4 @@
-"""How stored pixels lie on the screen: turned and mirrored by the display matrix, and not always square."""
+"""Display geometry: rotation and mirroring by the display matrix, and pixels that are not square."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDEST = 8
-"""Pixels that are wider or higher than this many times are a damaged header."""
+"""A more extreme pixel aspect ratio than this is taken for a damaged header."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What is done to rows and columns, in this order."""
+    """Operations on rows and columns, applied in this order."""
 
     transpose: bool = False
     flip_rows: bool = False
@@ -34,10 +34,10 @@ class Turn:
 
 
 def turn_of(matrix: bytes | None) -> Turn:
-    """The turn, and the mirror if its determinant is negative, that a display matrix says; to quarter turns.
+    """The rotation, in quarter turns, and the mirroring (negative determinant) of a display matrix.
 
     Args:
-        matrix: nine int32 of the machine's byte order (a b u, c d v, x y w; FFmpeg's AV_FRAME_DATA_DISPLAYMATRIX): the pixel
+        matrix: nine int32 in native byte order (a b u, c d v, x y w; FFmpeg's AV_FRAME_DATA_DISPLAYMATRIX): the pixel
             (x, y) is shown at (a x + c y, b x + d y). None: as stored.
     """
     if matrix is None or len(matrix) < 36:
@@ -49,7 +49,7 @@ def turn_of(matrix: bytes | None) -> Turn:
 
 
 def frame_turn(frame: Any) -> Turn:
-    """The turn of a PyAV frame. Its `rotation` cannot say a mirror, so the matrix itself is read."""
+    """The `Turn` of a PyAV frame. Its `rotation` cannot express mirroring, so the matrix itself is read."""
     for data in frame.side_data:
         if getattr(data.type, "name", "") == "DISPLAYMATRIX":
             return turn_of(bytes(data))
@@ -57,11 +57,11 @@ def frame_turn(frame: Any) -> Turn:
 
 
 def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height that show a frame with square pixels: the side that is too short is made longer, nothing is lost.
+    """Width and height of a frame with square pixels: the shorter side is enlarged, so that no detail is lost.
 
     Args:
         width, height: as stored.
-        aspect: width by height of a pixel; None or 0: square.
+        aspect: pixel aspect ratio, width / height; None or 0: square.
     """
     if not aspect or not Fraction(1, WIDEST) <= aspect <= WIDEST:
         return width, height
@@ -71,13 +71,13 @@ def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, 
 
 
 def _longer(side: int, factor: Fraction) -> int:
-    """Rounded; to an even number where the side was even, as codecs and players like it."""
+    """`side * factor`, rounded; an even side stays even, which codecs and players prefer."""
     unit = 1 if side % 2 else 2
     return max(side, unit * round(side * factor / unit))
 
 
 def within(width: int, height: int, longest: int | None) -> tuple[int, int]:
-    """The size made smaller, in proportion, until its longer side is at most `longest`."""
+    """The size, scaled down proportionally so that its longer side is at most `longest`."""
     if longest is None or max(width, height) <= longest:
         return width, height
     factor = longest / max(width, height)

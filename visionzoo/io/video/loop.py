@@ -1,4 +1,4 @@
-"""From video to video: frames or overlapping windows of them go in, frames come out, and an interrupted job resumes."""
+"""Map a video to a video, by frames or overlapping windows of frames; an interrupted job resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Timed(Protocol):
-    """What is shown at a time: a `Frame`, or anything that stands for one."""
+    """Something with a display time: a `Frame`, or an object used instead of one."""
 
     @property
     def time(self) -> Fraction | float:
@@ -36,7 +36,7 @@ class Timed(Protocol):
 
     @property
     def duration(self) -> Fraction | float:
-        """For how long, in seconds."""
+        """How long it is shown, in seconds."""
         ...
 
 
@@ -45,13 +45,13 @@ Item = TypeVar("Item", bound=Timed)
 
 @dataclass(frozen=True)
 class Window(Generic[Item]):
-    """Frames that follow one another.
+    """Consecutive frames.
 
     Attributes:
-        items: the frames, at most as many as `map_video` was asked for; fewer at the end.
-        start: number of the first one in the video, from 0.
-        overlap: how many of them, at the beginning, were the end of the window before.
-        is_last: whether the video ends with it.
+        items: the frames, `window` of `map_video`; the last window may have fewer.
+        start: number of the first frame in the video, from 0.
+        overlap: how many frames at the beginning were also at the end of the previous window.
+        is_last: whether this is the last window of the video.
     """
 
     items: Sequence[Item]
@@ -62,14 +62,14 @@ class Window(Generic[Item]):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A step that remembers: what it holds is kept with finished parts, so that an interrupted job resumes exactly."""
+    """A step with state; the state is saved with finished parts, so that an interrupted job resumes exactly."""
 
     def get_state(self) -> State:
-        """Arrays by name."""
+        """The state as arrays by name."""
         ...
 
     def set_state(self, state: State) -> None:
-        """Take up what `get_state` gave."""
+        """Restore the state that `get_state` returned."""
         ...
 
 
@@ -78,9 +78,9 @@ class MappedVideo:
     """A video that was written.
 
     Attributes:
-        width, height, frames: of it.
+        width, height, frames: size in pixels and number of frames.
         fps: frames a second; the mean if the rate varies.
-        resumed: frames that were there from an earlier, interrupted run.
+        resumed: number of frames that an earlier, interrupted run had finished.
     """
 
     width: int
@@ -107,9 +107,9 @@ def map_video(
     overwrite: bool = False,
     **encoding: Any,
 ) -> MappedVideo:
-    """Make a video of a video, frame by frame or in windows, with its times and its sound, one window in memory.
+    """Make a video from a video, frame by frame or in windows; frame times and sound are kept, and one window is in memory.
 
-    Each frame by itself, in batches of 8:
+    Each frame independently, in batches of 8:
 
         def brighter(window: Window[Frame]) -> Iterator[np.ndarray]:
             for frame in window.items:
@@ -117,27 +117,28 @@ def map_video(
 
         map_video("in.mov", "out.mp4", brighter, window=8)
 
-    Windows of 16 frames that overlap by 4, blended by the caller, who holds the last 4 results back:
+    Windows of 16 frames that overlap by 4, blended by the caller, who holds back the last 4 results:
 
         map_video("in.mov", "out.mp4", Edit(), window=16, stride=12)
 
     Args:
-        source: a video; or what stands for its frames, each with a `time` and a `duration`, the same whenever it is iterated
-            over. Then give `fps`.
-        target: the video to be; its extension as of `VideoWriter`.
+        source: a video; or an iterable of objects with a `time` and a `duration`, the same in every iteration. Then give
+            `fps`.
+        target: the output video; for its extension see `VideoWriter`.
         step: called with one window after the other; returns or yields the next finished frames, (H, W, 3) uint8 RGB, all of
-            one size, in order: in all as many as go in, whenever it likes. The frame n that comes out is shown when the
-            frame n that went in is. If it is `Stateful`, its state is kept with each part.
-        window: frames in a window.
-        stride: by how many frames the next window begins later; None: `window`, without overlap.
-        fps: frames a second; None: those of the source.
-        variable: keep the times of a varying rate where the container can, see `VideoWriter`; None: as the source is.
-        frames: how many will come, for `progress`; None: those of the source.
-        sound: take the sound of the source along; or that of this file.
-        settings: all else that the frames depend on (options, weights), as JSON can hold it. An interrupted job resumes
-            only if the settings are the same, and the source is.
-        part_frames: frames after which the work so far is kept, in a folder beside `target` that is removed at the end.
-        progress: called with the frames done and their number. An error that it raises cancels the job.
+            the same size, in order. It may delay frames, but must give as many as went in. Output frame n is shown at the
+            time of input frame n. If it is `Stateful`, its state is saved with each part.
+        window: number of frames in a window.
+        stride: number of frames from the start of a window to the next; None: `window`, without overlap.
+        fps: frames per second; None: those of the source.
+        variable: keep a variable frame rate if the container can, see `VideoWriter`; None: if the source has one.
+        frames: expected number of frames, for `progress`; None: that of the source.
+        sound: whether to keep the sound of the source; or a file to take the sound from.
+        settings: everything else that the frames depend on (options, weights), as JSON values. An interrupted job resumes
+            only if settings and source are unchanged.
+        part_frames: number of frames after which the work so far is saved, in a folder beside `target` that is removed at
+            the end.
+        progress: called with the number of finished frames and the total. An error that it raises cancels the job.
         overwrite: replace an existing file.
         encoding: `crf`, `lossless` and `codec` of `VideoWriter`.
 
@@ -147,7 +148,7 @@ def map_video(
     """
     stride = window if stride is None else stride
     if window < 1 or not 1 <= stride <= window:
-        raise InputError(f"window must be at least 1 and stride from 1 to window, got {window} and {stride}")
+        raise InputError(f"window must be at least 1 and stride must be from 1 to window, got {window} and {stride}")
     if part_frames < 1:
         raise InputError(f"part_frames must be at least 1, got {part_frames}")
     about: dict[str, Any] = {"window": window, "stride": stride, "part_frames": part_frames, "settings": settings}
@@ -161,7 +162,7 @@ def map_video(
         about["source"] = _identity(path)
     else:
         if fps is None:
-            raise InputError("give fps when the frames do not come from a file")
+            raise InputError("fps is required if the frames do not come from a file")
         items, path = source, None
     audio = path if sound is True else None if sound is False else Path(sound)
     writer = PartedWriter(
@@ -188,13 +189,13 @@ def _run(
     total: int,
     progress: Callable[[int, int], object] | None,
 ) -> int:
-    """Returns how many frames were there already."""
+    """Return the number of frames that were finished already."""
     reached = writer.reached
     given = resumed = reached.given
     done = reached.windows
     memory = _memory(step)
     if resumed:
-        log.info("%s: resumes behind frame %d", writer.path, resumed)
+        log.info("%s: resuming after frame %d", writer.path, resumed)
         if memory is not None:
             memory.set_state(reached.state)
     waiting: deque[tuple[Fraction | float, Fraction | float]] = deque()
@@ -232,7 +233,7 @@ def windows(items: Iterable[Item], length: int, stride: int, *, first: int = 0) 
     """Windows of `length` items, each beginning `stride` items after the one before; the last may be shorter.
 
     Args:
-        first: number of the window to begin with; the items before it are skipped.
+        first: number of the window to start with; earlier items are skipped.
     """
     source, start = iter(items), first * stride
     inside = list(islice(source, start, start + length))

@@ -1,4 +1,4 @@
-"""Opening files that hold a video or sound, with messages for those that cannot be read."""
+"""Open video and sound files, with clear errors for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...errors import InputError, require
 from ..head import read_head
 
 _COVER = 0x400
-"""FFmpeg's flag of a stream that is an attached image."""
+"""FFmpeg's flag for a stream that is an attached image."""
 
 
 class VideoError(InputError):
@@ -17,7 +17,7 @@ class VideoError(InputError):
 
 
 def open_video(file: Path) -> Any:
-    """A PyAV container with at least one video stream.
+    """Open a PyAV container with at least one video stream.
 
     Raises:
         VideoError: missing, empty, not a video, or without a video stream.
@@ -30,7 +30,7 @@ def open_video(file: Path) -> Any:
 
 
 def open_media(file: Path) -> Any:
-    """A PyAV container with streams of any kind: a video, or sound alone.
+    """Open a PyAV container with streams of any kind: a video, or only sound.
 
     Raises:
         VideoError: missing, empty, or neither video nor sound.
@@ -38,8 +38,8 @@ def open_media(file: Path) -> Any:
     av = require("av", extra="video", purpose="reading videos")
     read_head(file, "a video file", VideoError)
     try:
-        # only this file: a playlist or a concat script must not open others. Not as `options`, which streams get too: PyAV 14
-        # then crashes on files whose streams show up while they are read (flv, mpg)
+        # only this file: a playlist or concat script must not open others. Not passed as `options`, which streams get, too:
+        # PyAV 14 then crashes on files whose streams appear during reading (flv, mpg)
         only = {"protocol_whitelist": "file"}
         return av.open(str(file.absolute()), container_options=only, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
@@ -50,7 +50,7 @@ def open_media(file: Path) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """The first video stream of a PyAV container; None if there is none. The cover image of a song or a film is not one."""
+    """The first video stream of a PyAV container, or None. The cover image of a song or film does not count."""
     for stream in container.streams.video:
         if not stream.disposition.value & _COVER:
             return stream

@@ -1,4 +1,4 @@
-"""Videos written in parts that survive an interruption: each is encoded by itself and kept beside the output."""
+"""Write videos in parts that survive an interruption; each part is encoded separately and kept beside the output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .write import VideoWriter
 log = logging.getLogger(__name__)
 
 State = dict[str, NDArray[Any]]
-"""What has to be known to go on: arrays by name."""
+"""State that is needed to resume: arrays by name."""
 _FORMAT = "visionzoo video part 1"
 
 
@@ -40,9 +40,9 @@ class Reached:
     """How far a video has come at the end of a part.
 
     Attributes:
-        windows: that were worked on.
-        given: frames that they gave.
-        state: of what makes the frames.
+        windows: number of windows processed.
+        given: number of frames that they gave.
+        state: state of the step that makes the frames.
     """
 
     windows: int = 0
@@ -51,14 +51,14 @@ class Reached:
 
 
 class PartedWriter(VideoWriter):
-    """A `VideoWriter` that resumes: `reached` says behind which frame, `end_part` keeps what was written so far.
+    """A `VideoWriter` that resumes after the frame given by `reached`; `end_part` saves what was written so far.
 
-    The parts lie in a hidden folder beside the output, `.NAME.parts`, as packets of the encoder, which begins again with each
-    of them. So a video that was interrupted equals, bit by bit, one that was not. The folder goes when the video is there.
+    The parts are in a hidden folder beside the output, `.NAME.parts`, as packets of the encoder, which restarts with each part.
+    So an interrupted video is bit-identical to an uninterrupted one. The folder is deleted when the video is complete.
 
     Args:
-        settings: all that the frames depend on. Parts of other settings are thrown away.
-        options: of `VideoWriter`.
+        settings: everything that the frames depend on. Parts made with other settings are deleted.
+        options: arguments of `VideoWriter`.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], **options: Any) -> None:
@@ -78,14 +78,14 @@ class PartedWriter(VideoWriter):
             self._next, self.frames, self._size = about["next"], about["frames"], (about["height"], about["width"])
             state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
             self.reached = Reached(about["windows"], about["given"], state)
-        for file in self.folder.iterdir():  # of other settings
+        for file in self.folder.iterdir():  # made with other settings
             if file not in [self._part(number) for number in range(self._parts)]:
                 file.unlink()
-        self._temporary = self.path  # the parts stand for it
+        self._temporary = self.path  # the parts are used instead
         return self
 
     def end_part(self, reached: Reached) -> None:
-        """Keep all frames written so far; work resumes from here after an interruption."""
+        """Save all frames written so far; work resumes from here after an interruption."""
         self._end_encoding()
         tensors: State = {
             "data": np.frombuffer(b"".join(packet.data for packet in self._packets), np.uint8),
@@ -108,7 +108,7 @@ class PartedWriter(VideoWriter):
         return self.folder / f"{number:06d}.part"
 
     def _load(self, number: int) -> tuple[dict[str, Any], State] | None:
-        """A part; None if there is none with these settings."""
+        """Load a part; None if there is none with these settings."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -121,7 +121,7 @@ class PartedWriter(VideoWriter):
             return None
 
     def _begin(self) -> Encoding:
-        self._container = self._open(io.BytesIO())  # a header that nobody reads: only the packets count
+        self._container = self._open(io.BytesIO())  # the header is discarded: only the packets are kept
         return Encoding(self._container, self.path, self._quality, self._size, self.fps, self._tick)
 
     def _take(self, packet: Any) -> None:
@@ -136,13 +136,13 @@ class PartedWriter(VideoWriter):
 
     def _finish(self) -> None:
         if not self.frames:
-            super()._finish()  # says so
+            super()._finish()  # raises the error
         with atomic_path(self.path) as temporary, self._errors():
             self._join(temporary)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _join(self, file: Path) -> None:
-        """All parts as one file, with the sound."""
+        """Join all parts into one file, with the sound."""
         times = np.concatenate([part["time"] for part in self._all_parts()])
         decoding = decoding_times(times)
         self._container = self._open(str(file))
@@ -193,9 +193,9 @@ class PartedWriter(VideoWriter):
 
 
 def decoding_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Times of decoding for packets in the order of decoding, from their times of display (N,), in ticks.
+    """Decoding times for packets in decoding order, from their display times (N,), in ticks.
 
-    They rise by at least a tick and are at most the times of display, as containers want it, also across parts.
+    They increase by at least one tick and never exceed the display times, as containers require, also across parts.
     """
     shown = np.sort(times)
     delay = int(np.max(np.arange(len(times)) - np.searchsorted(shown, times), initial=0))

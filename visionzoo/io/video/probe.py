@@ -1,4 +1,4 @@
-"""What a video is like before it is read: its size as shown, its rate by its frames, and how many there are."""
+"""Size, frame rate and number of frames of a video."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .open import open_video, video_stream
 from .times import USUAL_RATE, even_rate, is_sane, measure_rate, standard_rate
 
 SCANNED = 20_000
-"""Frames whose times are looked at in a file whose header says how many there are; in others, all."""
+"""Number of frames whose times are read if the header states the number of frames; otherwise all are read."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is like.
+    """Size, frame rate and number of frames of a video.
 
     Attributes:
-        width, height: of the frames as they are shown, and as `read_frames` gives them: turned, with square pixels.
-        fps: frames a second; the mean, if the rate varies.
-        frames: how many; an estimate where `counted` is false.
+        width, height: in pixels, of the frames as displayed and as `read_frames` gives them: rotated, with square pixels.
+        fps: frames per second; the mean if the rate varies.
+        frames: number of frames; an estimate if `counted` is false.
         duration: seconds from the start of the first frame to the end of the last.
-        is_variable: whether the frames are shown for different lengths of time.
-        even_fps: a constant rate for files that cannot keep times: `fps`, or if it varies, that of the closer frames.
+        is_variable: whether the frame rate varies.
+        even_fps: a constant rate for files that cannot keep times: `fps`, or if it varies, the rate where frames are closest.
         counted: whether the frames were counted.
     """
 
@@ -47,16 +47,16 @@ class VideoInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Size, rate and number of frames.
+    """Read size, frame rate and number of frames.
 
-    The first frame is decoded. The rate comes from the times of the frames, which are read without decoding them: headers do
-    not say it for recordings of browsers, streams without a container, and videos with a varying rate.
+    The first frame is decoded. The rate is computed from the times of the frames, which are read without decoding: headers do not
+    state it for browser recordings, streams without a container, and videos with a variable rate.
 
     Raises:
         VideoError: missing, empty, not a video, or without a video stream.
     """
     file = Path(path)
-    with open_video(file):  # the messages for what is no video
+    with open_video(file):  # raises the errors for files that are not videos
         pass
     status = file.stat()
     return _probe(str(file.absolute()), status.st_mtime_ns, status.st_size)
@@ -78,7 +78,7 @@ def _shown_size(container: Any, stream: Any) -> tuple[int, int]:
         frame = next(container.decode(stream), None)
         if frame is not None:
             width, height, turn = frame.width, frame.height, frame_turn(frame)
-    except av.FFmpegError:  # reading it will say so
+    except av.FFmpegError:  # reading the video reports it
         pass
     width, height = square_size(width, height, stream.sample_aspect_ratio)
     return (height, width) if turn is not None and turn.transpose else (width, height)
@@ -105,10 +105,12 @@ def _measured(container: Any, stream: Any, width: int, height: int) -> VideoInfo
 
 
 def stated_rates(container: Any, stream: Any) -> list[Fraction]:
-    """Rates by the header that can be true, the most trusted first."""
+    """Plausible rates from the header, the most reliable first."""
     rates = [stream.average_rate, stream.guessed_rate]
     without_container = stream.start_time is None and stream.duration is None and not stream.frames
-    if without_container or container.format.name == "avi":  # 25 if nothing is known; counts empty packets
+    if (
+        without_container or container.format.name == "avi"
+    ):  # the header says 25 if nothing is known, and counts empty packets
         rates.reverse()
     sane = [Fraction(rate) for rate in rates if rate is not None and is_sane(rate)]
     coarse = stream.time_base is not None and stream.time_base >= Fraction(1, 1000)
@@ -116,18 +118,18 @@ def stated_rates(container: Any, stream: Any) -> list[Fraction]:
 
 
 def stated_length(container: Any, stream: Any) -> Fraction:
-    """Seconds by the header; 0 where it does not say."""
+    """Duration in seconds according to the header; 0 if not stated."""
     if stream.duration is not None and stream.time_base is not None:
         return stream.duration * stream.time_base
     return Fraction(container.duration or 0, 1_000_000)
 
 
 def _times(container: Any, stream: Any, tick: Fraction, limit: int | None) -> tuple[NDArray[np.float64], int, bool]:
-    """Times of the frames in the order of display, how many frames have none, and whether the file was read to its end."""
+    """Times of the frames in display order, how many frames have none, and whether the file was read to its end."""
     av = require("av", extra="video", purpose="reading videos")
     stamps: list[int] = []
     unstamped = read = 0
-    # avi numbers packets in the order of decoding: the sorted numbers are those of display
+    # avi numbers packets in decoding order; sorted, the numbers are in display order
     in_avi = container.format.name == "avi"
     packets = container.demux(stream)
     try:
@@ -140,14 +142,14 @@ def _times(container: Any, stream: Any, tick: Fraction, limit: int | None) -> tu
                 unstamped += 1
             else:
                 stamps.append(stamp)
-    except av.FFmpegError:  # breaks off; reading it will say so
+    except av.FFmpegError:  # the file is truncated; reading it reports that
         pass
     times = np.unique(np.array(stamps, np.float64)) * float(tick)
-    if unstamped > len(times):  # a few stamps among many missing ones say nothing
+    if unstamped > len(times):  # a few stamps among many missing ones are unreliable
         return np.array([]), unstamped + len(times), limit is None or read < limit
     return times, unstamped, limit is None or read < limit
 
 
 def _is_hidden(stream: Any, packet: Any) -> bool:
-    """Whether a packet of VP8 only helps to decode others."""
+    """Whether a VP8 packet is not shown but only needed to decode others."""
     return stream.codec_context.name in ("vp8", "libvpx") and not memoryview(packet)[0] & 0x10

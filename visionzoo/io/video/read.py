@@ -1,4 +1,4 @@
-"""Reading videos frame by frame, as they are meant to be seen."""
+"""Read videos frame by frame, as they are displayed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a video, as it is meant to be seen.
+    """One frame of a video, as displayed.
 
     Attributes:
-        number: counted from 0 in the order of display.
-        time: when it is shown, in seconds from the start of the video stream, exactly.
-        duration: for how long, in seconds: up to the next frame.
-        pixels: (H, W, 3) uint8 RGB: turned and mirrored as shown, with square pixels, in the colours of BT.709 (which are
-            those of sRGB), on white where it is transparent.
+        number: counted from 0 in display order.
+        time: display time in seconds from the start of the video stream, exactly.
+        duration: how long it is shown, in seconds, until the next frame.
+        pixels: (H, W, 3) uint8 RGB: rotated and mirrored as displayed, with square pixels, with the primaries of BT.709
+            (those of sRGB), composited on white.
     """
 
     number: int
@@ -52,10 +52,10 @@ class Frame:
 def read_frames(
     path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None, step: int = 1, longest: int | None = None
 ) -> Iterator[Frame]:
-    """The frames `start`, `start + step`, … before `stop`, one in memory at a time.
+    """Yield the frames `start`, `start + step`, … before `stop`, one in memory at a time.
 
-    All frames have the size of the first one. A file that breaks off gives what can be decoded, and one warning; so do frames
-    that are damaged, and colours that are converted (HDR, a wide gamut).
+    All frames have the size of the first one. A truncated file gives the frames that can be decoded, and one warning is logged;
+    damaged frames and converted colours (HDR, wide gamut) are logged in the same way.
 
     Args:
         longest: shrink frames until the longer side is at most this many pixels.
@@ -80,9 +80,9 @@ def read_frames(
 
 
 def sample_frames(path: str | os.PathLike[str], every_s: float) -> Iterator[tuple[float, Frame]]:
-    """The frames that are shown at 0, `every_s`, 2 `every_s`, … seconds, with these times; one frame is in memory at a time.
+    """Yield the frames shown at 0, `every_s`, 2 `every_s`, … seconds, with these times; one frame is in memory at a time.
 
-    A frame that is shown for longer comes again for every such time. Only frames that are wanted are converted to RGB.
+    A frame that is shown at several of these times is yielded for each. Only frames that are yielded are converted to RGB.
 
     Raises:
         VideoError: as `read_frames`.
@@ -107,7 +107,7 @@ def sample_frames(path: str | os.PathLike[str], every_s: float) -> Iterator[tupl
 
 
 class _Shown:
-    """Decoded frames of one file as pixels, all of the size of the first one."""
+    """Converts the decoded frames of one file to pixels, all of the size of the first one."""
 
     def __init__(self, file: Path, longest: int | None) -> None:
         self._file, self._longest = file, longest
@@ -129,7 +129,7 @@ class _Shown:
 
 
 def _timed(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, Fraction, Fraction]]:
-    """Decoded frames with their time and duration; one is held back to know how long it lasts."""
+    """Yield decoded frames with time and duration; one is held back until its duration is known."""
     fps = probe(file).fps
     tick = stream.time_base or 1 / fps
     in_avi = container.format.name == "avi"
@@ -144,18 +144,18 @@ def _timed(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, Fract
         held = frame, time
     if held is not None:
         stated = (getattr(held[0], "duration", None) or 0) * tick
-        # where the rate varies, a container may state a length that means nothing, say 1 ms
+        # if the rate varies, a container may state a meaningless duration, e.g. 1 ms
         yield (*held, stated if not in_avi and step / 4 <= stated <= 16 * step else step)
 
 
 def _decoded(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int | None]]:
-    """PyAV frames in the order of display, with their time stamps. Damaged packets are skipped, and a warning says so."""
+    """Yield PyAV frames in display order, with time stamps. Damaged packets are skipped with a warning."""
     av = require("av", extra="video", purpose="reading videos")
     decoder = _decoder(av, stream)
     decoder.thread_type = "AUTO"
     seen, last_s, damaged, reason = 0, 0.0, 0, ""
     packets = container.demux(stream)
-    # avi numbers packets in the order of decoding: the numbers of display are the same ones, in rising order
+    # avi numbers packets in decoding order; sorted, the numbers are in display order
     numbers: deque[int] | None = deque() if container.format.name == "avi" else None
     while True:
         try:
@@ -175,7 +175,7 @@ def _decoded(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int
         reason = f"no frame can be decoded ({reason})" if damaged else "holds no frames"
         raise VideoError(f"{file}: {reason}; export the video again")
     if _is_short(stream, seen, last_s):
-        log.warning("%s: breaks off after %d of %d frames; what is there is used", file, seen, stream.frames)
+        log.warning("%s: ends after %d of %d frames; these are used", file, seen, stream.frames)
     elif damaged:
         log.warning(
             "%s: is damaged in %d places (%s); the %d frames that can be decoded are used", file, damaged, reason, seen
@@ -183,13 +183,13 @@ def _decoded(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int
 
 
 def _decoder(av: Any, stream: Any) -> Any:
-    """The codec context that decodes a stream; for VP8 and VP9 with transparency the one that knows of it."""
+    """The codec context that decodes a stream; for VP8 and VP9 with transparency, the one that supports it."""
     context = stream.codec_context
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     if tags.get("alpha_mode") == "1" and context.name in ("vp8", "vp9"):
         try:
             decoder = av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[context.name], "r")
-        except (ValueError, av.FFmpegError):  # a build of PyAV without it: the colours under the transparency
+        except (ValueError, av.FFmpegError):  # this build of PyAV lacks it; transparency is ignored
             return context
         decoder.width, decoder.height = context.width, context.height
         return decoder
@@ -197,7 +197,7 @@ def _decoder(av: Any, stream: Any) -> Any:
 
 
 def _is_short(stream: Any, frames: int, last_s: float) -> bool:
-    """Whether the container, which counts its frames, promised at least a tenth more of them, and of time."""
+    """Whether the container's header states at least 10 % more frames, and a longer duration by as much."""
     if stream.duration is None or stream.time_base is None:
         return False
     duration_s = float(stream.duration * stream.time_base)

@@ -1,4 +1,4 @@
-"""The sound of one file on its way into another."""
+"""Copy or encode the sound of one file into another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .open import open_media, video_stream
 log = logging.getLogger(__name__)
 
 _PCM = {"pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le"}
-# by FFmpeg's names of the containers
+# keys are FFmpeg's names for the containers
 _COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", *_PCM},
@@ -26,11 +26,11 @@ _ENCODERS = {"mp4": "aac", "mov": "aac", "matroska": "aac", "webm": "libopus", "
 
 
 class Sound:
-    """The first sound stream of a file as packets of an output container, counted from the file's first picture."""
+    """The first sound stream of a file as packets of an output container, counted from the file's first frame."""
 
     @classmethod
     def into(cls, output: Any, file: Path) -> Sound | None:
-        """Add a sound stream to `output`, a PyAV container; None where `file` is mute."""
+        """Add a sound stream to `output`, a PyAV container; None if `file` has no sound."""
         source = open_media(file)
         if not source.streams.audio:
             source.close()
@@ -47,7 +47,7 @@ class Sound:
             self._start = first.start_time * first.time_base
         self._container = output.format.name
         if _name(self._input) in _COPIED[self._container]:
-            self._output = output.add_stream_from_template(self._input, opaque=True)  # packets as they are
+            self._output = output.add_stream_from_template(self._input, opaque=True)  # packets are copied unchanged
             packets = self._copied()
         else:
             self._output = self._encoder(output, _ENCODERS[self._container])
@@ -56,7 +56,7 @@ class Sound:
         self._next: Any = None
 
     def packets_before(self, seconds: Fraction) -> Iterator[Any]:
-        """The packets, not given yet, that begin before this time."""
+        """Yield the remaining packets that begin before this time."""
         while True:
             if self._next is None:
                 self._next = next(self._packets, None)
@@ -73,7 +73,7 @@ class Sound:
             codec = self._av.codec.Codec(name, "w")
         except (ValueError, self._av.FFmpegError) as error:
             raise MissingDependencyError(
-                f"{self._file}: this build of PyAV lacks the encoder {name} for its sound; install the one with it:"
+                f"{self._file}: this build of PyAV lacks the encoder {name} for the sound; install a build that has it:"
                 " pip install --force-reinstall --only-binary av av, or write a .mkv"
             ) from error
         rate = self._input.rate if self._input.rate in (codec.audio_rates or ()) else 48000
@@ -106,10 +106,10 @@ class Sound:
         yield from filter(self._is_kept, self._output.encode())
 
     def _is_kept(self, packet: Any, before: tuple[str, ...] = ("mp4", "mov", "matroska", "webm")) -> bool:
-        """Whether a packet goes along: not when it lies before the first picture, as the start of most codecs does.
+        """Whether to keep a packet: not if it lies before the first frame, as the priming samples of most codecs do.
 
-        Containers named in `before` may hold a little of that, which decoders begin with and do not play. In others it
-        would put the pictures off: there a packet that is more than half too early is left out, another begins at 0.
+        Containers named in `before` may hold some of these, which decoders need but do not play. In other containers they
+        would delay the frames: a packet that is more than half too early is dropped, any other starts at 0.
         """
         length = packet.duration or 0
         if self._container in before:
@@ -123,9 +123,9 @@ class Sound:
         try:
             yield from packets
         except self._av.FFmpegError as error:
-            log.warning("%s: its sound breaks off (%s); what is there is used", self._file, error.strerror)
+            log.warning("%s: the sound is truncated (%s); the part before is used", self._file, error.strerror)
 
 
 def _name(stream: Any) -> str:
-    """What the format is called, whichever decoder reads it."""
+    """The name of the format, whichever decoder reads it."""
     return stream.codec_context.name.removeprefix("lib").removesuffix("float")

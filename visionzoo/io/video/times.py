@@ -1,4 +1,4 @@
-"""When frames are shown: times that rise, the rate that they have, and a constant rate made of them."""
+"""Display times of frames: increasing times, their rate, and resampling to a constant rate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 USUAL_RATE = Fraction(25)
-"""Taken where neither the file nor its frames say a rate."""
+"""Frames per second to assume if neither the file nor its frames tell."""
 FASTEST = 240
-"""Frames a second; a header that says more means its clock, as browsers' recordings do (1000)."""
+"""Maximum frames per second; a header that states more means its clock, as browser recordings do (1000)."""
 STANDARD_RATES = (
     *(Fraction(rate) for rate in (5, 10, 12, 15)),
     *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)),
@@ -21,14 +21,14 @@ STANDARD_RATES = (
 
 
 class Clock:
-    """Turns the time stamps of frames, in the order of display, into rising times since the start of the video.
+    """Turns time stamps of frames, in display order, into increasing times from the start of the video.
 
-    A missing stamp counts on from the last frame by the rate. A stamp that does not rise comes one tick after the last
-    frame; one that falls back by more than a second, as where recordings were joined, begins a part that follows on.
+    A missing stamp is extrapolated from the previous frame by the rate. A stamp that does not increase becomes one tick after the
+    previous frame; one that jumps back by more than a second, as in joined recordings, starts a section that continues from there.
 
     Args:
-        tick: seconds in a unit of the stamps.
-        start: stamp of the start; None where the file does not say.
+        tick: time base of the stamps, in seconds.
+        start: stamp of the start; None if the file does not state it.
         fps: the rate for missing stamps.
     """
 
@@ -38,7 +38,7 @@ class Clock:
         self._last: Fraction | None = None
 
     def time(self, stamp: int | None) -> Fraction:
-        """Time in seconds of the next frame."""
+        """Display time in seconds of the next frame."""
         last = self._last
         if stamp is None:
             time = Fraction(0) if last is None else last + self._step
@@ -56,26 +56,26 @@ class Clock:
 
 
 def is_sane(rate: Fraction) -> bool:
-    """Whether a rate can be that of a video."""
+    """Whether a frame rate is plausible."""
     return 0 < rate <= FASTEST
 
 
 def standard_rate(rate: Fraction) -> Fraction:
-    """The rate itself, or the standard one that it stands for: headers say 29.97, or 2997/125, for 30000/1001."""
+    """The nearest standard rate, or else the rate itself: headers state 29.97 or 2997/125 for 30000/1001."""
     nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
     return nearest if abs(nearest - rate) < rate / 10_000 else rate
 
 
 def measure_rate(times: NDArray[np.float64], tick_s: float, headers: Sequence[Fraction] = ()) -> tuple[Fraction, bool]:
-    """The rate of frames shown at these times, and whether it varies.
+    """The frame rate of frames shown at these times, and whether it varies.
 
     Args:
-        times: (N,) seconds, rising.
-        tick_s: to what the times are rounded, in seconds.
-        headers: rates that the file names, the most trusted first. One that fits the times is taken exactly.
+        times: (N,) seconds, increasing.
+        tick_s: resolution of the times in seconds.
+        headers: rates that the file states, the most reliable first. One that fits the times is used exactly.
 
     Returns:
-        Frames a second, the mean if it varies; True if it varies.
+        Frames per second (the mean if it varies), and True if it varies.
     """
     if len(times) < 2 or not times[-1] > times[0]:
         return (headers[0] if headers else USUAL_RATE), False
@@ -92,7 +92,7 @@ def measure_rate(times: NDArray[np.float64], tick_s: float, headers: Sequence[Fr
 
 
 def even_rate(times: NDArray[np.float64], mean: Fraction) -> Fraction:
-    """A constant rate at which frames with varying times lose little: that of the closer ones, at least their mean rate."""
+    """A constant rate that loses few frames of a variable rate: that of closely spaced frames, at least the mean."""
     if len(times) < 2:
         return mean
     rate = 1 / max(float(np.quantile(np.diff(times), 0.25)), 1e-6)
@@ -103,9 +103,9 @@ def even_rate(times: NDArray[np.float64], mean: Fraction) -> Fraction:
 
 
 def ticks(time: Fraction | float, duration: Fraction | float, fps: Fraction) -> range:
-    """Which frames of a video with the constant rate `fps` show a frame that lasts from `time` for `duration` seconds.
+    """Numbers of the frames, at the constant rate `fps`, that show a frame which lasts from `time` for `duration` seconds.
 
-    Frames that follow one another get numbers that follow one another: a long one several, a short one perhaps none.
+    Consecutive frames get consecutive ranges: a long frame several numbers, a short one possibly none.
     """
     begin, end = (
         math.floor(moment * fps + Fraction(1, 2)) for moment in (Fraction(time), Fraction(time) + Fraction(duration))
@@ -114,10 +114,10 @@ def ticks(time: Fraction | float, duration: Fraction | float, fps: Fraction) -> 
 
 
 def at_even_times(times: Iterable[float], last_s: float, fps: Fraction) -> NDArray[np.int64]:
-    """Numbers of the frames that a video with the constant rate `fps` shows one after the other.
+    """Which frame each frame of a video with the constant rate `fps` shows, as indices into `times`.
 
     Args:
-        times: (N,) seconds at which frames are shown, rising.
+        times: (N,) display times in seconds, increasing.
         last_s: how long the last one is shown.
     """
     begins = [Fraction(float(time)) for time in times]

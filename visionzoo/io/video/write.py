@@ -1,4 +1,4 @@
-"""Writing videos frame by frame, each at its time, with the sound of another file. `visionzoo.io.video` exports it."""
+"""Write videos frame by frame, each with its display time, with the sound of another file. Exported by `visionzoo.io.video`."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ __all__ = ["VideoWriter"]
 
 
 class VideoWriter:
-    """Writes a video frame by frame; the file appears, whole, when the block ends well, and not at all otherwise.
+    """Writes a video frame by frame. The complete file appears if the block succeeds, and no file if it fails.
 
         with VideoWriter("out.mp4", fps=Fraction(30000, 1001), audio_from="in.mp4") as video:
             for pixels in frames:
                 video.write(pixels)
 
-    Frames are encoded as they come. Without times, frame n is shown at n / fps exactly; mkv and webm round times to 1 ms, and
-    avi keeps none, so that players may show H.264 in it a frame late. With times,
+    Without times, frame n is shown at exactly n / fps; mkv and webm round times to 1 ms, and avi keeps none, so that players may
+    show H.264 in it one frame late. With times,
 
         info = probe("in.mkv")
         with VideoWriter("out.mp4", fps=info.fps, variable=info.is_variable, audio_from="in.mkv") as video:
             for frame in read_frames("in.mkv"):
                 video.write(frame.pixels, time=frame.time, duration=frame.duration)
 
-    each frame is shown at its own time if `variable`; otherwise, and always in avi, at the constant rate `fps`, where frames
-    are repeated and left out by time.
+    each frame is shown at its own time if `variable`; otherwise, and always in avi, frames are repeated and dropped to give the
+    constant rate `fps`.
 
-    The video has 8 bits, in BT.709 (matrix, primaries, curve, range 16 … 235), converted and tagged so, and square pixels.
-    Colour is stored at half the resolution (yuv420p), but at the full one (yuv444p) where the width or height is odd: some
-    players and browsers do not show that; cut a row or column to be shown everywhere.
+    The video has 8 bits per channel, is converted to and tagged as BT.709 (matrix, primaries, curve, range 16 … 235), and has
+    square pixels. Chroma is stored at half resolution (yuv420p), or at full resolution (yuv444p) if the width or height is
+    odd, which some players and browsers do not support; crop a row or column to play everywhere.
 
     Attributes:
-        path: the file to be.
-        fps: frames a second, as written; their mean if the rate varies.
-        frames: how many are written.
+        path: the output file.
+        fps: frames per second, as written; the mean if the rate varies.
+        frames: number of frames written so far.
         end: seconds from the start to the end of the last frame.
     """
 
@@ -66,32 +66,32 @@ class VideoWriter:
         audio_from: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Check what is asked; the file is begun by the first frame.
+        """Check the arguments; the file is created with the first frame.
 
         Args:
-            path: ends in .mp4, .m4v, .mov, .mkv, .webm or .avi.
-            fps: frames a second; a float is taken as the nearest fraction with a denominator up to 1001. If `variable`,
-                about the mean, for the header.
+            path: output file with the extension .mp4, .m4v, .mov, .mkv, .webm or .avi.
+            fps: frames per second, above 0 and at most 1000; a float becomes the nearest fraction with a denominator up to
+                1001. If `variable`, the approximate mean, for the header.
             variable: keep the times given to `write`, to 1/90000 s, in mkv and webm to 1 ms.
-            crf: quality on x264's scale, 0 (best) to 51; at 18 the loss is hard to see, 6 more halve the file. For
-                VP9 it is stretched to that codec's 0 … 63.
+            crf: quality on x264's scale, 0 (best) to 51; at 18 the loss is hard to see, and 6 more halve the file size.
+                For VP9 it is scaled to that codec's 0 … 63.
             lossless: keep every RGB value: H.264 in RGB in mp4, m4v and mov, FFV1 in mkv and avi, VP9 in RGB in webm.
                 Most browsers and phones do not play these, except VP9.
             codec: "h264" (all but webm), "vp9" (mkv, webm) or "ffv1" (mkv, avi; always lossless); None: H.264, VP9 in
                 webm, and with `lossless` as above.
-            audio_from: a file whose first audio stream is taken along, up to the end of the last frame. It is copied where
-                the container takes its codec, else encoded (AAC; Opus in webm; MP3 in avi), with at most two
-                channels. No sound in it: none is written.
+            audio_from: a file whose first audio stream is added, up to the end of the last frame. It is copied if the
+                container supports its codec, else encoded (AAC; Opus in webm; MP3 in avi) with at most two channels. If it
+                has no sound, none is written.
             overwrite: replace an existing file.
 
         Raises:
             InputError: an extension, codec, rate or crf that cannot be used; `path` exists; `audio_from` cannot be read.
-            MissingDependencyError: no PyAV, or one built without the encoder.
+            MissingDependencyError: PyAV is not installed, or was built without the encoder.
         """
         self._av = require("av", extra="video", purpose="writing videos")
         self.path = check_output(Path(path), overwrite=overwrite)
         if extension(self.path) not in CONTAINERS:
-            raise InputError(f"{self.path}: videos are written as {', '.join(CONTAINERS)}; choose such an extension")
+            raise InputError(f"{self.path}: the extension of a video must be one of {', '.join(CONTAINERS)}")
         container = CONTAINERS[extension(self.path)]
         name = codec or (container.lossless if lossless else container.usual)
         if name not in container.codecs:
@@ -109,7 +109,7 @@ class VideoWriter:
         if self._audio_from is not None:
             open_media(self._audio_from).close()
         self.frames = 0
-        self._next = 0  # the first tick without a frame
+        self._next = 0  # the next tick that has no frame yet
         self._landing: contextlib.AbstractContextManager[Path] = contextlib.nullcontext(self.path)
         self._temporary: Path | None = None
         self._container: Any = None
@@ -124,7 +124,7 @@ class VideoWriter:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the frames; 0 before the first one."""
+        """Width and height of the frames in pixels; 0 before the first one."""
         return self._size[1], self._size[0]
 
     @property
@@ -142,16 +142,16 @@ class VideoWriter:
         """Add a frame.
 
         Args:
-            pixels: (H, W, 3) uint8 RGB, all of one size.
-            time: when it is shown, in seconds; None: after the frame before. The first frame is shown from the start.
-            duration: for how long, in seconds; None: 1 / fps. With times, the frame before fills a gap.
+            pixels: (H, W, 3) uint8 RGB, the same size for all frames.
+            time: display time in seconds; None: after the previous frame. The first frame is shown from the start.
+            duration: how long it is shown, in seconds; None: 1 / fps. With times, the previous frame fills a gap.
 
         Raises:
-            InputError: another shape, type or size, or a size that the codec does not take.
+            InputError: a wrong shape, type or size, or a size that the codec does not support.
             VisionZooError: the disk is full, or the folder cannot be written.
         """
         if self._temporary is None:
-            raise RuntimeError("VideoWriter.write is for use inside `with VideoWriter(…) as video:`")
+            raise RuntimeError("VideoWriter.write must be called inside `with VideoWriter(…) as video:`")
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise InputError(
@@ -161,7 +161,7 @@ class VideoWriter:
         if self._size != (0, 0) and (height, width) != self._size:
             raise InputError(
                 f"{self.path}: frame {self.frames} is {width} x {height} pixels, the first one was"
-                f" {self._size[1]} x {self._size[0]}; all frames must have one size"
+                f" {self._size[1]} x {self._size[0]}; all frames must have the same size"
             )
         times = self._ticks(time, 1 / self.fps if duration is None else duration)
         with self._errors():
@@ -175,7 +175,7 @@ class VideoWriter:
             self._mux_sound()
 
     def _ticks(self, time: Fraction | float | None, duration: Fraction | float) -> range:
-        """When a frame is shown, in ticks: once for as long as it lasts, or at a constant rate as often as needed."""
+        """Display times of a frame in ticks: one with its duration, or at a constant rate as many as needed."""
         if time is None:
             begin, end = self._next, self._next + max(1, round(duration / self._tick))
         else:
@@ -208,7 +208,7 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Errors of the disk and of the codec become one line."""
+        """Turn disk and codec errors into one-line errors."""
         with writing(self.path):
             try:
                 yield
@@ -249,7 +249,7 @@ class VideoWriter:
             self._sound = None
 
     def _drop(self) -> None:
-        """Remove the temporary file. The error of the block, which may be about another file, goes its own way."""
+        """Remove the temporary file. The block's own error, which may be about another file, propagates."""
         self._temporary = None
         try:
             self._close_sound()

@@ -22,10 +22,10 @@ from .tiff import open_mask
 from .unpack import DTYPES, Unpacked, open_sequential
 
 SMALL_PIXELS = 64_000_000
-"""Pictures up to this size are decoded in memory."""
+"""Images up to this size are decoded in memory."""
 
 
-def open_picture(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
+def open_decoded(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
     """A file of any format that Pillow knows.
 
     Args:
@@ -33,7 +33,7 @@ def open_picture(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff
         tiff: of a TIFF that cannot be read by windows: its profile, mask and no-data value.
 
     Raises:
-        RasterError: not a picture, damaged, or too large to unpack.
+        RasterError: not an image, damaged, or too large to unpack.
     """
     try:
         image = opened(path, str(path))
@@ -53,7 +53,7 @@ def _deep_colour_png(path: Path) -> bool:
 
 
 class _Decoded(Raster):
-    """A picture in memory."""
+    """An image in memory."""
 
     def __init__(self, path: Path, layout: Layout, pixels: NDArray[Any]) -> None:
         super().__init__(path, layout)
@@ -98,7 +98,7 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
     except ImageError as error:
         raise RasterError(f"{path}: {error}") from error
     except MemoryError:
-        raise RasterError(f"{path}: {image.width} x {image.height} pixels do not fit into memory") from None
+        raise RasterError(f"{path}: {image.width} x {image.height} pixels do not fit in memory") from None
     except Exception as error:  # every decoder has errors of its own
         why = one_line(error) or type(error).__name__
         raise RasterError(f"{path}: damaged or truncated image ({why}); copy it again") from error

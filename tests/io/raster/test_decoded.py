@@ -13,8 +13,8 @@ from visionzoo.io.image import load_image
 from visionzoo.io.raster import (
     RasterError,
     Window,
+    decoded,
     open_raster,
-    pictures,
 )
 
 from .files import check_windows, noise, smooth, whole, write
@@ -29,7 +29,7 @@ def test_png(
     tmp_path: Path, mode: str, bands: int, alpha: int | None, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:
-        monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+        monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     if mode == "I;16":
         picture = Image.fromarray(noise(40, 60, dtype="uint16"))
     else:
@@ -66,7 +66,7 @@ def test_deep_png_keeps_its_bits(tmp_path: Path, bands: int) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_large_jpeg_is_unpacked(tmp_path: Path, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+    monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "maker"
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -92,7 +92,7 @@ def _exif(data: bytes) -> Image.Exif:
 
 def test_a_large_cmyk_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(smooth(40, 60)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+    monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     assert np.abs(whole(tmp_path / "a.jpg").astype(int) - load_image(tmp_path / "a.jpg")).max() <= 2
 
 
@@ -105,7 +105,7 @@ def test_webp_gif_and_names_that_are_not_ascii(tmp_path: Path) -> None:
 
 
 def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+    monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     Image.new("L", (64, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000})())
     with pytest.raises(RasterError, match=r"a\.png: 64 x 64 pixels take 0\.0 MB unpacked, .*free some space"):
@@ -117,7 +117,7 @@ def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_truncated_pictures(tmp_path: Path, name: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
-        monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+        monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     Image.fromarray(noise(300, 300, 3)).save(tmp_path / name)
     os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2)
     with pytest.raises(RasterError, match=rf"{name}: damaged or truncated image") as caught:
