@@ -285,9 +285,8 @@ def _from_lab(image: Image.Image) -> Image.Image | None:
 def _orientation(image: Image.Image, name: str) -> int:
     """1 to 8, as EXIF counts; 1 if it is not stated."""
     try:
-        value = Image.Image.getexif(image).get(
-            ORIENTATION, 1
-        )  # the base class's method: that of a PNG decodes the whole image
+        # the base class's method, as that of a PNG decodes the whole image
+        value = Image.Image.getexif(image).get(ORIENTATION, 1)
     except Exception as error:  # damaged EXIF is no reason to refuse the image
         warnings.warn(f"{name}: the EXIF data are damaged ({error}); the image is taken as upright", stacklevel=2)
         return 1

@@ -27,10 +27,10 @@ from .files import noise
     [
         (b"", "empty"),
         (b"hello, this is no picture at all", "not an image"),
-        (b"II*\0", "cut off or damaged"),
-        (b"II*\0\x08\0\0\0", "cut off or damaged"),
-        (b"II*\0\xff\xff\xff\0", "cut off or damaged"),
-        (b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10", "cut off or damaged"),
+        (b"II*\0", "truncated or damaged"),
+        (b"II*\0\x08\0\0\0", "truncated or damaged"),
+        (b"II*\0\xff\xff\xff\0", "truncated or damaged"),
+        (b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10", "truncated or damaged"),
         (b"\x93NUMPY\x01\0", "npy"),
         (b"\x93NUMPY\x01\0\x08\0{'a': (\n", "npy"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not an image|damaged"),
@@ -73,7 +73,7 @@ def test_a_tiff_that_is_cut_off(tmp_path: Path, compression: str | None, blocks:
     with open_raster(path) as raster:  # the header is whole
         assert np.array_equal(raster.read(Window(0, 0, 64, 64)), pixels[:64, :64])
         with pytest.raises(
-            RasterError, match=r"cut\.tif: rows 448 to 511, columns 100 to 163 cannot be read: .*the file is cut off"
+            RasterError, match=r"cut\.tif: rows 448 to 511, columns 100 to 163 cannot be read: .*the file is truncated"
         ):
             raster.read(Window(448, 100, 64, 64))
 
@@ -105,7 +105,7 @@ def test_absurd_sizes(tmp_path: Path) -> None:
         open_raster(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", noise(64, 64), tile=(16, 16), compression="zlib")
     _with_tag(tmp_path / "b.tif", 257, 65000)
-    with pytest.raises(RasterError, match=r"b\.tif: .*cut off or damaged"):
+    with pytest.raises(RasterError, match=r"b\.tif: .*truncated or damaged"):
         open_raster(tmp_path / "b.tif")
 
 
@@ -124,7 +124,7 @@ def test_values_that_are_no_picture(tmp_path: Path) -> None:
         open_raster(tmp_path / "c.npy")
     np.save(tmp_path / "d.npy", noise(40, 50))
     os.truncate(tmp_path / "d.npy", 1000)
-    with pytest.raises(RasterError, match=r"d\.npy: .*cut off"):
+    with pytest.raises(RasterError, match=r"d\.npy: .*truncated"):
         open_raster(tmp_path / "d.npy")
     group = zarr.create_group(store=str(tmp_path / "group.zarr"))
     group.create_array("0", shape=(4, 5), dtype="uint8")

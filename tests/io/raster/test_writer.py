@@ -19,9 +19,9 @@ from visionzoo.io.raster import (
     RasterError,
     RasterProfile,
     RasterWriter,
+    decoded,
     encode_tiff,
     open_raster,
-    pictures,
     writer,
 )
 from visionzoo.io.raster import raw as raster_raw
@@ -52,7 +52,7 @@ def test_round_trip_of_png(
     tmp_path: Path, bands: int, alpha: int | None, dtype: str, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:
-        monkeypatch.setattr(pictures, "SMALL_PIXELS", 100)
+        monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
         monkeypatch.setattr(writer, "SMALL_PIXELS", 100)
     pixels = noise(120, 90, bands, dtype=dtype)
     write(tmp_path / "a.png", pixels, alpha=alpha)
@@ -89,8 +89,8 @@ def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("a.jpg", {"dtype": "uint16"}, r"\.jpg holds uint8, the image is uint16; choose \.tif"),
         ("a.jpg", {"bands": 4}, r"holds 1 or 3 bands, the image has 4; choose \.tif"),
-        ("a.jpg", {"width": 65501}, r"up to 65500 pixels a side"),
-        ("a.webp", {"height": 16384}, r"up to 16383 pixels a side"),
+        ("a.jpg", {"width": 65501}, r"up to 65500 pixels per side"),
+        ("a.webp", {"height": 16384}, r"up to 16383 pixels per side"),
         ("a.webp", {"dtype": "float32"}, r"holds uint8, the image is float32"),
         ("a.png", {"bands": 5}, r"holds 1, 2, 3 or 4 bands, the image has 5"),
         ("a.png", {"dtype": "float32"}, r"holds uint8 or uint16, the image is float32"),

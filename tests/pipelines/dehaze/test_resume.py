@@ -149,7 +149,7 @@ def test_a_huge_file_that_is_cut_off(
     assert code == 2
     errors = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
     assert len(errors) == 1
-    assert re.search(r"in\.tif: rows \d+ to \d+, columns \d+ to \d+ cannot be read: .*cut off", errors[0])
+    assert re.search(r"in\.tif: rows \d+ to \d+, columns \d+ to \d+ cannot be read: .*truncated", errors[0])
     assert "finished work is kept in out.tif.part: run the same command again to resume" in errors[0]
     assert (inside / "out.tif.part").is_dir()
     assert not (inside / "out.tif").exists()

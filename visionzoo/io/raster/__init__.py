@@ -1,16 +1,16 @@
-"""Images of any size, read and written by windows; the whole image is never in memory. The extra `raster` installs the packages.
+"""Read and write images of any size by windows, never the whole image in memory. The extra `raster` installs the packages.
 
 | format | read | written |
 |---|---|---|
-| TIFF, BigTIFF, GeoTIFF, COG | by its tiles or strips; the page of full resolution | in tiles, lossless, with tags, EXIF and mask |
-| zarr (version 2 or 3, one array) | by its chunks | version 3 |
+| TIFF, BigTIFF, GeoTIFF, COG | by tiles or strips; the full-resolution page | in tiles, lossless, with tags, EXIF and mask |
+| zarr (version 2 or 3, one array) | by chunks | version 3 |
 | .npy | in place | yes |
-| JPEG, PNG, WebP, … | decoded once: in memory up to 64 million pixels, else unpacked on disk | JPEG, PNG, WebP |
+| JPEG, PNG, WebP, … | decoded once: in memory up to 64 million pixels, else to disk | JPEG, PNG, WebP |
 
-What a reader gives is upright and plain: palette, CMYK, YCbCr and Lab become RGB, integers of which 0 is white are inverted, 1 to 7
-bits are spread over uint8, big-endian values become the machine's own. Everything else stays as stored: type, range, extra bands,
-alpha. `missing.py` states what counts as missing, `metadata.py` and `sidecars.py` what goes along, and `formats.py` what a format
-can hold.
+Readers return upright pixels in plain form: palette, CMYK, YCbCr and Lab become RGB, integers whose 0 is white are inverted, 1 to 7
+bits are scaled to uint8, and big-endian values get native byte order. Type, range, extra bands and alpha stay as stored.
+`missing.py` states what counts as missing, `metadata.py` and `sidecars.py` which metadata are kept, and `formats.py` what each
+format can hold.
 """
 
 from .base import Raster, RasterError, Window

@@ -1,4 +1,4 @@
-"""zarr and .npy, read and written by windows."""
+"""Read and write zarr arrays and .npy files by windows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .metadata import RasterProfile
 from .raw import HeldPixels, RawPixels, RawRaster
 
 LARGEST_CHUNK = 512 << 20
-"""Bytes of a decoded chunk; a larger one is refused."""
+"""Maximum size of a decoded chunk in bytes."""
 
 
 def is_zarr(path: Path) -> bool:
@@ -36,12 +36,12 @@ def is_zarr(path: Path) -> bool:
 
 
 def open_zarr(path: Path) -> Raster:
-    """A folder that is one zarr array, (H, W), (H, W, C) or (C, H, W).
+    """Open a folder that is a single zarr array, (H, W), (H, W, C) or (C, H, W).
 
-    "No data" is the attribute _FillValue, or else a fill value other than 0 (0 is what arrays have that declare none).
+    The no-data value is the attribute _FillValue, or else a fill value other than 0 (which is the default).
 
     Raises:
-        RasterError: damaged, a group, or of another shape.
+        RasterError: damaged, a group, or an unsupported shape.
     """
     zarr = require("zarr", extra="raster", purpose="reading zarr")
     try:
@@ -57,7 +57,7 @@ def open_zarr(path: Path) -> Raster:
         names = getattr(array.metadata, "dimension_names", None)
     except RasterError:
         raise
-    except Exception as error:  # the store, the metadata and the codecs have errors of their own
+    except Exception as error:  # store, metadata and codecs each raise their own errors
         raise RasterError(f"{path}: cannot be read as zarr ({one_line(error) or type(error).__name__})") from error
     first = _bands_first(path, shape, names)
     dtype = np.dtype(np.uint8) if stored == np.bool_ else plain_dtype(path, stored)
@@ -68,7 +68,7 @@ def open_zarr(path: Path) -> Raster:
     if block_bytes > LARGEST_CHUNK:
         raise RasterError(
             f"{path}: has chunks of {' x '.join(map(str, chunks))} ({size_words(block_bytes)}); the limit is "
-            f"{size_words(LARGEST_CHUNK)}; write it again with smaller chunks"
+            f"{size_words(LARGEST_CHUNK)}; save it again with smaller chunks"
         )
     nodata = attributes.get("_FillValue", fill if stored != np.bool_ else None)
     if not isinstance(nodata, int | float | np.number) or ("_FillValue" not in attributes and nodata == 0):
@@ -99,28 +99,26 @@ class _ZarrRaster(BlockRaster):
         part = (slice(row * high, (row + 1) * high), slice(column * wide, (column + 1) * wide))
         try:
             block = np.asarray(self._array[(slice(None), *part) if self._bands_first else part])
-        except Exception as error:  # every codec has errors of its own
+        except Exception as error:  # every codec raises its own errors
             raise UnreadableError(f"a chunk is damaged ({one_line(error) or type(error).__name__})") from error
         block = np.moveaxis(block, 0, 2) if self._bands_first else block.reshape(*block.shape[:2], -1)
         return np.ascontiguousarray(block, self._layout.dtype)
 
 
 def open_npy(path: Path) -> Raster:
-    """A .npy file, (H, W), (H, W, C) or (C, H, W).
+    """Open a .npy file, (H, W), (H, W, C) or (C, H, W).
 
     Raises:
-        RasterError: damaged, cut off, in Fortran order, or of another shape.
+        RasterError: damaged, truncated, in Fortran order, or an unsupported shape.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # for its header; nothing is read
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # reads only the header
         stored, shape, offset, in_order = mapped.dtype, mapped.shape, mapped.offset, mapped.flags.c_contiguous
         del mapped
-    except Exception as error:  # the header is a Python literal: damaged, it fails in many ways
-        raise RasterError(
-            f"{path}: cannot be read as .npy, or is cut off ({one_line(error)}); save it again"
-        ) from error
+    except Exception as error:  # the header is a Python literal, which fails in many ways if damaged
+        raise RasterError(f"{path}: is not a .npy file, or is truncated ({one_line(error)}); save it again") from error
     first = _bands_first(path, shape, None)
     if not in_order:
         raise RasterError(f"{path}: is in Fortran order; save it with np.ascontiguousarray")
@@ -150,7 +148,7 @@ def _bands_first(path: Path, shape: tuple[int, ...], names: Any) -> bool:
     """Whether an array of this shape has its bands on the first axis.
 
     Raises:
-        RasterError: the shape is no image's.
+        RasterError: the shape is not that of an image.
     """
     if 0 not in shape:
         if len(shape) == 2:
@@ -175,7 +173,7 @@ def _sizes(shape: tuple[int, ...], bands_first: bool) -> tuple[int, int, int]:
 
 
 def write_npy(path: Path, pixels: RawPixels | HeldPixels, height: int) -> None:
-    """(H, W) of one band, else (H, W, bands)."""
+    """Write a .npy file: (H, W) for one band, else (H, W, bands)."""
     shape = (height, pixels.width) if pixels.bands == 1 else (height, pixels.width, pixels.bands)
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(pixels.dtype), "fortran_order": False, "shape": shape}
@@ -194,10 +192,10 @@ def write_zarr(
     alpha: int | None,
     attributes: Mapping[str, Any],
 ) -> None:
-    """(H, W) of one band, else (H, W, bands), in chunks of 512 x 512 pixels, zarr 3.
+    """Write a zarr 3 array: (H, W) for one band, else (H, W, bands), in chunks of 512 x 512 pixels.
 
     Args:
-        nodata: as declared.
+        nodata: the no-data value to declare.
         fill: value of chunks that are not stored.
     """
     zarr = require("zarr", extra="raster", purpose="writing zarr")

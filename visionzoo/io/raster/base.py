@@ -1,4 +1,4 @@
-"""What every raster has: windows, the profile that a writer keeps, reading upright, a cache of decoded blocks."""
+"""Base of all raster readers: windows, the profile for writers, upright reading, and a cache of decoded blocks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .metadata import RasterProfile
 from .missing import as_held, equals
 
 CACHE_BYTES = (32 << 20, 512 << 20)
-"""Least and most that decoded blocks may take: enough for two rows of windows of 256 pixels, within these."""
+"""Minimum and maximum size of the cache in bytes; within these limits it holds two rows of windows of 256 pixels."""
 MOST_BANDS = 16
-"""An array of three axes has its bands on an axis of at most this many."""
+"""Maximum number of bands; it tells which axis of a three-dimensional array holds the bands."""
 
 
 class RasterError(InputError):
@@ -29,12 +29,12 @@ class RasterError(InputError):
 
 
 class UnreadableError(Exception):
-    """Inside a reader: why a window cannot be read. `Raster.read` adds the file and the window."""
+    """Raised inside readers with the reason that a window cannot be read; `Raster.read` adds the file and the window."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image, in pixels from its upper left corner."""
+    """A rectangle of an image, in pixels from its upper left corner."""
 
     top: int
     left: int
@@ -51,20 +51,20 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """How pixels are stored, and what becomes of them.
+    """How pixels are stored and converted.
 
     Attributes:
-        height, width, bands, dtype: as stored (dtype in the machine's byte order).
-        block: (height, width) of what is read at once.
-        bits: of an unsigned value that does not use all of `dtype`.
-        nodata: as declared, of stored values: one for all bands, or one (or None) for each.
+        height, width, bands, dtype: as stored (dtype in native byte order).
+        block: (height, width) that is read at a time.
+        bits: bits per sample, if an unsigned value does not use all of `dtype`.
+        nodata: the declared no-data value, in stored values: one for all bands, or one (or None) for each.
         alpha: index of the alpha band after `convert`.
-        profile: for a writer.
-        orientation: 1 to 8, as EXIF counts.
+        profile: metadata for a writer.
+        orientation: EXIF orientation, 1 to 8.
         convert: (h, w, stored bands) -> (h, w, bands), pixel by pixel.
-        mixes: so many stored bands become the colours together (palette 1, Lab 3, CMYK 4); 0: every band stays one by itself, and
-            different values stay different.
-        mask: opens the mask: not 0 where there is data, stored like the image.
+        mixes: number of stored bands that are converted to colours jointly (palette 1, Lab 3, CMYK 4); 0: every band is
+            converted separately, and different values stay different.
+        mask: opens the mask, which has the image's stored layout and is not 0 where there is data.
     """
 
     height: int
@@ -83,30 +83,30 @@ class Layout:
 
     @property
     def held_nodata(self) -> tuple[float | None, ...]:
-        """The no-data value of each band as a stored pixel holds it; None where none can."""
+        """The no-data value of each band as a stored pixel holds it; None if no pixel can."""
         each = self.nodata if isinstance(self.nodata, tuple) else (self.nodata,) * self.bands
         each = (*each, *(None,) * self.bands)[: self.bands]
         return tuple(None if value is None else as_held(value, self.dtype, self.bits) for value in each)
 
 
 class Raster(ABC):
-    """An image file that is open for reading by windows; a context manager. Windows may be read from several threads.
+    """An image file open for reading by windows; a context manager. Several threads may read windows.
 
     Attributes:
         path: the file.
         height, width, bands: of the upright image.
-        dtype: of the values, in the machine's byte order.
-        block: (height, width) of the storage; whole blocks read fastest.
-        nodata: the value that stands for "no data here" in what `read` gives, if there is one.
-        has_mask: whether something says pixel by pixel where there is data: a mask, or a no-data value that conversion hides.
-        alpha: index of the band that is alpha, or None.
-        white: the value of white, e.g. 255, or 4095 of 12 bits; None for signed integers and floats.
-        profile: what a writer keeps.
+        dtype: type of the values, in native byte order.
+        block: (height, width) of the storage blocks; whole blocks read fastest.
+        nodata: the no-data value in the pixels that `read` returns, or None.
+        has_mask: whether there is a mask, or a no-data value that the conversion hides; see `read_mask`.
+        alpha: index of the alpha band, or None.
+        white: the value of white, e.g. 255, or 4095 for 12 bits; None for signed integers and floats.
+        profile: metadata that a writer keeps.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self._layout = path, layout
-        self._turned = layout.orientation >= 5  # rows and columns change places
+        self._turned = layout.orientation >= 5  # rows and columns are swapped
         self.height, self.width = layout.height, layout.width
         self.block = layout.block
         if self._turned:
@@ -115,7 +115,7 @@ class Raster(ABC):
         self.bands, self.dtype = shown.shape[2], shown.dtype
         self._held = layout.held_nodata
         found = [value for value in self._held if value is not None]
-        # one value says it: of all bands, and different stored values stay different
+        # one value is enough if all bands share it and different stored values stay different
         plain = bool(found) and not layout.mixes and len({str(value) for value in self._held}) == 1
         self.nodata = None
         if plain:
@@ -126,21 +126,21 @@ class Raster(ABC):
         self.has_mask = self._mask is not None or (bool(found) and not plain)
         self.profile = layout.profile
         if layout.convert is not None or layout.bits is not None or (found and not plain):
-            self.profile = replace(self.profile, nodata=self.nodata)  # what is declared is of stored values
+            self.profile = replace(self.profile, nodata=self.nodata)  # the declared value refers to stored values
 
     def _shown(self, stored: NDArray[Any]) -> NDArray[Any]:
         return stored if self._layout.convert is None else self._layout.convert(stored)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(h, w, bands), C-contiguous, of type `dtype`; the caller may change it.
+        """Read (h, w, bands), C-contiguous, of type `dtype`; the caller may modify it.
 
         Raises:
-            RasterError: the window is empty or reaches beyond the image; the file is cut off or damaged there.
+            RasterError: the window is empty or not within the image, or the file is truncated or damaged there.
         """
         return self._upright(self._shown(self._stored(window, self._as_stored(window))))
 
     def read_with_missing(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """`read`, and (h, w, bands): True where the file says that a band has no data (no-data value or mask, not alpha).
+        """The result of `read`, and (h, w, bands) bool: True where a band has no data (no-data value or mask, not alpha).
 
         Raises:
             RasterError: as `read`.
@@ -160,7 +160,7 @@ class Raster(ABC):
         return self._upright(self._shown(stored)), self._upright(found)
 
     def read_mask(self, window: Window) -> NDArray[np.bool_]:
-        """(h, w): True where there is data, as mask and hidden no-data values say. Raises `RasterError`."""
+        """(h, w) bool: True where there is data according to the mask and hidden no-data values. Raises `RasterError`."""
         colours = [band for band in range(self.bands) if band != self.alpha]
         return np.logical_not(self.read_with_missing(window)[1][..., colours].all(axis=-1))
 
@@ -178,7 +178,7 @@ class Raster(ABC):
 
     @property
     def _flips(self) -> tuple[bool, bool]:
-        """Whether the upright image runs up, and leftwards, in the file."""
+        """Whether the stored image is flipped vertically, and horizontally."""
         return self._layout.orientation in (3, 4, 7, 8), self._layout.orientation in (2, 3, 6, 7)
 
     def _stored(self, window: Window, place: Window) -> NDArray[Any]:
@@ -195,10 +195,10 @@ class Raster(ABC):
 
     @abstractmethod
     def _read(self, window: Window) -> NDArray[Any]:
-        """A fresh (h, w, stored bands) of a window of the image as stored. Raises `UnreadableError`."""
+        """Read a window of the stored image as a new array (h, w, stored bands). Raises `UnreadableError`."""
 
     def close(self) -> None:
-        """Close the file, and delete what was unpacked."""
+        """Close the file and delete unpacked pixels."""
         if self._mask is not None:
             self._mask.close()
 
@@ -217,7 +217,7 @@ def _white(dtype: np.dtype, layout: Layout) -> float | None:
 
 
 class BlockRaster(Raster):
-    """A raster of blocks (tiles, strips, chunks). Those used last are kept, as far as a row of windows needs them."""
+    """A raster of blocks (tiles, strips, chunks), with a cache of the blocks used last."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         super().__init__(path, layout)
@@ -230,7 +230,7 @@ class BlockRaster(Raster):
 
     @abstractmethod
     def _decode(self, row: int, column: int) -> NDArray[Any]:
-        """Block (row, column) of the grid, (h, w, stored bands), without what lies beyond the image."""
+        """Decode block (row, column) of the grid to (h, w, stored bands), cropped to the image."""
 
     def _read(self, window: Window) -> NDArray[Any]:
         high, wide = self._layout.block
@@ -268,7 +268,7 @@ class BlockRaster(Raster):
 
 
 def check_inside(path: Path, window: Window, height: int, width: int) -> None:
-    """Raises `RasterError` if the window is empty or not wholly within the image."""
+    """Raise `RasterError` if the window is empty or not entirely within the image."""
     inside = 0 <= window.top <= window.top + window.height <= height
     inside &= 0 <= window.left <= window.left + window.width <= width
     if not inside or window.height == 0 or window.width == 0:
@@ -276,10 +276,10 @@ def check_inside(path: Path, window: Window, height: int, width: int) -> None:
 
 
 def plain_dtype(path: Path, dtype: Any) -> np.dtype:
-    """The dtype in the machine's byte order, if it is one of numbers that an image may have.
+    """The dtype in native byte order, if it is a numeric type that an image can have.
 
     Raises:
-        RasterError: complex, text, records, …
+        RasterError: complex numbers, text, records, …
     """
     dtype = np.dtype(dtype)
     if dtype.kind == "c":
@@ -292,19 +292,19 @@ def plain_dtype(path: Path, dtype: Any) -> np.dtype:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """An error's message on one line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()).rstrip(".")
 
 
 def size_words(size: float) -> str:
-    """Bytes for people, e.g. "3.2 GB"."""
+    """A number of bytes as text, e.g. "3.2 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager
 def writing_raster(path: Path, keeps: str = "") -> Iterator[None]:
-    """`visionzoo.errors.writing` with `RasterError`."""
+    """Like `visionzoo.errors.writing`, but raises `RasterError`."""
     try:
         with writing(path, keeps):
             yield

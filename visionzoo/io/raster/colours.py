@@ -1,4 +1,4 @@
-"""Stored values to plain ones, pixel by pixel: palette, CMYK, YCbCr, Lab, inverted grey, few bits."""
+"""Conversion of stored values, pixel by pixel: palette, CMYK, YCbCr, Lab, inverted grey, fewer than 8 bits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def palette(table: NDArray[np.uint8]) -> Convert:
-    """(h, w, 1 or more) numbers of colours -> (h, w, c or more) by a table (n, c); numbers beyond the table take its last
-    colour, and further bands follow."""
+    """Look up (h, w, 1 or more) colour indices in a table (n, c) -> (h, w, c or more). Indices beyond the table get its last
+    colour; further bands are appended unchanged."""
 
     def convert(pixels: NDArray[Any]) -> NDArray[Any]:
         found = table[np.clip(pixels[..., 0], 0, len(table) - 1)]
@@ -28,10 +28,10 @@ def palette(table: NDArray[np.uint8]) -> Convert:
 
 
 def spread(bits: int, dtype: np.dtype, *, inverted: bool) -> Convert | None:
-    """(h, w, bands) of fewer than 8 bits are spread over 0 to 255; inverted means that the first band's 0 is white.
+    """Scale (h, w, bands) of fewer than 8 bits to 0 to 255; `inverted` means that 0 is white.
 
-    Only the colours are inverted, which for grey is the first band. Signed integers are inverted, too; floats are not, as no
-    value is known to be white.
+    Only the colours are inverted, which for grey is the first band. Signed integers are inverted, too; floats are not, as their
+    white is unknown.
     """
     top = 2**bits - 1
     if bits < 8:
@@ -50,7 +50,7 @@ def spread(bits: int, dtype: np.dtype, *, inverted: bool) -> Convert | None:
 
     def invert(pixels: NDArray[Any]) -> NDArray[Any]:
         shown = pixels.copy()
-        # of signed integers, the lowest becomes the highest
+        # for signed integers, the lowest becomes the highest
         shown[..., 0] = dtype.type(top) - pixels[..., 0] if dtype.kind == "u" else ~pixels[..., 0]
         return shown
 
@@ -58,14 +58,14 @@ def spread(bits: int, dtype: np.dtype, *, inverted: bool) -> Convert | None:
 
 
 def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Unsigned integers of all their range, or floats in [0, 1], to uint8."""
+    """Unsigned integers of full range, or floats in [0, 1], to uint8."""
     if pixels.dtype.kind == "f":
         return floats_to_bytes(np.nan_to_num(pixels))
     return (pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8)
 
 
 def cmyk(icc: bytes | None) -> Convert:
-    """(h, w, 4 or more) CMYK -> (h, w, 3 or more) uint8 RGB by the ICC profile; further bands follow."""
+    """(h, w, 4 or more) CMYK -> (h, w, 3 or more) uint8 RGB by the ICC profile; further bands are appended."""
     return _through_pillow("CMYK", _to_srgb(icc) if icc else None)
 
 
@@ -73,14 +73,14 @@ def lab(signed: bool) -> Convert:
     """(h, w, 3 or more) L*a*b* under D50 -> (h, w, 3 or more) uint8 sRGB.
 
     Args:
-        signed: a* and b* are signed numbers (CIELab), else they have an offset of half their range (ICCLab).
+        signed: a* and b* are signed (CIELab); otherwise they have an offset of half their range (ICCLab).
     """
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     through = _through_pillow("LAB", ImageCms.buildTransform(*profiles, "LAB", "RGB"))
 
     def convert(pixels: NDArray[Any]) -> NDArray[Any]:
         pixels = to_8_bits(pixels)
-        if not signed:  # Pillow takes bytes of a* and b* as signed, and has them with an offset itself
+        if not signed:  # Pillow reads bytes of a* and b* as signed, but expects an offset itself
             pixels = pixels.copy()
             pixels[..., 1:3] ^= 0x80
         return through(pixels)
@@ -89,11 +89,11 @@ def lab(signed: bool) -> Convert:
 
 
 def ycbcr(weights: tuple[float, float, float], black_white: tuple[float, ...]) -> Convert:
-    """(h, w, 3 or more) uint8 YCbCr -> (h, w, 3 or more) uint8 RGB; further bands follow.
+    """(h, w, 3 or more) uint8 YCbCr -> (h, w, 3 or more) uint8 RGB; further bands are appended.
 
     Args:
-        weights: of red, green and blue in Y (tag YCbCrCoefficients).
-        black_white: of Y, Cb and Cr, the values of black and white (tag ReferenceBlackWhite).
+        weights: weights of red, green and blue in Y (tag YCbCrCoefficients).
+        black_white: values of black and white of Y, Cb and Cr (tag ReferenceBlackWhite).
     """
     red, green, blue = weights
 

@@ -1,4 +1,4 @@
-"""JPEG, PNG, WebP and the other formats without random access: decoded in memory when small, else unpacked on disk."""
+"""JPEG, PNG, WebP and other formats without random access: decoded in memory when small, else unpacked on disk."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .tiff import open_mask
 from .unpack import DTYPES, Unpacked, open_sequential
 
 SMALL_PIXELS = 64_000_000
-"""Images up to this size are decoded in memory."""
+"""Images of up to this many pixels are decoded in memory."""
 
 
 def open_decoded(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
-    """A file of any format that Pillow knows.
+    """Open a file of any format that Pillow reads.
 
     Args:
         beside: files beside it.
-        tiff: of a TIFF that cannot be read by windows: its profile, mask and no-data value.
+        tiff: layout of a TIFF that cannot be read by windows, for its profile, mask and no-data value.
 
     Raises:
         RasterError: not an image, damaged, or too large to unpack.
@@ -46,7 +46,7 @@ def open_decoded(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff
 
 
 def _deep_colour_png(path: Path) -> bool:
-    """16-bit PNG of several bands: Pillow would give 8 bits."""
+    """Whether this is a 16-bit PNG of several bands, which Pillow reduces to 8 bits."""
     with path.open("rb") as file:
         start = file.read(26)
     return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24:25] == b"\x10" and start[25:26] != b"\0"
@@ -74,9 +74,9 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
         image.load()
         info = image.info
         if tiff is not None:
-            stated = 1  # libtiff turns it
+            stated = 1  # libtiff rotates it
             pixels, alpha, convert = *_pixels(image), None
-        elif beside.nodata and image.mode in ("P", "1"):  # declared of stored values
+        elif beside.nodata and image.mode in ("P", "1"):  # the declaration refers to stored values
             pixels, alpha, convert = np.array(image).astype(np.uint8)[..., None], None, _look_up(image)
         else:
             pixels, alpha, convert = *_pixels(image), None
@@ -99,7 +99,7 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
         raise RasterError(f"{path}: {error}") from error
     except MemoryError:
         raise RasterError(f"{path}: {image.width} x {image.height} pixels do not fit in memory") from None
-    except Exception as error:  # every decoder has errors of its own
+    except Exception as error:  # every decoder raises its own errors
         why = one_line(error) or type(error).__name__
         raise RasterError(f"{path}: damaged or truncated image ({why}); copy it again") from error
     layout = Layout(
@@ -119,7 +119,7 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
 
 
 def _with_beside(layout: Layout, beside: Sidecars, tiff: Layout | None) -> Layout:
-    """With no-data value and mask, and of a TIFF what its header says."""
+    """The layout with no-data value and mask, and for a TIFF with those of its header."""
     if tiff is not None:
         profile = replace(tiff.profile, icc=layout.profile.icc, photometric=layout.profile.photometric)
         return replace(layout, profile=profile, mask=tiff.mask, nodata=tiff.nodata)
@@ -129,20 +129,20 @@ def _with_beside(layout: Layout, beside: Sidecars, tiff: Layout | None) -> Layou
 
 
 def _orientation(stated: object, beside: Sidecars) -> tuple[bool, int]:
-    """Whether the pixels are turned as the file says, and how: not where coordinates count from the stored corner."""
+    """Whether to rotate the pixels, and the orientation; never if coordinates refer to the stored corner."""
     orientation = stated if isinstance(stated, int) and stated in range(1, 9) else 1
     return (False, 1) if beside.georeferenced else (True, orientation)
 
 
 def _look_up(image: Image.Image) -> colours.Convert:
-    """What turns stored numbers of a palette, or bits, into colours."""
+    """The conversion of palette indices, or bits, to colours."""
     if image.mode == "1":
         return lambda pixels: pixels * np.uint8(255)
     return colours.palette(np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3))
 
 
 def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
-    """The remarks of a PNG, JPEG or GIF, without those that hold metadata of other kinds."""
+    """The comments of a PNG, JPEG or GIF, without those that hold other metadata."""
     found = [(name, str(text)) for name, text in getattr(image, "text", {}).items()]
     comment = image.info.get("comment")
     if isinstance(comment, (bytes, str)) and comment:
@@ -160,7 +160,7 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], int | None]:
         return np.asarray(image).astype(np.uint16)[..., None], None
     if mode in ("I", "F"):
         pixels = np.array(image)[..., None]
-        if mode == "I" and image.format == "PNG":  # older Pillows widen 16 bits
+        if mode == "I" and image.format == "PNG":  # older versions of Pillow widen 16 bits
             pixels = pixels.astype(np.uint16)
         return pixels, None
     transparent = "transparency" in image.info
@@ -213,7 +213,7 @@ def _unpack(path: Path, scratch: Path | None, beside: Sidecars, tiff: Layout | N
 
 
 def _comments(image: Any, fields: set[str]) -> tuple[tuple[str, str], ...]:
-    """The remarks of a PNG as libvips names them: png-comment-NUMBER-NAME."""
+    """The comments of a PNG, which libvips names png-comment-NUMBER-NAME."""
     return tuple(
         (name.split("-", 3)[3], str(image.get(name)))
         for name in sorted(fields)

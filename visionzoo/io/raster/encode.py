@@ -1,4 +1,4 @@
-"""Staged pixels to JPEG, PNG and WebP: by Pillow when small, by pyvips when large."""
+"""Encode staged pixels as JPEG, PNG and WebP: with Pillow when small, with pyvips when large."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .unpack import DTYPES, vips, vips_words
 
 @dataclass(frozen=True)
 class StagedImage:
-    """What is to be encoded.
+    """An image to encode.
 
     Attributes:
-        path: what it becomes (the encoders write to a temporary name).
+        path: the final output (the encoders write to a temporary name).
         raw: the file of `pixels`; None if they are in memory.
-        nodata, alpha: as `RasterWriter` has them.
+        nodata, alpha: see `RasterWriter`.
     """
 
     path: Path
@@ -47,21 +47,21 @@ class StagedImage:
 
     @property
     def icc(self) -> bytes | None:
-        """The ICC profile, if it is one for as many colours as the image has."""
+        """The ICC profile, if it matches the number of colours of the image."""
         icc = self.profile.icc
         space = b"RGB " if colour_bands(self.bands, self.alpha, self.profile) == 3 else b"GRAY"
         return icc if icc is not None and icc[16:20] == space else None
 
 
 def colour_bands(bands: int, alpha: int | None, profile: RasterProfile) -> int:
-    """How many bands are colours: 3 (red, green, blue) or 1. The source says, or else 3 and 4 bands are RGB and RGBX."""
+    """Number of colour bands: 3 (RGB) or 1. If the source does not state it, 3 and 4 bands are RGB and RGBX."""
     if bands < 3 or (alpha is not None and alpha < 3):
         return 1
     return 3 if profile.photometric == "rgb" or (profile.photometric is None and bands <= 4) else 1
 
 
 def write_small(path: Path, staged: StagedImage, form: str) -> None:
-    """PNG, JPEG or WebP by Pillow, from memory."""
+    """Write PNG, JPEG or WebP with Pillow, from memory."""
     pixels = staged.pixels.read(Window(0, 0, staged.height, staged.width))
     image = Image.fromarray(pixels[..., 0] if staged.bands == 1 else pixels)
     exif, xmp = _attached(staged.path, staged.profile, form)
@@ -88,7 +88,7 @@ def write_small(path: Path, staged: StagedImage, form: str) -> None:
 
 
 def write_large(path: Path, staged: StagedImage, form: str) -> None:
-    """PNG, JPEG or WebP by pyvips: from memory, or by rows from the staged file, which it maps."""
+    """Write PNG, JPEG or WebP with pyvips, from memory or row by row from the memory-mapped staged file."""
     pyvips = vips(f"writing a large {form}")
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     dtype, profile = staged.pixels.dtype, staged.profile
@@ -104,7 +104,7 @@ def write_large(path: Path, staged: StagedImage, form: str) -> None:
         if dots:
             image = image.copy(xres=dots[0] / 25.4, yres=dots[1] / 25.4)
         exif, xmp = _attached(staged.path, profile, form)
-        if exif and read_exif(staged.path, exif).get(HOST_COMPUTER):  # libvips has no name for it
+        if exif and read_exif(staged.path, exif).get(HOST_COMPUTER):  # libvips cannot write this tag
             warnings.warn(
                 f"{staged.path}: the host computer in the EXIF data cannot be written into a large {form}",
                 stacklevel=2,
@@ -129,13 +129,13 @@ def write_large(path: Path, staged: StagedImage, form: str) -> None:
 
 
 def _comment(profile: RasterProfile) -> bytes | None:
-    """All remarks as a JPEG's one comment."""
+    """All comments as the single comment of a JPEG."""
     lines = [text if name == "Comment" else f"{name}: {text}" for name, text in profile.texts]
     return "\n".join(lines).encode()[:65000] or None
 
 
 def _iptc(path: Path, profile: RasterProfile) -> bytes | None:
-    """IPTC data as the content of a JPEG's APP13, which holds 64 KB."""
+    """IPTC data as the content of a JPEG's APP13 segment, which holds up to 64 KB."""
     content = photoshop_of_iptc(profile.iptc) if profile.iptc else None
     if content is not None and len(content) > 65000:
         warnings.warn(
@@ -146,7 +146,7 @@ def _iptc(path: Path, profile: RasterProfile) -> bytes | None:
 
 
 def _attached(path: Path, profile: RasterProfile, form: str) -> tuple[bytes | None, bytes | None]:
-    """EXIF and XMP, where the format has room for them."""
+    """EXIF and XMP data, if they fit the format."""
     exif, xmp = profile.exif, profile.xmp
     if form == "jpeg":
         for name, value in (("EXIF", exif), ("XMP", xmp)):

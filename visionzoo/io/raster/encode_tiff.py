@@ -1,4 +1,4 @@
-"""Staged pixels to TIFF by tiles, with their tags, EXIF and mask."""
+"""Write staged pixels as a tiled TIFF, with tags, EXIF and mask."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ _LOSSLESS = {
 }
 _PREDICTED = ("lzw", "adobe_deflate", "zstd", "lzma")
 _CLASSIC_LIMIT = 2**32 - 2**26
-"""From this many bytes of pixels on a TIFF may exceed 4 GB (compression can make noise larger): BigTIFF then."""
+"""Bytes of pixels above which BigTIFF is used, as the file may exceed 4 GB (compression can enlarge noise)."""
 _IN_FLIGHT = 32 << 20
-"""Bytes of tiles that are compressed at a time."""
+"""Bytes of tiles to compress at a time."""
 _MASK_SIDE = 256
 _STATISTICS = re.compile(rb'\s*<Item name="STATISTICS_[^>]*>[^<]*</Item>')
-"""Minimum, mean, … of the source's pixels: not of these."""
+"""Statistics (minimum, mean, …) of the source's pixels, which do not hold for the result."""
 
 
 Mask = Callable[[Window], NDArray[np.bool_]]
-"""Gives (h, w) of a window: True where there is data."""
+"""Window -> (h, w) bool: True where there is data."""
 
 
 def write_tiff(path: Path, staged: StagedImage, mask: Mask | None) -> None:
-    """Tiles of 256 x 256 or 512 x 512 pixels, compressed as the source is if that is lossless, else deflate; the mask is a page of
-    its own."""
+    """Write tiles of 256 x 256 or 512 x 512 pixels, compressed like the source if that is lossless, else with deflate. The mask is
+    a separate page."""
     tifffile = require("tifffile", extra="raster", purpose="writing .tif")
     profile, dtype = staged.profile, staged.pixels.dtype
     side = profile.tile[0] if profile.tile in ((256, 256), (512, 512)) else 256
     compression = _LOSSLESS.get(profile.compression or "", "adobe_deflate")
-    predictor = 3 if dtype.kind == "f" else 2 if dtype.itemsize < 8 else None  # few programs predict 64-bit integers
+    predictor = (
+        3 if dtype.kind == "f" else 2 if dtype.itemsize < 8 else None
+    )  # few programs support predictors for 64-bit integers
     colours = colour_bands(staged.bands, staged.alpha, profile)
     extra = [0] * (staged.bands - colours)
     if staged.alpha is not None:
@@ -79,15 +81,15 @@ def write_tiff(path: Path, staged: StagedImage, mask: Mask | None) -> None:
 
 
 def write_mask(path: Path, height: int, width: int, mask: Mask) -> None:
-    """A file OUTPUT.msk, as GDAL has them."""
+    """Write a mask file OUTPUT.msk in GDAL's format."""
     tifffile = require("tifffile", extra="raster", purpose="writing a mask")
     with tifffile.TiffWriter(path, bigtiff=height * width > _CLASSIC_LIMIT) as file:
         _write_mask_page(file, height, width, mask, within=False)
 
 
 def _write_mask_page(file: Any, height: int, width: int, mask: Mask, *, within: bool) -> None:
-    """One bit a pixel: 1 where there is data. As a page of another image it says that it is its mask, as a file of its own in GDAL's
-    metadata."""
+    """Write one bit per pixel, 1 where there is data. A page of another image is marked as its mask by a tag, a separate file by
+    GDAL's metadata."""
 
     def tiles() -> Iterator[NDArray[np.bool_]]:
         for window in _windows(height, width, _MASK_SIDE):
@@ -144,7 +146,7 @@ def _tags(staged: StagedImage) -> list[tuple[int, int, int, Any, bool]]:
 
 
 def _description(profile: RasterProfile) -> bytes | str | None:
-    """Of the source's tags, else of its EXIF data; and its remarks."""
+    """The description from the source's tags, else from its EXIF data, followed by its comments."""
     own = next((value for code, _, _, value in profile.tags if code == DESCRIPTION), None)
     if own is None:
         own = (exif_description(profile.exif) or "").encode()

@@ -1,4 +1,4 @@
-"""What each format of a result can hold, and what becomes of the rest: files beside it, and one warning."""
+"""What each output format can hold; the rest goes to files beside the result or is named in one warning."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .tiff_tags import DESCRIPTION, GDAL_METADATA, GEOREFERENCE, WORDS
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side` is the longest in pixels; `beside`: programs
-    look for files beside it; `holds`: fields of a `RasterProfile`."""
+    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side`: maximum side in pixels; `beside`: whether
+    programs look for files beside it; `holds`: fields of a `RasterProfile`."""
 
     name: str
     bands: tuple[int, ...] | None = None
@@ -60,14 +60,14 @@ FORMATS = {
 
 
 def format_of(path: Path, *, height: int, width: int, bands: int, dtype: np.dtype) -> Format:
-    """The format that the extension names. Raises `RasterError` if it cannot hold such an image."""
+    """The format of the extension. Raises `RasterError` if it cannot hold such an image."""
     ending = path.suffix.lower()
     if ending not in FORMATS:
         raise RasterError(f"{path}: unknown extension {ending or '(none)'}; choose one of {', '.join(FORMATS)}")
     form = FORMATS[ending]
     if height < 1 or width < 1 or bands < 1:
         raise RasterError(
-            f"{path}: {width} x {height} pixels of {bands} bands are not an image; expected 1 or more of each"
+            f"{path}: width, height and number of bands must be at least 1, got {width} x {height} pixels and {bands} bands"
         )
     if form.dtypes and dtype.name not in form.dtypes:
         raise RasterError(f"{path}: {ending} holds {' or '.join(form.dtypes)}, the image is {dtype}; choose .tif")
@@ -75,7 +75,7 @@ def format_of(path: Path, *, height: int, width: int, bands: int, dtype: np.dtyp
         raise RasterError(f"{path}: {ending} holds {_one_of(form.bands)} bands, the image has {bands}; choose .tif")
     if form.side and max(height, width) > form.side:
         raise RasterError(
-            f"{path}: {ending} holds up to {form.side} pixels a side, the image has {width} x {height}; choose .tif"
+            f"{path}: {ending} holds up to {form.side} pixels per side, the image has {width} x {height}; choose .tif"
         )
     return form
 
@@ -86,14 +86,14 @@ def _one_of(numbers: tuple[int, ...]) -> str:
 
 @dataclass
 class Beside:
-    """What a result needs beside it.
+    """Files to write beside a result.
 
     Attributes:
-        files: small files by their paths.
-        mask: where the mask goes, if not into the result itself.
-        masked: there is a mask, inside or beside.
-        mask_from_nodata: the mask is where the result is not the no-data value, as the format would blur that value.
-        lost: in words, what cannot be kept.
+        files: contents of small files, by path.
+        mask: path of the mask, if it is not inside the result.
+        masked: whether there is a mask, inside or beside.
+        mask_from_nodata: the mask is made from the no-data value, which lossy compression would not preserve.
+        lost: descriptions of what cannot be kept.
     """
 
     files: dict[Path, bytes] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Beside:
 
 def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: float | None, dtype: np.dtype, bands: int,
                 alpha: int | None) -> Beside:  # fmt: skip
-    """What goes beside a result in this format, and what is lost."""
+    """Plan what is written beside a result in this format, and what is lost."""
     plan, files = Beside(), profile.sidecars
     can_occur = nodata is not None and as_held(nodata, dtype) is not None
     plan.mask_from_nodata = form.lossy and can_occur and profile.mask is None
@@ -119,7 +119,7 @@ def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: flo
     if nodata is not None and "nodata" not in form.holds and not form.beside:
         plan.lost.append(f"no-data value ({nodata:.9g})")
     if alpha is not None and "alpha" not in form.holds:
-        plan.lost.append("mark of the alpha band")
+        plan.lost.append("alpha band marker")
     if form.beside:
         _georeference_beside(plan, path, form, profile, nodata, bands)
         for file, ending in files.copied:
@@ -132,7 +132,7 @@ def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: flo
 
 def _georeference_beside(plan: Beside, path: Path, form: Format, profile: RasterProfile, nodata: float | None,
                          bands: int) -> None:  # fmt: skip
-    """World file and GDAL's notes: as they lie beside the source, and what the format itself cannot hold."""
+    """World file and GDAL's .aux.xml: those of the source, and georeference that the format itself cannot hold."""
     files, inside = profile.sidecars, "tags" in form.holds
     world = files.world.read_bytes() if files.world is not None else None
     pam, transform, system = files.pam, None, None
@@ -149,7 +149,7 @@ def _georeference_beside(plan: Beside, path: Path, form: Format, profile: Raster
     if world is not None:
         plan.files[path.with_suffix(world_ending(path))] = world
     declares: Sequence[float | None] | None = [nodata] * bands if nodata is not None and not plan.masked else []
-    if inside or (nodata is None and not files.nodata):  # the tag says it
+    if inside or (nodata is None and not files.nodata):  # the tag states it
         declares = [] if files.nodata else None
     notes = pam_of_result(pam, nodata=declares, transform=transform, srs=system)
     if notes is not None:
@@ -174,7 +174,7 @@ def _name_lost(plan: Beside, form: Format, profile: RasterProfile) -> None:
 
 
 def tell_lost(path: Path, plan: Beside, profile: RasterProfile) -> None:
-    """One warning of all that does not go along with the result."""
+    """Give one warning about everything that the result does not keep."""
     said = []
     if plan.lost:
         names = plan.lost[0] if len(plan.lost) == 1 else f"{', '.join(plan.lost[:-1])} and {plan.lost[-1]}"

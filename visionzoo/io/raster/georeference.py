@@ -1,4 +1,4 @@
-"""The georeference of a TIFF's tags in the words of files beside a raster: a transform, and the name of a coordinate system."""
+"""Convert the georeference in TIFF tags for files beside a raster: a transform, and the name of a coordinate system."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _GEOGRAPHIC, _PROJECTED, _RASTER_TYPE = 2048, 3072, 1025
 _USER_DEFINED = 32767
 
 Transform = tuple[float, float, float, float, float, float]
-"""x of the corner, x across, x down, y of the corner, y across, y down: as GDAL orders them; of pixel corners."""
+"""GDAL's geotransform: x of the corner, x per column, x per row, y of the corner, y per column, y per row; at pixel corners."""
 
 
 def transform_of(tags: tuple[tuple[int, int, int, Any], ...]) -> Transform | None:
-    """Where pixels lie, if the tags say so by one affine transform."""
+    """The affine transform of pixels, if the tags state one."""
     values = {code: value for code, _, _, value in tags}
     matrix, scale, ties = values.get(_MATRIX), values.get(_SCALE), values.get(_TIE_POINTS)
     if matrix is not None and len(matrix) == 16:
@@ -26,20 +26,20 @@ def transform_of(tags: tuple[tuple[int, int, int, Any], ...]) -> Transform | Non
     else:
         return None
     x, across_x, down_x, y, across_y, down_y = (float(value) for value in found)
-    if _keys(values).get(_RASTER_TYPE) == 2:  # coordinates of the centres
+    if _keys(values).get(_RASTER_TYPE) == 2:  # coordinates refer to pixel centres
         x, y = x - (across_x + down_x) / 2, y - (across_y + down_y) / 2
     return x, across_x, down_x, y, across_y, down_y
 
 
 def system_of(tags: tuple[tuple[int, int, int, Any], ...]) -> str | None:
-    """The coordinate system as e.g. "EPSG:32633", if the tags name one by its number."""
+    """The coordinate system, e.g. "EPSG:32633", if the tags give its EPSG code."""
     keys = _keys({code: value for code, _, _, value in tags})
     number = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC))
     return None if number is None or number in (0, _USER_DEFINED) else f"EPSG:{number}"
 
 
 def beyond_words(tags: tuple[tuple[int, int, int, Any], ...]) -> bool:
-    """Whether the tags say more of where the pixels lie than `transform_of` and `system_of` give."""
+    """Whether the tags hold more georeference than `transform_of` and `system_of` return."""
     codes = {code for code, *_ in tags} & GEOREFERENCE
     if not codes:
         return False
@@ -47,14 +47,14 @@ def beyond_words(tags: tuple[tuple[int, int, int, Any], ...]) -> bool:
 
 
 def world_file(transform: Transform) -> bytes:
-    """The content of a world file, which counts from the centre of the first pixel."""
+    """The content of a world file, whose origin is the centre of the first pixel."""
     x, across_x, down_x, y, across_y, down_y = transform
     centre = x + (across_x + down_x) / 2, y + (across_y + down_y) / 2
     return "".join(f"{value:.17g}\n" for value in (across_x, across_y, down_x, down_y, *centre)).encode()
 
 
 def pam_of_metadata(tags: tuple[tuple[int, int, int, Any], ...]) -> bytes | None:
-    """GDAL's metadata (a tag) as GDAL's notes beside a file; None if there are none. Raises ParseError if they are damaged."""
+    """GDAL's metadata tag as the content of a .aux.xml file; None if there is none. Raises ParseError if it is damaged."""
     text = next((value for code, _, _, value in tags if code == GDAL_METADATA), None)
     if text is None:
         return None
@@ -79,6 +79,6 @@ def pam_of_metadata(tags: tuple[tuple[int, int, int, Any], ...]) -> bytes | None
 
 
 def _keys(values: dict[int, Any]) -> dict[int, int]:
-    """The GeoKeys that are numbers."""
+    """The numeric GeoKeys."""
     flat = [int(value) for value in values.get(_KEYS) or ()]
     return {flat[i]: flat[i + 3] for i in range(4, len(flat) - 3, 4) if flat[i + 1] == 0}

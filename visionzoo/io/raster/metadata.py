@@ -1,13 +1,13 @@
-"""What goes along with the pixels of a raster: when, where, by whom and with what it was taken.
+"""Metadata of a raster: when, where, by whom and with what it was taken.
 
-The rule: nothing of it is dropped without a word. A reader collects it in a `RasterProfile`; `RasterWriter` writes what the
-format of the result can hold, puts the rest into files beside the result (`sidecars.py`), and names what is left in one warning.
+No metadata are dropped silently. A reader collects them in a `RasterProfile`; `RasterWriter` writes what the output format can
+hold, puts the rest into files beside the result (`sidecars.py`), and names what is lost in one warning.
 
 * EXIF (with GPS), XMP, IPTC and the ICC profile are kept between TIFF, JPEG, PNG and WebP in any direction, except for IPTC in
   PNG and WebP, which have no place for it.
-* Orientation is reset where the pixels were turned. An image with a georeference, inside or beside it, is not turned, as
-  coordinates count from its stored corner; its orientation stays then.
-* What describes the pixels of the source and not of the result goes: statistics, histograms, overviews, thumbnails.
+* Orientation is reset if the pixels were rotated. An image with a georeference, inside or beside it, is not rotated, as
+  coordinates refer to its stored corner; it keeps its orientation.
+* Metadata that describe the source's pixels are dropped: statistics, histograms, overviews, thumbnails.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _IPTC_RESOURCE = 0x0404
 
 
 class MaskedSource(Protocol):
-    """An open raster, as far as its mask is concerned; a context manager."""
+    """The part of an open raster that gives its mask; a context manager."""
 
     def read_mask(self, window: Any) -> NDArray[np.bool_]:
-        """(h, w): True where there is data."""
+        """(h, w) bool: True where there is data."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -48,24 +48,24 @@ class MaskedSource(Protocol):
 
 @dataclass(frozen=True)
 class RasterProfile:
-    """What belongs to an image beside its pixels, for `RasterWriter` to keep.
+    """The metadata of an image, which `RasterWriter` keeps.
 
     Attributes:
-        tags: TIFF tags as they stand (georeference, GDAL metadata, description, …): (code, type, count, value).
+        tags: TIFF tags, unchanged (georeference, GDAL metadata, description, …): (code, type, count, value).
         icc: ICC profile.
         xmp: XMP packet.
-        exif: EXIF data, beginning with "Exif"; without orientation if the pixels were turned.
-        iptc: IPTC data (IIM), as they stand.
-        texts: remarks, as PNG and JPEG have them: (name, text).
-        resolution: pixels per unit: across, down, and the unit (1 none, 2 inch, 3 centimetre).
+        exif: EXIF data, starting with "Exif"; without orientation if the pixels were rotated.
+        iptc: IPTC data (IIM), unchanged.
+        texts: text chunks or comments, as in PNG and JPEG: (name, text).
+        resolution: pixels per unit: horizontal, vertical, and the unit (1 none, 2 inch, 3 centimetre).
         compression: of the source, e.g. "deflate", "none", "jpeg".
         tile: (height, width) of the tiles, if the source has tiles.
         photometric: "rgb" or "grey".
-        premultiplied: the alpha band is multiplied into the colours already.
-        nodata: as declared, in the units of what is read, even where the pixels' type cannot hold it.
-        attributes: of a zarr array.
+        premultiplied: whether the colours are premultiplied by alpha.
+        nodata: the declared no-data value, in the units of the values read, even if their type cannot hold it.
+        attributes: attributes of a zarr array.
         sidecars: files beside the source.
-        mask: opens the source, for its mask (`Raster.read_mask`), if it has one.
+        mask: opens the source for its mask (`Raster.read_mask`), if it has one.
     """
 
     tags: tuple[tuple[int, int, int, Any], ...] = ()
@@ -86,7 +86,7 @@ class RasterProfile:
 
 
 def read_exif(path: Path, data: bytes) -> Image.Exif:
-    """EXIF data, parsed; empty, with a warning, if they are damaged."""
+    """Parse EXIF data; damaged data give a warning and an empty result."""
     exif = Image.Exif()
     try:
         exif.load(data)
@@ -100,8 +100,8 @@ def exif_bytes(path: Path, exif: Image.Exif, *, turned: bool, size: tuple[int, i
     """EXIF data for the result; None if there are none.
 
     Args:
-        turned: the pixels were turned as the orientation says, so it goes.
-        size: (width, height) of the upright image, where EXIF tells a size.
+        turned: the pixels were rotated by the orientation, which is therefore removed.
+        size: (width, height) of the upright image, to update a size in the EXIF data.
     """
     result = Image.Exif()
     result.endian = exif.endian
@@ -124,7 +124,7 @@ def exif_bytes(path: Path, exif: Image.Exif, *, turned: bool, size: tuple[int, i
 
 
 def upright_xmp(xmp: Any, *, turned: bool = True) -> bytes | None:
-    """An XMP packet, without orientation if the pixels were turned."""
+    """An XMP packet, without orientation if the pixels were rotated."""
     if not xmp:
         return None
     packet = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
@@ -132,11 +132,11 @@ def upright_xmp(xmp: Any, *, turned: bool = True) -> bytes | None:
 
 
 def iptc_of_photoshop(resources: bytes) -> bytes | None:
-    """IPTC data of Photoshop's image resources (APP13 of a JPEG, tag 34377 of a TIFF)."""
+    """Extract IPTC data from Photoshop image resources (APP13 of a JPEG, tag 34377 of a TIFF)."""
     at = len(_PHOTOSHOP) if resources.startswith(_PHOTOSHOP) else 0
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         kind = int.from_bytes(resources[at + 4 : at + 6], "big")
-        name = (resources[at + 6] + 2) // 2 * 2  # a counted text, padded to an even size
+        name = (resources[at + 6] + 2) // 2 * 2  # a length-prefixed text, padded to even size
         size = int.from_bytes(resources[at + 6 + name : at + 10 + name], "big")
         start = at + 10 + name
         if kind == _IPTC_RESOURCE:
@@ -146,7 +146,7 @@ def iptc_of_photoshop(resources: bytes) -> bytes | None:
 
 
 def photoshop_of_iptc(iptc: bytes) -> bytes:
-    """IPTC data as the content of a JPEG's APP13."""
+    """IPTC data as the content of a JPEG's APP13 segment."""
     padding = b"\0" if len(iptc) % 2 else b""
     head = _IPTC_RESOURCE.to_bytes(2, "big") + b"\0\0" + len(iptc).to_bytes(4, "big")
     return _PHOTOSHOP + b"8BIM" + head + iptc + padding

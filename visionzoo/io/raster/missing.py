@@ -1,17 +1,17 @@
-"""What is missing in a raster, and how it stays missing.
+"""Missing pixels of a raster, and how they stay missing.
 
-The rule: what is missing in the source is missing in the result, and nothing else is.
+The rule: a pixel is missing in the result if and only if it is missing in the source.
 
-A pixel is missing where
+A pixel is missing if
 
-* every colour *as stored* is the declared no-data value (before inverting, spreading or looking up a palette, as the
-  declaration is about stored values);
-* a colour is NaN or infinite, or a float of a size that only fill values have (`is_extreme`);
+* every colour *as stored* is the declared no-data value (before inversion, scaling or palette look-up, as the declaration
+  refers to stored values);
+* a colour is NaN or infinite, or a float as large as only fill values are (`is_extreme`);
 * the mask (a page of a TIFF, or a file OUTPUT.msk) is 0 there;
 * alpha is 0.
 
-The value that a result declares is the converted one. Where a conversion merges values (palette, CMYK, YCbCr, Lab) no value
-can say it, and the raster has a mask instead (`Raster.has_mask`).
+A result declares the converted value. If a conversion merges values (palette, CMYK, YCbCr, Lab), no value can mark missing
+pixels, and the raster has a mask instead (`Raster.has_mask`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXTREME = 1e30
-"""Floats of this size or more are fill values (-1e37, 9.97e36, -3.4e38, …), whatever is declared."""
+"""Floats of at least this magnitude are fill values (-1e37, 9.97e36, -3.4e38, …), whatever is declared."""
 
 _WINDOWS_NAN = ("1.#qnan", "1.#ind", "1.#snan")
 
 
 def declared(path: Path, value: Any, where: str) -> float | None:
-    """A no-data value as a file declares it: a text or a number (or several, of which the first counts).
+    """Parse a declared no-data value: a text or a number (or several, of which the first is used).
 
     Args:
-        where: names the declaration in the warning that is given if it is no number.
+        where: name of the declaration, for the warning if it is not a number.
     """
     if isinstance(value, (bytes, bytearray)):
         value = bytes(value).decode("latin-1")
@@ -57,10 +57,10 @@ def declared(path: Path, value: Any, where: str) -> float | None:
 
 
 def as_held(value: float, dtype: np.dtype, bits: int | None = None) -> float | None:
-    """`value` as a pixel of type `dtype` holds it; None if it cannot.
+    """`value` as a pixel of type `dtype` holds it; None if the type cannot hold it.
 
     Args:
-        bits: of an unsigned value that does not use all of `dtype`.
+        bits: bits per sample, if an unsigned value does not use all of `dtype`.
     """
     if np.issubdtype(dtype, np.floating):
         with np.errstate(over="ignore"):
@@ -72,14 +72,14 @@ def as_held(value: float, dtype: np.dtype, bits: int | None = None) -> float | N
 
 
 def equals(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
-    """Where stored pixels are the no-data value, of any shape; NaN equals NaN."""
+    """Bool array: where stored pixels, of any shape, equal the no-data value; NaN equals NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
     return pixels == np.asarray(nodata).astype(pixels.dtype)
 
 
 def is_extreme(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where floats are finite and of the size of fill values, of any shape. float16 has only its lowest value as such."""
+    """Bool array: where floats, of any shape, are finite and as large as fill values; for float16, only its lowest value."""
     if values.dtype.kind != "f":
         return np.zeros(values.shape, bool)
     if values.dtype.itemsize == 2:
@@ -88,7 +88,7 @@ def is_extreme(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def not_missing(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
-    """Values of a result, of any shape: one that happens to be the no-data value becomes the value next to it."""
+    """Replace result values, of any shape, that happen to equal the no-data value by an adjacent value."""
     if nodata is None or np.isnan(nodata):
         return values
     held = values.dtype.type(nodata)

@@ -1,4 +1,4 @@
-"""Any image file to the raster that reads it."""
+"""Open any image file with the right reader."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int | None = None) -> Raster:
-    """Open an image of any size for reading by windows. The format is told from the content, not the name. Files beside it
-    (world file, mask, …, see `sidecars.py`) count as part of it.
+    """Open an image of any size for reading by windows. The format is detected from the content, not the name. Files beside it
+    (world file, mask, …, see `sidecars.py`) are read, too.
 
     Args:
         path: a file, or the folder of a zarr array.
         scratch: a folder where large images without random access (JPEG, PNG, …) may be unpacked, with room for all
-            their pixels; they are deleted on close. By default a folder of temporary files.
-        at_least: of a TIFF with reduced copies of the image, open the smallest whose longer side is at least this.
+            their pixels, which are deleted on close; by default the system's temporary folder.
+        at_least: if a TIFF has overviews, open the smallest one whose longer side is at least this many pixels.
 
     Raises:
-        RasterError: missing, empty, not an image, cut off, damaged, or of a kind that cannot be read.
+        RasterError: missing, empty, not an image, truncated, damaged, or of an unsupported kind.
         MissingDependencyError: the package for this format is not installed.
     """
     path = Path(path)
@@ -69,7 +69,7 @@ def _open_tiff(path: Path, beside: Sidecars, scratch: Path | None, at_least: int
             if right:
                 return decoded.open_decoded(path, scratch, beside, why.layout)
         except (RasterError, ImageError):
-            pass  # what the reader of TIFF says is more to the point
+            pass  # the TIFF reader's error is more specific
         raise why
 
 

@@ -1,7 +1,7 @@
-"""Pixels that lie uncompressed in a file, read and written in place, row by row.
+"""Read and write uncompressed pixels of a file in place, row by row.
 
-Positioned reads and writes, not a memory map: a full disk or a file that another program shortens is an error that can be
-told, not a signal that ends the process.
+Positioned reads and writes are used, not a memory map: a full disk, or a file that another program truncates, then raises an
+error instead of a signal that ends the process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class RawPixels:
     Args:
         path: the file.
         width, bands, dtype: of the pixels; dtype in the file's byte order.
-        planes: for each plane, where a row begins, in bytes; None for a row that is not stored. One plane holds all bands
-            side by side, several planes hold one band each.
+        planes: for each plane, a function from a row to its offset in bytes, or None for a row that is not stored. A single
+            plane holds all bands interleaved; several planes hold one band each.
         fill: value of rows that are not stored.
-        mode: "rb", or "r+b" to write, too.
+        mode: "rb", or "r+b" for writing as well.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RawPixels:
         self._file = io.FileIO(path, mode)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(h, w, bands) in the machine's byte order. Raises `UnreadableError` where the file ends before."""
+        """Read (h, w, bands) in native byte order. Raises `UnreadableError` if the file is truncated."""
         if len(self._planes) == 1:
             pixels = self._read_plane(self._planes[0], window, self.bands)
         else:
@@ -74,14 +74,14 @@ class RawPixels:
                     got = self._file.readinto(wanted[done:])
                     if not got:
                         raise UnreadableError(
-                            f"the file is cut off: it ends at byte {offset + done}, before byte {offset + len(wanted)}; "
+                            f"the file is truncated: it ends at byte {offset + done}, before byte {offset + len(wanted)}; "
                             "copy it again"
                         )
                     done += got
         return pixels
 
     def write(self, top: int, left: int, pixels: NDArray[Any]) -> None:
-        """Put (h, w, bands) in place. One plane only."""
+        """Write (h, w, bands); only for a single plane."""
         plane, pixels = self._planes[0], np.ascontiguousarray(pixels, self.dtype)
         for start, rows, offset in self._runs(plane, Window(top, left, *pixels.shape[:2])):
             values = pixels[start : start + rows].reshape(-1).view(np.uint8).data
@@ -92,7 +92,7 @@ class RawPixels:
                     done += self._file.write(values[done:])
 
     def _runs(self, plane: Callable[[int], int | None], window: Window) -> list[tuple[int, int, int | None]]:
-        """What lies in one piece: (first row within the window, rows, offset in bytes)."""
+        """Contiguous runs of rows: (first row within the window, number of rows, offset in bytes)."""
         offsets = [plane(row) for row in range(window.top, window.top + window.height)]
         if window.width < self.width:
             return [
@@ -113,7 +113,7 @@ class RawPixels:
         return runs
 
     def flush(self) -> None:
-        """Put what was written on the disk."""
+        """Write buffered data to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -121,30 +121,30 @@ class RawPixels:
 
 
 class HeldPixels:
-    """Pixels in memory, zeros at first, to be written and read like those of a file."""
+    """Pixels in memory, initially zeros, with the interface of `RawPixels`."""
 
     def __init__(self, *, height: int, width: int, bands: int, dtype: np.dtype) -> None:
         self.width, self.bands, self.dtype = width, bands, dtype
         self.array = np.zeros((height, width, bands), dtype)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(h, w, bands), a copy."""
+        """Read (h, w, bands), as a copy."""
         rows = slice(window.top, window.top + window.height)
         return self.array[rows, window.left : window.left + window.width].copy()
 
     def write(self, top: int, left: int, pixels: NDArray[Any]) -> None:
-        """Put (h, w, bands) in place."""
+        """Write (h, w, bands)."""
         self.array[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
     def flush(self) -> None:
-        """There is no file that could lag behind."""
+        """Do nothing, as there is no file."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing, as there is no file."""
 
 
 class RawRaster(Raster):
-    """An image whose pixels lie uncompressed in a file, or were unpacked into one."""
+    """An image whose pixels are uncompressed in a file, or were unpacked into one."""
 
     def __init__(self, path: Path, layout: Layout, pixels: RawPixels) -> None:
         super().__init__(path, layout)
@@ -159,7 +159,7 @@ class RawRaster(Raster):
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file of `size` bytes, zeros, with its room on the disk taken. Raises OSError if there is no room."""
+    """Create a file of `size` zero bytes and reserve its disk space. Raises OSError if there is not enough space."""
     with path.open("wb", buffering=0) as file:
         try:
             if hasattr(os, "posix_fallocate"):
@@ -174,5 +174,5 @@ def allocate(path: Path, size: int) -> None:
             while done < size:
                 done += file.write(zeros[: min(len(zeros), size - done)])
         except OSError:
-            file.truncate(0)  # gives the room back
+            file.truncate(0)  # frees the space
             raise

@@ -1,13 +1,13 @@
-"""Files beside a raster that belong to it: where it lies on the ground, what is missing, where its camera was.
+"""Files beside a raster that belong to it: georeference, masks, camera models.
 
-| beside `scene.jpg` | what it is | beside the result `clear.png` |
+| beside `scene.jpg` | content | beside the result `clear.png` |
 |---|---|---|
-| `scene.jgw`, `.tfw`, `.pgw`, `.wld`, … | world file: place and size of a pixel | `clear.pgw` |
+| `scene.jgw`, `.tfw`, `.pgw`, `.wld`, … | world file: position and size of a pixel | `clear.pgw` |
 | `scene.prj` | coordinate system | `clear.prj` |
-| `scene.jpg.aux.xml` | GDAL's notes: coordinate system, transform, no-data, descriptions | `clear.png.aux.xml`, without statistics |
-| `scene.jpg.msk` | mask | `clear.png.msk`, or within a TIFF |
+| `scene.jpg.aux.xml` | GDAL's metadata: coordinates, transform, no-data, descriptions | `clear.png.aux.xml`, without statistics |
+| `scene.jpg.msk` | mask | `clear.png.msk`, or inside a TIFF |
 | `scene_rpc.txt`, `scene.rpb`, `scene.imd` | camera model and details of a satellite | the same names with `clear` |
-| overviews, `.tab`, `.points`, `.xmp`, … | of the source's pixels, or with its name inside | named in a warning |
+| overviews, `.tab`, `.points`, `.xmp`, … | tied to the source's pixels or name | named in a warning |
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _LARGEST_PAM = 64 << 20
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What lies beside a raster.
+    """Files beside a raster.
 
     Attributes:
         world: the world file.
-        pam: the content of the file .aux.xml, as XML.
-        nodata: the no-data value of each band, as that file declares it.
-        mask: the file .msk.
-        copied: files that are copied, and what their names add to the stem of the raster's.
-        left: files that are not carried to a result.
+        pam: the content of the .aux.xml file.
+        nodata: the no-data value of each band, as declared in that file.
+        mask: the .msk file.
+        copied: files to copy, each with the suffix that its name adds to the raster's stem.
+        left: files that are not copied to a result.
     """
 
     world: Path | None = None
@@ -48,7 +48,7 @@ class Sidecars:
 
     @property
     def georeferenced(self) -> bool:
-        """Whether these files say where the stored pixels lie."""
+        """Whether these files georeference the stored pixels."""
         if self.world is not None or any(ending.lower() in _CAMERA for _, ending in self.copied):
             return True
         root = ET.fromstring(self.pam) if self.pam is not None else None
@@ -56,11 +56,11 @@ class Sidecars:
 
 
 NONE = Sidecars()
-"""Nothing lies beside it."""
+"""No files beside it."""
 
 
 def find_sidecars(path: Path) -> Sidecars:
-    """The files beside a raster. One that is damaged is named in a warning, and left."""
+    """Find the files beside a raster. A damaged file is named in a warning and ignored."""
     left = [file for ending in _LEFT for file in _present(path, ending)]
     pam, nodata = None, ()
     for file in _present(path, ".aux.xml")[:1]:
@@ -79,7 +79,7 @@ def find_sidecars(path: Path) -> Sidecars:
 
 
 def _present(path: Path, ending: str) -> list[Path]:
-    """The file whose name is the raster's with this ending, with or without its own extension; in lower or upper case."""
+    """The file named like the raster plus this suffix, with or without the raster's extension, in lower or upper case."""
     whole_name = (".aux.xml", ".msk", ".ovr", ".aux", ".points", ".xmp")
     stems = [path.name] if ending in whole_name else []
     if ending not in (".aux.xml", ".msk", ".ovr", ".points"):
@@ -106,7 +106,7 @@ def _world_files(path: Path) -> Iterator[Path]:
 
 
 def _read_pam(file: Path) -> tuple[bytes, tuple[float | None, ...]]:
-    """The content, and the no-data value of each band. Raises ValueError, ParseError or OSError."""
+    """The content of the file, and the no-data value of each band. Raises ValueError, ParseError or OSError."""
     if file.stat().st_size > _LARGEST_PAM:
         raise ValueError(f"over {_LARGEST_PAM >> 20} MB")
     content = file.read_bytes()
@@ -130,12 +130,12 @@ def pam_of_result(
     transform: Sequence[float] | None = None,
     srs: str | None = None,
 ) -> bytes | None:
-    """GDAL's notes for the result: without statistics of the source's pixels, with what a format cannot hold itself.
+    """GDAL's .aux.xml for the result: without statistics of the source, with what the output format cannot hold itself.
 
     Args:
-        pam: the source's.
-        nodata: of each band, in the units of the result; an empty sequence removes them, None leaves what is there.
-        transform, srs: where the pixels lie, if `pam` does not say it.
+        pam: that of the source.
+        nodata: the value of each band, in the units of the result; an empty sequence removes them, None keeps those of `pam`.
+        transform, srs: georeference, if `pam` has none.
     """
     root = ET.fromstring(pam) if pam is not None else ET.Element("PAMDataset")
     if srs is not None and root.find("SRS") is None:

@@ -1,4 +1,4 @@
-"""TIFF, BigTIFF, GeoTIFF and COG by windows: only the tiles or strips that a window touches are decoded."""
+"""Read TIFF, BigTIFF, GeoTIFF and COG by windows; only the tiles or strips that a window touches are decoded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .sidecars import NONE, Sidecars
 from .tiff_header import Header, NotByWindowsError
 
 LARGEST_TILE = 512 << 20
-"""Bytes of a decoded tile; a larger one is refused."""
+"""Maximum size of a decoded tile in bytes."""
 LARGEST_STRIP = 64 << 20
-"""Bytes of a decoded strip; a file of larger ones is unpacked on disk, as it has no random access."""
+"""Maximum size of a decoded strip in bytes; files with larger strips are unpacked on disk."""
 
 _REDUCED, _MASK = 1, 4
 
@@ -37,16 +37,16 @@ def open_tiff(
     at_least: int | None = None,
     mask: int | None = None,
 ) -> Raster:
-    """A TIFF of any kind.
+    """Open a TIFF of any kind.
 
     Args:
-        unpack: called for files without random access; gives their pixels unpacked on disk.
+        unpack: called for files without random access; returns their pixels unpacked on disk.
         beside: files beside it.
-        at_least: of a pyramid, take the smallest page whose longer side is at least this.
-        mask: open the page at this offset, which is a mask, as it is stored.
+        at_least: of a pyramid, open the smallest page whose longer side is at least this many pixels.
+        mask: offset of a mask page to open, as stored.
 
     Raises:
-        RasterError: damaged, or of a kind that cannot be read.
+        RasterError: damaged, or of an unsupported kind.
         NotByWindowsError: of a kind that cannot be read by windows.
     """
     tifffile = require("tifffile", extra="raster", purpose="reading TIFF")
@@ -74,9 +74,9 @@ def open_tiff(
                     raise
     except RasterError:
         raise
-    except Exception as error:  # a damaged header can fail anywhere
+    except Exception as error:  # a damaged header can raise anything
         raise NotByWindowsError(
-            f"{path}: cannot be read as TIFF: cut off or damaged ({one_line(error) or type(error).__name__}); copy it again"
+            f"{path}: cannot be read as TIFF: truncated or damaged ({one_line(error) or type(error).__name__}); copy it again"
         ) from error
     if header.plain_rows:
         return RawRaster(path, layout, header.rows(layout))
@@ -97,7 +97,7 @@ def open_tiff(
 
 
 def open_mask(path: Path, height: int, width: int) -> Raster:
-    """A file OUTPUT.msk: a TIFF as large as the raster beside it. Raises `RasterError`."""
+    """Open a mask file OUTPUT.msk, a TIFF of the same size as the raster beside it. Raises `RasterError`."""
     raster = open_tiff(path)
     if (raster.height, raster.width) != (height, width):
         size = f"{raster.width} x {raster.height}"
@@ -110,7 +110,7 @@ def open_mask(path: Path, height: int, width: int) -> Raster:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without tifffile's remarks on odd tags: what matters is raised, in one line."""
+    """Silence tifffile's log messages about odd tags; real problems are raised as one-line errors."""
     logger = logging.getLogger("tifffile")
 
     def drop(_: logging.LogRecord) -> bool:
@@ -124,11 +124,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _full_page(path: Path, file: Any) -> tuple[Any, Any]:
-    """The first page of full resolution, and the page that is its mask (or None)."""
+    """The first full-resolution page, and its mask page (or None)."""
     if not len(file.pages):
-        raise RasterError(f"{path}: holds no image; the file is cut off or damaged: copy it again")
+        raise RasterError(f"{path}: holds no image; the file is truncated or damaged: copy it again")
     page, mask = file.pages[0], None
-    if page.subfiletype & (_REDUCED | _MASK):  # the image is elsewhere, e.g. below a thumbnail
+    if page.subfiletype & (_REDUCED | _MASK):  # the image is on another page, e.g. after a thumbnail
         full = [p for p in _all_pages(file) if not p.subfiletype & (_REDUCED | _MASK)]
         return max(full, key=lambda p: p.imagewidth * p.imagelength, default=page), None
     for other in file.pages[1:] if len(file.pages) > 1 else ():
@@ -145,13 +145,13 @@ def _full_page(path: Path, file: Any) -> tuple[Any, Any]:
 
 
 def _all_pages(file: Any) -> list[Any]:
-    """The pages and, of the first one, the pages below it (SubIFDs)."""
+    """The pages, and the subpages (SubIFDs) of the first one."""
     below = file.pages[0].pages
     return [*file.pages, *(below or ())]
 
 
 def _reduced(file: Any, page: Any, at_least: int) -> Any:
-    """The smallest copy of a page whose longer side is at least so long."""
+    """The smallest overview of a page whose longer side is at least `at_least` pixels."""
 
     def kind(p: Any) -> tuple[Any, ...]:
         return p.samplesperpixel, p.bitspersample, p.photometric, p.sampleformat
@@ -194,20 +194,20 @@ class _TiffRaster(BlockRaster):
     def _segment(self, number: int, high: int, wide: int) -> NDArray[Any]:
         header = self._header
         offset, size = int(header.offsets[number]), int(header.sizes[number])
-        if size == 0:  # a sparse file: nothing stored means no data
+        if size == 0:  # in a sparse file, a block that is not stored has no data
             return np.full((high, wide, header.samples // header.planes), self._fill, header.dtype)
         with self._reading:
             end = self._file.seek(0, 2)
             if offset + size > end:
                 raise UnreadableError(
-                    f"the file is cut off: {header.unit} {number} ends at byte {offset + size}, the file at {end}; "
+                    f"the file is truncated: {header.unit} {number} ends at byte {offset + size}, the file at {end}; "
                     "copy it again"
                 )
             self._file.seek(offset)
             data = self._file.read(size)
         try:
             segment = header.decoder(data, number, jpegtables=header.jpeg_tables)[0]
-        except Exception as error:  # every codec has errors of its own
+        except Exception as error:  # every codec raises its own errors
             raise UnreadableError(
                 f"{header.unit} {number} is damaged ({one_line(error) or type(error).__name__}); copy the file again"
             ) from error

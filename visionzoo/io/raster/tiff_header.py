@@ -1,4 +1,4 @@
-"""How a page of a TIFF stores its pixels, and what its values mean."""
+"""Storage layout and colour interpretation of a TIFF page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tiff_tags import GEOREFERENCE, NODATA, attached, profile_tags, tag_number
 
 _COMPRESSION = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34925: "lzma", 50000: "zstd"}
 _JPEG = frozenset({6, 7, 33007, 34892})
-_GIVE_RGB = _JPEG | {34712, 50001, 50002}  # JPEG 2000, WebP, JPEG XL: their decoders turn YCbCr into RGB themselves
+_GIVE_RGB = _JPEG | {34712, 50001, 50002}  # JPEG 2000, WebP, JPEG XL: their decoders convert YCbCr to RGB themselves
 _PHOTOMETRIC, _SUBSAMPLING, _COEFFICIENTS, _BLACK_WHITE = 262, 530, 529, 532
 
 
@@ -27,18 +27,18 @@ class NotByWindowsError(RasterError):
     """This kind of TIFF cannot be read by windows; another reader may be able to decode it as a whole.
 
     Attributes:
-        layout: for its profile, mask and no-data value; None if not even the header can be read.
+        layout: for its profile, mask and no-data value; None if the header cannot be read either.
     """
 
     layout: Layout | None = None
 
 
 class Header:
-    """What is needed of a page to find and decode its pixels.
+    """The fields of a page that are needed to find and decode its pixels.
 
     Raises:
         RasterError: the page is damaged.
-        NotByWindowsError: it is of a kind that cannot be read by windows.
+        NotByWindowsError: the page is of a kind that cannot be read by windows.
     """
 
     def __init__(self, path: Path, page: Any) -> None:
@@ -46,7 +46,7 @@ class Header:
         self.tags = {int(tag.code): tag for tag in page.tags}
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
         if self.height < 1 or self.width < 1:
-            raise RasterError(f"{path}: is {self.width} x {self.height} pixels, expected at least one")
+            raise RasterError(f"{path}: is {self.width} x {self.height} pixels; width and height must be at least 1")
         if page.dtype is None:
             raise NotByWindowsError(
                 f"{path}: has {page.bitspersample} bits in a sample (format {page.sampleformat}), which cannot be read; "
@@ -63,20 +63,20 @@ class Header:
             self.block = (min(int(page.rowsperstrip), self.height), self.width)
         if min(self.block) < 1:
             raise RasterError(
-                f"{path}: cut off or damaged (blocks of {self.block[1]} x {self.block[0]}); copy it again"
+                f"{path}: truncated or damaged (blocks of {self.block[1]} x {self.block[0]}); copy it again"
             )
         self.grid = (-(-self.height // self.block[0]), -(-self.width // self.block[1]))
         self.offsets = np.array(page.dataoffsets, np.int64)
         self.sizes = np.array(page.databytecounts, np.int64)
         self.plane_blocks = self.grid[0] * self.grid[1]
-        """From the first block of a plane to that of the next."""
+        """Number of blocks from the start of a plane to the start of the next."""
         depth = int(page.imagedepth)
-        if depth > 1:  # of a stack of slices, the first one is read
+        if depth > 1:  # only the first slice of a stack is read
             self.plane_blocks *= -(-depth // max(int(page.tiledepth), 1)) if self.tiled else depth
         wanted = (self.planes - 1) * self.plane_blocks + self.grid[0] * self.grid[1]
         if len(self.offsets) < wanted or len(self.sizes) < wanted:
             raise RasterError(
-                f"{path}: cut off or damaged: names {min(len(self.offsets), len(self.sizes))} of its {wanted} "
+                f"{path}: truncated or damaged: lists {min(len(self.offsets), len(self.sizes))} of its {wanted} "
                 f"{self.unit}s; copy it again"
             )
         self.plain_rows = (
@@ -84,10 +84,10 @@ class Header:
             and page.compression == 1
             and page.predictor == 1
             and page.fillorder == 1
-            and page.bitspersample == 8 * self.dtype.itemsize  # several numbers where bands differ
+            and page.bitspersample == 8 * self.dtype.itemsize  # a tuple if bands differ
             and not page.is_subsampled
         )
-        # both may look into the file, which is closed soon
+        # both may read the file, which is closed soon
         self.jpeg_tables, self.decoder = page.jpegtables, page.decode
         if page.is_subsampled and int(page.compression) not in _JPEG:
             self.decoder = self._decode_subsampled
@@ -117,8 +117,8 @@ class Header:
                 f"{self.path}: holds subsampled YCbCr of a kind that cannot be read; convert it to RGB"
             )
         try:
-            self.decoder(None, 0)  # tells of what it cannot do
-            if number == 6 and self.sizes[0]:  # old-style JPEG: a whole JPEG in each block, or its parts somewhere else
+            self.decoder(None, 0)  # raises if the codec is not supported
+            if number == 6 and self.sizes[0]:  # old-style JPEG: a complete JPEG in each block, or its parts elsewhere
                 page.parent.filehandle.seek(int(self.offsets[0]))
                 data = page.parent.filehandle.read(int(self.sizes[0]))
                 self.decoder(data, 0, jpegtables=self.jpeg_tables)
@@ -129,9 +129,9 @@ class Header:
             ) from error
 
     def _decode_subsampled(self, data: bytes | None, number: int, jpegtables: bytes | None = None) -> tuple[Any, ...]:
-        """A block of YCbCr of which several pixels share Cb and Cr, as tifffile gives blocks: ((1, h, w, 3) uint8,).
+        """Decode a block of subsampled YCbCr, in tifffile's form: ((1, h, w, 3) uint8,).
 
-        It is a sequence of units: the values of Y of a few pixels, row by row, then one Cb and one Cr.
+        The block is a sequence of units: the Y values of a few pixels, row by row, then one Cb and one Cr.
         """
         if data is None:
             return (None,)
@@ -156,10 +156,10 @@ class Header:
         return (np.concatenate([y, shared], axis=2)[None],)
 
     def layout(self, file: Any, beside: Sidecars, mask: Callable[[], Raster] | None) -> Layout:
-        """How the pixels become plain ones. Raises `NotByWindowsError` for colours that are unknown."""
+        """The layout, with the conversion of its pixels. Raises `NotByWindowsError` for unknown colours."""
         page, tags = self.page, self.tags
         orientation = tag_number(tags, ORIENTATION, 1)
-        # coordinates on the ground count from the stored corner
+        # map coordinates refer to the stored corner
         turned = 1 <= orientation <= 8 and not GEOREFERENCE & tags.keys() and not beside.georeferenced
         icc = bytes(page.iccprofile) if page.iccprofile else None
         nodata = declared(self.path, tags[NODATA].value, "the tag GDAL_NODATA") if NODATA in tags else None
@@ -195,7 +195,7 @@ class Header:
         return replace(layout, alpha=alpha, profile=profile, convert=convert, mixes=mixes)
 
     def kind(self) -> int:
-        """The photometric interpretation; where the file does not say, 3 colours are RGB, and 0 is black."""
+        """The photometric interpretation; if not stated, 3 colours are RGB, and 0 is black."""
         page = self.page
         if _PHOTOMETRIC in self.tags or int(page.compression) == 6:
             return int(page.photometric)
@@ -204,7 +204,7 @@ class Header:
         return 2 if self.samples - len(page.extrasamples) >= 3 and self.samples <= 4 else 1
 
     def _colours(self, icc: bytes | None) -> tuple[colours.Convert | None, int, int, str]:
-        """(what to do with stored values, how many stored bands that mixes, bands afterwards, "rgb" or "grey")."""
+        """(conversion of stored values, number of stored bands it mixes, bands afterwards, "rgb" or "grey")."""
         page, kind, samples = self.page, self.kind(), self.samples
         unsigned, small = self.dtype.kind == "u", self.dtype in (np.uint8, np.uint16)
         coloured = samples - len(page.extrasamples) >= 3 or (samples == 3 and len(page.extrasamples) < 3)
@@ -227,7 +227,7 @@ class Header:
             return colours.cmyk(icc), 4, samples - 1, "rgb"
         if kind in (8, 9, 10) and samples >= 3 and small:
             return colours.lab(signed=kind == 8), 3, samples, "rgb"
-        # 0 or black is the lowest, a mask, a palette without colours, one colour of several, Bayer patterns, inks, depths, …
+        # read as grey: WhiteIsZero, BlackIsZero, masks, palettes without colours, single bands, Bayer patterns, inks, depth, …
         if kind in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 32803, 34892, 51177, 52527):
             return colours.spread(self.bits, self.dtype, inverted=kind == 0), 0, samples, "grey"
         name = getattr(page.photometric, "name", str(kind))

@@ -1,4 +1,4 @@
-"""TIFF tags that go along with the pixels: read into a `RasterProfile`, and EXIF written as TIFF wants it."""
+"""Read TIFF tags into a `RasterProfile`, and write EXIF data to a TIFF."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = frozenset({269, DESCRIPTION, 271, 272, 285, 306, 315, 316, 33432, *range
 """Document and page name, description, camera, date, artist, host computer, copyright; title, comment, … as Windows has them."""
 _KEPT = GEOREFERENCE | WORDS | {GDAL_METADATA, 50909}
 _OWN_WORDS = re.compile(rb'\s*(\{"shape"|ImageJ=|<\?xml[^>]*\?>\s*(<!--.*?-->\s*)?<OME)', re.DOTALL)
-"""Descriptions by which programs describe the layout of their own files: wrong for another file."""
+"""Descriptions in which programs record the layout of their own files; wrong for any other file."""
 
 
 def tag_number(tags: dict[int, Any], code: int, default: int) -> int:
@@ -39,13 +39,13 @@ def tag_number(tags: dict[int, Any], code: int, default: int) -> int:
 
 
 def tag_bytes(file: Any, tag: Any) -> bytes:
-    """The value of a tag as it stands in the file."""
+    """The raw value of a tag."""
     file.filehandle.seek(tag.valueoffset)
     return file.filehandle.read(tag.valuebytecount)
 
 
 def profile_tags(file: Any, tags: dict[int, Any], *, turned: bool) -> tuple[tuple[int, int, int, Any], ...]:
-    """The tags that go along as they stand: (code, type, count, value); text and bytes as bytes."""
+    """The tags to keep unchanged: (code, type, count, value); text and bytes as bytes."""
     kept = []
     for code, tag in sorted(tags.items()):
         if code in _KEPT or (code == ORIENTATION and not turned and tag_number(tags, code, 1) != 1):
@@ -70,7 +70,7 @@ def attached(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned: 
 
 
 def _read_exif(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned: bool) -> bytes | None:
-    """What a page says in words and in its EXIF directories, as EXIF data."""
+    """The text tags and EXIF directories of a page, as EXIF data."""
     if not tags.keys() & (WORDS | {EXIF_IFD, GPS_IFD}):
         return None
     exif = Image.Exif()
@@ -85,7 +85,7 @@ def _read_exif(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned
         for pointer in {EXIF_IFD, GPS_IFD} & words.keys():
             found = _read_directory(file.filehandle, head, words[pointer], pointer)
             if INTEROP_IFD in found:
-                with contextlib.suppress(ValueError, TypeError):  # Pillow copies its place from the file before
+                with contextlib.suppress(ValueError, TypeError):  # Pillow copied this offset from the other file
                     found[INTEROP_IFD] = _read_directory(file.filehandle, head, found[INTEROP_IFD], INTEROP_IFD)
                 if not isinstance(found[INTEROP_IFD], dict):
                     del found[INTEROP_IFD]
@@ -99,14 +99,14 @@ def _read_exif(path: Path, file: Any, page: Any, tags: dict[int, Any], *, turned
 
 
 def _directory(head: bytes, group: int | None = None) -> ImageFileDirectory_v2:
-    """An empty directory in the byte order of a file, and with its size of offsets."""
+    """An empty directory with the byte order and offset size of a file."""
     directory = ImageFileDirectory_v2(b"II*\0\x08\0\0\0" if head[:2] == b"II" else b"MM\0*\0\0\0\x08", group=group)
-    directory._bigtiff = is_big(head)  # Pillow does not know big-endian BigTIFF by its head
+    directory._bigtiff = is_big(head)  # Pillow does not recognise big-endian BigTIFF
     return directory
 
 
 def is_big(head: bytes) -> bool:
-    """Whether a file with this head is a BigTIFF."""
+    """Whether a file that starts with these bytes is a BigTIFF."""
     return head[2:4] in (b"+\0", b"\0+")
 
 
@@ -114,7 +114,7 @@ def _read_directory(file: Any, head: bytes, offset: Any, group: int | None = Non
     """The values of a directory. Raises ValueError if it is damaged."""
     directory = _directory(head, group)
     file.seek(int(offset))
-    with warnings.catch_warnings(record=True) as damaged:  # Pillow warns, and gives what it could read
+    with warnings.catch_warnings(record=True) as damaged:  # Pillow warns, and returns what it could read
         warnings.simplefilter("always")
         directory.load(file)
         values = dict(directory)
@@ -138,10 +138,10 @@ def _resolution(tags: dict[int, Any]) -> tuple[float, float, int] | None:
 
 
 def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[int, int, int, Any, bool]]:
-    """What EXIF data say in their first directory, as extra tags for tifffile.
+    """The first directory of EXIF data, as extra tags for tifffile.
 
     Args:
-        known: tags that are written already.
+        known: tags that are written anyway.
     """
     if exif is None:
         return []
@@ -155,20 +155,20 @@ def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[in
         elif code >= 40091 and isinstance(value, (bytes, tuple)) and value:
             tags.append((code, 1, len(value), bytes(value), True))
     orientation = parsed.get(ORIENTATION, 1)
-    if orientation != 1 and ORIENTATION not in known:  # the pixels were not turned
+    if orientation != 1 and ORIENTATION not in known:  # the pixels were not rotated
         tags.append((ORIENTATION, 3, 1, int(orientation), True))
     return tags
 
 
 def exif_description(exif: bytes | None) -> str | None:
-    """What EXIF data say that the image shows."""
+    """The image description in EXIF data."""
     said = None if exif is None else read_exif(Path(), exif).get(DESCRIPTION)
     return said if isinstance(said, str) and said.strip("\0 ") else None
 
 
 def append_exif(tiff: Path, exif: bytes | None) -> None:
-    """Put the EXIF and GPS directories at the end of a TIFF of ours, and after them its first directory again, which names them:
-    tifffile writes no such tags."""
+    """Append the EXIF and GPS directories to a TIFF that we wrote, followed by a new first directory that points to them, as
+    tifffile cannot write such tags."""
     parsed = read_exif(tiff, exif) if exif is not None else Image.Exif()
     found = {pointer: dict(parsed.get_ifd(pointer)) for pointer in (EXIF_IFD, GPS_IFD)}
     found = {pointer: values for pointer, values in found.items() if values}
@@ -188,7 +188,7 @@ def append_exif(tiff: Path, exif: bytes | None) -> None:
 
 
 def _end(file: BinaryIO) -> int:
-    """Where the next piece begins: at an even place."""
+    """The next even offset at the end of the file."""
     end = file.seek(0, io.SEEK_END)
     return end + end % 2
 
@@ -201,7 +201,7 @@ def _append(file: BinaryIO, content: bytes) -> int:
 
 
 def _name_directories(file: BinaryIO, head: bytes, places: dict[int, int]) -> None:
-    """Write the first directory again, with pointers to others, and make it the first one. The values of its tags stay in place."""
+    """Write the first directory again, with pointers to others, and make it the first one. The values of its tags are not moved."""
     order, big = "<" if head[:2] == b"II" else ">", is_big(head)
     offset_form, count_form, entry_form = ("Q", "Q", "HHQQ") if big else ("L", "H", "HHLL")
     at, size = 8 if big else 4, struct.calcsize(order + entry_form)

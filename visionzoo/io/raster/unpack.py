@@ -1,4 +1,4 @@
-"""Files without random access, unpacked on disk by pyvips, by bands of rows."""
+"""Unpack files without random access on disk with pyvips, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {
     "float": np.float32,
     "double": np.float64,
 }
-"""Types of pixels by their names in libvips."""
+"""libvips's names for pixel types."""
 
 
 def vips(purpose: str) -> ModuleType:
@@ -33,19 +33,19 @@ def vips(purpose: str) -> ModuleType:
 
 
 def vips_words(error: Any) -> str:
-    """What an error of pyvips says, on one line, without the name of the operation."""
+    """The message of a pyvips error on one line, without the name of the operation."""
     return " ".join((error.detail or error.message).split()).rstrip(".")
 
 
 class Unpacked(RawPixels):
-    """The pixels of a file, in a folder that is deleted on close.
+    """The pixels of a file, unpacked in a folder that is deleted on close.
 
     Args:
-        image: of pyvips, opened for sequential access.
-        scratch: where the folder is made; the folder of temporary files by default.
+        image: a pyvips image, opened for sequential access.
+        scratch: where to create the folder; by default the system's temporary folder.
 
     Raises:
-        RasterError: no room, or the file is damaged.
+        RasterError: there is not enough space, or the file is damaged.
     """
 
     def __init__(self, path: Path, image: Any, scratch: Path | None) -> None:
@@ -86,7 +86,7 @@ class Unpacked(RawPixels):
 
 
 def open_sequential(path: Path, **options: Any) -> Any:
-    """The file as an image of pyvips that gives its rows in order, and fails where the file is damaged.
+    """Open the file as a pyvips image that yields rows in order and fails where the file is damaged.
 
     Raises:
         RasterError: not an image that libvips can read.

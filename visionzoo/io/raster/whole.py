@@ -1,4 +1,4 @@
-"""A TIFF of any kind as one array, for readers that want a whole image: `load_image` and what stands on it."""
+"""Read a TIFF of any kind as one array, for `load_image` and other readers of whole images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .opening import open_raster
 
 @dataclass(frozen=True)
 class WholeImage:
-    """An image in memory, and what its numbers mean.
+    """An image in memory, and the meaning of its values.
 
     Attributes:
-        pixels: (H, W, bands), upright, in the machine's byte order; of the type of the file. Palette, CMYK, YCbCr and Lab are
-            RGB already, inverted grey is the right way round, 1 to 7 bits are spread over uint8.
-        colours: how many of the first bands are colours: 3 (red, green, blue) or 1 (grey). Further bands are alpha or other.
+        pixels: (H, W, bands), upright, of the file's type in native byte order. Palette, CMYK, YCbCr and Lab are converted to
+            RGB, inverted grey is inverted back, and 1 to 7 bits are scaled to uint8.
+        colours: number of colour bands, which come first: 3 (RGB) or 1 (grey). Further bands are alpha or others.
         alpha: index of the alpha band, or None.
-        premultiplied: alpha is multiplied into the colours already.
-        white: the value of white, e.g. 255, 65535, or 4095 of 12 bits in uint16; None where the file does not say: floats and
-            signed integers.
+        premultiplied: whether the colours are premultiplied by alpha.
+        white: the value of white, e.g. 255, 65535, or 4095 for 12 bits in uint16; None for floats and signed integers, where
+            the file does not state it.
         icc: ICC profile of the colours, or None.
-        missing: (H, W), True where the file declares that there is no data; None: nowhere.
+        missing: (H, W) bool, True where the file declares that there is no data; None: nowhere.
     """
 
     pixels: NDArray[Any]
@@ -46,16 +46,16 @@ def read_whole(
     max_pixels: int | None = None,
     name: str = "the uploaded image",
 ) -> WholeImage:
-    """All of a TIFF (or of another file that `open_raster` reads).
+    """Read a whole TIFF (or another file that `open_raster` reads).
 
     Args:
         source: a path, or the content of a file.
-        max_side: of a file with reduced copies of the image, take the smallest whose longer side is at least this.
-        max_pixels: refuse an image of more pixels than this.
-        name: what errors call content that has no path.
+        max_side: if the file has overviews, read the smallest one whose longer side is at least this many pixels.
+        max_pixels: maximum number of pixels; larger images are refused.
+        name: name in errors for content that has no path.
 
     Raises:
-        RasterError: it cannot be read, is damaged, or is too large.
+        RasterError: the file cannot be read, is damaged, or is too large.
         MissingDependencyError: the package that reads such a file is not installed.
     """
     if isinstance(source, bytes):
@@ -81,7 +81,7 @@ def _read(path: Path, max_side: int | None, max_pixels: int | None) -> WholeImag
         except MemoryError:
             raise RasterError(f"{path}: {raster.width} x {raster.height} pixels do not fit in memory") from None
         plain = raster.bands if raster.alpha is None else raster.alpha  # alpha follows the colours
-        colours = 3 if plain >= 3 else 1  # of a satellite's or a microscope's bands, the first three
+        colours = 3 if plain >= 3 else 1  # for satellite or microscope images, the first three bands
         nowhere = np.asarray(missing[..., :colours].all(axis=-1))
         return WholeImage(
             pixels,

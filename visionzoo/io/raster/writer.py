@@ -1,4 +1,4 @@
-"""Writing images by windows in any order, and going on after a kill."""
+"""Write images by windows in any order, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from .unpack import vips
 
 
 class RasterWriter:
-    """An image that is written by windows, in any order; a context manager.
+    """Writes an image by windows, in any order; a context manager.
 
-    The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path` by the ending of its name:
-    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. What belongs to the source and what such a file cannot hold itself goes
-    beside it (see `formats.py`). A new writer with the same `work` and the same kind of image
-    resumes with what is staged there. Without `work` the windows are kept in memory. Windows that are never written are zeros.
+    The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path`, in the format of its extension:
+    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. Metadata that the format cannot hold are written to files beside it (see
+    `formats.py`). A new writer with the same `work` and the same kind of image resumes with the pixels staged there. Without
+    `work`, the windows are kept in memory. Windows that are never written are zeros.
 
     Args:
-        path: what `finish` writes.
+        path: the output file.
         height, width, bands, dtype: of the image.
-        profile: of the source; what the format can hold of it is kept.
-        nodata: the value that stands for "no data here"; by default the profile's.
-        alpha: index of the band that is alpha; it comes after the colours.
-        work: a folder, made if it does not exist, with room for all pixels. `finish` leaves it to the caller to delete. None: all
-            pixels fit in memory, and nothing of an interrupted run is kept.
+        profile: metadata of the source; those that the format can hold are kept.
+        nodata: the no-data value; by default that of the profile.
+        alpha: index of the alpha band, which comes after the colours.
+        work: a folder, created if it does not exist, with room for all pixels; the caller deletes it after `finish`. None: all
+            pixels are kept in memory, and an interrupted run cannot be resumed.
         overwrite: `path` may exist.
 
     Attributes:
-        resumed: whether `work` held staged pixels already.
+        resumed: whether `work` already held staged pixels.
 
     Raises:
         RasterError: the format cannot hold such an image, `work` holds another one, the disk is full, or `path` cannot be
@@ -89,11 +89,11 @@ class RasterWriter:
         """Stage a window.
 
         Args:
-            top, left: where its upper left corner goes.
+            top, left: position of its upper left corner.
             pixels: (h, w, bands) of the image's dtype.
 
         Raises:
-            RasterError: not within the image, of another type or number of bands, or the disk is full.
+            RasterError: the window is not within the image, or has a wrong type or number of bands, or the disk is full.
         """
         if pixels.ndim != 3 or pixels.shape[2] != self.bands or pixels.dtype != self.dtype:
             raise RasterError(
@@ -105,18 +105,18 @@ class RasterWriter:
             self._pixels.write(top, left, pixels)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(h, w, bands), what is staged; 0 where nothing was written yet."""
+        """Read staged pixels as (h, w, bands); 0 where nothing was written yet."""
         check_inside(self.path, window, self.height, self.width)
         with writing_raster(self._staged):
             return self._pixels.read(window)
 
     def flush(self) -> None:
-        """Put what is staged on the disk: it is there even after a power cut."""
+        """Write staged pixels to the disk, so that they survive a power cut."""
         with writing_raster(self._staged):
             self._pixels.flush()
 
     def finish(self) -> None:
-        """Encode the staged pixels to `path`, under a temporary name, which is then renamed.
+        """Encode the staged pixels to a temporary file, and rename it to `path`.
 
         Raises:
             RasterError: the disk is full, or `path` cannot be written.
@@ -128,11 +128,14 @@ class RasterWriter:
                 self._write_folder()
             return
         encode_to = self._encoder()
-        with writing_raster(self.path), atomic_path(self.path) as temporary:  # who owns `work` says whether it is kept
+        with (
+            writing_raster(self.path),
+            atomic_path(self.path) as temporary,
+        ):  # the caller decides whether `work` is kept
             encode_to(temporary)
 
     def close(self) -> None:
-        """Close without finishing; what is staged stays."""
+        """Close without finishing; staged pixels are kept."""
         self._pixels.close()
 
     def __enter__(self) -> Self:
@@ -142,7 +145,7 @@ class RasterWriter:
         self.close()
 
     def _check(self) -> Format:
-        """The format, if it can hold the image and its packages are there."""
+        """The format, after checking that it can hold the image and its packages are installed."""
         ending = self.path.suffix.lower()
         form = format_of(self.path, height=self.height, width=self.width, bands=self.bands, dtype=self.dtype)
         self._check_alpha(form, ending)
@@ -185,7 +188,7 @@ class RasterWriter:
             raise RasterError(f"{self.path}: {ending} holds no premultiplied alpha; choose .tif")
 
     def _plan_beside(self) -> Beside:
-        """What goes beside the result; what is lost is told. Raises `RasterError` if a file of another result is in the way."""
+        """Plan the files beside the result, and warn about what is lost. Raises `RasterError` if a file of another result exists."""
         with writing_raster(self.path):
             plan = plan_beside(
                 self.path,
@@ -200,7 +203,7 @@ class RasterWriter:
             require("tifffile", extra="raster", purpose="writing a mask")
             require("imagecodecs", extra="raster", purpose="writing a mask")
         if not self._overwrite:
-            # files of the very name of a result that is not there are leftovers; others may belong to another raster
+            # files named exactly like a result that does not exist are leftovers; others may belong to another raster
             taken = [
                 file
                 for file, content in plan.files.items()
@@ -212,7 +215,7 @@ class RasterWriter:
         return plan
 
     def _write_beside(self) -> None:
-        """The files beside the result. Those of an earlier result of its name, which would count as its own, are deleted."""
+        """Write the files beside the result, and delete those of an earlier result of the same name."""
         plan = self._beside
         notes = self.path.with_name(f"{self.path.name}.aux.xml")
         mask = self.path.with_name(f"{self.path.name}.msk")
@@ -231,13 +234,13 @@ class RasterWriter:
 
     @contextlib.contextmanager
     def _open_mask(self) -> Iterator[Callable[[Window], NDArray[np.bool_]]]:
-        """What gives the mask of the result by windows: (h, w), True where there is data."""
+        """Yield a function from a window to the result's mask, (h, w) bool: True where there is data."""
         held = None if self.nodata is None else as_held(self.nodata, self.dtype)
         if self.profile.mask is not None:
             with self.profile.mask() as source:
                 yield source.read_mask
         else:
-            assert held is not None  # or there would be no mask
+            assert held is not None  # otherwise there is no mask
             colours = [band for band in range(self.bands) if band != self.alpha]
             yield lambda window: np.logical_not(equals(self._pixels.read(window)[..., colours], held).all(axis=-1))
 
@@ -246,13 +249,13 @@ class RasterWriter:
         return small and (self.dtype == np.uint8 or self.bands == 1)
 
     def _stage(self, work: Path) -> bool:
-        """Make the staged file, or check the one that is there. True: it was there."""
+        """Create the staged file, or check an existing one. Returns whether it existed."""
         about = {"height": self.height, "width": self.width, "bands": self.bands, "dtype": self.dtype.str}
         notes = work / "pixels.json"
         size = self.height * self.width * self.bands * self.dtype.itemsize
         with writing_raster(work):
             work.mkdir(parents=True, exist_ok=True)
-            if notes.exists():  # written last: without it the file may not be whole
+            if notes.exists():  # written last: without it, the file may be incomplete
                 fix = "delete that folder to start again, or name another one"
                 try:
                     found = json.loads(notes.read_text())
@@ -309,7 +312,7 @@ class RasterWriter:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed onto it when the block ends well; what was there is deleted then."""
+    """Yield a temporary folder beside `path`, which replaces it if the block succeeds."""
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name[:40]}.", dir=path.absolute().parent, ignore_cleanup_errors=True
     ) as temporary:
@@ -322,7 +325,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _kind(about: dict[str, Any]) -> str:
-    """An image of `pixels.json` in words."""
+    """Describe the image of a `pixels.json`."""
     try:
         return (
             f"{about['width']} x {about['height']} pixels of {about['bands']} bands of {np.dtype(about['dtype']).name}"
