@@ -1,6 +1,6 @@
-"""The command `visionzoo`. Errors are one line each.
+"""The command `visionzoo`. Every error is a single line.
 
-Exit codes: 0, all is done; 1, some of the named inputs failed; 2, nothing could be done; 130, interrupted.
+Exit codes: 0, everything succeeded; 1, some of the named inputs failed; 2, nothing could be done; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Config = Annotated[
     list[str],
     options.option(
         INPUT,
-        "YAML file: a path, or the name of a packaged recipe. Of several, later ones override earlier ones. Packaged are "
+        "YAML file: a path, or the name of a packaged recipe. Later files override earlier ones. Packaged recipes: "
         f"{', '.join(packaged_configs())}.",
         name=["--config", "-c"],
     ),
@@ -54,12 +54,12 @@ TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=
 
 
 def build_app() -> App:
-    """The command line: task commands come from the pipelines that are registered, and load when they are called."""
+    """Build the command line: task commands come from the registered pipelines and are loaded when they are called."""
     app = App(
         name="visionzoo",
         version=__version__,
         help="Vision and video systems on current PyTorch. `visionzoo COMMAND --help` shows examples.",
-        # `[b].jpg` is a file name; no flag has a negative form that is not asked for; "default: False" says nothing
+        # `[b].jpg` is a file name, not markup; no automatic negative flags; "default: False" is not shown
         default_parameter=Parameter(
             json_list=False, json_dict=False, negative="", show_default=lambda value: None if value is False else value
         ),
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = ["./-" if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
     keep_others_offline()
     try:
-        # `./-` is the path `-` in other words, which no option parser takes for an option
+        # `./-` is the same path as `-`, and no parser takes it for an option
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         show_warnings_as_lines(quiet=any(_is_quiet(*item) for item in bound.arguments.items()))
         command(*bound.args, **bound.kwargs)
@@ -116,7 +116,7 @@ def _is_quiet(name: str, value: object) -> bool:
 
 
 def _missing(app: App, error: MissingArgumentError) -> str:
-    """What is missing, named as the help names it, INPUTS or --output (-o); and an example."""
+    """The missing argument, named as in the help (INPUTS, --output (-o)), and an example."""
     if error.argument is None:
         return str(error)
     name, *short = error.argument.names
@@ -129,25 +129,27 @@ def _missing(app: App, error: MissingArgumentError) -> str:
 
 
 def _for_example(app: App, chain: tuple[str, ...], names: Sequence[str] = ()) -> str:
-    """A command line that the help of a command shows, for the end of a message: preferably one with an option of these names."""
+    """The end of a message: an example from the help of a command, preferably one that uses an option of these names."""
     examples = list(_examples(app, chain))
     shown = [line for line in examples if not names or any(f" {word} " in line for word in names)]
     return f", e.g. {(shown or examples)[0]}" if examples else ""
 
 
 def _examples(app: App, chain: tuple[str, ...]) -> Iterator[str]:
-    """Command lines that the help of a command shows."""
+    """The example command lines in the help of a command."""
     for word in chain:
         app = app[word]
     shown = (app.help_epilogue, app.help, getattr(app.default_command, "__doc__", None))
     begin = f"visionzoo {' '.join(chain)} "
     for line in re.findall(r"visionzoo [^`\n]+", "\n".join(filter(None, shown))):
-        if line.startswith(begin) and line.removeprefix(begin).split()[0] not in app:  # not of a subcommand
+        if (
+            line.startswith(begin) and line.removeprefix(begin).split()[0] not in app
+        ):  # examples of subcommands are skipped
             yield line
 
 
 def _unknown_option(error: UnknownOptionError) -> str:
-    """A file whose name begins like an option is most likely meant as a file."""
+    """The message for an unknown option; if a file of that name exists, it explains how to pass it as a file."""
     word = error.token.value or error.token.keyword or ""
     return f"{word}: begins like an option; if it is a file, write ./{word}" if os.path.lexists(word) else str(error)
 
@@ -162,7 +164,7 @@ def models(
     task: Annotated[str | None, options.inputs("List only the models that this task can use.")] = None,
     json: Json = False,
 ) -> None:
-    """List the models with their task, their number of parameters, and where their weights come from.
+    """List the models with their task, number of parameters and origin of weights.
 
     Example: visionzoo models "superglobal*"
     """
@@ -195,14 +197,14 @@ def models(
     also = next((entry.also for entry in registry.pipeline_entries() if entry.task == task), None)
     if also is not None:
         print(f"and {also}")
-    note("visionzoo info NAME shows the card of a model")
+    note("visionzoo info NAME shows a model's card")
 
 
 def _models_for(task: str | None, pattern: str = "*") -> list[str]:
-    """Names of the models that a task can use, or of all.
+    """Names of the models that a task can use, or of all models.
 
     Raises:
-        InputError: no such task; the message names those there are.
+        InputError: there is no such task; the message lists the tasks.
     """
     if task is None:
         return registry.list_models(pattern)
@@ -232,11 +234,11 @@ def info(
 def doctor(
     *,
     deep: Annotated[
-        bool, options.option(INPUT, "Also compile the attention kernels to see that they work, which takes 15 seconds.")
+        bool, options.option(INPUT, "Also compile and run the attention kernels, which takes about 15 seconds.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show versions, devices, attention backends, optional packages and their purpose, and the folder of the weights.
+    """Show versions, devices, attention backends, optional packages with their purpose, and the weights folder.
 
     Example: visionzoo doctor --deep
     """
@@ -255,17 +257,17 @@ def doctor(
 
 def bench(
     name: Annotated[
-        str | None, options.inputs("Benchmark to run; without one, or with `list`, the benchmarks are listed.")
+        str | None, options.inputs("Benchmark to run; without it, or with `list`, all benchmarks are listed.")
     ] = None,
     /,
     *,
-    vs: Annotated[str | None, options.inputs("Peer to compare with; the list shows it.")] = None,
+    vs: Annotated[str | None, options.inputs("Peer to compare with, as shown in the list.")] = None,
     rounds: Annotated[
-        int, options.option(SPEED, "Number of measurements of each, in turns; their median is reported.")
+        int, options.option(SPEED, "Number of alternating measurements of each contestant; the median is reported.")
     ] = 5,
     json: Json = False,
 ) -> None:
-    """Measure time and memory, and those of a comparable implementation in the same run.
+    """Measure time and memory beside a comparable implementation in the same run.
 
     Example: visionzoo bench superglobal-rerank
     """
@@ -300,11 +302,13 @@ def export(
     checkpoint: options.Checkpoint = None,
     random: Annotated[bool, options.option(MODEL, "Use random weights, to try out a deployment.")] = False,
     image_size: Annotated[
-        int | None, options.option(MODEL, "Side of the image in pixels; by default that of the training.")
+        int | None, options.option(MODEL, "Side of the image in pixels; by default the training size.")
     ] = None,
     fixed: Annotated[
         bool,
-        options.option(MODEL, "Accept only one image of this size; without it, any batch and size are accepted."),
+        options.option(
+            MODEL, "Export for a single image of this size; without it, any batch and image size are accepted."
+        ),
     ] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], options.option(OUTPUT, "Precision of the weights.")
@@ -312,7 +316,9 @@ def export(
     opset: Annotated[int | None, options.option(OUTPUT, "ONNX opset; by default the one that torch chooses.")] = None,
     no_check: Annotated[
         bool,
-        options.option(SPEED, "Skip running the file and comparing its outputs with the network's.", name="--no-check"),
+        options.option(
+            SPEED, "Do not run the exported file to compare its outputs with the network's.", name="--no-check"
+        ),
     ] = False,
     overwrite: Overwrite = False,
     reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
@@ -334,7 +340,7 @@ def export(
         opset=opset,
         check=not no_check,
         dtype=dtype,
-    )  # before torch is loaded, and weights
+    )  # before torch and weights are loaded
     note(
         f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=reporting.silent
     )
@@ -368,7 +374,7 @@ def demo(
     ] = "127.0.0.1",
     index: Annotated[
         Path | None,
-        options.inputs("Index that the retrieval page searches; by default one of the sample photos."),
+        options.inputs("Index for the retrieval page to search; by default an index of the sample photos."),
     ] = None,
 ) -> None:
     """Open the demo pages in a browser (needs the extra `demo`).
@@ -407,7 +413,7 @@ def test(*overrides: Words, config: Config, json: Json = False) -> None:
 
 
 def predict(*overrides: Words, config: Config, json: Json = False) -> None:
-    """Run a model on the data of a configuration, and write its predictions.
+    """Run a model on the data of a configuration and write its predictions.
 
     Example: visionzoo predict --config superglobal/roxford_1m data.root=DATASETS
     """
@@ -427,7 +433,7 @@ weights_app = App(name="weights", help="List, download, verify and convert check
 
 @weights_app.command(name="list")
 def weights_list(*, json: Json = False) -> None:
-    """List the published checkpoints with their origin, their licence and the path of the file.
+    """List the published checkpoints with origin, licence and local path.
 
     Example: visionzoo weights list
     """
@@ -510,15 +516,15 @@ def verify(
 
 @contextmanager
 def _each(count: int, done: str) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """For one of several things after the other: an error of one is reported, and the others are done all the same.
+    """Process several checkpoints; the error of one is reported, and the others are still processed.
 
     Args:
-        count: how many there are. The error of a single one is raised.
-        done: what is done to a file, as a participle.
+        count: number of checkpoints. If there is only one, its error is raised.
+        done: what is done to a checkpoint, as a participle, e.g. "verified".
 
     Raises:
-        SomeFailed: at the end, if some failed.
-        InputError: if all failed.
+        SomeFailed: some failed (raised at the end).
+        InputError: all failed.
     """
     errors: list[VisionZooError] = []
 
@@ -548,17 +554,17 @@ def convert(
         str | None,
         options.option(
             MODEL,
-            "Registered model that the file belongs to, unless the file says so; its keys are then converted and checked.",
+            "Registered model of the checkpoint, unless the file states it; keys are then converted and checked.",
         ),
     ] = None,
     to: Annotated[
         Literal["ours", "official"],
-        options.option(MODEL, "Key names to write: ours, or those of the published code."),
+        options.option(MODEL, "Key names to write: ours or those of the published code."),
     ] = "ours",
     unsafe: Annotated[
         bool,
         options.option(
-            INPUT, "Allow a pickle to run code when it is read. Use it only for files of authors you trust."
+            INPUT, "Allow a pickle to run code when it is loaded. Use this only for files from authors you trust."
         ),
     ] = False,
     overwrite: Overwrite = False,
@@ -572,7 +578,7 @@ def convert(
     from .jobs import refuse_inputs
 
     if output.suffix != ".safetensors":
-        raise InputError(f"{output}: the output is written as safetensors: choose a name that ends in .safetensors")
+        raise InputError(f"{output}: the output must have the extension .safetensors")
     check_output(output, overwrite=overwrite)
     refuse_inputs([output], [source])
     count = weights.convert_checkpoint(source, output, model=model, to=to, unsafe=unsafe)

@@ -1,4 +1,4 @@
-"""Options and arguments that the commands share, so that they are called, explained and grouped alike everywhere."""
+"""Options and arguments shared by the commands, so that names, help texts and groups are the same everywhere."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MOST_LISTED = 12
 INPUT, OUTPUT, MODEL, SPEED = (
     Group(name, sort_key=place) for place, name in enumerate(("Input", "Output", "Model", "Speed"), 1)
 )
-"""The groups of every `--help`, in this order. "Model" also holds what else decides how a result is computed."""
+"""The groups of every `--help`, in this order. "Model" also holds other options that affect the result."""
 
 Device = Annotated[
     str, Parameter(group=SPEED, help="Device to run on: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1 or mps.")
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    Parameter(group=SPEED, help="Precision that the network computes in; bfloat16 is faster on many CPUs, too."),
+    Parameter(group=SPEED, help="Precision of the network's computations; bfloat16 is faster on many CPUs, too."),
 ]
 Engine = Annotated[
     Literal["local", "ray"],
     Parameter(
         group=SPEED,
-        help="ray spreads the files over a Ray cluster (needs the extra ray); local takes one after the other.",
+        help="ray distributes the files over a Ray cluster (needs the extra ray); local processes one after another.",
     ),
 ]
 Json = Annotated[
@@ -61,8 +61,8 @@ class Reporting:
     """What a command prints.
 
     Attributes:
-        quiet: errors only.
-        json: the results, as JSON.
+        quiet: print only errors.
+        json: print the results as JSON.
     """
 
     quiet: Quiet = False
@@ -70,14 +70,14 @@ class Reporting:
 
     @property
     def silent(self) -> bool:
-        """Whether notes are left out: they would be noise beside errors, or beside JSON."""
+        """Whether to print no notes, as with `quiet` and `json`."""
         return self.quiet or self.json
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Computing(Reporting):
-    """What a command prints, and where it computes.
+    """What a command prints and where it computes.
 
     Attributes:
         device, dtype: where and in what precision the network runs.
@@ -90,11 +90,11 @@ class Computing(Reporting):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Processing(Computing):
-    """Options of every command that makes files of files.
+    """Options of every command that turns files into files.
 
     Attributes:
         engine: "local", or "ray" for a cluster.
-        overwrite: replace outputs that exist.
+        overwrite: replace existing outputs.
     """
 
     engine: Engine = "local"
@@ -115,23 +115,23 @@ def model(task: str, default: str) -> Parameter:
     """The parameter of `--model`.
 
     Args:
-        default: what is used without it, e.g. "dehazexl_nano by default".
+        default: the default, as help text, e.g. "dehazexl_nano by default".
     """
     return Parameter(help=f"Registered model (`visionzoo models --task {task}` lists them); {default}.", group=MODEL)
 
 
 def option(group: Group, help: str, **more: Any) -> Parameter:
-    """The parameter of an option. A flag has no negative form unless `negative` names one."""
+    """The parameter of an option. A flag has no negative form unless `negative` gives one."""
     return Parameter(help=help, group=group, **{"negative": "", **more})
 
 
 def command_app(name: str, examples: Sequence[str], help: str | None = None, usage: str | None = None) -> App:
-    """The app of a task's command, with examples below its help. Subcommands are added with `subcommand`.
+    """The app of a task's command, with examples below its help. Add subcommands with `subcommand`.
 
     Args:
-        examples: command lines.
-        help: by default the task's line in the list of commands.
-        usage: how the command itself is called, if it has subcommands too, e.g. "visionzoo dehaze INPUTS -o OUTPUT".
+        examples: example command lines.
+        help: by default the summary of the registered task.
+        usage: usage of the command itself, if it also has subcommands, e.g. "visionzoo dehaze INPUTS -o OUTPUT".
     """
     lines = "  \n".join(f"`{line}`" for line in examples)  # two spaces end a line in Markdown
     first = None if usage is None else f"Usage: {usage}\n       visionzoo {name} COMMAND --help"
@@ -139,24 +139,24 @@ def command_app(name: str, examples: Sequence[str], help: str | None = None, usa
 
 
 def subcommand(app: App) -> Callable[[F], F]:
-    """A decorator that adds a function as a subcommand; the examples of `app` are not repeated in its help."""
+    """Decorator that adds a function as a subcommand; its help does not repeat the examples of `app`."""
     return app.command(help_epilogue="", usage=None)
 
 
 def samples_command(app: App, task: str, write: str, *, folder: str, help: str, then: str) -> None:
-    """Add the subcommand `samples`, which writes files to try a task on.
+    """Add the subcommand `samples`, which writes sample files for a task.
 
     Args:
-        write: "module:function", which makes the files: called with a folder and whether files may be replaced, returns their paths.
-        folder: name for the example.
-        help: what the files are.
-        then: a command line that uses them.
+        write: "module:function" that writes the files: called with a folder and whether files may be replaced, returns their paths.
+        folder: folder name in the example.
+        help: help text that describes the files.
+        then: an example command line that uses them.
     """
     from .console import emit, note
 
     def samples(
         *,
-        output: Annotated[Path, output("Folder for the files; made if it does not exist.")],
+        output: Annotated[Path, output("Folder for the files; created if it does not exist.")],
         overwrite: Overwrite = False,
         reporting: Reporting = Reporting(),
     ) -> None:
@@ -190,14 +190,14 @@ def _listed(paths: Sequence[Path]) -> list[str]:
 
 
 def numbers(option: str, text: str, counts: tuple[int, ...], kind: Callable[[str], T] = int) -> tuple[T, ...]:
-    """ "1,2,3" -> (1, 2, 3).
+    """Parse comma-separated numbers: "1,2,3" -> (1, 2, 3).
 
     Args:
-        option: its name, for the message.
-        counts: how many numbers there may be.
+        option: name of the option, for the error message.
+        counts: allowed numbers of values.
 
     Raises:
-        InputError: other counts, or something that is not a number.
+        InputError: a wrong number of values, or a value that is not a number.
     """
     try:
         found = tuple(kind(word) for word in text.replace(" ", "").split(","))
@@ -205,7 +205,7 @@ def numbers(option: str, text: str, counts: tuple[int, ...], kind: Callable[[str
         found = ()
     if len(found) not in counts:
         wanted = " or ".join(map(str, counts))
-        raise InputError(f"--{option} takes {wanted} numbers separated by commas, got {text!r}")
+        raise InputError(f"--{option} must be {wanted} numbers separated by commas, got {text!r}")
     return found
 
 

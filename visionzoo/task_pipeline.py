@@ -173,7 +173,7 @@ class TaskPipeline:
             if stored.task not in (None, cls.task):
                 raise InputError(f"{path}: holds a network for the task {stored.task}, which is not a {cls.kind} model")
             if wanted is not None:
-                raise InputError(f"{path}: holds weights of a custom network, not of {model}; leave the model out")
+                raise InputError(f"{path}: holds weights of a custom network, not of {model}; omit the model")
         elif stored.model is not None:
             try:
                 cls.check_name(stored.model)
@@ -182,7 +182,7 @@ class TaskPipeline:
                     f"{path}: is for {stored.model!r}, which is not a {cls.kind} model; see `visionzoo models`"
                 ) from None
             if wanted is not None and wanted != cls.variant(stored.model):
-                raise InputError(f"{path}: holds weights of {stored.model}, not of {model}; leave the model out")
+                raise InputError(f"{path}: holds weights of {stored.model}, not of {model}; omit the model")
         name = model or stored.model or cls.default_model
         base = cls.base_of(stored.config) if name == CUSTOM else name
         try:

@@ -136,7 +136,7 @@ CASES = [
         {"a.mp4": jpeg},
         output="out.mp4",
         applies=_reads_videos,
-        says=r"a\.mp4: is an image, but is called like a video",
+        says=r"a\.mp4: is an image, but has the extension of a video",
     ),
     good("image called video, which is not read", files={"a.mp4": jpeg}, applies=_no_videos),
     # names
@@ -191,14 +191,14 @@ CASES = [
         {"a{ext}": jpeg},
         output="a{ext}",
         options=["--overwrite"],
-        says=r"a\.\w+: is (the input itself|an input), which is never replaced",
+        says=r"a\.\w+: is (the input itself|an input), which is never overwritten",
     ),
     Case(
         "output leads to the input",
         {"a.jpg": jpeg},
         links={"out{ext}": "a.jpg"},
         options=["--overwrite"],
-        says=r"out\.\w+: is an input, which is never replaced",
+        says=r"out\.\w+: is an input, which is never overwritten",
     ),
     Case(
         "folder of the output is a file",
@@ -227,7 +227,7 @@ CASES = [
         ["x", "y"],
         "out",
         applies=_to_folder,
-        says=r"y/a\.jpg and x/a\.jpg would both become out/a\.\w+",
+        says=r"y/a\.jpg and x/a\.jpg would both be written to out/a\.\w+",
     ),
     Case(
         "too many arguments",

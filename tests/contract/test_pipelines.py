@@ -184,7 +184,7 @@ def test_a_file_is_written_whole_with_its_sidecar(case: Case, pipe: Any, tmp_pat
 def test_a_foreign_file_in_the_sidecars_place_is_kept(case: Case, pipe: Any, tmp_path: Path) -> None:
     place = tmp_path / f"out{case.output}.json"
     place.write_text('{"mine": 1}')
-    with pytest.raises(InputError, match="exists already and is not a record of ours"):
+    with pytest.raises(InputError, match="exists already and was not written by visionzoo"):
         pipe.run(draw(tmp_path / "a.png"), tmp_path / f"out{case.output}", progress=False, **case.options)
     assert place.read_text() == '{"mine": 1}'
 

@@ -1,7 +1,7 @@
-"""Files in, files out: what every command does around the work on one file.
+"""Files in, files out: what every command does around the processing of one file.
 
-`plan` turns inputs into outputs, `run` does one after the other (here or on a Ray cluster), `resume` leaves finished work alone and
-says how to resume, `progress` shows how far it is, `results` writes what is recorded beside an output.
+`plan` pairs inputs with outputs, `run` processes them (locally or on a Ray cluster), `resume` keeps finished work and explains how
+to resume, `progress` shows progress, and `results` writes the sidecar of an output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command that makes files of files does with its arguments, and what it says at the end."""
+"""Shared parts of commands that turn files into files: their arguments, and the report at the end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .standard import STANDARD
 
 
 def split_output(paths: Sequence[Path], output: Path | None, example: str) -> tuple[list[Path], Path]:
-    """The inputs and the output of a command: `--output`, or else the second of two paths if nothing has that name yet.
+    """Split the paths of a command into inputs and output: `--output`, or else the second of two paths if it does not exist.
 
-    So `visionzoo TASK IN OUT` works, and can neither replace a file nor mistake an input for the output.
+    So `visionzoo TASK IN OUT` works, but neither replaces a file nor mistakes an input for the output.
 
     Args:
-        example: a command line that has an output, for the message.
+        example: a command line with an output, for the error message.
 
     Raises:
         InputError: there is no output.
@@ -38,14 +38,14 @@ def split_output(paths: Sequence[Path], output: Path | None, example: str) -> tu
 
 
 def run_and_report(job: FileJob, plan: Plan, how: Processing, *, where: Path | None = None) -> list[FileResult]:
-    """Do a plan as a command does it: results as JSON if wanted, and at the end a line on where they are.
+    """Run a plan for a command: print results as JSON if wanted, and at the end where they are.
 
     Args:
-        where: the output as the user named it; `-` for standard output, of which nothing is said.
+        where: the output as the user named it; for `-` (standard output), no location is printed.
 
     Raises:
         SomeFailed: some of several files could not be processed.
-        InputError: and others, see `run_files`.
+        InputError: see `run_files`, also for other errors.
     """
     results = run_files(job, plan, overwrite=how.overwrite, progress=not how.quiet, engine=how.engine)
     if how.json:

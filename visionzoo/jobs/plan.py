@@ -1,4 +1,4 @@
-"""Inputs and the outputs that they become. An input is never replaced, and several inputs go to a folder."""
+"""Pair inputs with outputs. An input is never overwritten, and several inputs go to a folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .results import check_result, refuse_inputs
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of one kind that a task reads, and as what it writes its result for each.
+    """A kind of file that a task reads, and the files that it writes for it.
 
     Attributes:
-        name: of the input: "image", "video".
-        reads: its extensions.
-        result: what the output is: "image", "video".
-        writes: extensions that the output may have.
-        default: extension in a folder of outputs.
-        keeps: in a folder of outputs, the input's own extension is used where it is among `writes`.
+        name: kind of the input: "image", "video".
+        reads: extensions of inputs.
+        result: kind of the output: "image", "video".
+        writes: allowed extensions of outputs.
+        default: extension in an output folder.
+        keeps: whether outputs in a folder keep the input's extension if it is among `writes`.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Kind:
     keeps: bool = False
 
     def extension_for(self, source: Path) -> str:
-        """What a result is written as in a folder of outputs."""
+        """The extension of a result in an output folder."""
         return source.suffix if self.keeps and extension(source) in self.writes else self.default
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """Inputs with their outputs.
 
     Attributes:
         pairs: (input, output) of every file.
-        output: as the user named it: a file for a single input, else a folder.
+        output: the output as the user named it: a file for a single input, else a folder.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
@@ -54,11 +54,11 @@ class Plan:
 
     @property
     def single(self) -> bool:
-        """One input that goes to the file that the user named: what goes wrong is an error, not a warning."""
+        """Whether one input goes to a named file; its failure is then an error, not a warning."""
         return len(self.pairs) == 1 and self.pairs[0][1] == self.output
 
     def check(self, overwrite: bool) -> None:
-        """Raise `InputError` where the single output may not be written, or a file is in the way of the folder for several."""
+        """Raise `InputError` if the single output may not be written, or the output folder cannot be created."""
         if self.single:
             check_result(self.output, overwrite=overwrite)
             refuse_inputs([self.output], [self.pairs[0][0]])
@@ -73,7 +73,7 @@ class Plan:
             )
 
     def make_folders(self) -> None:
-        """Make the folder of the outputs. Raises `InputError` if that is impossible."""
+        """Create the output folders. Raises `InputError` if that is impossible."""
         if not self.single:
             make_folder(self.output)
 
@@ -84,17 +84,17 @@ def make_plan(
     kinds: Sequence[Kind],
     format: str | None = None,
 ) -> Plan:
-    """The outputs that inputs become.
+    """Find the inputs and pair them with outputs.
 
     Args:
         path_in: files, folders and glob patterns.
-        path_out: a file for a single input, else a folder; what lies in it is no input.
-        kinds: what the task reads and writes; a file of an unknown extension is taken for the first.
-        format: extension of the results of the first kind in a folder of outputs, e.g. "png".
+        path_out: a file for a single input, else a folder; files in it are not inputs.
+        kinds: what the task reads and writes; a file with an unknown extension counts as the first kind.
+        format: extension of results of the first kind in an output folder, e.g. "png".
 
     Raises:
-        InputError: nothing is found, several inputs and the name of a file, an extension that cannot be written, an output that
-            is an input, or two inputs that would become one output.
+        InputError: nothing is found, several inputs with a file as output, an extension that cannot be written, an output that
+            is an input, or two inputs with the same output.
     """
     path_out = check_name(path_out)
     chosen = written_extension(format, kinds[0])
@@ -118,22 +118,22 @@ def make_plan(
             target = (path_out / place).with_suffix(suffix)
             if target in targets:
                 raise InputError(
-                    f"{source} and {targets[target]} would both become {target}; send one of them to another folder"
+                    f"{source} and {targets[target]} would both be written to {target}; write one of them to another folder"
                 )
             targets[target] = source
     for target, source in targets.items():
         if os.path.abspath(target) == os.path.abspath(source):
-            raise InputError(f"{target}: is the input itself, which is never replaced; choose another output")
+            raise InputError(f"{target}: is the input itself, which is never overwritten; choose another output")
     return Plan(tuple((source, target) for target, source in targets.items()), path_out)
 
 
 def kind_of(path: Path, kinds: Sequence[Kind]) -> Kind:
-    """The kind that reads a file; the first one where the extension is of none."""
+    """The kind that reads a file; the first one if the extension belongs to none."""
     return next((kind for kind in kinds if extension(path) in kind.reads), kinds[0])
 
 
 def written_extension(format: str | None, kind: Kind) -> str | None:
-    """ "PNG" or ".png" -> ".png". Raises `InputError` unless a kind's results can be written so."""
+    """ "PNG" or ".png" -> ".png". Raises `InputError` unless results of this kind can have that extension."""
     if format is None:
         return None
     name = f".{format.lower().removeprefix('.')}"
@@ -152,14 +152,15 @@ def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
 
 
 def _check_content(source: Path, kinds: Sequence[Kind]) -> None:
-    """Raise `InputError` for what is no file of these kinds at all; also for a video that is called like an image, or the reverse."""
+    """Raise `InputError` for a file of none of these kinds, and for a video with the extension of an image or the reverse."""
     if source.is_dir():  # a zarr array
         return
     expected = " or ".join(f"{_article(kind.name)} {kind.name}" for kind in kinds)
     named, found = kind_of(source, kinds).name, content_of(read_head(source, f"{expected} file"))
     if found is not None and found != named and found in {kind.name for kind in kinds}:
         raise InputError(
-            f"{source}: is {_article(found)} {found}, but is called like {_article(named)} {named} ({extension(source)}); rename it"
+            f"{source}: is {_article(found)} {found}, but has the extension of {_article(named)} {named} "
+            f"({extension(source)}); rename it"
         )
 
 
@@ -175,7 +176,7 @@ def _check_folder(
     reads: frozenset[str],
     named_file: bool,
 ) -> None:
-    """Raise `InputError` where `path_out` is meant to be a file, and cannot be one."""
+    """Raise `InputError` if `path_out` is meant as a file but cannot be one."""
     ending = extension(path_out)
     if named_file or (ending in reads and len(inputs) > 1 and not path_out.is_dir()):
         raise InputError(f"{path_out}: with several inputs, the output must be a folder (a path without an extension)")

@@ -1,4 +1,4 @@
-"""How far the work is: one callback for everything that takes time, bars that show it, and lines where no bar can be drawn."""
+"""Progress: one callback for everything that takes time, shown as bars, or as lines where no bar can be drawn."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tqdm import tqdm
 from ..console import printable
 
 Progress = Callable[[str, int, int], object]
-"""Called with (what is being done, how many are done, of how many), e.g. ("encode", 3, 20)."""
+"""Called with (activity, number done, total), e.g. ("encode", 3, 20)."""
 
 FIRST_LINE_S, LINE_EVERY_S = 10.0, 60.0
-"""Through a pipe or in the background: when the first line is printed, and how often from then on."""
+"""Seconds until the first line and between lines, if standard error is a pipe or the process is in the background."""
 
 
 def silent(what: str, done: int, of: int) -> None:
@@ -24,15 +24,15 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 class Counter:
-    """Counts what is done: by a bar on a terminal; elsewhere by a line now and then that gives the remaining time.
+    """Shows progress: as a bar on a terminal, elsewhere as occasional lines with the remaining time.
 
     Args:
-        total: how many there are.
-        title: what is being done, e.g. "indexing".
-        unit: of what is counted, in the singular; empty where the title says it.
+        total: total number of items.
+        title: the activity, e.g. "indexing".
+        unit: noun for the items, in the singular; empty if the title names them.
         shown: whether anything is shown.
-        initial: how many are done already.
-        leave: whether the bar stays when all are done.
+        initial: number of items that are done already.
+        leave: whether the bar stays visible at the end.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Counter:
         self._bar.close()
 
     def update(self, count: int = 1, total: int | None = None) -> None:
-        """`count` more are done; perhaps `total` has become known."""
+        """Count `count` more items as done, and set `total` if it has become known."""
         if total is not None:
             self.total = self._bar.total = total
         self.done += count
@@ -73,12 +73,12 @@ class Counter:
 
 
 class Bars:
-    """A counter for every kind of work, one after the other.
+    """Shows a counter for each activity, one after another.
 
     Args:
-        shown: show them.
-        name: stands before what is being done, e.g. the name of a file.
-        unit: of what is counted, in the singular; empty where the name of the work says it.
+        shown: whether anything is shown.
+        name: prefix of the activity, e.g. the name of a file.
+        unit: noun for the items, in the singular; empty if the activity names them.
     """
 
     def __init__(self, shown: bool, name: str = "", unit: str = ""):
@@ -105,7 +105,7 @@ class Bars:
 
 
 def duration(seconds: float) -> str:
-    """A time in words that fit its length: "40 s", "7 min", "3 h 20 min"."""
+    """A duration as text with suitable units: "40 s", "7 min", "3 h 20 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
 
 
 def _can_draw() -> bool:
-    """Whether standard error is a terminal that this process may draw on: one in the background may not."""
+    """Whether standard error is a terminal and this process is in the foreground."""
     stream: Any = sys.stderr
     try:
         if not stream.isatty():

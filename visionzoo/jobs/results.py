@@ -1,4 +1,4 @@
-"""What became of each file, and the sidecar `OUTPUT.json` that says how an output was made."""
+"""The result for each file, and the sidecar `OUTPUT.json` that records how an output was made."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..io.files import check_name, check_output, record, write_json
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input file.
+    """The result for one input file.
 
     Attributes:
         source, output: the files.
-        width, height: of the output in pixels.
-        frames: of the output; 1 for an image.
-        seconds: of work; 0 where the output was there already.
+        width, height: size of the output in pixels.
+        frames: number of frames of the output; 1 for an image.
+        seconds: processing time; 0 if the output already existed.
         error: why there is no output, or None.
     """
 
@@ -37,7 +37,7 @@ class FileResult:
 
     @property
     def skipped(self) -> bool:
-        """Whether the output was there already."""
+        """Whether the file was skipped because the output already existed."""
         return self.error is None and not self.seconds
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,23 +45,23 @@ class FileResult:
 
 
 def sidecar(path: str | Path) -> Path:
-    """Where the record of an output is: `OUTPUT.json`; results that are written as JSON hold their own."""
+    """The path of an output's sidecar: `OUTPUT.json`; a JSON result is its own sidecar."""
     path = Path(path)
     return path if extension(path) == ".json" else path.with_name(f"{path.name}.json")
 
 
 def write_sidecar(path: str | Path, content: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
-    """Write `content`, the command, its options and the environment beside the output `path`; returns the file."""
+    """Write `content`, the command, its options and the environment to the sidecar of `path`; return the sidecar."""
     place = sidecar(path)
     write_json(place, {**content, **record(options)})
     return place
 
 
 def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
-    """`path`, if it and its sidecar may be written.
+    """Return `path` if it and its sidecar may be written.
 
     Raises:
-        InputError: as `check_output`; or the sidecar's name belongs to a file that is no sidecar.
+        InputError: see `check_output`; or a file with the sidecar's name exists and is not a sidecar.
     """
     path = check_name(path)
     place = check_name(sidecar(path))
@@ -70,18 +70,20 @@ def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
     elif not overwrite:
         raise InputError(f"{path}: exists already; choose another name or add --overwrite")
     if place != path and place.exists() and not overwrite and not _is_sidecar(place):
-        raise InputError(f"{place}: exists already and is not a record of ours; choose another name or add --overwrite")
+        raise InputError(
+            f"{place}: exists already and was not written by visionzoo; choose another name or add --overwrite"
+        )
     return path
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Raise `InputError` if an output, or its sidecar, is an input, by whatever name: inputs are never replaced."""
+    """Raise `InputError` if an output or its sidecar is an input, also under another name: inputs are never overwritten."""
     written = [place for path in outputs for place in (path, sidecar(path))]
     taken = {identity: place for place in written if (identity := _identity(place))}
     for path in inputs if taken else ():
         place = taken.get(_identity(path) or (-1, -1))
         if place is not None:
-            raise InputError(f"{place}: is an input, which is never replaced; choose another output")
+            raise InputError(f"{place}: is an input, which is never overwritten; choose another output")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -101,11 +103,11 @@ def _is_sidecar(path: Path) -> bool:
 
 
 def summary(results: Sequence[FileResult], done: str, output: Path | None = None) -> list[str]:
-    """What a run did and where the results are, in a line or two.
+    """Summarise a run and say where the results are, in one or two lines.
 
     Args:
         done: what was done to a file, as a participle: "converted".
-        output: the folder of the outputs.
+        output: the output folder.
     """
     made = [result for result in results if result.error is None and not result.skipped]
     kept = sum(result.skipped for result in results)
@@ -116,18 +118,18 @@ def summary(results: Sequence[FileResult], done: str, output: Path | None = None
     where = "" if output is None else f" and saved to the folder {output}"
     lines = [f"{counted(len(made), 'file')} {done}{where}"] if made else []
     if kept:
-        lines.append(f"{counted(kept, 'file')} skipped, as the output exists already; --overwrite makes it again")
+        lines.append(f"{counted(kept, 'file')} skipped, as the output exists already; use --overwrite to replace it")
     return lines
 
 
 def saved_to(*paths: Path) -> str:
-    """Where results are, and how to look at a page of them: "results saved to result.html (open it in a browser)"."""
+    """Say where results are, and how to open a page: "results saved to result.html (open it in a browser)"."""
     names = [f"{path} (open it in a browser)" if extension(path) in (".html", ".htm") else str(path) for path in paths]
     return f"results saved to {', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]}"
 
 
 def raise_if_some_failed(results: Sequence[FileResult], done: str) -> None:
-    """Raise `SomeFailed` where a file has an error: the exit status of the command is then 1."""
+    """Raise `SomeFailed`, which makes the exit code 1, if a file has an error."""
     failed = sum(result.error is not None for result in results)
     if failed:
         raise SomeFailed(f"{failed} of {counted(len(results), 'file')} could not be {done}; the warnings above say why")

@@ -1,4 +1,4 @@
-"""Work that was interrupted: what is finished is left alone, and a message says how to resume."""
+"""Resuming interrupted work: finished parts are kept, and a message says how to resume."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ..errors import InputError, VisionZooError, writing
 RESUME = "run the same command again to resume"
 
 Row = tuple[dict[str, Any], NDArray[np.float32] | None]
-"""Facts about an input, as JSON values, and perhaps a vector (N,)."""
+"""Facts about an input, as JSON values, and a vector (N,) or None."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C with a message on what is left and how to resume."""
+    """Ctrl-C, with a message about what was kept and how to resume."""
 
 
 class Rows:
-    """Results of single inputs, kept in the file `OUTPUT.part` until the one output that is made of all of them is written.
+    """Results of single inputs, kept in the file `OUTPUT.part` until the output made from all of them is written.
 
-    A row belongs to an input as it was (name, size, time of change) and to the settings: rows of other settings are discarded.
+    A row is valid for an unchanged input (name, size, modification time) and the same settings; other rows are discarded.
 
     Args:
-        output: what is made of the rows.
-        settings: whatever the rows depend on, as JSON values.
+        output: the output that is made from the rows.
+        settings: everything that the rows depend on, as JSON values.
 
     Raises:
-        InputError: a file of that name is there that is not ours, or it cannot be written.
+        InputError: `OUTPUT.part` exists and was not made by this command, or it cannot be written.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any]):
@@ -59,7 +59,7 @@ class Rows:
             self._base.commit()
 
     def get(self, source: Path) -> Row | None:
-        """The row of an input, or None if there is none or the file has changed since."""
+        """The row of an input; None if there is none or the file has changed."""
         found = self._base.execute(
             "select stamp, facts, vector from visionzoo_rows where input = ?", (_name(source),)
         ).fetchone()
@@ -68,7 +68,7 @@ class Rows:
         return json.loads(found[1]), None if found[2] is None else np.frombuffer(found[2], np.float32)
 
     def put(self, rows: Iterable[tuple[Path, Row]]) -> None:
-        """Keep rows; they are on disk when this returns."""
+        """Store rows; they are on disk when this returns."""
         with self._writing():
             self._base.executemany(
                 "insert or replace into visionzoo_rows values (?, ?, ?, ?)",
@@ -88,7 +88,7 @@ class Rows:
         return int(self._base.execute("select count(*) from visionzoo_rows").fetchone()[0])
 
     def close(self, *, delete: bool) -> None:
-        """Close the file, and delete it once the output is written or if it holds nothing."""
+        """Close the file; delete it if `delete` is set, e.g. after the output is written, or if it is empty."""
         delete = delete or not len(self)
         self._base.close()
         if delete:
@@ -113,13 +113,13 @@ class Rows:
 
 @contextmanager
 def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
-    """A folder for work in progress, deleted when the block succeeds. Work that it holds for another `key` is deleted first.
+    """A folder for work in progress, deleted if the block succeeds. Work for another `key` is deleted first.
 
     Args:
-        keep: keep it when the block fails or is interrupted; the message says so.
+        keep: keep the folder if the block fails or is interrupted; the message then says so.
 
     Raises:
-        InputError: the folder cannot be made, or holds other files.
+        InputError: the folder cannot be created, or holds other files.
     """
     stamp = work / "belongs_to"
     try:

@@ -1,4 +1,4 @@
-"""One file after the other, in this process or spread over a Ray cluster."""
+"""Process files one after another in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Engine = Literal["local", "ray"]
 
 
 class FileJob(ABC):
-    """What a task does with one file. On a cluster, every process has a copy of its own.
+    """How a task processes one file. On a cluster, every process has its own copy.
 
     Attributes:
-        kinds: of files that are read and written.
+        kinds: kinds of files that are read and written.
         done: what is done to a file, as a participle: "converted".
-        gpus: that a process of a cluster needs.
-        reads: files that all outputs are made of, beside their own sources.
+        gpus: number of GPUs that a process of a cluster needs.
+        reads: files that all outputs depend on, in addition to their own inputs.
     """
 
     kinds: ClassVar[tuple[Kind, ...]]
@@ -36,17 +36,17 @@ class FileJob(ABC):
     reads: Sequence[Path] = ()
 
     def check(self, overwrite: bool) -> None:  # noqa: B027
-        """Raise `InputError` where something that is written beside the outputs may not be written."""
+        """Raise `InputError` if a file that is written beside the outputs may not be written."""
 
     def prepare(self, report: Progress) -> None:  # noqa: B027 (most jobs have nothing to prepare)
-        """Work that all files share. Called once, before the first file; never if no file is left to do."""
+        """Do work shared by all files. Called once before the first file, and not at all if there is nothing to do."""
 
     @abstractmethod
     def convert(self, source: Path, target: Path, report: Progress) -> FileResult:
-        """Make `target` of `source`. Raises `InputError` if that is impossible."""
+        """Process `source` and write `target`. Raises `InputError` if that is impossible."""
 
     def recipe(self) -> tuple[Callable[..., FileJob], dict[str, Any]]:
-        """A function that can be imported on every machine, and the arguments with which it gives this job again."""
+        """A function that every machine can import, and the arguments with which it rebuilds this job."""
         raise InputError(f"files cannot be {self.done} on a Ray cluster")
 
 
@@ -59,20 +59,20 @@ def run_files(
     engine: Engine = "local",
     on_result: Callable[[FileResult], None] | None = None,
 ) -> list[FileResult]:
-    """Do a plan.
+    """Run a plan.
 
-    A single file that goes wrong is an error. Among several, outputs that exist already are skipped (unless `overwrite`), and files
-    that cannot be processed are warned of and noted in the results.
+    A failure of a single file is an error. Among several files, existing outputs are skipped (unless `overwrite`), and a failure
+    gives a warning and is recorded in the results.
 
     Args:
         progress: show bars.
-        engine: "local" takes one file after the other in this process, "ray" spreads them over a cluster.
-        on_result: called with each result as it becomes ready.
+        engine: "local" processes one file after another in this process, "ray" distributes them over a cluster.
+        on_result: called with each result as soon as it is ready.
 
     Raises:
         InputError: the output may not be written, a single file cannot be processed, or none of several can.
         SomeFailed: the disk is full, or a package is missing, after some files were finished.
-        Interrupted: by Ctrl-C; the message says what is left.
+        Interrupted: by Ctrl-C; the message says what was kept.
         VisionZooError: Ray is missing, or fails.
     """
     plan.check(overwrite)
@@ -102,7 +102,7 @@ def run_files(
                 if on_result is not None:
                     on_result(result)
     except KeyboardInterrupt as error:
-        raise Interrupted(_what_is_left(str(error), plan, len(results), overwrite)) from None
+        raise Interrupted(_interrupted(str(error), plan, len(results), overwrite)) from None
     except VisionZooError as error:
         done = sum(result.error is None for result in results.values())
         if plan.single or not done:
@@ -132,9 +132,9 @@ def _in_turn(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Itera
 
 
 def attempt(job: FileJob, source: Path, target: Path, report: Progress) -> FileResult:
-    """One file of several: what goes wrong is noted in the result, except what would go wrong with all others, too.
+    """Process one of several files. Errors are recorded in the result, except those that would affect all files.
 
-    That is a full disk, and a package that is missing.
+    These are a full disk and a missing package.
     """
     make_folder(target.parent)
     try:
@@ -146,13 +146,13 @@ def attempt(job: FileJob, source: Path, target: Path, report: Progress) -> FileR
 
 
 def _spread(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Iterator[tuple[int, FileResult]]:
-    del progress  # one bar over the files; the processes show none
+    del progress  # there is one bar over all files; the processes show none
     build, arguments = job.recipe()
     items = [tuple(str(path.absolute()) for path in plan.pairs[number]) for number in left]
     for place, found in on_ray(items, build_worker, {"build": build, "arguments": arguments}, gpus=job.gpus):
         source, target = plan.pairs[left[place]]
         result = FileResult(**{**found, "source": str(source), "output": str(target) if found["output"] else None})
-        if result.error is not None:  # a warning in another process would not be seen
+        if result.error is not None:  # warnings of other processes are not shown
             if plan.single:
                 raise InputError(result.error)
             warnings.warn(result.error, FileFailed, stacklevel=3)
@@ -160,7 +160,7 @@ def _spread(job: FileJob, plan: Plan, left: list[int], progress: bool) -> Iterat
 
 
 def build_worker(build: Callable[..., FileJob], arguments: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
-    """What a process of a cluster does with a file; called once in each."""
+    """Build the function that a process of a cluster applies to each file; called once per process."""
     job = build(**arguments)
 
     def work(item: tuple[str, str]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def build_worker(build: Callable[..., FileJob], arguments: dict[str, Any]) -> Ca
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error comes from a full disk."""
+    """Whether an error was caused by a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -178,16 +178,16 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _what_is_left(said: str, plan: Plan, done: int, overwrite: bool) -> str:
-    """What Ctrl-C leaves behind.
+def _interrupted(message: str, plan: Plan, done: int, overwrite: bool) -> str:
+    """The message for Ctrl-C: what was kept and how to resume.
 
     Args:
-        said: by the file that it met, if that can be resumed.
+        message: message of the interrupted file, if it can be resumed.
     """
     if plan.single:
-        return said or "interrupted; no file was written"
+        return message or "interrupted; no file was written"
     how = "the same command without --overwrite resumes" if overwrite else RESUME
-    return f"{said or 'interrupted'}; {done} of {len(plan.pairs)} files are finished: {how}"
+    return f"{message or 'interrupted'}; {done} of {len(plan.pairs)} files are finished: {how}"
 
 
 __all__ = ["Engine", "FileJob", "attempt", "disk_is_full", "run_files"]

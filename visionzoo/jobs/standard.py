@@ -1,4 +1,4 @@
-"""`-` as an input or output: an image through a pipe."""
+"""`-` as input or output: images through pipes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..errors import InputError, VisionZooError
 from .plan import Kind, written_extension
 
 STANDARD = Path("-")
-"""As an input it is standard input, as an output it is standard output."""
+"""Standard input as an input, standard output as an output."""
 
 
 @contextmanager
 def standard_input(inputs: Sequence[Path], kind: Kind) -> Iterator[list[Path]]:
-    """The inputs as files: `-`, if it is the only one, as a copy of standard input.
+    """The inputs as files; a single `-` becomes a temporary copy of standard input.
 
     Args:
-        kind: of file that is read.
+        kind: kind of file to read.
 
     Raises:
         InputError: `-` is one of several inputs.
@@ -45,15 +45,15 @@ def standard_input(inputs: Sequence[Path], kind: Kind) -> Iterator[list[Path]]:
 def standard_streams(
     inputs: Sequence[Path], output: Path, kind: Kind, format: str | None = None
 ) -> Iterator[tuple[list[Path], Path]]:
-    """The inputs and the output as files, where `-` is one of them: a copy of standard input, and what becomes standard output.
+    """The inputs and the output as files; `-` becomes a temporary file for standard input or output.
 
-    The result is printed when the block ends well. It is an image of `format`, or else of the input's own format, or else PNG.
+    The result is written to standard output if the block succeeds: as `format`, else in the input's format, else as PNG.
 
     Args:
-        kind: of image that is read and written.
+        kind: kind of image to read and write.
 
     Raises:
-        InputError: `-` is one of several inputs, or the output of something other than one file.
+        InputError: `-` is one of several inputs, or the output for anything but a single file.
     """
     with standard_input(inputs, kind) as sources:
         if output != STANDARD:
@@ -74,7 +74,7 @@ def standard_streams(
 
 @contextmanager
 def _called(path: Path, name: str) -> Iterator[None]:
-    """Errors name the temporary file `path` as the user knows it."""
+    """Make errors inside the block say `name` instead of the temporary file `path`."""
     try:
         yield
     except VisionZooError as error:
@@ -82,7 +82,7 @@ def _called(path: Path, name: str) -> Iterator[None]:
 
 
 def _extension(content: bytes) -> str:
-    """The usual extension of an image file; empty where it is none that Pillow knows."""
+    """The usual extension for an image's content; empty if Pillow cannot identify it."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             usual = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}

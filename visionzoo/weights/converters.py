@@ -1,6 +1,6 @@
-"""Which module converts the published checkpoints of which network.
+"""Registry of the modules that convert published checkpoints.
 
-A system binds its converter when it registers its models; a subclass of one of its networks, wherever it is defined, inherits it.
+A system registers its converter with its models; a subclass of one of its networks inherits it, wherever it is defined.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _converters: dict[str, str] = {}
 
 
 def register_converter(module: str, *, networks: Iterable[str]) -> None:
-    """Let `load_checkpoint` and `to_official` use a converter. Both arguments are text, so that registering imports nothing.
+    """Register a converter for `load_checkpoint` and `to_official`. Both arguments are text, so that registering imports nothing.
 
-    The module has `to_ours(state_dict, model)`, and may have `to_official(state_dict)` for the way back, `SAFE_CLASSES`, plain
-    classes that its published files hold beside tensors, and `join_parts(loaded)`, which makes one state dict of a file
+    The module defines `to_ours(state_dict, model)`, and optionally `to_official(state_dict)` for the inverse, `SAFE_CLASSES`, plain
+    classes that its published files hold besides tensors, and `join_parts(loaded)`, which merges the state dicts of a file
     that holds several.
 
     Args:
-        module: its import name, e.g. "visionzoo.models.mcnet.checkpoint".
-        networks: the classes that it converts for, as "module:class".
+        module: import name, e.g. "visionzoo.models.mcnet.checkpoint".
+        networks: classes whose checkpoints it converts, as "module:class".
     """
     for network in networks:
         if _converters.setdefault(network, module) != module:
@@ -33,7 +33,7 @@ def register_converter(module: str, *, networks: Iterable[str]) -> None:
 
 
 def converter_of(model: nn.Module) -> ModuleType | None:
-    """The converter of the nearest registered class among those that the model's class derives from."""
+    """The converter of the model's class, or of its nearest registered base class; None if there is none."""
     for kind in type(model).__mro__:
         module = _converters.get(f"{kind.__module__}:{kind.__qualname__}")
         if module is not None:

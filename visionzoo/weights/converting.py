@@ -1,4 +1,4 @@
-"""A checkpoint of any kind as safetensors, with what it says of its weights."""
+"""Convert a checkpoint of any kind to safetensors, with its metadata."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def convert_checkpoint(
 ) -> int:
     """Write the weights of `source` to `output` and return the number of tensors.
 
-    What a file of ours says of itself (model, configuration, names of classes, image size) is kept.
+    The metadata of our own files (model, configuration, class names, image size) are kept.
 
     Args:
-        model: registered model that the file belongs to; its keys are then converted and checked. None for what the file
-            says; if it says nothing, keys are kept as they are.
-        to: key names to write.
+        model: registered model of the checkpoint, for which keys are converted and checked. None: the model that the file
+            states; if it states none, keys stay unchanged.
+        to: key names to write: "ours" or "official".
         unsafe: see `read_checkpoint`.
 
     Raises:
-        InputError: published names without a model, or a file of another model.
-        WeightsError: unreadable, or it does not fit the model.
+        InputError: published key names are requested without a model, or the file belongs to another model.
+        WeightsError: the file is unreadable or does not fit the model.
     """
     from .. import registry
 
@@ -39,7 +39,7 @@ def convert_checkpoint(
     texts = read_metadata(source)
     name = None if model is None else registry.model_entry(model).card.name
     if None not in (name, stored.model) and name != stored.model:
-        raise InputError(f"{source}: holds weights of {stored.model}, not of {name}; leave the model out")
+        raise InputError(f"{source}: holds weights of {stored.model}, not of {name}; omit the model")
     known = name or (None if stored.model == CUSTOM else stored.model)
     if to == "official" and known is None:
         raise InputError("--to official needs --model NAME, which defines the key names")

@@ -1,4 +1,4 @@
-"""Download checkpoints: downloads resume, are verified, and appear under their name in one step.
+"""Download checkpoints: downloads resume, are verified, and are renamed atomically.
 
 All downloads of visionzoo go through `fetch`, so that offline mode is checked in one place: other packages (timm, torchvision,
 torchmetrics) are given files and never download by themselves.
@@ -24,19 +24,19 @@ from .places import locate, offline, weights_dir
 
 
 class NotOnHub(WeightsError):
-    """The repository is there, but holds no file of that name."""
+    """The repository exists but has no file of that name."""
 
 
 def fetch(source: WeightSource, *, force: bool = False, progress: bool = True) -> Path:
-    """The local file of a checkpoint, downloading it if it is not there yet.
+    """Return the local file of a checkpoint; download it if necessary.
 
     Args:
         source: the checkpoint.
-        force: download again even if a file is there.
+        force: download again even if the file exists.
         progress: show a progress bar.
 
     Raises:
-        WeightsError: it is not available here; the message says which file to put where.
+        WeightsError: the file is not available; the message says which file to put where.
     """
     found = None if force else locate(source)
     if found:
@@ -80,7 +80,7 @@ def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
         with _quiet_client():
             _check_reachable(repository, file, revision or None)
             path = Path(hf_hub_download(repository, file, revision=revision or None, force_download=force))
-    except Exception as error:  # the client's own and those of the HTTP library that it is built on
+    except Exception as error:  # errors of the client and of its HTTP library
         absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
         kind = NotOnHub if absent else WeightsError
         raise kind(f"{source.name}: {where} ({_reason(error)}); {by_hand}") from error
@@ -89,7 +89,7 @@ def _fetch_hub(source: WeightSource, by_hand: str, force: bool) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """Why the hub's client failed, in a few words."""
+    """A short reason why the hub client failed."""
     if isinstance(error, socket.gaierror):
         return "no network"
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Without the warnings of the hub's client; what matters of them is in our error."""
+    """Silence the hub client's warnings; our error holds what matters."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -112,7 +112,7 @@ def _quiet_client() -> Iterator[None]:
 
 
 def _check_reachable(repository: str, file: str, revision: str | None) -> None:
-    """Ask for the file's size once: a hub that fails is then an error at once, where the client's download would try again for
+    """Request the file's size once, so that an unreachable hub is an immediate error; the client's download would retry for
     half a minute.
 
     Raises:
@@ -129,10 +129,10 @@ def _check_reachable(repository: str, file: str, revision: str | None) -> None:
 
 
 def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True, hint: str = "") -> Path:
-    """Download `url` to `target`: resumes a partial file, verifies, and renames in one step.
+    """Download `url` to `target`: resume a partial file, verify, and rename atomically.
 
     Raises:
-        WeightsError: the server cannot be reached, refuses, sends less than it announced, or the checksum differs.
+        WeightsError: the server cannot be reached, refuses the request or sends too little, or the checksum differs.
     """
     from tqdm import tqdm
 
@@ -140,7 +140,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
         raise WeightsError(f"{url}: only http and https addresses are downloaded")
     partial = target.with_name(target.name + ".part")
     hint = f"; {hint}" if hint else ""
-    with writing(target, "what has arrived is kept and the download resumes"):
+    with writing(target, "the partial file is kept and the download resumes"):
         target.parent.mkdir(parents=True, exist_ok=True)
         have = partial.stat().st_size if partial.exists() else 0
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -179,7 +179,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
         try:
             verify(partial, sha256)
         except WeightsError:
-            partial.unlink()  # a wrong file would be resumed for ever
+            partial.unlink()  # otherwise a wrong file would be resumed forever
             raise
         os.replace(partial, target)
     return target
@@ -191,11 +191,11 @@ def file_sha256(path: str | PathLike[str]) -> str:
 
 
 def verify(path: str | PathLike[str], sha256: str | None) -> None:
-    """Raise `WeightsError` if the file's checksum is known and differs."""
+    """Raise `WeightsError` if the expected checksum is known and differs."""
     if sha256 is None:
         return
     actual = file_sha256(path)
     if actual != sha256:
         raise WeightsError(
-            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or another one: delete it and download it again"
+            f"{path}: sha256 is {actual}, expected {sha256}; the file is damaged or a different one; delete it and download it again"
         )

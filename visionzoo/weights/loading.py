@@ -1,4 +1,4 @@
-"""Load checkpoints into networks, with published or our own key names; say what does not fit."""
+"""Load checkpoints with published or our own key names into networks, and report what does not fit."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def load_checkpoint(
     *,
     unsafe: bool = False,
 ) -> nn.Module:
-    """Load weights into `model` and return it. Published key names are recognised and converted; so are our own.
+    """Load weights into `model` and return it. Published key names are detected and converted; our own are loaded directly.
 
-    Published names need a converter for the model's class or one that it derives from; see `register_converter`. A network with a
-    method `resize_for(state_dict)` has tables whose numbers of rows are those of the file.
-    What a file says of its weights is then in `model.stored` (`visionzoo.stored.Stored`).
+    Published names need a converter for the model's class or a base class; see `register_converter`. A network with a method
+    `resize_for(state_dict)` resizes its tables to the numbers of rows in the file. The file's metadata are stored in
+    `model.stored` (`visionzoo.stored.Stored`).
 
     Args:
         model: any network.
         path_or_state_dict: a checkpoint file, or a state dict (possibly nested under "state_dict", "model", …).
-        strict: refuse missing and unexpected keys. Shapes must always fit.
+        strict: raise an error for missing and unexpected keys. Shapes must always match.
         unsafe: see `read_checkpoint`.
 
     Raises:
-        WeightsError: unreadable, or keys and shapes that do not fit, grouped by prefix.
+        WeightsError: the file is unreadable, or keys or shapes do not match (listed by prefix).
     """
     converter = converter_of(model)
     if isinstance(path_or_state_dict, Mapping):
@@ -60,7 +60,7 @@ def load_checkpoint(
 
 
 def to_official(model: nn.Module) -> StateDict:
-    """A model's state dict in the published key names. Raises `InputError` where its system has no such converter."""
+    """A model's state dict with the published key names. Raises `InputError` if its system has no such converter."""
     convert = getattr(converter_of(model), "to_official", None)
     if convert is None:
         raise InputError(f"{type(model).__name__} has no converter to published key names")
@@ -68,7 +68,7 @@ def to_official(model: nn.Module) -> StateDict:
 
 
 def _resized(model: nn.Module, state: StateDict) -> StateDict:
-    """The model's own state dict, once tables that grow have the rows of `state`."""
+    """The model's state dict, after resizing its growing tables to the rows of `state`."""
     resize = getattr(model, "resize_for", None)
     if resize is not None:
         resize(state)
@@ -80,7 +80,7 @@ def _fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
 
 
 def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, strict: bool = True) -> str:
-    """What keeps `state` from loading into a model with `own` keys, in one line; empty if nothing does."""
+    """Why `state` does not load into a model with `own` keys, in one line; empty if it does."""
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     shapes = [

@@ -1,7 +1,7 @@
-"""Where checkpoints are on this machine.
+"""Locations of checkpoints on this machine.
 
-Files lie in `weights_dir()` (`VISIONZOO_HOME`, by default in the platform's cache folder), inside an installed package, or in
-`visionzoo/assets`.
+Files are in `weights_dir()` (`VISIONZOO_HOME`, by default a folder in the platform's cache), inside an installed package, or
+in `visionzoo/assets`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..io.files import bundled
 
 
 def weights_dir() -> Path:
-    """Folder of downloaded and converted checkpoints."""
+    """The folder of downloaded and converted checkpoints."""
     import platformdirs
 
     home = os.environ.get("VISIONZOO_HOME")
@@ -23,7 +23,7 @@ def weights_dir() -> Path:
 
 
 def offline() -> bool:
-    """True when `VISIONZOO_OFFLINE` or `HF_HUB_OFFLINE` is set: nothing is downloaded."""
+    """Whether `VISIONZOO_OFFLINE` or `HF_HUB_OFFLINE` is set, so that nothing is downloaded."""
     return any(
         os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
         for name in ("VISIONZOO_OFFLINE", "HF_HUB_OFFLINE")
@@ -31,7 +31,7 @@ def offline() -> bool:
 
 
 def keep_others_offline() -> None:
-    """In offline mode, also tell the packages that look for such a setting of their own: for commands, before those are imported."""
+    """In offline mode, set the offline variables of other packages; commands call this before these are imported."""
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -1,4 +1,4 @@
-"""Read and write checkpoint files. Reading never runs code from a file: safetensors, or `torch.load(weights_only=True)`."""
+"""Read and write checkpoint files. By default, reading runs no code: safetensors, or `torch.load(weights_only=True)`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ StateDict = dict[str, Tensor]
 
 
 def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False, safe_classes: Sequence[type] = ()) -> Any:
-    """Whatever a checkpoint file holds, on the CPU: a state dict, or the dictionary around it.
+    """Read the content of a checkpoint file to the CPU: a state dict, or a dictionary that contains it.
 
     Args:
-        path: `.safetensors`, or a file of `torch.save`.
-        safe_classes: plain containers that a published training file holds beside its tensors, and that run no code.
-        unsafe: allow a pickle that runs code. Only for files whose author you trust.
+        path: a `.safetensors` file, or a file written by `torch.save`.
+        safe_classes: plain container classes that a published file holds besides tensors, and that run no code.
+        unsafe: allow a pickle to run code. Use this only for files from authors you trust.
 
     Raises:
-        WeightsError: as `read_head`; or the file is truncated, not a checkpoint, a TorchScript archive, or a pickle that
+        WeightsError: see `read_head`; or the file is truncated, not a checkpoint, a TorchScript archive, or a pickle that
             needs `unsafe`.
     """
     path = Path(path)
@@ -46,7 +46,7 @@ def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False, safe_cla
     if head.startswith(b"PK"):
         _check_archive(path)
     elif not head.startswith(_PICKLE) and not tarfile.is_tarfile(path):
-        raise WeightsError(f"{path}: is not a checkpoint, expected a file of torch.save or a .safetensors file")
+        raise WeightsError(f"{path}: is not a checkpoint, expected a file written by torch.save or a .safetensors file")
     try:
         with torch.serialization.safe_globals(list(safe_classes)):
             return torch.load(path, map_location="cpu", weights_only=not unsafe)
@@ -62,11 +62,11 @@ def read_checkpoint(path: str | PathLike[str], *, unsafe: bool = False, safe_cla
 
 
 _PICKLE = b"\x80"
-"""First byte of every pickle that torch.save has written (protocol 2 and later)."""
+"""First byte of every pickle written by torch.save (protocol 2 and later)."""
 
 
 def _check_archive(path: Path) -> None:
-    """Raise `WeightsError` for a zip file that is cut off, or that is a TorchScript program rather than a state dict."""
+    """Raise `WeightsError` for a zip file that is truncated, or that is a TorchScript program and not a state dict."""
     if not zipfile.is_zipfile(path):
         raise WeightsError(f"{path}: truncated checkpoint (the archive has no end); download it again")
     with zipfile.ZipFile(path) as archive:
@@ -87,17 +87,17 @@ def _first_line(error: BaseException) -> str:
 
 
 NESTED = ("model_state", "state_dict", "model", "params", "network")
-"""Keys under which training programs put the network, in the order they are looked for."""
+"""Keys under which training programs store the network, in the order of search."""
 
 
 LIGHTNING_ENTRY = "visionzoo"
-"""Where a checkpoint of our training keeps the facts about its weights, beside Lightning's own entries."""
+"""Key of the metadata in our training checkpoints, beside Lightning's own entries."""
 
 
 def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
-    """The state dict inside whatever was loaded, without a `module.` prefix of data-parallel training.
+    """Find the state dict in a loaded checkpoint, without the `module.` prefix of data-parallel training.
 
-    Of a Lightning checkpoint, the weights that its training would export: those of `model`, or their average.
+    For a Lightning checkpoint, these are the weights that its training would export: those of `model`, or their average.
     """
     if isinstance(loaded, Mapping) and "pytorch-lightning_version" in loaded and "state_dict" in loaded:
         prefix = loaded.get(LIGHTNING_ENTRY, {}).get("prefix", "model.")
@@ -122,17 +122,16 @@ def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
 def save_safetensors(
     state: Mapping[str, Tensor], path: str | PathLike[str], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors as safetensors, in one step."""
+    """Write tensors as safetensors, atomically."""
     with atomic_path(Path(path)) as temporary:
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary, metadata)
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The texts that `save_safetensors` stored beside the tensors, or that our training put into a Lightning checkpoint; empty for
-    other files.
+    """The metadata that `save_safetensors` or our training stored beside the tensors; empty for other files.
 
     Raises:
-        WeightsError: the file is missing, or no safetensors file in spite of its name.
+        WeightsError: the file is missing, or has the extension .safetensors but is not such a file.
     """
     if Path(path).suffix != ".safetensors":
         return _lightning_texts(Path(path))
@@ -149,16 +148,18 @@ def _lightning_texts(path: Path) -> dict[str, str]:
     if not zipfile.is_zipfile(path):
         return {}
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads no tensor
+        loaded = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )  # maps the tensors without reading them
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError):
-        return {}  # whoever loads the weights gets the reason from `read_checkpoint`
+        return {}  # `read_checkpoint` reports the reason when the weights are loaded
     ours = loaded.get(LIGHTNING_ENTRY) if isinstance(loaded, Mapping) else None
     facts = ours.get("facts", {}) if isinstance(ours, Mapping) else {}
     return {key: fact if isinstance(fact, str) else json.dumps(fact) for key, fact in facts.items()}
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short name of a model's weights: 16 hex digits that change when any parameter or buffer does."""
+    """A fingerprint of a model's weights: 16 hex digits that change with any parameter or buffer."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())

@@ -1,4 +1,4 @@
-"""Networks of timm by name. Their published weights are downloaded by `fetch`, as all others are, and never by timm itself."""
+"""timm networks by name. Their published weights are downloaded by `fetch`, like all others, never by timm itself."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SAFE = {
     "pytorch_model.bin": "model.safetensors",
     "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
 }
-"""Names under which repositories of the hub hold the same weights as safetensors."""
+"""File names under which hub repositories hold the same weights as safetensors."""
 
 
 def timm_network(name: str, *, pretrained: bool, extra: str, purpose: str, **options: Any) -> nn.Module:
-    """timm's network `name`, with its published weights or with random ones.
+    """Create timm's network `name`, with its published or random weights.
 
     Args:
         name: as in `timm.list_models(pretrained=True)`, e.g. "resnet18.a1_in1k".
-        extra, purpose: for the message that timm is not installed; see `visionzoo.errors.require`.
-        **options: of `timm.create_model`.
+        extra, purpose: for the error if timm is not installed; see `visionzoo.errors.require`.
+        **options: arguments of `timm.create_model`.
 
     Raises:
         InputError: timm has no such network.
-        WeightsError: it has no published weights, or they are not available here.
+        WeightsError: the network has no published weights, or they are not available.
         MissingDependencyError: timm is not installed.
     """
     timm = require("timm", extra=extra, purpose=purpose)
@@ -42,7 +42,7 @@ def timm_network(name: str, *, pretrained: bool, extra: str, purpose: str, **opt
 
 
 def _weights_file(timm: Any, name: str) -> dict[str, Any]:
-    """Fetch the weights of a network. Returns the fields of timm's `PretrainedCfg` that name the file."""
+    """Fetch the weights of a network; return the fields of timm's `PretrainedCfg` that point to the file."""
     published = timm.get_pretrained_cfg(name)
     url = getattr(published, "url", None)
     hub = getattr(published, "hf_hub_id", None)
@@ -60,8 +60,10 @@ def _weights_file(timm: Any, name: str) -> dict[str, Any]:
         address = url if isinstance(url, str) else url[0]
         sources = [WeightSource(label, f"timm_{address.rpartition('/')[2]}", licence, url=address)]
     else:
-        raise WeightsError(f"{label}: timm publishes no weights of it; give a file: checkpoint=… (--checkpoint FILE)")
-    # `custom_load` marks files in the format of another framework; on the hub, timm's own files are ordinary ones
+        raise WeightsError(
+            f"{label}: timm has no published weights for it; give a file with checkpoint=… (--checkpoint FILE)"
+        )
+    # `custom_load` marks files in the format of another framework; timm's own files on the hub are ordinary
     foreign = published.custom_load == "hf" if hub else published.custom_load
     path = next(filter(None, map(locate, sources)), None)
     if path is None:
@@ -70,7 +72,7 @@ def _weights_file(timm: Any, name: str) -> dict[str, Any]:
 
 
 def _fetch_first(sources: list[WeightSource]) -> Path:
-    """The first of several files that the hub has. Raises `WeightsError`."""
+    """Fetch the first of several files that exists on the hub. Raises `WeightsError`."""
     *others, last = sources
     for source in others:
         try:

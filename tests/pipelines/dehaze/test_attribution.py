@@ -48,7 +48,7 @@ def test_attribute(capsys: pytest.CaptureFixture, weights: Path, photo: Callable
     ("changes", "says"),
     [
         ({"--region": "110,10,30,40"}, r"the window of 30 x 40 pixels at row 10, column 110 is not inside 120 x 90"),
-        ({"--region": "1,2,3"}, "--region takes 4 numbers"),
+        ({"--region": "1,2,3"}, "--region must be 4 numbers"),
         ({"--region": "0,0,0,9"}, "is not inside"),
         ({"-o": "map.tif"}, r"map\.tif: a map is written as \.png, .*\.npz"),
         ({"-o": "no/map.png"}, "the folder .* does not exist"),

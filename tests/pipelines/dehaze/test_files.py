@@ -37,7 +37,7 @@ def test_folders(capsys: pytest.CaptureFixture, weights: Path, photo: Callable, 
     before = {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     code, _, err = run(capsys, *words)
     assert code == 0
-    assert err == "4 files skipped, as the output exists already; --overwrite makes it again\n"
+    assert err == "4 files skipped, as the output exists already; use --overwrite to replace it\n"
     assert before == {file: file.stat().st_mtime_ns for file in (inside / "in").rglob("*")}
     (inside / "in/clear/c.png").unlink()
     code, out, _ = run(capsys, *words, "--json")
@@ -68,7 +68,9 @@ def test_patterns(inside: Path, photo: Callable) -> None:
         assert planned(start / "*.png", start / "y/1.jpg", start / "2.png") == ["1.jpg", "2.png"]
     with pytest.raises(InputError, match=r"d/\*\.webp: no images or videos found"):
         planned("d/*.webp")
-    with pytest.raises(InputError, match=r"x/1\.jpg would both become out/1\.jpg|y/1\.jpg and .*both become"):
+    with pytest.raises(
+        InputError, match=r"x/1\.jpg would both be written to out/1\.jpg|y/1\.jpg and .*both be written"
+    ):
         planned("d/x/1.jpg", "d/y/1.jpg")
     photo("d/2.gif", size=(8, 8))
     with pytest.raises(InputError, match=r"both become out/2\.png"):

@@ -96,7 +96,7 @@ def test_driving_frames_are_decoded_once_and_searched_once(
 
 def test_the_driving_video_is_never_replaced(pipe: ReenactPipeline, face: Path, talk: Path) -> None:
     before = talk.read_bytes()
-    with pytest.raises(InputError, match="is an input, which is never replaced"):
+    with pytest.raises(InputError, match="is an input, which is never overwritten"):
         pipe.run(face, talk, False, driving=talk, overwrite=True)
     assert talk.read_bytes() == before
 

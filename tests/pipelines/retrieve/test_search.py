@@ -61,7 +61,7 @@ def test_a_query_or_an_indexed_photo_is_never_replaced(
     query = Path(shutil.copy(ASSETS / "queries" / "temple.jpg", tmp_path / "q.jpg"))
     for target in (query, samples / "cat_1.jpg"):
         before = target.read_bytes()
-        with pytest.raises(InputError, match="is an input, which is never replaced"):
+        with pytest.raises(InputError, match="is an input, which is never overwritten"):
             pipe.run(query, target, False, index=index, overwrite=True)
         assert target.read_bytes() == before
 
