@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, notes and warnings on standard error, one line each."""
+"""Output of commands: results on standard output; notes and warnings on standard error, one line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def emit(data: Any) -> None:
 
 
 def note(text: str, *, quiet: bool = False) -> None:
-    """Print a line on standard error."""
+    """Print a note, one line, on standard error."""
     if not quiet:
         print(printable(text), file=sys.stderr)
 
@@ -31,7 +31,7 @@ def show_warnings_as_lines(*, quiet: bool = False) -> None:
     """Show our own warnings as one line each, and hide those of libraries, which a user cannot fix.
 
     Args:
-        quiet: show only those that say that a file could not be processed.
+        quiet: show only warnings that a file could not be processed.
     """
 
     def show(
@@ -46,19 +46,19 @@ def show_warnings_as_lines(*, quiet: bool = False) -> None:
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """ "1 photo", "2 photos", "1,200 photos"."""
+    """A count with its noun: "1 photo", "2 photos", "1,200 photos"."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters, breaks of lines and paragraphs, and changes of the direction of writing."""
+"""Control characters, line and paragraph separators, and bidirectional controls."""
 
 
 def printable(text: str) -> str:
-    """`text` as one line that shows what is there.
+    """`text` as one line, with special characters made visible.
 
-    A file name may hold a newline or an escape sequence for the terminal: these become escapes such as \\n. Bytes that are
-    not text become question marks.
+    A file name can contain a newline or a terminal escape sequence; these become escapes such as \\n. Bytes that are not text
+    become question marks.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -19,7 +19,7 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # torch raises for others
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA, then MPS, then CPU. Raises `InputError` for a device that this machine lacks."""
+    """The device to use: "auto" is CUDA, then MPS, then CPU. Raises `InputError` for a device that this machine lacks."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -38,7 +38,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on a CUDA device that computes in it, else float32."""
+    """The dtype to use: "auto" is bfloat16 on a CUDA device that supports it, else float32. Raises `InputError` for others."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -49,7 +49,7 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16; a CPU without them (AMX, AVX512-BF16) is slower in it than in float32."""
+    """Whether the device has bfloat16 instructions; a CPU without them (AMX, AVX512-BF16) is slower in bfloat16 than in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(False)
     checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
@@ -57,21 +57,21 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on this device, if it is on."""
+    """The dtype of autocast on this device; None if it is off."""
     if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A context for what half precision would spoil: positions, angles, inverses. The inputs are for the caller to widen."""
+    """A context without autocast, for positions, angles and inverses, which need full precision. The caller casts the inputs."""
     return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be used on a device; of main memory, what the system and its container allow.
+    """Free memory of a device in bytes; for main memory, what the system and its container allow.
 
-    2 GiB where nothing can be found out.
+    If it cannot be determined, 2 GiB.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -84,14 +84,14 @@ def free_memory(device: torch.device) -> int:
         group = Path("/sys/fs/cgroup")
         found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
-        pass  # another system, or no limit ("max"): what was found counts
+        pass  # another operating system, or no limit ("max")
     if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     return max(0, min(found, default=2 << 30))
 
 
 def environment() -> dict[str, Any]:
-    """What a measurement or a result depends on: versions, processor, device names."""
+    """The environment of a measurement or result: versions, processor, device names."""
     versions = {}
     for package in (
         "visionzoo",
@@ -128,5 +128,5 @@ def _processor() -> str:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
     except OSError:
-        pass  # not Linux: platform knows less, but something
+        pass  # not Linux: `platform` knows less
     return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""What this installation can do: versions, devices, attention backends, optional packages, folders."""
+"""Facts about this installation: versions, devices, attention backends, optional packages, folders."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ OWN = (
     Need("gsplat", "gs", "Gaussian splatting on CUDA"),
     Need("xformers", "xformers", "an attention backend on CUDA"),
 )
-"""Optional packages of the ground floor; tasks register theirs."""
+"""Optional packages of the base package; tasks register their own."""
 
 
 def needs() -> list[Need]:
-    """Every optional package that something here uses, once."""
+    """All optional packages, each once."""
     found = {need.module: need for entry in pipeline_entries() for need in entry.needs}
     return list({**found, **{need.module: need for need in OWN}}.values())
 
 
 def examine(*, deep: bool = False) -> dict[str, dict[str, Any]]:
-    """Section -> name -> finding, all plain values.
+    """Collect the facts: section -> name -> finding, as JSON values.
 
     Args:
         deep: also run every attention backend, which compiles some of them and takes about 15 seconds.
@@ -101,7 +101,7 @@ def _compiler() -> str:
 def _optional(need: Need) -> str:
     if importlib.util.find_spec(need.module) is None:
         return f"missing: {need.purpose}; pip install 'visionzoo[{need.extra}]'"
-    if need.module == "xformers":  # found is not fit: it imports with any torch, without its kernels
+    if need.module == "xformers":  # it imports with any torch, but may lack its kernels
         from .attention.select import backend_named
 
         if (reason := backend_named("xformers").unavailable()) is not None:
@@ -111,7 +111,7 @@ def _optional(need: Need) -> str:
 
 
 def _version(module: str) -> str | None:
-    """The version of the package that brings a module; most are called like it."""
+    """The version of the package that provides a module; most have the same name."""
     try:
         return metadata.version(module)
     except metadata.PackageNotFoundError:
@@ -121,7 +121,7 @@ def _version(module: str) -> str | None:
 
 @functools.cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    """Module -> the packages that bring it. Reads the list of files of every installed package, which takes a second."""
+    """Module -> packages that provide it. Reads the file list of every installed package, which takes a second."""
     return metadata.packages_distributions()
 
 

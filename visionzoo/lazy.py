@@ -1,4 +1,4 @@
-"""Objects that are named by text, "package.module:attribute", and imported when they are used."""
+"""Objects given as text, "package.module:attribute", and imported on use."""
 
 from __future__ import annotations
 

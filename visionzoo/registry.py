@@ -1,7 +1,7 @@
-"""Names of models and pipelines, what builds them, and what a task brings along.
+"""Registry of models and tasks.
 
 A system registers its variants in `models/<system>/__init__.py`, a task registers itself in `pipelines/<task>/__init__.py`. Both
-do so as text ("module:attribute"), so that listing names imports nothing heavy. The ground floor names no system and no task: the
+use text ("module:attribute"), so that listing names imports nothing heavy. The base package names no system and no task: the
 command line, the demo, `visionzoo bench` and `visionzoo doctor` show what has been registered.
 """
 
@@ -42,7 +42,7 @@ class Bench:
         name: as typed after `visionzoo bench`.
         place: "module:function" inside `visionzoo`, e.g. "benchmarks.retrieval:rerank"; the function takes `rounds` and `command`.
         summary: what is measured.
-        peer: what it is measured beside.
+        peer: the implementation it is compared with.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Need:
-    """An optional package that `visionzoo doctor` looks for.
+    """An optional package that `visionzoo doctor` checks.
 
     Attributes:
         module: import name.
         extra: the extra of visionzoo that installs it.
-        purpose: what it is for.
+        purpose: what it is used for.
     """
 
     module: str
@@ -71,15 +71,15 @@ class PipelineEntry:
     """A registered task.
 
     Attributes:
-        task: its name: the command, and the argument of `visionzoo.pipeline`.
+        task: its name, which is also the command and the argument of `visionzoo.pipeline`.
         factory: "module:class"; the class has a classmethod `create(model, device, dtype, checkpoint)`.
-        summary: what it does, a verb first, no full stop.
+        summary: what it does, starting with a verb, without a full stop.
         command: "module:app", its cyclopts app.
-        page: module of its demo page: a function `page(home=…, index=…)` and a constant `TITLE`.
+        page: module of its demo page, with a function `page(home=…, index=…)` and a constant `TITLE`.
         benches: its benchmarks.
-        needs: optional packages that it uses by itself.
-        uses: other tasks whose models it can use as well.
-        also: models that it can use beside registered ones, for people, e.g. "timm:NAME".
+        needs: optional packages that only this task uses.
+        uses: other tasks whose models it can use, too.
+        also: models that it can use besides registered ones, as text for users, e.g. "timm:NAME".
     """
 
     task: str
@@ -98,7 +98,7 @@ _pipelines: dict[str, PipelineEntry] = {}
 
 
 def register_model(card: ModelCard, *, builder: str) -> None:
-    """Make `card.name` known to `create_model`. `builder` is "module:function"."""
+    """Register a model for `create_model`. `builder` is "module:function"."""
     if card.name in _models and _models[card.name].builder != builder:
         raise ValueError(f"two models are registered as {card.name!r}")
     _models[card.name] = ModelEntry(card, builder)
@@ -116,7 +116,7 @@ def register_pipeline(
     uses: Iterable[str] = (),
     also: str | None = None,
 ) -> None:
-    """Make `task` known to `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
+    """Register a task for `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
     _pipelines[task] = PipelineEntry(
         task, factory, summary, command, page, tuple(benches), tuple(needs), tuple(uses), also
     )
@@ -124,7 +124,7 @@ def register_pipeline(
 
 @cache
 def _discover() -> None:
-    """Import every system's and every task's `__init__`, which are light by rule, so that they register."""
+    """Import the `__init__` of every system and task, which import nothing heavy, so that they register."""
     for folder in ("visionzoo.models", "visionzoo.pipelines"):
         for module in pkgutil.iter_modules(importlib.import_module(folder).__path__):
             if module.ispkg:
@@ -132,10 +132,10 @@ def _discover() -> None:
 
 
 def model_entry(name: str) -> ModelEntry:
-    """The registration of `name`, which may carry a tag of weights ("shvit_s1.official").
+    """The registration of `name`, which may include the tag of a checkpoint ("shvit_s1.official").
 
     Raises:
-        InputError: no such model, or it has no weights of that tag; the message names near misses.
+        InputError: there is no such model, or it has no weights with that tag; the message suggests similar names.
     """
     _discover()
     model, dot, _ = name.partition(".")
@@ -151,7 +151,7 @@ def weight_source(name: str) -> WeightSource:
     """The checkpoint that `create_model(name, pretrained=True)` loads: the one with that tag, or the model's default.
 
     Raises:
-        InputError: no such model or checkpoint, or the model has no published weights.
+        InputError: there is no such model or checkpoint, or the model has no published weights.
     """
     card = model_entry(name).card
     if not card.weights:
@@ -167,7 +167,7 @@ def all_sources() -> list[WeightSource]:
 
 
 def require_source(name: str) -> WeightSource:
-    """The checkpoint called `name`, or the default one of the model called `name`. Raises `InputError` with similar names."""
+    """The checkpoint `name`, or the default one of the model `name`. Raises `InputError` that suggests similar names."""
     sources = {source.name: source for source in all_sources()}
     if name in sources:
         return sources[name]
@@ -200,14 +200,14 @@ def list_tasks() -> list[str]:
 
 
 def usable_models(task: str, pattern: str = "*") -> list[str]:
-    """Names of the registered models that the pipeline of `task` can use, sorted: its own, and those of the tasks it names."""
+    """Sorted names of the registered models that the pipeline of `task` can use: its own, and those of the tasks in `uses`."""
     _discover()
     tasks = {task, *(_pipelines[task].uses if task in _pipelines else ())}
     return sorted(name for each in tasks for name in list_models(pattern, task=each))
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model: data, and readable when printed."""
+    """The card of a model: data, printable as text. Raises `InputError` if there is no such model."""
     return model_entry(name).card
 
 
@@ -221,13 +221,13 @@ def create_model(
 
     Args:
         name: one of `list_models()`, with or without the tag of a checkpoint: "shvit_s1", "shvit_s1.official".
-        pretrained: load the weights of that tag, or the model's default ones: from the cache, an installed package, or a download.
-        checkpoint: load this file instead (published or own key names, `.safetensors`, `.pth`, `.pt`, `.ckpt`).
+        pretrained: load the weights of that tag, or the default ones: from the cache, an installed package, or a download.
+        checkpoint: load this file instead (published or our key names; `.safetensors`, `.pth`, `.pt`, `.ckpt`).
         **config_overrides: fields of the configuration dataclass.
 
     Raises:
         InputError: an unknown name or field (the message lists the known ones), or a checkpoint that does not fit.
-        VisionZooError: `pretrained` without network and without a cached file; the message says which file to put where.
+        VisionZooError: `pretrained`, but the file is neither cached nor downloadable; the message says which file to put where.
     """
     entry = model_entry(name)
     if pretrained and checkpoint is not None:
@@ -248,7 +248,7 @@ def pipeline_entries() -> list[PipelineEntry]:
 
 
 def list_pipelines() -> dict[str, str]:
-    """Task -> one line on what it does."""
+    """Task -> one-line summary."""
     return {entry.task: entry.summary for entry in pipeline_entries()}
 
 
@@ -260,14 +260,14 @@ def pipeline(
     checkpoint: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Any:
-    """A pipeline object for `task`: `pipe(input, …)` returns a dataclass, `pipe.run(path_in, path_out)` writes files.
+    """Create a pipeline for `task`: `pipe(input, …)` returns a dataclass, `pipe.run(path_in, path_out)` writes files.
 
     Args:
         task: one of `list_pipelines()`.
-        model: a registered name or a network; the task's default otherwise.
+        model: a registered name or a network; None for the task's default.
         device: "auto" (CUDA, then MPS, then CPU) or a torch device.
         dtype: "auto", "float32", "bfloat16" or "float16".
-        checkpoint: weights for `model`, instead of its default ones.
+        checkpoint: weights file for `model`, instead of its default weights.
     """
     pipeline_entries()
     if task not in _pipelines:

@@ -89,7 +89,7 @@ def test_opset_is_the_one_asked_for(tmp_path: Path) -> None:
     for wrong in (17, 999):
         with pytest.raises(InputError, match=f"opset is 18 to .*got {wrong}"):
             export_model(network(), tmp_path / "b.onnx", opset=wrong)
-    with pytest.raises(InputError, match=r"opset is for \.onnx"):
+    with pytest.raises(InputError, match=r"opset applies only to \.onnx"):
         export_model(network(), tmp_path / "b.pt2", opset=20)
 
 
@@ -148,7 +148,7 @@ def test_fixed_program_takes_its_own_shape_only(tmp_path: Path) -> None:
 
 
 def test_an_image_that_free_sizes_do_not_take(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"65 x 65, asked for 64 x 64.*--fixed"):
+    with pytest.raises(InputError, match=r"65 x 65 in this format, got 64 x 64.*--fixed"):
         export_model(network(), tmp_path / "a.pt2", image_size=64)
     assert not list(tmp_path.iterdir())
 
@@ -278,7 +278,7 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
         export_model(network(), tmp_path / "none" / "a.pt2")
     with pytest.raises(InputError, match="at least 1 pixel, got 0"):
         export_model(network(), tmp_path / "a.pt2", image_size=0)
-    with pytest.raises(InputError, match="2 names of classes for a network with 5"):
+    with pytest.raises(InputError, match="2 class names for a network with 5"):
         export_model(network(), tmp_path / "a.pt2", classes=["cat", "dog"])
 
 

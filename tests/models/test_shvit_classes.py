@@ -87,7 +87,7 @@ def test_other_classes_are_not_scored(first: Path, tmp_path: Path, setting: str)
     """As many classes of other names: every number would be of the wrong classes, without a word."""
     data = colours(tmp_path / "data", "green", "red", "zinc")
     with pytest.raises(
-        InputError, match=r"was trained on other classes than the data has \(not on zinc, but on blue\)"
+        InputError, match=r"was trained on different classes than those of the data \(not on zinc, but on blue\)"
     ):
         run("validate", ["shvit/tiny"], words(data, tmp_path, setting.format(first)))
 
@@ -123,7 +123,7 @@ def test_continuing_keeps_the_outputs_of_known_classes(
     assert module.average is not None
     assert torch.equal(module.average.module.head.linear.weight, module.model.head.linear.weight)
     assert (
-        f"{file}: 2 of 3 classes keep their outputs (green, red); new: zinc; left out: blue" in capsys.readouterr().err
+        f"{file}: 2 of 3 classes keep their outputs (green, red); new: zinc; dropped: blue" in capsys.readouterr().err
     )
     fewer = prepared(colours(tmp_path / "b", "red", "blue"), fit=True, checkpoint=str(file))
     assert torch.equal(fewer.model.head.linear.weight, old["head.linear.weight"][[0, 2]])
@@ -133,7 +133,7 @@ def test_continuing_keeps_the_outputs_of_known_classes(
 
 def test_resuming_on_other_classes_is_refused(first: Path, tmp_path: Path) -> None:
     data = colours(tmp_path / "data", "green", "red", "zinc")
-    with pytest.raises(InputError, match=r"last\.ckpt: was trained on other classes"):
+    with pytest.raises(InputError, match=r"last\.ckpt: was trained on different classes"):
         run(
             "fit",
             ["shvit/tiny"],

@@ -42,7 +42,8 @@ def test_classes_of_the_head_are_matched_by_name(
     old = read_checkpoint(checkpoint)["state_dict"]["head.weight"]
     other = landmarks(tmp_path / "b", "bridge", "castle", "dome")
     with pytest.raises(
-        InputError, match=r"last\.ckpt: was trained on other classes than the data has \(not on dome, but on arch\)"
+        InputError,
+        match=r"last\.ckpt: was trained on different classes than those of the data \(not on dome, but on arch\)",
     ):
         fit(other, tmp_path / "first", f"ckpt_path={checkpoint}", "trainer.max_epochs=2")
 
@@ -53,5 +54,5 @@ def test_classes_of_the_head_are_matched_by_name(
     capsys.readouterr()
     fit(other, tmp_path / "second", f"model.checkpoint={checkpoint}")
     assert torch.equal(started[0][:2], old[1:])
-    said = f"{checkpoint}: 2 of 3 classes keep their outputs (bridge, castle); new: dome; left out: arch"
+    said = f"{checkpoint}: 2 of 3 classes keep their outputs (bridge, castle); new: dome; dropped: arch"
     assert said in capsys.readouterr().err

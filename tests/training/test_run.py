@@ -93,7 +93,7 @@ def test_missing_files_name_near_ones():
         InputError, match=r"superglobal/tinny: no such configuration file; did you mean superglobal/tiny"
     ):
         load_config(["superglobal/tinny"])
-    with pytest.raises(InputError, match="give --config FILE, or one of the packaged: .*superglobal/tiny"):
+    with pytest.raises(InputError, match="give --config FILE, or a packaged recipe: .*superglobal/tiny"):
         load_config([])
 
 
@@ -106,14 +106,14 @@ def test_missing_files_name_near_ones():
         ("model.margn=0.1", r"model \(SuperGlobalTraining\) has no setting 'margn'; did you mean margin"),
         ("data.batchsize=2", r"data \(SuperGlobalData\) has no setting 'batchsize'; did you mean batch_size"),
         ("trainer.max_epoch=1", r"trainer has no setting 'max_epoch'; did you mean max_epochs"),
-        ("trainer.max_epochs=abc", r"trainer\.max_epochs is abc, expected int or nothing"),
-        ("model.lr=fast", r"model\.lr is fast, expected float"),
-        ("data.layout=folder", r"data\.layout is folder, expected Literal\['folders'"),
+        ("trainer.max_epochs=abc", r"trainer\.max_epochs must be int or nothing, got abc"),
+        ("model.lr=fast", r"model\.lr must be float, got fast"),
+        ("data.layout=folder", r"data\.layout must be Literal\['folders'"),
         ("model.config.bacbone=x", "SuperGlobalConfig has no field 'bacbone'"),
         ("vars.classes=1", "ArcFace takes two classes or more"),
-        ("data.class_path=os.system", r"class_path 'os\.system' is not of visionzoo, lightning, torch"),
+        ("data.class_path=os.system", r"class_path 'os\.system' is not in the packages visionzoo, lightning, torch"),
         ("data.class_path=visionzoo.models.superglobal.Nothing", "there is no class"),
-        ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not of"),
+        ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not in"),
         ("ckpt_path=nothing.ckpt", r"nothing\.ckpt: no such checkpoint"),
         ("ckpt_path=last", r"ckpt_path=last: outputs/superglobal/tiny holds no checkpoint"),
         ("vars.output=1", r"vars\.output: the configuration does not use this value; known: vars\.classes"),
@@ -143,9 +143,9 @@ def test_classes_of_another_package_after_a_word_of_trust(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("subcommand", "recipe", "message"),
     [
-        ("test", "shvit/s1_imagenet", "SHViTTraining is not made for `visionzoo test`, only for fit, validate"),
-        ("predict", "mcnet/tiny", "MCNetTraining is not made for `visionzoo predict`, only for fit, validate, test"),
-        ("fit", "superglobal/roxford", "RevisitedData is not made for `visionzoo fit`, only for test, predict"),
+        ("test", "shvit/s1_imagenet", "SHViTTraining does not support `visionzoo test`, only fit, validate"),
+        ("predict", "mcnet/tiny", "MCNetTraining does not support `visionzoo predict`, only fit, validate, test"),
+        ("fit", "superglobal/roxford", "RevisitedData does not support `visionzoo fit`, only test, predict"),
     ],
 )
 def test_what_a_system_cannot_do_is_one_line(subcommand, recipe, message):

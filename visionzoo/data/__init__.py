@@ -1,1 +1,1 @@
-"""What the data of several LightningModules shares."""
+"""Data sets and loaders shared by several systems."""

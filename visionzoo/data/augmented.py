@@ -1,4 +1,4 @@
-"""Labelled images whose augmentation depends on nothing but the seed, the epoch and the image."""
+"""Labelled images whose augmentation depends only on the seed, the epoch and the image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.utils.data import Dataset
 
 
 class Augmented(Dataset):
-    """Images with their classes. An item is asked for by (epoch, index, …), and augmented by a stream of its own.
+    """Images with their classes. The key of an item is (epoch, index, …); each item is augmented with its own random stream.
 
-    What an image looks like then depends on nothing but the seed and what it is asked for by: not on the number of
-    workers, nor on whether the run was resumed. Several copies of an image in an epoch differ by further numbers.
+    So an augmented image depends only on the seed and its key: not on the number of workers, nor on whether the run was
+    resumed. Further numbers in the key distinguish several copies of an image in an epoch.
 
     Args:
         load: index -> (H, W, 3) uint8 RGB.
-        labels: class number per image.
+        labels: class index of each image.
         transform: PIL image -> (3, H, W) float32; may draw from torch's, numpy's and Python's generators.
     """
 
@@ -47,14 +47,14 @@ class Augmented(Dataset):
 
 
 def stream_of(*numbers: int) -> int:
-    """A seed below 2**63 for a stream of random numbers: a hash of `numbers`."""
+    """A seed below 2**63 for a random stream: a hash of `numbers`."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 1
 
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Inside, the generators of torch (on the CPU), numpy and Python start from a hash of `numbers`; afterwards they
-    continue where they were."""
+    """Seed the generators of torch (on the CPU), numpy and Python with a hash of `numbers` inside the block; their previous
+    states are restored afterwards."""
     stream = stream_of(*numbers)
     python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm's augmentations draw from these
     with torch.random.fork_rng(devices=[]):

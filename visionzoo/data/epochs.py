@@ -1,4 +1,4 @@
-"""The batches of an epoch, of which a resumed training gets only those that it has not had yet."""
+"""Loaders that resume inside an epoch with the batches that are left."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class EpochSampler(DistributedSampler):
-    """This process's share of the items as (epoch, index); shuffled again in every epoch if asked.
+    """This process's share of the items as (epoch, index); optionally shuffled in every epoch.
 
     Attributes:
-        skip: number of items to leave out at the start of the epoch; `EpochLoader` sets it.
+        skip: number of items to skip at the start of the epoch; set by `EpochLoader`.
     """
 
     skip = 0
 
     def keys(self) -> Iterator[Any]:
-        """What the items of the epoch are asked for by, in order."""
+        """The keys of the items of the epoch, in order."""
         return ((self.epoch, index) for index in super().__iter__())
 
     def __iter__(self) -> Iterator[Any]:
@@ -29,31 +29,31 @@ class EpochSampler(DistributedSampler):
 
 
 def share_of(module: Any) -> tuple[int, int]:
-    """Number of processes that train with a data module, and which one this is."""
+    """Number of processes that train with a data module, and the rank of this one."""
     trainer = module.trainer
     return (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
 
 
 def _leave_interrupts(_: int) -> None:
-    """Let a worker process finish its batch on Ctrl-C: the process that trains decides when to stop."""
+    """Let a worker process finish its batch on Ctrl-C; the training process decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class EpochLoader(DataLoader):
-    """Batches for training or validation that resume inside an epoch: what a data module returns from `…_dataloader`.
+    """A data loader for training or validation that resumes inside an epoch; data modules return it from `…_dataloader`.
 
-    Lightning restores how many batches of the epoch a checkpoint has seen, but starts its loaders from the first batch again;
-    with worker processes they even read ahead before they know the epoch. This one starts when the first batch is asked for,
-    with the batch that comes next. Nothing of it is saved: the place is the trainer's own count, so that it is
-    right for checkpoints from any moment, any number of workers, and gradients that are accumulated over several batches.
+    Lightning restores how many batches of the epoch a checkpoint has seen, but restarts its loaders with the first batch; with
+    worker processes they even prefetch before they know the epoch. This loader starts when the first batch is requested, with the
+    batch that is due. It saves no state: the position is the trainer's own count, so it is right for a checkpoint from any
+    moment, any number of workers, and gradient accumulation.
 
-    A resumed run is bit-equal if an item depends on nothing but its key (epoch, index, …), see `seeded`.
+    A resumed run is bit-identical if an item depends only on its key (epoch, index, …); see `seeded`.
 
     Args:
-        module: the data module; its `batch_size`, `num_workers` and, for the order, `seed` count.
-        sampler: an `EpochSampler` of another order; None for one of all items.
-        shuffle: whether that has a new order in every epoch.
-        drop_last: leave out the last batch if it is not full.
+        module: the data module; its `batch_size`, `num_workers` and, for the order, `seed` are used.
+        sampler: an `EpochSampler` with another order; None for one over all items.
+        shuffle: whether that sampler shuffles in every epoch.
+        drop_last: drop the last batch if it is incomplete.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class EpochLoader(DataLoader):
     # Without these, Lightning warns that the loader cannot resume.
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the trainer knows the place."""
+        """Empty: the trainer knows the position."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 __all__ = ["EpochLoader", "EpochSampler", "share_of"]

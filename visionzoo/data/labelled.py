@@ -1,4 +1,4 @@
-"""Images whose folder is their class."""
+"""Images in class folders."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..io.image import load_image
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Images in files, with their classes: index -> (H, W, 3) uint8 RGB.
+    """Image files with classes; calling it with an index reads (H, W, 3) uint8 RGB.
 
     Attributes:
-        labels: class number per image.
-        classes: names, by number.
+        labels: class index of each image.
+        classes: class names by index.
     """
 
     paths: Sequence[Path]
@@ -32,12 +32,12 @@ class LabelledFiles:
 
 
 def read_class_folders(root: Path) -> LabelledFiles:
-    """The images of <root>/<class>/…/<image>, however deep, with the folder right below `root` as their class.
+    """The images <root>/<class>/…/<image>, at any depth; the folder directly below `root` is the class.
 
-    Classes are in the order of their names. Images right in `root` have no class and are left out.
+    Classes are sorted by name. Images directly in `root` have no class and are skipped.
 
     Raises:
-        InputError: no such folder, or fewer than two classes with images.
+        InputError: there is no such folder, or fewer than two classes have images.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected {root}/<class>/<image>")
@@ -54,7 +54,7 @@ def read_class_folders(root: Path) -> LabelledFiles:
 
 
 def first_levels(places: Sequence[PurePath]) -> list[str]:
-    """The class of each image of an archive: the first part of its place that is not the same for all images."""
+    """The class of each image of an archive: the first component of its path that is not the same for all images."""
     parts = [place.parts for place in places]
     depth = 0
     while parts and all(len(each) > depth + 2 for each in parts) and len({each[depth] for each in parts}) == 1:
@@ -63,7 +63,7 @@ def first_levels(places: Sequence[PurePath]) -> list[str]:
 
 
 def number_classes(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Names of classes in order, and the number of each image's, from the name of each image's class."""
+    """From the class name of each image: the sorted class names, and the class index of each image."""
     classes = sorted(set(names))
     numbers = {name: number for number, name in enumerate(classes)}
     return classes, [numbers[name] for name in names]

@@ -1,4 +1,4 @@
-"""Networks as files that run without this package: ONNX (`.onnx`) and torch's exported programs (`.pt2`)."""
+"""Export networks to files that run without this package: ONNX (`.onnx`) and torch.export programs (`.pt2`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an export can be done at all: checked before torch is loaded, weights are fetched, or anything is written."""
+"""Checks of export arguments, before torch is loaded, weights are fetched, or anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .exporters import exportable_models
 FORMATS = {".onnx": "ONNX", ".pt2": "torch.export"}
 
 OLDEST_OPSET = 18
-"""torch writes this one; converting to older ones fails without an error."""
+"""The opset that torch writes; conversion to older ones fails silently."""
 
 
 def check_export(
@@ -27,11 +27,11 @@ def check_export(
     check: bool = True,
     dtype: str = "float32",
 ) -> None:
-    """Raise an error that says what is wrong with the arguments of `export_registered`.
+    """Check the arguments of `export_registered`.
 
     Raises:
-        InputError: a model that is unknown or cannot be exported, a file that is no checkpoint, another extension, size or opset.
-        MissingDependencyError: the packages of the extra `export` are not there (.onnx only).
+        InputError: a model that is unknown or cannot be exported, a file that is not a checkpoint, a wrong extension, size or opset.
+        MissingDependencyError: the packages of the extra `export` are not installed (.onnx only).
     """
     card = registry.model_card(name)
     if card.name not in exportable_models():
@@ -50,13 +50,13 @@ def check_export(
 
 
 def file_format(path: Path, *, opset: int | None, check: bool) -> str:
-    """The format that the name asks for, if what writes it is installed."""
+    """The format of the extension, after checking that the packages for it are installed."""
     kind = FORMATS.get(path.suffix)
     if kind is None:
         raise InputError(f"{path}: the extension chooses the format and must be one of {', '.join(FORMATS)}")
     if kind != "ONNX":
         if opset is not None:
-            raise InputError(f"{path}: opset is for .onnx files only; leave it out")
+            raise InputError(f"{path}: opset applies only to .onnx files; omit it")
         return kind
     onnx = require("onnx", extra="export", purpose="writing ONNX")
     require("onnxscript", extra="export", purpose="writing ONNX")
@@ -70,7 +70,9 @@ def file_format(path: Path, *, opset: int | None, check: bool) -> str:
 
 def no_bfloat16(path: Path) -> InputError:
     """The error for an ONNX file in bfloat16."""
-    return InputError(f"{path}: onnxruntime has no convolutions in bfloat16; use float16, float32, or a .pt2 file")
+    return InputError(
+        f"{path}: onnxruntime does not support bfloat16 convolutions; use float16, float32, or a .pt2 file"
+    )
 
 
 __all__ = ["FORMATS", "OLDEST_OPSET", "check_export", "file_format", "no_bfloat16"]

@@ -1,4 +1,4 @@
-"""A written file against the network that it was made from."""
+"""Compare an exported file with its network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..errors import VisionZooError
 from .writing import root
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""A file whose relative error is above this is not written. Usual in float32 is 1e-6."""
+"""Maximum relative error of an exported file; typical in float32 is 1e-6."""
 
 
 def check_shapes(channels: int, size: tuple[int, int], *, dynamic: bool) -> list[tuple[int, ...]]:
-    """One image of the size; if sizes are free, also three of another, odd and oblong."""
+    """Input shapes to check: one image of the given size; if sizes are free, also three with another, odd and non-square size."""
     shapes = [(1, channels, *size)]
     if dynamic:
         shapes.append((3, channels, size[0] + 13, (size[1] * 5 // 4) | 1))
@@ -25,7 +25,7 @@ def check_shapes(channels: int, size: tuple[int, int], *, dynamic: bool) -> list
 
 
 def _load(path: Path) -> Callable[[Tensor], list[Tensor]]:
-    """What runs a written file."""
+    """A function that runs an exported file."""
     if path.suffix == ".pt2":
         network = torch.export.load(path).module()
         return lambda images: _as_list(network(images))
@@ -36,9 +36,9 @@ def _load(path: Path) -> Callable[[Tensor], list[Tensor]]:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes have no other base
+    except Exception as error:  # its exception classes have no other base
         raise VisionZooError(
-            f"onnxruntime {onnxruntime.__version__} cannot load what was written ({root(error)}); try an older opset"
+            f"onnxruntime {onnxruntime.__version__} cannot load the exported file ({root(error)}); try an older opset"
         ) from error
     return lambda images: [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
 
@@ -58,7 +58,7 @@ def largest_error(path: Path, reference: nn.Module, shapes: Sequence[tuple[int, 
         for ours, theirs in zip(wanted, got, strict=True):
             scale = ours.double().norm().clamp_min(1e-12)
             errors.append(float((theirs.double() - ours.double()).norm() / scale))
-    return float(torch.tensor(errors, dtype=torch.float64).max())  # a NaN stays one
+    return float(torch.tensor(errors, dtype=torch.float64).max())  # keeps NaN
 
 
 def runtime(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""`export_model`: any network that takes images."""
+"""`export_model`: export any network that takes images."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def export_model(
     name: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> ExportReport:
-    """Write `model` to `path` as ONNX (a name in .onnx) or as torch's exported program (.pt2), in one file.
+    """Write `model` to `path` as ONNX (.onnx) or as a torch.export program (.pt2), in one file.
 
-    The model itself stays unchanged. A copy is written in its form for inference: in eval mode, and fused where the
-    network has a `fuse()`. A file that is there is replaced, once the new one is whole and right.
+    The model itself stays unchanged. A copy prepared for inference is written: in eval mode, and fused if the network has a
+    `fuse()`. An existing file is replaced after the new one is complete and checked.
 
     Args:
-        model: a network that takes images (B, C, H, W) and gives a tensor or a list of them.
-        image_size: side, or (height, width), in pixels: what the check uses, and the only size with `dynamic=False`. None for
-            the size that the weights were trained at, as far as it is known, else 224.
-        dynamic: batch, height and width are free; otherwise they are 1 and `image_size`.
-        opset: of ONNX, 18 or newer; None for what torch writes by itself.
-        check: run the file (by onnxruntime or by torch) and compare with `model` in float32: with one image of
-            `image_size` and, if sizes are free, three of another size.
-        dtype: of the weights and outputs, whatever `model` has; images are float32 in any case.
-        name, classes: for the texts in the file: the model's name, and those of its classes in order; None for what is
-            known of the weights that were loaded.
+        model: a network that takes images (B, C, H, W) and returns a tensor or a list of tensors.
+        image_size: side, or (height, width), in pixels, for the check; with `dynamic=False` the only size. None for the
+            training size of the weights if known, else 224.
+        dynamic: whether batch, height and width are free; otherwise they are 1 and `image_size`.
+        opset: ONNX opset, 18 or newer; None for torch's default.
+        check: run the file (with onnxruntime or torch) and compare it with `model` in float32: on one image of `image_size`
+            and, if sizes are free, three of another size.
+        dtype: type of the weights and outputs, whatever that of `model`; images are always float32.
+        name, classes: model name and class names in order, for the metadata of the file; None for those of the loaded
+            weights.
 
     Raises:
-        InputError: another ending, a size, opset or list of classes that does not fit.
-        MissingDependencyError: the packages of the extra `export` are not there (.onnx only).
-        VisionZooError: the written file computes something else than the model; nothing is written then.
+        InputError: a wrong extension, size or opset, or a list of classes that does not fit.
+        MissingDependencyError: the packages of the extra `export` are not installed (.onnx only).
+        VisionZooError: the file's outputs differ from the model's; nothing is written then.
     """
     path = check_output(Path(path), overwrite=True)
     kind = file_format(path, opset=opset, check=check)
@@ -76,11 +76,11 @@ def export_model(
     shape, out_shapes = shapes_of(program)
     symbols = dict(zip(map(str, shape), ("batch", "channels", "height", "width"), strict=True)) if dynamic else {}
     outputs = output_names(model, len(out_shapes))
-    # an ONNX file has no such bound: it comes from how torch describes memory
+    # ONNX files have no such bound; it comes from torch's description of memory layouts
     smallest = smallest_of(program, shape) if dynamic and kind == "torch.export" else None
     if smallest and (height < smallest[0] or width < smallest[1]):
         raise InputError(
-            f"{path}: with free sizes the smallest image in this format is {smallest[0]} x {smallest[1]}, asked for "
+            f"{path}: with free sizes, the image must be at least {smallest[0]} x {smallest[1]} in this format, got "
             f"{height} x {width}; write .onnx instead, or fix the size (--fixed)"
         )
     shapes = check_shapes(channels, (height, width), dynamic=dynamic) if check else []
@@ -89,7 +89,7 @@ def export_model(
         if kind == "ONNX":
             version = write_onnx(program, temporary, outputs, opset, symbols, texts)
             if opset is not None and version != opset:
-                raise InputError(f"torch {torch.__version__} cannot write opset {opset}; leave it out for {version}")
+                raise InputError(f"torch {torch.__version__} cannot write opset {opset}; omit it for {version}")
         else:
             version = None
             write_program(program, temporary, texts)
@@ -98,7 +98,7 @@ def export_model(
             if not error <= TOLERANCE.get(wanted, 1e-4):
                 raise VisionZooError(
                     f"{path}: not written, as its outputs differ from the network's (relative error {error:.1e}); "
-                    "try another opset or format, or --no-check to have the file all the same"
+                    "try another opset or format, or write it anyway with --no-check"
                 )
         size = temporary.stat().st_size
     return ExportReport(

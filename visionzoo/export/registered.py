@@ -1,4 +1,4 @@
-"""`export_registered`: a registered model with its weights, as `visionzoo export` writes it."""
+"""`export_registered`: export a registered model with its weights, as `visionzoo export` does."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def export_registered(
     image_size: int | None = None,
     **options: Any,
 ) -> ExportReport:
-    """`export_model` for a registered name: builds the network and says in the file what it is.
+    """Build a registered model and export it with `export_model`; the file's metadata describe it.
 
     Args:
-        name: with or without the tag of published weights, which are loaded unless another source is given.
-        checkpoint: load this file instead. One of our own training says its classes, image size and configuration.
-        random: random weights, to try a deployment out.
-        image_size: side in pixels; None for what the weights were trained at.
-        **options: of `export_model`.
+        name: registered name, with or without the tag of published weights, which are loaded unless another source is given.
+        checkpoint: load this file instead. Files of our own training state classes, image size and configuration.
+        random: use random weights, to try out a deployment.
+        image_size: side in pixels; None for the training size of the weights.
+        **options: arguments of `export_model`.
 
     Raises:
-        InputError: a model that cannot be exported, or a checkpoint of another one; and as `export_model`.
+        InputError: a model that cannot be exported, or a checkpoint of another model; see also `export_model`.
     """
     check_export(
         name,

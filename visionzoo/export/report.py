@@ -1,4 +1,4 @@
-"""What an exported file says about itself, and what its export found out."""
+"""The report of an export, and the metadata of the file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .exporters import exporter_of_network
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how far it is from the network.
+    """What was written, and how much it differs from the network.
 
     Attributes:
         path: the file.
         format: "ONNX" or "torch.export".
-        size_mb: of the file, 1 MB = 10^6 bytes.
-        opset: of an ONNX file.
-        dtype: of the weights and outputs; images are float32.
-        inputs, outputs: name -> shape; a text stands for a dimension of any size.
-        smallest: (height, width) of the smallest image that a .pt2 file with free sizes takes; None for other files.
-        checked: shapes of the random images that went through the file, empty without a check.
+        size_mb: size of the file; 1 MB = 10^6 bytes.
+        opset: opset of an ONNX file, else None.
+        dtype: type of the weights and outputs; images are float32.
+        inputs, outputs: name -> shape; a text names a dimension of any size.
+        smallest: (height, width) of the smallest image that a .pt2 file with free sizes accepts; None for other files.
+        checked: shapes of the random images used in the check; empty without a check.
         error: the largest relative error ||file - network|| / ||network|| over all checked shapes and outputs.
-        checked_with: the program that ran the file, with its version.
-        texts: what the file says about itself.
+        checked_with: program that ran the file, with its version.
+        texts: metadata of the file.
     """
 
     path: str
@@ -70,7 +70,7 @@ def _shape(shape: Sequence[int | str]) -> str:
 def describe(
     model: nn.Module, name: str | None, classes: Sequence[str] | None, size: tuple[int, int]
 ) -> dict[str, str]:
-    """Texts for the file; lists and numbers are JSON. "model", "config", "classes", "image_size" are as in our checkpoints."""
+    """Metadata for the file, with lists and numbers as JSON. "model", "config", "classes", "image_size" are as in our checkpoints."""
     texts = {"software": f"visionzoo {__version__}"}
     if name:
         texts["model"] = name
@@ -80,7 +80,7 @@ def describe(
     if classes is not None:
         count = getattr(config, "num_classes", len(classes))
         if len(classes) != count:
-            raise InputError(f"got {len(classes)} names of classes for a network with {count} classes")
+            raise InputError(f"got {len(classes)} class names for a network with {count} classes")
         texts["classes"] = json.dumps(list(classes), ensure_ascii=False)
     texts["image_size"] = json.dumps(size[0] if size[0] == size[1] else size)
     exporter = exporter_of_network(model)

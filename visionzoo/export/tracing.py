@@ -1,4 +1,4 @@
-"""A network as a graph, with free or fixed sizes. Shapes: B images, C channels, H x W pixels."""
+"""Trace a network to a graph, with free or fixed sizes. Shapes: B images, C channels, H x W pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 TRACED = 160
-"""Side in pixels at least: a map of one pixel's width would be taken for one that always has that width."""
+"""Minimum side in pixels for tracing: a feature map one pixel wide would be traced as having a fixed width."""
 
 
 def prepared(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy for inference on the CPU, in the fast form if the network has one."""
+    """A copy for inference on the CPU, fused if the network supports it."""
     network = reference(model)
     fuse = getattr(network, "fuse", None)
     if fuse is not None:
@@ -37,12 +37,12 @@ def trace(network: nn.Module, channels: int, size: tuple[int, int], *, dynamic: 
     with torch.no_grad():
         program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # folders of the machine that exports are nobody's business
+        node.meta.pop("stack_trace", None)  # paths of the exporting machine are private
     return program
 
 
 def shapes_of(program: ExportedProgram) -> tuple[list[Any], list[list[Any]]]:
-    """The shape of the input and those of the outputs; dimensions of any size are symbols."""
+    """The shapes of the input and of the outputs; free dimensions are symbols."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     signature = program.graph_signature
     (image,) = signature.user_inputs
@@ -54,7 +54,7 @@ def named(shape: Sequence[Any], names: Mapping[str, str]) -> tuple[int | str, ..
 
 
 def rename(expression: str, names: Mapping[str, str]) -> str:
-    """torch's symbols ("s77") in an expression, by our names ("batch")."""
+    """Replace torch's symbols ("s77") in an expression by our names ("batch")."""
     return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), expression)
 
 

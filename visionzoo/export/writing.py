@@ -1,4 +1,4 @@
-"""A traced network as a file."""
+"""Write a traced network to a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_onnx(
     symbols: Mapping[str, str],
     texts: dict[str, str],
 ) -> int:
-    """Returns the opset."""
+    """Write an ONNX file; return its opset."""
     import onnx
 
     try:
@@ -40,10 +40,10 @@ def write_onnx(
             external_data=False,
             verbose=False,
         )
-    except torch.onnx.OnnxExporterError as error:  # torch 2.6 lacks parts that free sizes need
+    except torch.onnx.OnnxExporterError as error:  # torch 2.6 lacks features that free sizes need
         raise VisionZooError(
             f"torch {torch.__version__} cannot write this network as ONNX ({root(error)}); "
-            "a newer torch may, and so may a fixed size (--fixed)"
+            "try a newer torch or a fixed size (--fixed)"
         ) from error
     assert written is not None
     proto = written.model_proto
@@ -52,7 +52,7 @@ def write_onnx(
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param:
                 side.dim_param = rename(side.dim_param, symbols)
-    # names of Python modules and torch's symbols: an eighth of a small file, and of no use to who runs it
+    # names of Python modules and torch's symbols make up an eighth of a small file and are of no use at runtime
     del graph.value_info[:]
     for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
@@ -63,13 +63,13 @@ def write_onnx(
 
 def write_program(program: ExportedProgram, path: Path, texts: Mapping[str, str]) -> None:
     with warnings.catch_warnings():
-        # torch asks itself whether channels-last weights are whole; the check of the file says that they are
+        # torch warns about channels-last weights; the check of the file shows that they are complete
         warnings.filterwarnings("ignore", message="No complete tensor found")
         torch.export.save(program, path, extra_files={TEXTS: json.dumps(texts)})
 
 
 def root(error: BaseException) -> str:
-    """The first line of what went wrong first."""
+    """The first line of the root cause of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]

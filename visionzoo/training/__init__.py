@@ -1,1 +1,1 @@
-"""The commands `visionzoo fit|validate|test|predict` (`run`), and what the training modules of all systems share."""
+"""The commands `visionzoo fit|validate|test|predict` (`run`), and shared parts of the training modules of all systems."""

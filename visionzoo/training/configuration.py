@@ -1,7 +1,7 @@
 """The settings of `visionzoo fit|validate|test|predict`: YAML files and overrides, merged, resolved and checked by OmegaConf.
 
 A configuration has the sections of a LightningCLI file: `model` and `data` (each `class_path` and `init_args`),
-`trainer`, `seed_everything`, `ckpt_path`; and `vars`, whose values exist only for `${vars.NAME}` in the others.
+`trainer`, `seed_everything`, `ckpt_path`; and `vars`, whose values are only used as `${vars.NAME}` in the others.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from visionzoo.errors import InputError, VisionZooError, require
 
 SECTIONS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "vars")
 TRUSTED = ("visionzoo", "lightning", "torch")
-"""Packages whose classes a configuration may name. `VISIONZOO_CONFIG_PACKAGES` (comma-separated) adds to them."""
+"""Packages whose classes a configuration may use. `VISIONZOO_CONFIG_PACKAGES` (comma-separated) adds more."""
 
 
 def load_config(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Merge files and overrides, resolve every `${…}`, and return plain values without `vars`.
 
     Raises:
-        InputError: no file, a missing file, YAML syntax, an unknown section, or an interpolation that leads nowhere.
+        InputError: no file, a missing file, invalid YAML, an unknown section, or an interpolation that cannot be resolved.
     """
     require("omegaconf", extra="train", purpose="reading a configuration")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if not configs:
-        raise InputError(f"give --config FILE, or one of the packaged: {', '.join(packaged_configs()) or 'none'}")
+        raise InputError(f"give --config FILE, or a packaged recipe: {', '.join(packaged_configs()) or 'none'}")
     merged: Any = OmegaConf.create({})
     try:
         for name in configs:
@@ -49,7 +49,7 @@ def load_config(configs: Sequence[str | Path], overrides: Sequence[str] = ()) ->
         content = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(f"{' '.join(map(str, configs))}: {one_line(error)}") from error
-    except (ValueError, TypeError) as error:  # YAML inside an override, or a list where a mapping was
+    except (ValueError, TypeError) as error:  # invalid YAML in an override, or a list instead of a mapping
         if isinstance(error, InputError):
             raise
         raise InputError(f"{' '.join(map(str, configs))} with {' '.join(overrides)}: {one_line(error)}") from error
@@ -76,7 +76,7 @@ def packaged_configs() -> list[str]:
 
 
 def split_overrides(words: Sequence[str]) -> list[str]:
-    """`--a.b 1`, `--a.b=1` and `a.b=1` all to "a.b=1"."""
+    """Turn `--a.b 1`, `--a.b=1` and `a.b=1` into "a.b=1"."""
     out: list[str] = []
     rest = list(words)
     while rest:
@@ -93,12 +93,12 @@ def split_overrides(words: Sequence[str]) -> list[str]:
 def _check_var(key: str, known: Sequence[str]) -> None:
     section, _, name = key.partition(".")
     if section == "vars" and name.split(".")[0] not in known:
-        hint = f"known: {', '.join(f'vars.{var}' for var in known)}" if known else "it has no vars"
+        hint = f"known: {', '.join(f'vars.{var}' for var in known)}" if known else "it defines no vars"
         raise InputError(f"{key}: the configuration does not use this value; {hint}")
 
 
 def _lengthen(word: str, sections: set[str]) -> str:
-    """`model.lr=1` to `model.init_args.lr=1`."""
+    """Turn `model.lr=1` into `model.init_args.lr=1`."""
     key, _, value = word.partition("=")
     section, _, inner = key.partition(".")
     if section in sections and inner and inner.split(".")[0] not in ("class_path", "init_args", "dict_kwargs"):
@@ -107,7 +107,7 @@ def _lengthen(word: str, sections: set[str]) -> str:
 
 
 def _find(name: str | Path) -> Any:
-    """The file of that path, or the packaged configuration of that name."""
+    """The file with this path, or the packaged configuration with this name."""
     path = Path(name)
     if path.is_file():
         return path
@@ -116,7 +116,7 @@ def _find(name: str | Path) -> Any:
     if plain in packaged:
         return resources.files("visionzoo.configs").joinpath(f"{plain}.yaml")
     near = difflib.get_close_matches(plain, packaged, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"packaged ones: {', '.join(packaged) or 'none'}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"packaged recipes: {', '.join(packaged) or 'none'}"
     raise InputError(f"{name}: no such configuration file; {hint}")
 
 
@@ -148,9 +148,9 @@ def _check_keys(values: dict[str, Any], known: Sequence[str], where: str) -> Non
 
 
 def _class_of(path: Any, where: str) -> type:
-    """The class that `class_path` names, from a package that may be named."""
+    """The class at `class_path`, which must be in a trusted package."""
     if not isinstance(path, str) or "." not in path:
-        raise InputError(f"{where}: class_path is {path!r}, expected package.Class")
+        raise InputError(f"{where}: class_path must be package.Class, got {path!r}")
     _check_trusted(path, where)
     module, _, name = path.rpartition(".")
     try:
@@ -169,13 +169,13 @@ def _check_trusted(path: str, where: str) -> None:
     trusted = (*TRUSTED, *filter(None, added))
     if path.split(".")[0] not in trusted:
         raise InputError(
-            f"{where}: class_path {path!r} is not of {', '.join(trusted)}; if you trust it, set "
+            f"{where}: class_path {path!r} is not in the packages {', '.join(trusted)}; if you trust it, set "
             f"VISIONZOO_CONFIG_PACKAGES={path.split('.')[0]}"
         )
 
 
 def _check_class_paths(value: Any, where: str) -> None:
-    """Refuse classes of other packages anywhere: a configuration from elsewhere must not import what it likes."""
+    """Refuse classes of other packages anywhere, so that an untrusted configuration cannot import arbitrary code."""
     if isinstance(value, dict):
         path = value.get("class_path")
         if isinstance(path, str) and "." in path:
@@ -188,11 +188,11 @@ def _check_class_paths(value: Any, where: str) -> None:
 
 
 STEPS = {"fit": "training", "validate": "validation", "test": "test", "predict": "predict"}
-"""Subcommand -> what the step is called in a LightningModule."""
+"""Subcommand -> name of its step method in a LightningModule."""
 
 
 def check_config(config: dict[str, Any], subcommand: str) -> None:
-    """Raise `InputError` for unknown settings and a subcommand that the classes lack, before anything is built."""
+    """Raise `InputError` for unknown settings, or a subcommand that the classes do not support, before anything is built."""
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
     for section in ("model", "data"):
@@ -208,21 +208,21 @@ def check_config(config: dict[str, Any], subcommand: str) -> None:
         _check_subcommand(built, base, hook, subcommand)
     trainer = config.get("trainer") or {}
     if not isinstance(trainer, dict):
-        raise InputError(f"trainer is {trainer!r}, expected settings such as trainer.max_epochs")
+        raise InputError(f"trainer must hold settings such as trainer.max_epochs, got {trainer!r}")
     _check_keys(trainer, tuple(inspect.signature(Trainer).parameters), "trainer")
     _check_class_paths(config, "the configuration")
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None and checkpoint not in ("last", "best") and not Path(checkpoint).is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint; give a file of a former run, or ckpt_path=last")
+        raise InputError(f"{checkpoint}: no such checkpoint; give a checkpoint of an earlier run, or ckpt_path=last")
 
 
 def _check_subcommand(built: type, base: type, hook: str, subcommand: str) -> None:
-    """Raise `InputError` if a class does not implement what a subcommand runs."""
+    """Raise `InputError` if a class does not implement a subcommand."""
     short = {"training": "train", "validation": "val"}
     names = {word: hook.format(short.get(step, step) if "loader" in hook else step) for word, step in STEPS.items()}
     can = [word for word, name in names.items() if getattr(built, name, None) is not getattr(base, name)]
     if issubclass(built, base) and subcommand not in can:
-        raise InputError(f"{built.__name__} is not made for `visionzoo {subcommand}`, only for {', '.join(can)}")
+        raise InputError(f"{built.__name__} does not support `visionzoo {subcommand}`, only {', '.join(can)}")
 
 
 def one_line(error: BaseException) -> str:

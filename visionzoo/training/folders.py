@@ -1,4 +1,4 @@
-"""Where a run writes: a folder of its own, so that no earlier training is overwritten; and where it resumes."""
+"""Output folders of runs, which never overwrite an earlier run, and the checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from visionzoo.errors import InputError
 from visionzoo.io.files import make_folder
 
 CHILD = "VISIONZOO_RUN_FOLDER"
-"""Environment variable by which the processes that Lightning starts learn the folder that the first one chose."""
+"""Environment variable that passes the folder chosen by the first process to the processes that Lightning starts."""
 
 
 def new_folder(wanted: Path) -> Path:
-    """`wanted`, or, if it holds an earlier run, the first of `wanted`-2, `wanted`-3, … that does not."""
+    """`wanted`, or if it holds an earlier run, the first of `wanted`-2, `wanted`-3, … that does not."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and CHILD in os.environ:
         return Path(os.environ[CHILD])
     folder = next(folder for folder in _numbered(wanted) if not holds_run(folder))
@@ -42,19 +42,19 @@ def last_folder(wanted: Path) -> Path:
             found = folder
     if not checkpoints(found):
         raise InputError(
-            f"ckpt_path=last: {wanted} holds no checkpoint; give ckpt_path=FILE, or leave ckpt_path out to start a new run"
+            f"ckpt_path=last: {wanted} holds no checkpoint; give ckpt_path=FILE, or omit ckpt_path to start a new run"
         )
     return found
 
 
 def folder_of(checkpoint: Path, wanted: Path) -> Path | None:
-    """The run among `wanted`, `wanted`-2, … that a checkpoint file belongs to."""
+    """The run among `wanted`, `wanted`-2, … that holds a checkpoint file; None if there is none."""
     place = checkpoint.absolute()
     return next((f for f in _numbered(wanted, most=1000) if place.is_relative_to(f.absolute())), None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first; of equally new ones, `last.ckpt`."""
+    """The checkpoints of a run, newest first; `last.ckpt` comes before equally new ones."""
     found = {
         path for pattern in ("*.ckpt", "checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt") for path in folder.glob(pattern)
     }
@@ -62,12 +62,12 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a training has written its result or a checkpoint there."""
+    """Whether a folder holds the result or a checkpoint of a training."""
     return bool(checkpoints(folder)) or any(folder.glob("weights*.safetensors"))
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and raise `InputError` if nothing can be written there."""
+    """Create a folder; raise `InputError` if it cannot be written to."""
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""What the training modules of all systems share: weights written when training ends, averages of weights, rates, checks."""
+"""Base of all training modules: export of weights, averaged weights, exact resuming, learning rates, checks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from visionzoo.weights import LIGHTNING_ENTRY, WeightsError, misfit, save_safete
 
 
 class TrainingModule(LightningModule):
-    """A registered network with what trains it.
+    """A registered network and its training.
 
-    A system's module sets the attributes below and adds data, losses and measures. Hyper-parameters with these names mean the
-    same everywhere: `checkpoint` and `pretrained`, the weights to start from; `export`, whether weights are written when
-    training ends; `export_half`, in half precision.
+    A system's module sets the attributes below and adds losses and metrics. These hyper-parameters have the same meaning in all
+    modules: `checkpoint` and `pretrained`, the weights to start from; `export`, whether to write weights when training ends;
+    `export_half`, whether to write them in half precision.
 
     Attributes:
         name: registered name of the network.
         overrides: fields of its configuration that were changed.
-        model: the network; a system's module says of which class.
+        model: the network; a system's module declares its class.
         average: a running average of its weights, or None; see `keep_average`.
-        try_with: the command that takes the written weights; `{name}` and `{file}` are filled in.
+        try_with: a command that uses the written weights; `{name}` and `{file}` are filled in.
     """
 
     name: str
@@ -52,21 +52,21 @@ class TrainingModule(LightningModule):
     # Averages
 
     def keep_average(self, decay: float | None, *, buffers: bool = False) -> None:
-        """Average the weights of `model` from now on, after every step; None for no average.
+        """Keep an exponential moving average of the weights of `model`, updated after every step; None for no average.
 
         Args:
-            buffers: average the statistics of batch norms, too; otherwise they stay those of the start.
+            buffers: also average the statistics of batch norms; otherwise they keep their initial values.
         """
         if decay:
             average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers)
-            self.average = average.requires_grad_(False)  # data-parallel training would wait for its gradients
+            self.average = average.requires_grad_(False)  # otherwise data-parallel training waits for its gradients
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.update_average()  # before any callback saves a checkpoint of this step
 
     def update_average(self) -> None:
-        """Take the weights of this step into the average. A module with manual optimisation calls this after each step."""
+        """Update the average with the current weights. A module with manual optimisation calls this after each step."""
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -83,14 +83,14 @@ class TrainingModule(LightningModule):
         self._gradients = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let all random numbers of a step follow from its place, so that a resumed run draws the same ones."""
+        """Seed the random numbers of each step from its position, so that a resumed run draws the same ones."""
         stream = stream_of(self._steps_seed or 0, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(stream)
         random.seed(stream)
         np.random.seed(stream % 2**32)  # noqa: NPY002 - timm's augmentations draw from this one
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a pipeline needs to know of the weights, so that a checkpoint serves as a weights file, and what resuming needs."""
+        """Add the metadata that pipelines need, so that a checkpoint serves as a weights file, and the state for resuming."""
         place = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         summing = place % self.trainer.accumulate_grad_batches != 0
         gradients = {name: p.grad for name, p in self.named_parameters() if summing and p.grad is not None}
@@ -102,7 +102,7 @@ class TrainingModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise `WeightsError` if a checkpoint does not fit, in one line."""
+        """Raise a one-line `WeightsError` if a checkpoint does not fit."""
         problem = misfit(self.state_dict(), checkpoint["state_dict"])
         if problem:
             raise WeightsError(f"{self.resumed_from} does not fit the configuration: {problem}")
@@ -112,16 +112,16 @@ class TrainingModule(LightningModule):
 
     @property
     def resumed_from(self) -> str:
-        """The checkpoint that a trainer restores; `load_from_checkpoint` has no trainer."""
+        """The checkpoint that the trainer restores, for messages; `load_from_checkpoint` has no trainer."""
         return "the checkpoint" if self._trainer is None else str(self._trainer.ckpt_path)
 
     @property
     def in_fit(self) -> bool:
-        """Whether a trainer trains the module."""
+        """Whether the module is being trained."""
         return self._trainer is not None and self._trainer.training
 
     def _prefix(self, network: nn.Module) -> str:
-        """What the names of a network's weights begin with in a checkpoint."""
+        """The prefix of a network's keys in a checkpoint."""
         return next(f"{name}." for name, module in self.named_modules() if module is network)
 
     # Rates and losses
@@ -129,19 +129,19 @@ class TrainingModule(LightningModule):
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the only optimizer, and log it.
 
-        Called with a function of the epoch, not by a scheduler, which has a state: a run that is resumed with more
-        epochs then continues at their rate.
+        The rate is computed from the epoch and not by a scheduler, which has state: a run that is resumed with more epochs
+        then follows their schedule.
         """
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
         self.log("train/lr", rate)
 
     def log_loss(self, loss: Tensor, count: int) -> None:
-        """Log the loss of a step on `count` images."""
+        """Log the loss of a step with `count` images."""
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)
 
     def check_finite(self, loss: Tensor) -> None:
-        """Raise `VisionZooError` if the loss is no number."""
+        """Raise `VisionZooError` if the loss is NaN or infinite."""
         if not torch.isfinite(loss):
             raise VisionZooError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower model.lr or check the data"
@@ -157,14 +157,14 @@ class TrainingModule(LightningModule):
             raise InputError(f"{self.name} has random weights; give model.checkpoint=FILE or {other}")
 
     def check_one_device(self) -> None:
-        """Raise `InputError` if a test is spread over devices."""
+        """Raise `InputError` if a test runs on several devices."""
         if self.trainer.world_size > 1:
             raise InputError("a test runs on one device; set trainer.devices=1")
 
     def of_all_devices(self, numbers: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-        """Columns (N, …) of measures from all devices, each item once, by the items' numbers (N,).
+        """Gather columns (N, …) of measurements from all devices, each item once, by the items' numbers (N,).
 
-        A distributed sampler gives some items twice, to make the shares equal.
+        A distributed sampler repeats some items, to make the shares equal.
         """
         if self.trainer.world_size > 1:
             gathered: Any = self.all_gather((numbers, *columns))
@@ -175,20 +175,20 @@ class TrainingModule(LightningModule):
     # Weights
 
     def exports(self) -> dict[str, nn.Module]:
-        """Names of the files to write when training ends, and the networks whose weights they get."""
+        """Names of the files to write when training ends -> the networks whose weights they get."""
         return {"weights.safetensors": self.model}
 
     def about(self) -> dict[str, Any]:
-        """What else a pipeline needs to know of the weights, e.g. {"image_size": 256}; None for what is not known."""
+        """Further metadata that a pipeline needs, e.g. {"image_size": 256}; None for unknown values."""
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """What is stored beside the weights; see `visionzoo.stored.Stored`."""
+        """Metadata to store beside the weights; see `visionzoo.stored.Stored`."""
         about = {key: fact for key, fact in self.about().items() if fact is not None}
         return {"model": self.name, "config": self.overrides, **about}
 
     def export_weights(self, path: str | Path, model: nn.Module | None = None) -> None:
-        """Write a network's weights with its name, configuration and `about`; those of `weights.safetensors` if none is given."""
+        """Write a network's weights with its name, configuration and `about`; by default the network of `weights.safetensors`."""
         model = model or self.exports()["weights.safetensors"]
         half = self.hparams.get("export_half", False)
         state = {
@@ -215,7 +215,7 @@ class TrainingModule(LightningModule):
 
 
 def _reopen_epoch(loop: dict[str, Any]) -> None:
-    """Let a training that `max_steps` or `max_time` stopped inside an epoch continue there: Lightning takes the epoch for finished."""
+    """Resume inside an epoch that `max_steps` or `max_time` ended early; Lightning would treat the epoch as finished."""
     batches, epochs = loop.get("epoch_loop.batch_progress", {}), loop.get("epoch_progress", {})
     if batches.get("current", {}).get("ready") and not batches.get("is_last_batch", True):
         for counts in (epochs["total"], epochs["current"]):
@@ -224,5 +224,5 @@ def _reopen_epoch(loop: dict[str, Any]) -> None:
 
 
 def half_cosine(place: float, low: float = 0.0) -> float:
-    """From 1 at place 0 down to `low` at place 1 and later."""
+    """Half a cosine: 1 at `place` 0, falling to `low` at `place` 1, constant afterwards."""
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, place)))

@@ -1,4 +1,4 @@
-"""`visionzoo fit|validate|test|predict`: what `configuration` has read, run by LightningCLI."""
+"""`visionzoo fit|validate|test|predict`: run a configuration with LightningCLI."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 def run(
     subcommand: str, configs: Sequence[str | Path], overrides: Sequence[str] = (), json: bool = False
 ) -> dict[str, Any]:
-    """Run one subcommand and print its result on stdout; progress goes to stderr.
+    """Run one subcommand; print its result on standard output and progress on standard error.
 
     Args:
         subcommand: "fit", "validate", "test" or "predict".
-        configs: YAML files; later ones win. A path, or a packaged name such as "superglobal/tiny".
+        configs: YAML files, each a path or a packaged name such as "superglobal/tiny"; later ones override earlier ones.
         overrides: `key=value`, or `--key=value`, or `--key value`; `model.lr` is short for `model.init_args.lr`.
         json: print the result as JSON instead of text.
 
     Returns:
-        The result: what the model's `report` gives, or else its metrics by name.
+        The result of the model's `report`, or else its metrics by name.
 
     Raises:
         InputError: a file, key, value, class or checkpoint that cannot be used.
         VisionZooError: a package is missing.
-        KeyboardInterrupt: the run was interrupted; the message says what is saved and how to resume.
+        KeyboardInterrupt: the run was interrupted; the message says what was saved and how to resume.
     """
     if subcommand not in SUBCOMMANDS:
         raise InputError(f"there is no subcommand {subcommand!r}; use {', '.join(SUBCOMMANDS)}")
@@ -51,13 +51,13 @@ def run(
     with _quiet(), contextlib.redirect_stdout(sys.stderr):
         report, speaks = _run(subcommand, config, _again(subcommand, configs, overrides))
     result = report.as_dict() if hasattr(report, "as_dict") else report
-    if speaks:  # one of several processes
+    if speaks:  # only one of several processes prints
         print(json_format.dumps(result, indent=1) if json else _text(report))
     return result
 
 
 def _placed(subcommand: str, configs: Sequence[str | Path], overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration, with the folder that this run writes to and the checkpoint that it resumes."""
+    """The configuration, with the output folder of this run and the checkpoint to resume from."""
     config = load_config(configs, overrides)
     trainer = config.get("trainer")
     given = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
@@ -77,37 +77,37 @@ def _placed(subcommand: str, configs: Sequence[str | Path], overrides: Sequence[
 
 
 def _again(subcommand: str, configs: Sequence[str | Path], overrides: Sequence[str]) -> str:
-    """The command line, without its checkpoint."""
+    """The command line without its checkpoint."""
     words = [word for word in split_overrides(overrides) if not word.startswith("ckpt_path=")]
     return shlex.join(["visionzoo", subcommand, *(w for config in configs for w in ("--config", str(config))), *words])
 
 
 def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool]:
-    """What the run found, and whether this process is the one to print it."""
+    """Run; return the result, and whether this process is the one to print it."""
     from jsonargparse import ArgumentError
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.cli import LightningCLI
 
     class CLI(LightningCLI):
         def _parse_ckpt_path(self) -> None:
-            """Settings come from the configuration alone; a checkpoint brings weights and state."""
+            """Do nothing: settings come only from the configuration, weights and state from the checkpoint."""
 
         def instantiate_classes(self) -> None:
             super().instantiate_classes()
             if checkpoint is not None:
-                self.trainer.ckpt_path = checkpoint  # passed as an argument, modules would not see it in `setup`
+                self.trainer.ckpt_path = checkpoint  # if passed as an argument, modules would not see it in `setup`
 
     check_config(config, subcommand)
     checkpoint = config.pop("ckpt_path", None)
     if checkpoint is not None:
-        config["weights_only"] = True  # nothing in a checkpoint is run
+        config["weights_only"] = True  # a checkpoint must not run code
     config.setdefault("seed_everything", 0)
     config["trainer"] = dict(config.get("trainer") or {})
     config["trainer"].setdefault("enable_progress_bar", sys.stderr.isatty())
     if subcommand in ("validate", "test"):
         config["verbose"] = False  # the table is printed at the end
     if subcommand == "predict":
-        config["return_predictions"] = False  # a million descriptors are written, not kept
+        config["return_predictions"] = False  # a million descriptors are written to disk, not kept in memory
     callbacks: list[Any] = []
     if subcommand == "fit":
         from .watching import ProgressLines, StopWithCheckpoint
@@ -139,7 +139,7 @@ def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool
     except MisconfigurationException as error:
         raise InputError(one_line(error)) from error
     except ValueError as error:
-        mistake = _cause(error, VisionZooError)  # jsonargparse wraps what a constructor raises
+        mistake = _cause(error, VisionZooError)  # jsonargparse wraps exceptions of constructors
         if mistake is None:
             raise
         raise mistake from error
@@ -153,10 +153,10 @@ def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool
 
 
 def _interrupted(config: dict[str, Any], subcommand: str, again: str) -> str:
-    """What an interrupted run has saved, and how to resume it."""
+    """The message for an interrupted run: what was saved, and how to resume."""
     saved = checkpoints(Path(config["trainer"]["default_root_dir"])) if subcommand == "fit" else []
     if not saved:
-        return "interrupted; nothing is saved" if subcommand == "fit" else "interrupted"
+        return "interrupted; nothing was saved" if subcommand == "fit" else "interrupted"
     return f"interrupted; resume with: {again} {shlex.quote(f'ckpt_path={saved[0]}')}"
 
 
@@ -173,7 +173,7 @@ def _cause(error: BaseException | None, kind: type) -> Any:
 
 
 def _explain(error: BaseException) -> str:
-    """The parser's message in one line: which setting, its value, what was expected."""
+    """The parser's message in one line: the setting, its value, and what was expected."""
     text = str(error)
     keys = ".".join(dict.fromkeys(re.findall(r'[Kk]ey "([\w.]+)"', text)))
     inner = re.search(r'[Kk]ey "[\w.]+":\s+Expected an? (.+?)\. Got value: (.*)', text)
@@ -187,7 +187,7 @@ def _explain(error: BaseException) -> str:
             return f"{keys}: {problems[0]}" if keys and problems else one_line(error)
     names = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind).replace("typing.", "") for kind in expected]
     kinds = " or ".join("nothing" if name == "NoneType" else name for name in names)
-    return f"{keys} is {value[:80]}, expected {kinds}"
+    return f"{keys} must be {kinds}, got {value[:80]}"
 
 
 def _metrics(trainer: Any) -> dict[str, float | None]:
@@ -210,7 +210,7 @@ def _shown(value: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's notes on hardware, workers and tips; warnings that tell of a mistake stay."""
+    """Silence Lightning's notes on hardware, workers and tips; warnings about mistakes are still shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -227,7 +227,7 @@ def _quiet() -> Iterator[None]:
             r".*Total length of `(DataLoader|list)` across ranks is zero.*",
             r".*was deprecated in v4\.49\.0.*",  # LightningCLI's use of jsonargparse
             r".*only one JsonargparseDeprecationWarning per type.*",
-            r".*Using ModelCheckpoint with manual optimization.*",  # the state after a step is what resuming needs
+            r".*Using ModelCheckpoint with manual optimization.*",  # resuming needs the state after a step
         ):
             warnings.filterwarnings("ignore", message=message)
         try:

@@ -1,4 +1,4 @@
-"""What a person who waits for a training sees of it: lines of progress through a pipe, and a stop that loses nothing."""
+"""Callbacks for people who watch a training: progress lines if there is no terminal, and a stop that saves a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from visionzoo.console import note
 
 
 class ProgressLines(Callback):
-    """A line on standard error now and then, where there is no terminal that could show a bar.
+    """Prints an occasional line on standard error if there is no terminal for a progress bar.
 
     Args:
-        every_s: seconds between two lines, at least.
+        every_s: minimum number of seconds between two lines.
     """
 
     def __init__(self, every_s: float = 15.0):
@@ -41,7 +41,7 @@ class ProgressLines(Callback):
             note(self.line(trainer, time.monotonic() - self._start))
 
     def line(self, trainer: Trainer, passed_s: float) -> str:
-        """E.g. "epoch 3 of 40, batch 17 of 120: train/loss 1.204; 12 min left"."""
+        """The line, e.g. "epoch 3 of 40, batch 17 of 120: train/loss 1.204; 12 min left"."""
         loop = trainer.fit_loop.epoch_loop
         done, per_epoch = loop.batch_progress.total.ready, trainer.num_training_batches
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
@@ -64,7 +64,7 @@ class ProgressLines(Callback):
         return max(0, min(ends) - done)
 
     def _ends_here(self, trainer: Trainer) -> bool:
-        """Whether this is the last epoch of a training too short for any other line."""
+        """Whether this is the last epoch of a training that is too short for any other line."""
         return (
             self._last == self._start
             and self._batches_left(trainer, trainer.fit_loop.epoch_loop.batch_progress.total.ready) < 1
@@ -120,7 +120,9 @@ class StopWithCheckpoint(Callback):
     def _stops(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return self._asked
-        return bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))  # all processes stop at one step
+        return bool(
+            trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        )  # all processes stop at the same step
 
     def _save(self, trainer: Trainer) -> None:
         folder = getattr(trainer.checkpoint_callback, "dirpath", None) or Path(trainer.default_root_dir) / "checkpoints"
