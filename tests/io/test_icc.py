@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,11 @@ def photo() -> Image.Image:
 def as_stored(image: Image.Image, profile: bytes) -> Image.Image:
     """The image as a program stores it that works in the colours of `profile`."""
     made = ImageCms.profileToProfile(
-        image, SRGB, ImageCms.ImageCmsProfile(io.BytesIO(profile)), renderingIntent=1, outputMode="RGB"
+        image,
+        SRGB,
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
     )
     assert made is not None
     return made
@@ -85,7 +90,8 @@ def test_grey_profiles(tmp_path: Path, mode: str) -> None:
 
 
 def test_inks_are_what_the_press_prints(tmp_path: Path) -> None:
-    for name, options in (("a.jpg", {"quality": 98}), ("a.tif", {})):
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (("a.jpg", {"quality": 98}), ("a.tif", {}))
+    for name, options in cases:
         Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / name, icc_profile=press(), **options)
         assert np.abs(load_image(tmp_path / name).astype(int) - 119).max() <= 4  # L* = 50
         Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / name, icc_profile=press(), **options)

@@ -94,7 +94,8 @@ def test_damaged_tile(tmp_path: Path) -> None:
 
 def _with_tag(path: Path, code: int, value: int) -> None:
     with tifffile.TiffFile(path, mode="r+") as file:
-        file.pages[0].tags[code].overwrite(value)
+        page: Any = file.pages[0]
+        page.tags[code].overwrite(value)
 
 
 def test_absurd_sizes(tmp_path: Path) -> None:

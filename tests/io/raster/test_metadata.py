@@ -95,7 +95,8 @@ def test_what_a_geotiff_says_is_kept(tmp_path: Path, compression: str | None) ->
     write(tmp_path / "b.tif", pixels, profile=profile)
     check_windows(tmp_path / "b.tif", pixels)
     with tifffile.TiffFile(tmp_path / "a.tif") as source, tifffile.TiffFile(tmp_path / "b.tif") as file:
-        page, before = file.pages[0], source.pages[0]
+        page: Any = file.pages[0]
+        before: Any = source.pages[0]
         for code in (33550, 33922, 34735, 42113, 315, 270, 282, 283, 296):
             assert page.tags[code].value == before.tags[code].value, code
             assert page.tags[code].dtype == before.tags[code].dtype
@@ -254,7 +255,8 @@ def test_remarks(tmp_path: Path) -> None:
         for name in ("b.png", "c.jpg", "d.tif"):
             copy(tmp_path / "a.png", tmp_path / name)
     with Image.open(tmp_path / "b.png") as image:
-        assert image.text == {"Creation Time": "2024-05-01", "Author": "Zoë"}
+        written: Any = image
+        assert written.text == {"Creation Time": "2024-05-01", "Author": "Zoë"}
     with Image.open(tmp_path / "c.jpg") as image:
         assert image.info["comment"].decode() == "Creation Time: 2024-05-01\nAuthor: Zoë"
     assert said(tmp_path / "d.tif")[0][270].startswith("Creation Time: 2024-05-01\nAuthor: Zo")
