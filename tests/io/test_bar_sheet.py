@@ -44,7 +44,7 @@ def test_odd_cards(tmp_path: Path) -> None:
     save_bar_sheet(tmp_path / "a.webp", odd, heading="h")
     assert Image.open(tmp_path / "a.webp").size[0] > 500
     image_bar_sheet([])
-    with pytest.raises(ValueError, match="written as"):
+    with pytest.raises(ValueError, match="extension of a sheet must be"):
         save_bar_sheet(tmp_path / "a.pdf", odd, heading="h")
 
 

@@ -96,5 +96,5 @@ def test_save(photo, tmp_path: Path, name: str) -> None:
     path = photo("q.jpg")
     save_sheet(tmp_path / name, [Row(Tile(path, "query"), [])], heading="x")
     assert (tmp_path / name).stat().st_size > 500
-    with pytest.raises(ValueError, match="sheet is written as"):
+    with pytest.raises(ValueError, match="extension of a sheet must be"):
         save_sheet(tmp_path / "a.pdf", [], heading="x")

@@ -174,7 +174,7 @@ def test_frames_that_are_no_file(tmp_path: Path) -> None:
     )
     assert (made.width, made.height, made.frames, made.fps) == (48, 32, 7, 10)
     assert probe(tmp_path / "out.mp4").fps == 10
-    with pytest.raises(InputError, match="give fps"):
+    with pytest.raises(InputError, match="fps is required"):
         map_video([Moment(0)], tmp_path / "b.mp4", drawn)
 
 

@@ -98,7 +98,7 @@ def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.Mon
         ("a.png", {"bands": 4, "alpha": 3, "profile": RasterProfile(premultiplied=True)}, "premultiplied"),
         ("a.tif", {"bands": 4, "alpha": 4}, "band 4 cannot be alpha"),
         ("a.tif", {"dtype": "complex64"}, "holds complex values"),
-        ("a.tif", {"height": 0}, "are not an image"),
+        ("a.tif", {"height": 0}, "must be at least 1"),
         ("a.bmp", {}, r"unknown extension \.bmp; choose one of \.tif"),
         ("a", {}, r"unknown extension \(none\)"),
         ("none/a.tif", {}, "the folder .* does not exist"),
