@@ -110,7 +110,7 @@ def write_results(path: Path, results: Sequence[ClassificationResult], options: 
         subtitle = (
             f"{count_words(readable)} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         )
-        cards = [card for result in readable for card in sheet_cards(result)]
+        cards = [sheet_card(result) for result in readable]
         videos = sum(bool(result.frames) for result in readable)
         what = "images" if not videos else "videos" if videos == len(readable) else "images and videos"
         save_bar_sheet(path, cards, heading=f"Classes of the {what}", subtitle=subtitle)
@@ -140,20 +140,22 @@ def table(results: Sequence[ClassificationResult]) -> str:
     return text.getvalue()
 
 
-def sheet_cards(result: ClassificationResult) -> list[Card]:
-    """A result as cards of a sheet: one for an image; for a video one for the mean, and one for each of its frames."""
+def sheet_card(result: ClassificationResult) -> Card:
+    """A result as a card of a sheet; that of a video shows the mean, and has a part for each frame if there are several."""
     name = Path(result.source).name
     if not result.frames:
-        return [Card(result.source, name, _bars(result.predictions))]
+        return Card(result.source, name, _bars(result.predictions))
     best = result.predictions[0].index
     shown = max(result.frames, key=lambda frame: sum(p.probability for p in frame.predictions if p.index == best))
-    count = "1 frame" if len(result.frames) == 1 else f"mean of {len(result.frames)} frames"
-    mean = Card(decoded(shown.thumbnail), f"{name}, {count}", _bars(result.predictions))
-    frames = [
-        Card(decoded(frame.thumbnail), f"{name}, {clock(frame.time)}", _bars(frame.predictions))
-        for frame in result.frames
-    ]
-    return [mean, *frames]
+    several = len(result.frames) > 1
+    parts = [Card(decoded(frame.thumbnail), clock(frame.time), _bars(frame.predictions)) for frame in result.frames]
+    return Card(
+        decoded(shown.thumbnail),
+        f"{name}, mean of {len(result.frames)} frames" if several else f"{name}, 1 frame",
+        _bars(result.predictions),
+        file=result.source,
+        parts=parts if several else (),
+    )
 
 
 def _bars(predictions: Sequence[Prediction]) -> list[Bar]:
@@ -171,7 +173,7 @@ __all__ = [
     "FrameClasses",
     "Prediction",
     "check_outputs",
-    "sheet_cards",
+    "sheet_card",
     "table",
     "write_features",
     "write_results",

@@ -118,15 +118,19 @@ def _show(report: IndexReport, output: Path, quiet: bool) -> None:
     for path, reason in report.failed:
         note(reason if str(path) in reason else f"{path}: {reason}")
     if report.removed:
-        note(f"{counted(report.removed, 'photo')} removed from the index, as the files no longer exist", quiet=quiet)
+        files = "its file no longer exists" if report.removed == 1 else "their files no longer exist"
+        note(f"{counted(report.removed, 'photo')} removed from the index, as {files}", quiet=quiet)
     if left := len(report.vanished) - report.removed:
         unsure = 0 if report.removed > len(report.vanished) - len(report.unsure) else len(report.unsure)
-        how = "add --prune to remove them from the index"
+        one = left == 1
+        removing = f"to remove {'it' if one else 'them'} from the index, add"
+        how = f"{removing} --prune"
         if unsure == left:
-            how = "if their disk is not mounted, mount it; to remove them from the index, add --prune-empty"
+            how = f"if {'its' if one else 'their'} disk is not mounted, mount it; {removing} --prune-empty"
         elif unsure:
             how += f", and --prune-empty for the {unsure} in folders that have no others"
-        note(f"{counted(left, 'photo')} of the index missing, e.g. {report.vanished[-1]}; {how}", quiet=quiet)
+        which = f"is missing: {report.vanished[-1]}" if one else f"are missing, e.g. {report.vanished[-1]}"
+        note(f"{counted(left, 'photo')} of the index {which}; {how}", quiet=quiet)
     moved = f", {report.moved} of them moved" if report.moved else ""
     skipped = f", {len(report.failed)} cannot be read" if report.failed else ""
     read = f"{report.added} read in {report.seconds:.1f} s"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
+from visionzoo.io.sheets import short_names
 from visionzoo.jobs import write_sidecar
 from visionzoo.memory import pairs_above
 from visionzoo.memory.topk import exact_scores
@@ -143,7 +144,11 @@ def _groups(labels: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 
 
 def _group(index: PhotoIndex, photos: Sequence[Photo]) -> tuple[Duplicate, ...]:
-    best = min(photos, key=lambda photo: (-(photo.width or 0) * (photo.height or 0), -photo.size, str(photo.path)))
+    def rank(photo: Photo) -> tuple[int, int, int, str]:
+        """Most pixels, then most bytes, then the shortest name: the copies have names like "x (1).jpg"."""
+        return -(photo.width or 0) * (photo.height or 0), -photo.size, len(photo.path.name), str(photo.path)
+
+    best = min(photos, key=rank)
     vectors = index.store.fetch(np.array([photo.id for photo in photos]))
     scores = exact_scores(index.store.fetch(np.array([best.id]))[0], vectors).tolist()
     order = sorted(range(len(photos)), key=lambda n: (photos[n] is not best, -scores[n], str(photos[n].path)))
@@ -161,21 +166,22 @@ def write_duplicates(path: Path, result: DuplicateResult, options: Mapping[str, 
             f"{count} of {result.photos} photos in {len(result.groups)} groups{shown}, in {options['index']} · score "
             f"{result.min_score:g} or more"
         )
-        save_sheet(
-            path, [_row(group) for group in result.groups[:SHOWN]], heading="Duplicate photos", subtitle=subtitle
-        )
+        groups = result.groups[:SHOWN]
+        names = short_names(photo.path for group in groups for photo in group)
+        save_sheet(path, [_row(group, names) for group in groups], heading="Duplicate photos", subtitle=subtitle)
     write_sidecar(path, result.to_dict(), options)
 
 
-def _row(group: Sequence[Duplicate]) -> Row:
+def _row(group: Sequence[Duplicate], names: Mapping[Path, str]) -> Row:
     first, *others = group
     more = f"and {len(others) - SHOWN_EACH} more" if len(others) > SHOWN_EACH else ""
-    tiles = [Tile(photo.path, f"{photo.score:.3f}", photo.path.name, _facts(photo)) for photo in others[:SHOWN_EACH]]
-    return Row(Tile(first.path, f"{len(group)} photos", first.path.name, more or _facts(first)), tiles)
+    tiles = [Tile(photo.path, f"{photo.score:.3f}", names[photo.path], _facts(photo)) for photo in others[:SHOWN_EACH]]
+    return Row(Tile(first.path, f"{len(group)} photos", names[first.path], more or _facts(first)), tiles)
 
 
 def _facts(photo: Duplicate) -> str:
-    return "" if photo.width is None else f"{photo.width} x {photo.height}"
+    size = f"{photo.size / 1e6:.1f} MB" if photo.size >= 1e6 else f"{max(1, round(photo.size / 1e3))} kB"
+    return size if photo.width is None else f"{photo.width} x {photo.height} · {size}"
 
 
 __all__ = ["MIN_SCORE", "Duplicate", "DuplicateResult", "find_duplicates", "write_duplicates"]

@@ -11,6 +11,7 @@ from visionzoo.console import counted
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.extensions import SHEETS_WRITTEN
+from visionzoo.io.sheets import short_names
 from visionzoo.jobs import check_result, write_sidecar
 
 MISSING = "file is missing"
@@ -107,9 +108,9 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: Mappi
         how = "reranked" if results[0].reranked else "first stage"
         queries = counted(len(results), "query", "queries")
         subtitle = f"{count} matches for {queries} in {options['index']} · {options['model']} · {how}"
-        save_sheet(
-            path, [sheet_row(result) for result in results], heading="Photos found by example", subtitle=subtitle
-        )
+        names = short_names(match.path for result in results for match in result.matches)
+        rows = [sheet_row(result, names) for result in results]
+        save_sheet(path, rows, heading="Photos found by example", subtitle=subtitle)
     write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
 
 
@@ -125,14 +126,14 @@ def missing_note(results: Sequence[RetrievalResult], index: str | Path) -> str |
     )
 
 
-def sheet_row(result: RetrievalResult) -> Row:
-    """A result as a row of a contact sheet; a place won or lost by reranking stands beside the score."""
+def sheet_row(result: RetrievalResult, names: Mapping[Path, str]) -> Row:
+    """A result as a row of a contact sheet, with these names of the files; a place won or lost by reranking is beside the score."""
     tiles = []
     for match in result.matches:
         moved = match.first_rank - match.rank
         mark = "" if not result.reranked or moved == 0 else f"{'+' if moved > 0 else '−'}{abs(moved)}"
         mark = MISSING if match.missing else mark
-        tiles.append(Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name, mark))
+        tiles.append(Tile(match.path, f"{match.rank} · {match.score:.3f}", names[match.path], mark))
     return Row(Tile(result.query, "query", Path(result.query).name, box=result.box), tiles)
 
 

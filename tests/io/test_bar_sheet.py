@@ -63,3 +63,18 @@ def test_too_many_for_a_picture() -> None:
     for name, count in (("a.webp", 300), ("a.jpg", 1000), ("a.png", 1000)):
         with pytest.raises(InputError, match="write an .html page instead"):
             check_size(name, count, 5)
+
+
+def test_parts_follow_their_card(tmp_path: Path) -> None:
+    """On a page in a grid of their own, in a picture as cards that are named after the file."""
+    small = np.full((30, 40, 3), 90, np.uint8)
+    frames = [Card(small, f"0:0{n}", BARS) for n in range(3)]
+    video = Card(small, "clip.mp4, mean of 3 frames", BARS, file=tmp_path / "clip.mp4", parts=frames)
+    (tmp_path / "clip.mp4").touch()
+    page = html_bar_sheet([video, *cards(1)], heading="h", folder=tmp_path)
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert page.count('<div class="parts">') == 1
+    assert '<a href="clip.mp4">clip.mp4, mean of 3 frames</a>' in page
+    together = image_bar_sheet([video, *cards(1)])
+    assert together.size == image_bar_sheet(cards(5)).size
+    assert (np.asarray(together) == 90).all(-1).sum() >= 5 * 30 * 40

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,11 +37,21 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """An image (a path, or (H, W, 3) uint8), its title, and the bars beside it, best first."""
+    """An image with bars beside it.
+
+    Attributes:
+        image: a path, or (H, W, 3) uint8.
+        title: the line above the bars.
+        bars: best first.
+        file: the file that the title links to on a page; by default the image's.
+        parts: cards that belong to this one, e.g. the frames of a video: on a page they follow below it, smaller.
+    """
 
     image: str | Path | np.ndarray
     title: str
     bars: Sequence[Bar]
+    file: str | Path | None = None
+    parts: Sequence[Card] = ()
 
 
 def check_size(path: str | Path, cards: int, bars: int) -> None:
@@ -56,7 +67,7 @@ def save_bar_sheet(path: str | Path, cards: Sequence[Card], *, heading: str, sub
     """
 
     def draw_sheet() -> Image.Image:
-        check_size(path, len(cards), _most_bars(cards))
+        check_size(path, len(_flat(cards)), _most_bars(_flat(cards)))
         return image_bar_sheet(cards)
 
     save(
@@ -72,8 +83,18 @@ def html_bar_sheet(cards: Sequence[Card], *, heading: str, subtitle: str = "", f
     Args:
         folder: where the page will be; titles then link to the files.
     """
-    shown = ({"tile": Tile(card.image, card.title), "title": card.title, "bars": card.bars} for card in cards)
-    return render("bars.html", cards=shown, heading=heading, subtitle=subtitle, folder=folder)
+    return render("bars.html", cards=map(_shown, cards), heading=heading, subtitle=subtitle, folder=folder)
+
+
+def _shown(card: Card) -> dict[str, Any]:
+    file = card.image if card.file is None else card.file
+    return {
+        "tile": Tile(card.image, card.title),
+        "file": Tile(file, card.title),
+        "title": card.title,
+        "bars": card.bars,
+        "parts": [_shown(part) for part in card.parts],
+    }
 
 
 # The image
@@ -83,7 +104,8 @@ _SIDE, _WIDE, _GAP, _LINE = 176, 290, 28, 31
 
 
 def image_bar_sheet(cards: Sequence[Card]) -> Image.Image:
-    """The sheet as one image: a grid of cards."""
+    """The sheet as one image: a grid of cards, each followed by its parts."""
+    cards = _flat(cards)
     columns, size = _layout(len(cards), _most_bars(cards))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -93,6 +115,15 @@ def image_bar_sheet(cards: Sequence[Card]) -> Image.Image:
         y = _GAP + place // columns * (height + _GAP)
         _draw_card(sheet, draw, card, x, y)
     return sheet
+
+
+def _flat(cards: Sequence[Card]) -> list[Card]:
+    """Cards and their parts, in whose titles the name of the card's file is added."""
+    flat = []
+    for card in cards:
+        name = "" if card.file is None else f"{Path(card.file).name}, "
+        flat += [card, *(replace(part, title=f"{name}{part.title}") for part in card.parts)]
+    return flat
 
 
 def _most_bars(cards: Sequence[Card]) -> int:

@@ -6,7 +6,7 @@ import base64
 import functools
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,16 @@ def fitting(
         if len(text) < 3:
             break
     return text
+
+
+def short_names(paths: Iterable[str | Path]) -> dict[Path, str]:
+    """What a sheet calls each file: its path below the folder that all of them share, so that equal names can be told apart."""
+    files = {Path(path) for path in paths}
+    try:
+        shared = os.path.commonpath([file.absolute().parent for file in files])
+    except ValueError:  # none, or on several drives of Windows
+        return {file: str(file) for file in files}
+    return {file: os.path.relpath(file.absolute(), shared) for file in files}
 
 
 def check_height(path: str | Path, height: int, count: int) -> None:

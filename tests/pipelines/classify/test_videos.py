@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -87,8 +88,13 @@ def test_sheets_show_frames(classifier: ClassifyPipeline, clip: Path, tmp_path: 
     classifier.run(clip, tmp_path / "r.html", progress=False)
     page = (tmp_path / "r.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 5, "the mean and four frames"
-    for words in ("Classes of the videos", "clip.mp4, mean of 4 frames", "clip.mp4, 0:03"):
+    for words in ("Classes of the videos", "mean of 4 frames<", "<h2>0:03<"):
         assert words in page
+    assert f'href="{os.path.relpath(clip, tmp_path)}">clip.mp4, mean of 4 frames' in page, "a video's name links to it"
+    classifier.run(clip, tmp_path / "one.html", progress=False, every=60)
+    page = (tmp_path / "one.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1, "the only frame is not shown twice"
+    assert "clip.mp4, 1 frame" in page
     with pytest.raises(InputError, match="images do not fit into one .webp image"):
         classifier.run(clip, tmp_path / "r.webp", progress=False, every=0.003)
 
@@ -104,7 +110,7 @@ def test_an_interrupted_run_keeps_finished_videos(
 
     monkeypatch.setattr(pipeline, "shots", lambda *_: pytest.fail("the video is read again"))
     assert classifier.run(folder, tmp_path / "r.html", progress=False) == fresh
-    assert "0a.mp4, 0:03" in (tmp_path / "r.html").read_text()
+    assert "0a.mp4, mean of 4 frames" in (tmp_path / "r.html").read_text()
 
 
 class _Stop:

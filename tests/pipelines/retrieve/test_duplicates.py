@@ -17,6 +17,7 @@ from visionzoo.cli import main
 from visionzoo.errors import InputError
 from visionzoo.memory import open_store, pairs_above
 from visionzoo.pipelines.retrieve import RetrievePipeline
+from visionzoo.pipelines.retrieve.duplicates import write_duplicates
 
 
 @pytest.mark.parametrize("backend", ["matrix", "faiss", "qdrant"])
@@ -56,6 +57,23 @@ def collection(photo: Callable, tmp_path: Path) -> Path:
     for seed in (3, 4):
         photo(f"my photos #1, 100 % ü/alone{seed}.png", (200, 150), seed)
     return folder
+
+
+def test_the_original_of_equal_files_is_not_the_one_named_as_a_copy(
+    pipe: RetrievePipeline, photo: Callable, tmp_path: Path
+) -> None:
+    """The page tells files of one name apart by their folders, and says how large each is."""
+    first = Path(photo("album/rocket.png", (200, 200), 2))
+    (first.parent / "sub").mkdir()
+    for copy in ("rocket (1).png", "rocket-copy.png", "sub/rocket.png"):
+        shutil.copy(first, first.parent / copy)
+    pipe.index(first.parent, tmp_path / "i", progress=False)
+    (group,) = pipe.duplicates(tmp_path / "i").groups
+    assert group[0].path == first
+    write_duplicates(tmp_path / "d.html", pipe.duplicates(tmp_path / "i"), {"index": "i"})
+    page = (tmp_path / "d.html").read_text()
+    for words in (">sub/rocket.png</a>", ">rocket.png</a>", f"200 x 200 · {round(first.stat().st_size / 1e3)} kB"):
+        assert page.count(words) >= 1, words
 
 
 @pytest.fixture
