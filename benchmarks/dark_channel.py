@@ -2,9 +2,9 @@
 
     python -m benchmarks.dark_channel hazy.jpg clear.png
 
-A hazy picture is I = J t + A (1 - t) with the clear picture J, the transmission t and the light A of the haze. Nearly
-every patch of an outdoor picture without haze has a pixel that is dark in one channel, so what the darkest channel of a
-patch does show is haze (He, Sun and Tang, CVPR 2009). The transmission of patches is fitted to the edges of the picture
+A hazy image is I = J t + A (1 - t) with the clear image J, the transmission t and the light A of the haze. Nearly
+every patch of an outdoor image without haze has a pixel that is dark in one channel, so what the darkest channel of a
+patch does show is haze (He, Sun and Tang, CVPR 2009). The transmission of patches is fitted to the edges of the image
 by the guided filter with a colour guide (He, Sun and Tang, ECCV 2010), which replaces the paper's soft matting.
 """
 
@@ -32,7 +32,7 @@ def dehaze(
     radius: int = 60,
     eps: float = 1e-4,
 ) -> Tensor:
-    """Remove haze from one picture.
+    """Remove haze from one image.
 
     Args:
         image: (3, H, W) float32 in [0, 1].
@@ -43,7 +43,7 @@ def dehaze(
         eps: of the guided filter: variance of the guide below which a region counts as flat.
 
     Returns:
-        The clear picture, (3, H, W) float32 in [0, 1].
+        The clear image, (3, H, W) float32 in [0, 1].
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"the image has shape {tuple(image.shape)}, expected (3, H, W)")
@@ -77,7 +77,7 @@ def transmission(image: Tensor, light: Tensor, *, patch: int, omega: float, radi
 
 
 def guided_filter(guide: Tensor, source: Tensor, *, radius: int, eps: float) -> Tensor:
-    """`source` (1, H, W), smoothed within the edges of the colour picture `guide` (3, H, W).
+    """`source` (1, H, W), smoothed within the edges of the colour image `guide` (3, H, W).
 
     In every box the result is a linear function of the guide's three channels, fitted to `source` by ridge regression; a
     pixel takes the mean of the functions of the boxes around it.
@@ -118,7 +118,7 @@ def _box(values: Tensor, radius: int) -> Tensor:
         place = torch.arange(length, device=values.device)
         count = (place + radius).clamp(max=length - 1) - (place - radius).clamp(min=0) + 1
         sums = F.pad(values, (radius + 1, radius)).contiguous()
-        sums = sums.cumsum(-1, dtype=torch.float64)  # float32 would lose the variances of large pictures
+        sums = sums.cumsum(-1, dtype=torch.float64)  # float32 would lose the variances of large images
         values = ((sums[..., side:] - sums[..., :-side]) / count).to(values.dtype)
     return values
 

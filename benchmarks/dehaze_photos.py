@@ -100,7 +100,7 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 
 
 def measure(methods: dict[str, Callable[[Tensor], Tensor]], sheet: Path | None) -> None:
-    """Print the tables, and save hazy, results and clear as a picture."""
+    """Print the tables, and save hazy, results and clear as an image."""
     scores: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     rows = []
@@ -146,7 +146,7 @@ def save_sheet(rows: list[list[Tensor]], path: Path, width: int = 240) -> None:
 
 
 def seam_ratio(change: Tensor) -> float:
-    """Mean step across borders of patches, over that between other neighbours, of what was added to a picture (3, H, W)."""
+    """Mean step across borders of patches, over that between other neighbours, of what was added to an image (3, H, W)."""
     at_border, elsewhere = [], []
     for along in (change, change.transpose(1, 2)):
         steps = (along[..., 1:] - along[..., :-1]).abs()

@@ -55,13 +55,13 @@ def judge(outputs: Sequence[Tensor]) -> list[str]:
 
 
 def drawn(count: int, side: int) -> Tensor:
-    """(count, 3, side, side): smooth pictures."""
+    """(count, 3, side, side): smooth images."""
     generator = torch.Generator().manual_seed(0)
     return F.interpolate(torch.rand(count, 3, 16, 16, generator=generator), size=side, mode="bilinear")
 
 
 def seeded_model() -> MCNet:
-    """Random weights of which every part counts: batch norms with statistics of pictures, keypoints that lie apart."""
+    """Random weights of which every part counts: batch norms with statistics of images, keypoints that lie apart."""
     torch.manual_seed(0)
     model: Any = create_model("mcnet")
     with torch.no_grad():

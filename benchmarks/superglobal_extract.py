@@ -1,4 +1,4 @@
-"""Descriptors of a folder of photos beside a plain loop over them (one picture at a time, as published).
+"""Descriptors of a folder of photos beside a plain loop over them (one image at a time, as published).
 
 visionzoo bench superglobal-extract
 """
@@ -34,7 +34,7 @@ def seeded_network(name: str) -> SuperGlobal:
 
 
 def plain_loop(model: SuperGlobal, pictures: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
-    """One picture at a time through the network as built."""
+    """One image at a time through the network as built."""
     device = next(model.parameters()).device
     with torch.no_grad():
         return torch.cat([model(prepare(picture)[None].to(device)).float().cpu() for picture in pictures])

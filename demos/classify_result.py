@@ -25,17 +25,17 @@ from .uploads import IMAGE, checked_path, name_of, names_of
 from .words import duration, explain, picture_tag, plain
 
 MAX_PICTURES = 60
-"""Pictures at once; the command takes any number."""
+"""Images at once; the command takes any number."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in a picture.
+    """What was found in an image.
 
     Attributes:
-        picture: (H, W, 3) uint8, all of it.
+        image: (H, W, 3) uint8, all of it.
         crop: (size, size, 3) uint8, what the network sees.
-        box: (x0, y0, x1, y1), where in the picture that is.
+        box: (x0, y0, x1, y1), where in the image that is.
         read_s, network_s: how long decoding and the network took.
     """
 
@@ -71,7 +71,7 @@ def see(pipe: ClassifyPipeline, upload: Any, count: int) -> Seen:
 
 
 def crop_box(preprocess: Preprocess, width: int, height: int) -> tuple[float, float, float, float]:
-    """(x0, y0, x1, y1) in pixels of the square in the middle that `preprocess` keeps of a picture of this size."""
+    """(x0, y0, x1, y1) in pixels of the square in the middle that `preprocess` keeps of an image of this size."""
     side = min(width, height) * preprocess.size / int(preprocess.size / preprocess.crop)
     x0, y0 = (width - side) / 2, (height - side) / 2
     return x0, y0, x0 + side, y0 + side
@@ -115,7 +115,7 @@ def table(results: Sequence[ClassificationResult]) -> str:
 
 
 def show(seen: Seen, pipe: ClassifyPipeline) -> str:
-    """Classes as bars, and the picture beside its seen part, as HTML with the pictures inside."""
+    """Classes as bars, and the image beside its seen part, as HTML with the images inside."""
     best = seen.predictions[0]
     timing = (
         f"read in {duration(seen.read_s)}, classified in {duration(seen.network_s)} on {_device(pipe)} "
@@ -142,7 +142,7 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
 def show_all(
     found: Sequence[tuple[str, Path | None, ClassificationResult]], pipe: ClassifyPipeline, took_s: float
 ) -> str:
-    """Each picture with its best class, and a link to the table, as HTML with everything inside."""
+    """Each image with its best class, and a link to the table, as HTML with everything inside."""
     results = [result for *_, result in found]
     readable = sum(result.error is None for result in results)
     failed = len(results) - readable

@@ -1,4 +1,4 @@
-"""The demo page of haze removal: a picture before and after, and what a part of the result depends on."""
+"""The demo page of haze removal: an image before and after, and what a part of the result depends on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
     """Lay out the page inside the current `gr.Blocks`.
 
     Args:
-        home: folder of the demo, for the sample pictures.
+        home: folder of the demo, for the sample images.
         index: belongs to another page.
         pipe: what removes the haze; the default network if None.
     """

@@ -18,7 +18,7 @@ from .page import summary
 from .words import duration
 
 MAP_SIDE = 1024
-"""Longest side of the pictures that attribution maps are made of."""
+"""Longest side of the images that attribution maps are made of."""
 MAP_STEPS = 8
 WINDOWS = (16, 256)
 """Sides of the window that a map is for, from and to."""
@@ -26,7 +26,7 @@ WINDOWS = (16, 256)
 
 @dataclass(frozen=True)
 class Look:
-    """What attribution maps are made of: a picture before and after, reduced.
+    """What attribution maps are made of: an image before and after, reduced.
 
     Attributes:
         hazy, clear: (h, w, 3) uint8.
@@ -74,7 +74,7 @@ class Look:
 
 
 def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -> tuple[str, np.ndarray]:
-    """The attribution map of a window as a picture, and HTML on how to read it. Raises `InputError`."""
+    """The attribution map of a window as an image, and HTML on how to read it. Raises `InputError`."""
     window = look.window(x, y, side)
     started = time.perf_counter()
     hazy = to_float(look.hazy).contiguous()

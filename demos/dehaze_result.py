@@ -24,12 +24,12 @@ from .words import duration, file_stem
 MIN_SIDE = 16
 """Pixels of the shorter side of an upload; the network has one token per 32 x 32."""
 SHOWN_SIDE = 2048
-"""Longest side of the pictures in the slider."""
+"""Longest side of the images in the slider."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A picture before and after.
+    """An image before and after.
 
     Attributes:
         hazy, clear: (H, W, 3) uint8.

@@ -32,7 +32,7 @@ def sample_haze(seed: int) -> Haze:
 
 
 def samples(home: Path) -> list[Path]:
-    """Hazy pictures in `home`, made of bundled clear photos when they are not there yet."""
+    """Hazy images in `home`, made of bundled clear photos when they are not there yet."""
     folder = home / "dehaze"
     paths = [folder / f"{name}_hazy.jpg" for name in SAMPLES]
     with writing(folder):

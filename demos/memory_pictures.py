@@ -1,4 +1,4 @@
-"""What a walk of a video through a memory looks like: four pictures.
+"""What a walk of a video through a memory looks like: four images.
 
 python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER
 """
@@ -236,7 +236,7 @@ def rebuilt_picture(walk: Walk, moment: Moment) -> Image.Image:
 
 
 def cuts(walk: Walk) -> list[int]:
-    """Steps at which the picture changes at once: the mean feature of a frame is far from that of the one before."""
+    """Steps at which the image changes at once: the mean feature of a frame is far from that of the one before."""
     means = [feature.mean(0) for feature in walk.features]
     return [n for n in range(1, len(means)) if float((means[n] - means[n - 1]).norm()) > 0.25]
 
@@ -255,7 +255,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pictures of a video file; the exit status."""
+    """Write the images of a video file; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m visionzoo.demos.memory_pictures", description=main.__doc__)
     parser.add_argument("video", type=Path, nargs="?", help="default: a walk over the bundled sample photos")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, which is made")

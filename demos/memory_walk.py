@@ -3,7 +3,7 @@
     python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER --design working-and-long-term
 
 Every step reads the memory with the tokens of a frame (features of a small network, 8 x 8 pixels each) and then writes
-them. The value of a token is its patch of pixels, so that the output of a read is a picture: the frame as the memory knows it.
+them. The value of a token is its patch of pixels, so that the output of a read is an image: the frame as the memory knows it.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def patches_of(picture: Picture) -> Tensor:
 
 
 def unpatched(patches: Tensor, shape: Sequence[int]) -> Picture:
-    """The picture of (T, 192) patches; `shape` is its (H, W, 3)."""
+    """The image of (T, 192) patches; `shape` is its (H, W, 3)."""
     rows, columns = shape[0] // PATCH, shape[1] // PATCH
     x = patches.reshape(rows, columns, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2).reshape(shape[0], shape[1], 3)
     return floats_to_bytes(x.numpy())

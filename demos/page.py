@@ -63,7 +63,7 @@ class Sample:
     """Inputs to try a page with.
 
     Attributes:
-        picture: an image file, which is shown.
+        image: an image file, which is shown.
         label: what it shows; read out by screen readers.
         values: of the components that are set.
     """
@@ -130,7 +130,7 @@ class Panel:
     def samples(
         self, samples: Sequence[Sample], targets: Sequence[Box | Any], label: str = "Samples", shape: str = ""
     ) -> None:
-        """Pictures to click at, which set inputs.
+        """Images to click at, which set inputs.
 
         Args:
             targets: upload boxes and components that the values of a sample are for.

@@ -1,4 +1,4 @@
-"""The demo page of reenactment: a face picture moves like a video, or like the one before the webcam."""
+"""The demo page of reenactment: a face image moves like a video, or like the one before the webcam."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Animator:
 
 
 def face_of(upload: Any) -> np.ndarray:
-    """(H, W, 3) uint8 of an uploaded picture. Raises `InputError` if there is none or it cannot be used."""
+    """(H, W, 3) uint8 of an uploaded image. Raises `InputError` if there is none or it cannot be used."""
     if upload is None:
         raise InputError("upload an image of a face first")
     return load_image(checked_path(upload, IMAGE))

@@ -80,7 +80,7 @@ class Searcher:
 
 
 def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None:
-    """(x0, y0, x1, y1) from any two opposite corners as text, within a picture of this size; None for an empty text."""
+    """(x0, y0, x1, y1) from any two opposite corners as text, within an image of this size; None for an empty text."""
     if not text.strip():
         return None
     numbers = _NUMBER.findall(text)
@@ -103,7 +103,7 @@ def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None
 
 
 def show(found: Found) -> str:
-    """Both rankings as HTML, with their pictures inside."""
+    """Both rankings as HTML, with their images inside."""
     size = f"{found.query.shape[1]} x {found.query.shape[0]} pixels"
     box = found.result.box
     part = "" if box is None else f", region {', '.join(f'{value:.0f}' for value in box)}"
@@ -182,7 +182,7 @@ def numbers_in(text: str) -> list[str]:
 
 
 def save_found(found: Found, path: Path) -> Path:
-    """The query and what was found for it as one picture."""
+    """The query and what was found for it as one image."""
     tiles = [Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name) for match in found.result.matches]
     save_sheet(path, [Row(Tile(found.query, "Query", box=found.result.box), tiles)], heading="Photos found")
     return path

@@ -1,4 +1,4 @@
-"""Makes the clear pictures that the bundled DehazeXL learned to take haze off: tiles of free photos, and drawn aerial scenes.
+"""Makes the clear images that the bundled DehazeXL learned to take haze off: tiles of free photos, and drawn aerial scenes.
 
     python -m tools.clear_photos unpacked data/clear     # tools/free_photos.py says how to get `unpacked`
 
@@ -59,7 +59,7 @@ def make_tiles(source: Source, out: Path, side: int, count: int) -> int:
     try:
         image = source.open()
     except (OSError, ValueError, SyntaxError):
-        return 0  # bytes that only look like the beginning of a picture
+        return 0  # bytes that only look like the beginning of an image
     if min(image.size) < side or np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         return 0
     folder = out / ("val" if source.held_out else "train")

@@ -1,4 +1,4 @@
-"""Cuts the faces out of videos, as VoxCeleb was for MCNet: clips to train on, one for each face that stays in the picture.
+"""Cuts the faces out of videos, as VoxCeleb was for MCNet: clips to train on, one for each face that stays in the image.
 
     python -m tools.face_tubes interview.mp4 talk.mov data/own/train
     visionzoo fit --config mcnet/vox256 data.root=data/own model.perceptual=0 model.pixel=10

@@ -1,4 +1,4 @@
-"""Free photos from Debian's packages, as sources of training pictures: files, and pictures inside Qt's resource files.
+"""Free photos from Debian's packages, as sources of training images: files, and images inside Qt's resource files.
 
     apt-get download mate-backgrounds gnome-backgrounds plasma-workspace-wallpapers ukui-wallpapers lomiri-wallpapers-16.04 \\
         lomiri-wallpapers-20.04 palapeli-data tuxpaint-data tuxpaint-stamps-default gcompris-qt-data
@@ -30,7 +30,7 @@ IMAGES_INSIDE = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xe0\xe1\xdb]|\x89PNG\r\
 
 @dataclass(frozen=True)
 class Source:
-    """A picture: a file, or a part of one (Qt's resource files hold pictures one after the other, as they are)."""
+    """An image: a file, or a part of one (Qt's resource files hold images one after the other, as they are)."""
 
     name: str
     path: Path
@@ -63,7 +63,7 @@ def photo_files(root: Path) -> Iterator[Source]:
 
 
 def resource_files(root: Path) -> Iterator[Source]:
-    """Pictures inside gcompris' resource files."""
+    """Images inside gcompris' resource files."""
     for path in sorted(root.rglob("*.rcc")):
         if path.stem in FROM_GCOMPRIS:
             for found in IMAGES_INSIDE.finditer(path.read_bytes()):

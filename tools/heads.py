@@ -32,7 +32,7 @@ _GROUPS = {
     **{f"helper-{side}-eyelashes-{row}": "lashes" for side in "lr" for row in (1, 2)},
 }
 _BELOW, _BESIDE = 4.6, 3.0
-"""Faces of the mesh below the one or beside the other are never in the picture."""
+"""Faces of the mesh below the one or beside the other are never in the image."""
 
 
 @dataclass(frozen=True)

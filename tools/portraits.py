@@ -1,4 +1,4 @@
-"""Pictures of rendered heads: skin, hair, eyes and clothes drawn by formulas over the mesh, lit like in a studio."""
+"""Images of rendered heads: skin, hair, eyes and clothes drawn by formulas over the mesh, lit like in a studio."""
 
 from __future__ import annotations
 

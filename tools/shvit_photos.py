@@ -1,4 +1,4 @@
-"""Makes the pictures on which the bundled SHViT learned from its teacher: tiles of free photos and photographed objects.
+"""Makes the images on which the bundled SHViT learned from its teacher: tiles of free photos and photographed objects.
 
     python -m tools.shvit_photos unpacked data/shvit_photos     # tools/free_photos.py says how to get `unpacked`
 
@@ -77,7 +77,7 @@ def make_tiles(
     try:
         image = source.open()
     except (OSError, ValueError, SyntaxError):
-        return 0  # bytes that only look like the beginning of a picture
+        return 0  # bytes that only look like the beginning of an image
     if min(image.size) < (96 if group == "objects" else 150):
         return 0
     image = image.convert("RGBA")

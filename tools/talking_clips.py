@@ -6,7 +6,7 @@
 
 The heads are MakeHuman's (CC0; see tools/heads.py), drawn by tools/portraits.py. `train/` has 6 tubes of each of 10 heads, of
 differently cropped, turned and stretched frames. `test/` has a performance that is not in `train/` of each of the two heads of
-the samples, and of two heads that are not in `train/` at all. Clips are folders of pictures, named as VoxCeleb's are.
+the samples, and of two heads that are not in `train/` at all. Clips are folders of images, named as VoxCeleb's are.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def write_clips(mesh: HeadMesh, out: Path, size: int) -> None:
 
 
 def write_samples(mesh: HeadMesh, out: Path) -> None:
-    """A picture and a video of the two heads of the samples, without sound."""
+    """An image and a video of the two heads of the samples, without sound."""
     out.mkdir(parents=True, exist_ok=True)
     for number, (person, head) in enumerate({"woman": WOMAN, "man": MAN}.items()):
         portrait = Portrait(mesh, *head)

@@ -37,13 +37,13 @@ def rasterize(
     both_sides: NDArray[np.bool_] | bool = True,
     perspective: bool = False,
 ) -> Hits:
-    """Draw triangles into a picture.
+    """Draw triangles into an image.
 
     Args:
-        points: (V, 3) in pixels from the upper left corner of the picture, and depth; not finite where they cannot be projected.
+        points: (V, 3) in pixels from the upper left corner of the image, and depth; not finite where they cannot be projected.
         triangles: (T, 3), anticlockwise from the front.
         both_sides: (T,) whether a triangle is seen from behind, too.
-        perspective: mix values as they lie in space, not as they lie in the picture: for triangles that are large beside their
+        perspective: mix values as they lie in space, not as they lie in the image: for triangles that are large beside their
             distance.
     """
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(1))

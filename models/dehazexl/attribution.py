@@ -94,7 +94,7 @@ def attribution_map(
         network: a `DehazeXL`; or any function (1, 3, H, W) -> the same shape that torch can differentiate, which it does
             for the whole image at once.
         hazy: (3, H, W) in [0, 1].
-        clear: the same view without haze, at which the line begins. None, for a picture of which there is no such view: the
+        clear: the same view without haze, at which the line begins. None, for an image of which there is no such view: the
             network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then tells what makes up the
             change that the network made, be it right or wrong.
         window: of the result: first row, first column, and side (or height and width).

@@ -1,4 +1,4 @@
-"""A picture of an attribution map."""
+"""An image of an attribution map."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def attribution_picture(
 ) -> npt.NDArray[np.uint8]:
     """The map in colours, blue for 0 to red for 1, over the grey image, with the window outlined and a scale beside it.
 
-    Colours follow the saliency to the power 1/4, as in the published pictures: the middle of the scale is 1/16. Where the
-    picture is smaller than the map, a pixel shows the highest value that it covers; where larger, the nearest.
+    Colours follow the saliency to the power 1/4, as in the published images: the middle of the scale is 1/16. Where the
+    image is smaller than the map, a pixel shows the highest value that it covers; where larger, the nearest.
 
     Args:
         hazy: (H, W, 3) RGB.
         saliency: in [0, 1]; (H, W), or smaller, of the image reduced.
         window: first row, first column, and side (or height and width) in pixels of `hazy`.
-        side_max: the longer side of the image in the picture at most; larger ones are reduced.
+        side_max: the longer side of the image at most; larger ones are reduced.
 
     Returns:
         (h, w, 3) RGB; the image fills the left, h pixels high, the scale the right.

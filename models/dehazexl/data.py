@@ -1,4 +1,4 @@
-"""Hazy and clear pictures for DehazeXL's training: paired folders, or clear pictures with haze drawn over them."""
+"""Hazy and clear images for DehazeXL's training: paired folders, or clear images with haze drawn over them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HAZY_FOLDERS = re.compile(r"cloud_L?\d+|hazy|haze|input|cloud", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pair:
-    """A clear picture and its hazy versions."""
+    """A clear image and its hazy versions."""
 
     name: str
     clear: Path
@@ -54,7 +54,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
         levels: names of hazy folders to take, e.g. ["cloud_L1"]; all if None.
 
     Raises:
-        InputError: no such folder, no clear or hazy pictures in it, or a hazy picture without its clear one.
+        InputError: no such folder, no clear or hazy images in it, or a hazy image without its clear one.
     """
     root = Path(root)
     if not root.is_dir():
@@ -84,7 +84,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
 
 
 def _partner(path: Path, clear: dict[str, Path], folder: Path) -> str:
-    """The stem of the clear picture of a hazy one: the same, without the last word, or the first word alone."""
+    """The stem of the clear image of a hazy one: the same, without the last word, or the first word alone."""
     words = path.stem.split("_")
     for key in (path.stem, f"{'_'.join(words[:-1])}_GT", "_".join(words[:-1]), words[0]):
         if key in clear:
@@ -121,12 +121,12 @@ class Example(Protocol):
     def __len__(self) -> int: ...
 
     def crop(self, index: int, side: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A random hazy crop and the same crop of the clear picture, each (side, side, 3) uint8."""
+        """A random hazy crop and the same crop of the clear image, each (side, side, 3) uint8."""
         ...
 
 
 class PairedCrops:
-    """Crops of pairs, read by windows; one of a picture's hazy versions at random."""
+    """Crops of pairs, read by windows; one of an image's hazy versions at random."""
 
     def __init__(self, pairs: Sequence[Pair], cache: Path | None = None):
         self.pairs, self.cache = pairs, cache
@@ -147,10 +147,10 @@ class PairedCrops:
 
 
 class HazedCrops:
-    """Crops of clear pictures with a new haze each time.
+    """Crops of clear images with a new haze each time.
 
     Args:
-        count: of pictures.
+        count: of images.
         load: index -> (H, W, 3) uint8.
         slanted: share of crops that are hazier with distance, as seen at a slant.
         skies: share of crops with a drawn sky in their upper part.
@@ -221,11 +221,11 @@ class Crops(Dataset):
 
 
 class DehazeData(LightningDataModule):
-    """Pairs of hazy and clear pictures, as DehazeXL's training wants them.
+    """Pairs of hazy and clear images, as DehazeXL's training wants them.
 
     Layouts:
-        "paired": a folder of clear pictures and folders of hazy ones, see `find_pairs` (8KDehaze, RESIDE, O-HAZE, own).
-        "clear": a folder of clear pictures, <root>/train and <root>/val or all in one; new haze is drawn for every crop.
+        "paired": a folder of clear images and folders of hazy ones, see `find_pairs` (8KDehaze, RESIDE, O-HAZE, own).
+        "clear": a folder of clear images, <root>/train and <root>/val or all in one; new haze is drawn for every crop.
         "scenes": drawn aerial scenes with drawn haze; needs no files.
 
     Args:
@@ -236,12 +236,12 @@ class DehazeData(LightningDataModule):
         levels: hazy folders to take, e.g. ["cloud_L1", "cloud_L2"]; all if None.
         split: share of the pairs to train on, drawn with the published seed 22. Without effect where `train_names` is given.
         train_names, test_names: text files of names, one a line, in place of the random split.
-        scenes: number of drawn scenes an epoch; beside the pictures of layout "clear", too.
+        scenes: number of drawn scenes an epoch; beside the images of layout "clear", too.
         scene_side: their side in pixels.
         mirror: mirror half of the crops (the published recipe does not).
         val_crops: number of fixed crops to validate on.
-        repeats: how often an epoch goes through the pictures.
-        cache: folder where pictures that cannot be read by windows (PNG, JPEG) are unpacked once; None decodes each one every time.
+        repeats: how often an epoch goes through the images.
+        cache: folder where images that cannot be read by windows (PNG, JPEG) are unpacked once; None decodes each one every time.
         seed: of order, crops and haze.
     """
 
@@ -343,13 +343,13 @@ class DehazeData(LightningDataModule):
         return EpochLoader(self, _Fixed(self.val_set, self.val_crops))
 
     def test_dataloader(self) -> DataLoader:
-        """Names of files, one hazy picture at a time: a test reads whole pictures by windows."""
+        """Names of files, one hazy image at a time: a test reads whole images by windows."""
         names = [(str(path), str(pair.clear)) for pair in self.test_pairs for path in pair.hazy]
         return DataLoader(names, batch_size=1, collate_fn=_first)  # pyright: ignore[reportArgumentType]
 
 
 class _Mixed:
-    """Picture files, then drawn scenes: index -> (H, W, 3) uint8."""
+    """Image files, then drawn scenes: index -> (H, W, 3) uint8."""
 
     def __init__(self, files: Sequence[Path], scenes: int, side: int, seed: int):
         self.files, self.scenes, self.side, self.seed = files, scenes, side, seed
@@ -379,7 +379,7 @@ class _Repeated(Dataset):
 
 
 class _Fixed(Dataset):
-    """`count` crops that are the same in every epoch, evenly spread over the pictures."""
+    """`count` crops that are the same in every epoch, evenly spread over the images."""
 
     def __init__(self, data: Crops, count: int):
         self.data, self.count = data, count

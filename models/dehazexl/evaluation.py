@@ -150,7 +150,7 @@ def _reader(raster: Any) -> Callable[[int, int, int, int], NDArray[np.uint8]]:
 
 
 def _mean_lpips(lpips: Lpips, first: Callable, second: Callable, height: int, width: int, tile: int = 1024) -> float:
-    """Over tiles of equal size that cover the picture, each at most `tile` pixels a side."""
+    """Over tiles of equal size that cover the image, each at most `tile` pixels a side."""
     rows, columns = (np.linspace(0, side, -(-side // tile) + 1).astype(int) for side in (height, width))
     device = next(lpips.parameters()).device
     found, areas = [], []

@@ -1,6 +1,6 @@
-"""Haze for clear pictures: the scattering model I = J t + A (1 - t) in linear light, over a field of any size.
+"""Haze for clear images: the scattering model I = J t + A (1 - t) in linear light, over a field of any size.
 
-A haze is a function of absolute pixel coordinates: any window of a picture of any size gets its own part of the same field,
+A haze is a function of absolute pixel coordinates: any window of an image of any size gets its own part of the same field,
 which nobody ever holds as a whole. The colours of transmission follow the law that RS-Haze fitted to Landsat's bands (Song et al.,
 "Vision Transformers for Single Image Dehazing", arXiv 2204.03883): thin haze is bluish, thick haze grey.
 """
@@ -123,11 +123,11 @@ class Haze:
     def __call__(
         self, clear: NDArray[np.uint8], *, top: int = 0, left: int = 0, distance: Array | None = None
     ) -> Array:
-        """A clear picture, or a window of one, as it looks through this haze.
+        """A clear image, or a window of one, as it looks through this haze.
 
         Args:
             clear: (h, w, 3) uint8 sRGB.
-            top, left: where the window lies in the picture.
+            top, left: where the window lies in the image.
             distance: see `transmission`.
 
         Returns:
@@ -144,7 +144,7 @@ def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int
 
     Args:
         level: how dense; any if None.
-        side: of the pictures in pixels: lumps are an eighth of it to four times its size.
+        side: of the images in pixels: lumps are an eighth of it to four times its size.
     """
     if level is not None and level not in LEVELS:
         raise InputError(f"there is no level {level!r}; use {', '.join(map(repr, LEVELS))}")

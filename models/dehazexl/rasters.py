@@ -1,4 +1,4 @@
-"""Pictures of any type as DehazeXL's source and sink: 8 and 16 bits, floats, grey, extra bands, alpha, missing parts."""
+"""Images of any type as DehazeXL's source and sink: 8 and 16 bits, floats, grey, extra bands, alpha, missing parts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _ends(dtype: np.dtype) -> tuple[float, float]:
 
 
 def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = None) -> Scaling:
-    """8 bits are 0 to 255. Others are what the picture uses of their range: nearly all its values, looked for in up to 256
+    """8 bits are 0 to 255. Others are what the image uses of their range: nearly all its values, looked for in up to 256
     windows; floats within [0, 1] are taken as they are.
 
     Args:
@@ -157,7 +157,7 @@ class RasterPicture:
         self.scaling = find_scaling(self, limits)
 
     def read_valid(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(h, w, bands), the values of the file, and (h, w): where there is a picture.
+        """(h, w, bands), the values of the file, and (h, w): where there is an image.
 
         That is not where the file says that there is no data (of a no-data value, in every colour), nor where a colour is NaN or
         of the size of fill values, nor where it is transparent; see `visionzoo.io.raster.missing`.

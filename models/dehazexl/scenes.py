@@ -1,4 +1,4 @@
-"""Drawn aerial pictures without haze, unlimited and seeded: fields, woods, water, relief, roads and houses seen from above.
+"""Drawn aerial images without haze, unlimited and seeded: fields, woods, water, relief, roads and houses seen from above.
 
 They are no substitute for photos, but have what haze removal must not be fooled by: bright roofs and soil, dark water,
 shadows, and detail down to the pixel.
@@ -61,7 +61,7 @@ KINDS = (
 
 
 def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
-    """A drawn aerial picture: (side, side, 3) uint8 RGB, the same for the same seed.
+    """A drawn aerial image: (side, side, 3) uint8 RGB, the same for the same seed.
 
     Raises:
         InputError: a side below 64 pixels.

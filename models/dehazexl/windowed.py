@@ -1,4 +1,4 @@
-"""Crops of picture files as (h, w, 3) uint8, for training: by windows where the format allows, else unpacked once."""
+"""Crops of image files as (h, w, 3) uint8, for training: by windows where the format allows, else unpacked once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from visionzoo.io.raster import Window, open_raster
 
 
 class WindowedPicture:
-    """A picture file to read crops of; a context manager.
+    """An image file to read crops of; a context manager.
 
     Args:
         cache: folder for unpacked copies of files that have no random access; None decodes such a file whole.
@@ -58,7 +58,7 @@ class WindowedPicture:
 
 
 def _unpacked(path: Path, cache: Path) -> NDArray[np.uint8]:
-    """The picture as a memory-mapped array, decoded into `cache` when it is not there yet."""
+    """The image as a memory-mapped array, decoded into `cache` when it is not there yet."""
     cache.mkdir(parents=True, exist_ok=True)
     about = path.stat()
     key = hashlib.sha256(f"{path.absolute()}|{about.st_size}|{about.st_mtime_ns}".encode()).hexdigest()[:24]

@@ -168,7 +168,7 @@ class TestPairs(Dataset):
     The name is the driving clip's; of two people both: "A driven by B".
 
     Args:
-        pairs: source and driving of each, as (clip or picture, number of the frame).
+        pairs: source and driving of each, as (clip or image, number of the frame).
         cross: whether all are of two people; None goes by `Clip.identity`.
     """
 

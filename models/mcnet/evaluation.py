@@ -104,7 +104,7 @@ class Measures:
         )
 
     def _distances(self, image: Pixels, other: Pixels) -> tuple[dict[str, float], bool]:
-        """AED and CSIM of two pictures, and whether one shows no face."""
+        """AED and CSIM of two images, and whether one shows no face."""
         if self.identity is None:
             return {}, False
         one, two = self.identity(image), self.identity(other)

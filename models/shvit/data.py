@@ -1,4 +1,4 @@
-"""Pictures with classes for SHViT's training: folders or tar files in ImageNet's layout, or the bundled sample photos."""
+"""Images with classes for SHViT's training: folders or tar files in ImageNet's layout, or the bundled sample photos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Layout = Literal["imagenet", "samples"]
 
 
 class SHViTData(LightningDataModule):
-    """Pictures with classes, augmented as SHViT's training does (section 4.1: DeiT's recipe).
+    """Images with classes, augmented as SHViT's training does (section 4.1: DeiT's recipe).
 
     Layouts:
         "imagenet": <root>/train/<class>/<image> and <root>/val/<class>/<image> (or validation/), or the files
@@ -36,12 +36,12 @@ class SHViTData(LightningDataModule):
     Args:
         root: folder of the data set.
         image_size: side of the network's input, pixels.
-        batch_size: per device; even, as mixup pairs the pictures of a batch.
+        batch_size: per device; even, as mixup pairs the images of a batch.
         num_workers: processes that read and augment.
-        repeats: repeated augmentation (`RepeatedAugmentationSampler`): copies of a picture in a batch; an epoch has as many
-            pictures as without. 1 for none, and every picture once an epoch.
+        repeats: repeated augmentation (`RepeatedAugmentationSampler`): copies of an image in a batch; an epoch has as many
+            images as without. 1 for none, and every image once an epoch.
         augmentation: timm's name of an automatic augmentation; "3-augment" for DeiT III's grey, solarise or blur; None.
-        min_area: smallest share of a picture that a random crop covers.
+        min_area: smallest share of an image that a random crop covers.
         color_jitter: strength; has no effect beside an automatic augmentation, as published.
         erasing: probability of a random rectangle of noise.
         crop: share of the shorter side that is tested on.
@@ -164,7 +164,7 @@ class SHViTData(LightningDataModule):
 
 
 class RepeatedSampler(EpochSampler):
-    """`RepeatedAugmentationSampler`'s pictures as (epoch, index, copy), so that each copy is augmented otherwise."""
+    """`RepeatedAugmentationSampler`'s images as (epoch, index, copy), so that each copy is augmented otherwise."""
 
     def __init__(self, data: Augmented, replicas: int, rank: int, repeats: int):
         super().__init__(data, replicas, rank)
@@ -182,19 +182,19 @@ class RepeatedSampler(EpochSampler):
 
 
 def read_classes(place: Path) -> LabelledFiles | LabelledTar:
-    """The pictures of a folder or a tar file of classes.
+    """The images of a folder or a tar file of classes.
 
     Raises:
-        InputError: no pictures, fewer than two classes, or a tar file that is damaged.
+        InputError: no images, fewer than two classes, or a tar file that is damaged.
     """
     return LabelledTar(place) if place.suffix == ".tar" else read_class_folders(place)
 
 
 class LabelledTar:
-    """The pictures of a tar file of classes: index -> (H, W, 3) uint8 RGB. A class is a folder in it, or a tar file of its own.
+    """The images of a tar file of classes: index -> (H, W, 3) uint8 RGB. A class is a folder in it, or a tar file of its own.
 
     Raises:
-        InputError: no pictures, fewer than two classes, or a damaged file.
+        InputError: no images, fewer than two classes, or a damaged file.
     """
 
     def __init__(self, place: Path):
@@ -209,7 +209,7 @@ class LabelledTar:
             raise InputError(
                 f"{place}: holds no images in folders of classes ({str(error).splitlines()[0]})"
             ) from error
-        # timm calls a picture after the folder nearest to it; here as in folders, the first level is the class
+        # timm calls an image after the folder nearest to it; here as in folders, the first level is the class
         places = [
             PurePath("" if inner is None else inner.name.removesuffix(".tar"), picture.path)
             for picture, _, inner in self.reader.samples
@@ -241,7 +241,7 @@ def sample_photos(folder: str, pattern: str) -> LabelledFiles:
 
 
 class _Plain:
-    """The picture as it is tested: resized, its centre cut out, normalised."""
+    """The image as it is tested: resized, its centre cut out, normalised."""
 
     def __init__(self, preprocess: Preprocess):
         self.preprocess = preprocess

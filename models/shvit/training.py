@@ -27,7 +27,7 @@ from .model import Head, SHViT
 from .teacher import Teacher
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images (B, 3, H, W), class numbers (B,), numbers of the pictures (B,)."""
+"""Images (B, 3, H, W), class numbers (B,), numbers of the images (B,)."""
 
 
 class SHViTTraining(TrainingModule):

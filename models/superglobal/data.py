@@ -47,11 +47,11 @@ class Lighting:
 
 
 class SuperGlobalData(LightningDataModule):
-    """Pictures with classes, for training and validation.
+    """Images with classes, for training and validation.
 
     Layouts:
         "folders": <root>/<class>/<image>.
-        "gldv2": the cleaned list <root>/train_clean.csv (columns landmark_id, images) and the pictures as
+        "gldv2": the cleaned list <root>/train_clean.csv (columns landmark_id, images) and the images as
             <root>/train/a/b/c/<id>.jpg or <root>/a/b/c/<id>.jpg, where a, b, c begin the id.
         "synthetic": made-up landmarks, no files.
 
@@ -60,8 +60,8 @@ class SuperGlobalData(LightningDataModule):
         image_size: side of the square crops, pixels.
         batch_size: per device.
         val_fraction: share of each class that is kept for validation, where a class has enough for two.
-        val_classes: only so many classes give pictures to validation; None for all.
-        min_area: smallest share of a picture that a random crop covers.
+        val_classes: only so many classes give images to validation; None for all.
+        min_area: smallest share of an image that a random crop covers.
         color_jitter: strength of random brightness, contrast and saturation.
         lighting: strength of the random colour shift along ImageNet's principal components.
         seed: of the split, the order and the augmentation.
@@ -112,7 +112,7 @@ class SuperGlobalData(LightningDataModule):
         self.val_set = Augmented(_Subset(load, val), [labels[i] for i in val], plain, self.seed)
 
     def _read(self) -> tuple[Callable[[int], np.ndarray], list[int], list[str]]:
-        """What loads a picture, and their classes: a number each, and the names."""
+        """What loads an image, and their classes: a number each, and the names."""
         if self.layout == "synthetic":
             labels = [number for number in range(self.classes) for _ in range(self.images_per_class)]
             names = [f"landmark {number}" for number in range(self.classes)]
@@ -165,7 +165,7 @@ class _Subset:
 
 
 def read_gldv2(root: Path) -> LabelledFiles:
-    """The pictures of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
+    """The images of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
 
     Raises:
         InputError: no train_clean.csv, or a line that is not of its form.

@@ -107,7 +107,7 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> Tensor:
-        """The map of a 128 x 128 picture: what the network's shapes are, and whether it has a map at all."""
+        """The map of a 128 x 128 image: what the network's shapes are, and whether it has a map at all."""
         training = self.net.training
         try:
             features = self.net.eval().forward_features(torch.zeros(1, 3, 128, 128))

@@ -22,16 +22,16 @@ from .revisited import Benchmark, read_benchmark, read_image_list
 from .synthetic import make_benchmark, make_distractors
 
 Group = tuple[Tensor, Tensor]
-"""Numbers (b,) int64 and pictures (b, 3, H, W) of one size."""
+"""Numbers (b,) int64 and images (b, 3, H, W) of one size."""
 
 
 class PictureBatches(Dataset):
-    """Batches of pictures, each picture normalised at its own size; item i is batch i as groups of one size each.
+    """Batches of images, each image normalised at its own size; item i is batch i as groups of one size each.
 
     Args:
         paths: the files.
-        boxes: per file, the part (x0, y0, x1, y1) that is cut out first; None for whole pictures.
-        batches: numbers of the pictures that go together.
+        boxes: per file, the part (x0, y0, x1, y1) that is cut out first; None for whole images.
+        batches: numbers of the images that go together.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PictureBatches(Dataset):
 
 
 def group_by_size(pictures: Sequence[tuple[int, Tensor]]) -> list[Group]:
-    """Pictures of any sizes as groups of one size each, so that every picture is described as if it were alone."""
+    """Images of any sizes as groups of one size each, so that every image is described as if it were alone."""
     groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
     for number, image in pictures:
         groups[tuple(image.shape)].append((number, image))
@@ -73,7 +73,7 @@ def group_by_size(pictures: Sequence[tuple[int, Tensor]]) -> list[Group]:
 
 
 def equal_size_batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """Numbers of pictures in batches whose files have one size, the most frequent size first."""
+    """Numbers of images in batches whose files have one size, the most frequent size first."""
     members: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, size in enumerate(sizes):
         members[size].append(number)
@@ -102,11 +102,11 @@ class RevisitedData(LightningDataModule):
         root: folder with <name>/jpg and <name>/gnd_<name>.pkl (see `revisited`).
         name: "roxford5k", "rparis6k", or a set in the same layout.
         distractors: descriptors that `test` adds to the database: a .npy file, or a folder that `predict` filled.
-        distractor_images, distractor_list: folder of the distractor pictures, and the file that names them.
-        batch_size: pictures of one size at a time.
+        distractor_images, distractor_list: folder of the distractor images, and the file that names them.
+        batch_size: images of one size at a time.
         shard_size: distractors in a file.
         half: distractors are kept in float16: half the space, descriptors rounded to 3 digits.
-        max_side: shrink pictures to this many pixels; None is the published setting.
+        max_side: shrink images to this many pixels; None is the published setting.
         synthetic: write a small made-up set, with 40 distractors, where there is none yet.
     """
 
@@ -159,12 +159,12 @@ class RevisitedData(LightningDataModule):
         self.distractor_descriptors()
 
     def _origin(self) -> dict[str, Any]:
-        """What descriptors depend on besides the pictures."""
+        """What descriptors depend on besides the images."""
         module: Any = getattr(self.trainer, "lightning_module", None)
         return {"max_side": self.max_side, **(module.identity() if hasattr(module, "identity") else {})}
 
     def test_dataloader(self) -> list[DataLoader]:
-        """Database pictures and query pictures."""
+        """Database images and query images."""
         assert self.benchmark is not None
         preprocess = preprocess_of(self.trainer, self.max_side)
         database = [self.benchmark.path(name) for name in self.benchmark.images]
@@ -194,7 +194,7 @@ class RevisitedData(LightningDataModule):
         self.shards = DescriptorShards.create(Path(self.distractors), len(names), self.shard_size, about)
 
     def predict_dataloader(self) -> DataLoader:
-        """The pictures of the shards that are missing, in order; several processes take turns shard by shard."""
+        """The images of the shards that are missing, in order; several processes take turns shard by shard."""
         assert self.shards is not None
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches: list[Sequence[int]] = []

@@ -1,4 +1,4 @@
-"""Made-up landmarks: pictures for tests and for trying the commands without a data set.
+"""Made-up landmarks: images for tests and for trying the commands without a data set.
 
 A landmark is a seeded heap of shapes on a background; a view of it is turned, enlarged, shifted, and lit another way.
 """
@@ -77,7 +77,7 @@ def make_benchmark(
 
     Args:
         root: folder that gets <name>/jpg/*.jpg and <name>/gnd_<name>.pkl.
-        side: about the longer side of the pictures, in pixels; it varies, as in the real sets.
+        side: about the longer side of the images, in pixels; it varies, as in the real sets.
     """
     random = np.random.default_rng(seed)
     folder = Path(root) / name
@@ -115,7 +115,7 @@ def make_benchmark(
 
 
 def make_distractors(folder: str | Path, count: int, *, seed: int = 1, side: int = 160) -> Path:
-    """Write `count` pictures below `folder` and revisitop1m.txt, which names them; returns the list's path."""
+    """Write `count` images below `folder` and revisitop1m.txt, which names them; returns the list's path."""
     folder = Path(folder)
     random = np.random.default_rng(seed)
     names = []

@@ -110,7 +110,7 @@ class SuperGlobalTraining(TrainingModule):
         return network
 
     def preprocess(self, max_side: int | None = None) -> Preprocess:
-        """What pictures go through before the network that users get."""
+        """What images go through before the network that users get."""
         return Preprocess.of(self.tested, max_side)
 
     def identity(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class SuperGlobalTraining(TrainingModule):
         self.tested.to(self.device)
 
     def predict_step(self, batch: list[Group], batch_idx: int, dataloader_idx: int = 0) -> list[Group]:
-        """Numbers of the pictures and their descriptors (b, D)."""
+        """Numbers of the images and their descriptors (b, D)."""
         return self._describe(batch)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -336,22 +336,22 @@ def rate_factor(epoch: int, epochs: int, warmup: int) -> float:
 
 
 def retrieval_by_class(embeddings: Tensor, labels: Tensor, chunk: int = 512) -> tuple[float, float]:
-    """Mean average precision and recall@1, every picture being a query for the others of its class.
+    """Mean average precision and recall@1, every image being a query for the others of its class.
 
     Args:
         embeddings: (N, D) unit vectors.
-        labels: (N,) classes; pictures alone in their class are no queries.
+        labels: (N,) classes; images alone in their class are no queries.
         chunk: queries at a time; memory is chunk * N.
 
     Returns:
-        Fractions; NaN if no class has two pictures.
+        Fractions; NaN if no class has two images.
     """
     aps: list[float] = []
     hits: list[bool] = []
     for start in range(0, len(embeddings), chunk):
         scores = embeddings[start : start + chunk] @ embeddings.T
         rows = torch.arange(len(scores), device=scores.device)
-        scores[rows, rows + start] = -torch.inf  # a picture does not find itself: it comes last
+        scores[rows, rows + start] = -torch.inf  # an image does not find itself: it comes last
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :-1]
         same = (labels[order] == labels[start : start + chunk, None]).cpu().numpy()
         for row in same:

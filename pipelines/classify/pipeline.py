@@ -1,4 +1,4 @@
-"""Say what pictures show: the classes that a network knows, best first, with their probabilities.
+"""Say what images show: the classes that a network knows, best first, with their probabilities.
 
 pipe = visionzoo.pipeline("classify")
 result = pipe("photo.jpg", top=5)
@@ -54,7 +54,7 @@ Network = SHViT | FusedSHViT | EfficientNetLite | FusedEfficientNetLite
 
 @dataclass(frozen=True)
 class _Seen:
-    """A picture's pooled vector (C,) and probabilities (classes,), or the error that says why there are none."""
+    """An image's pooled vector (C,) and probabilities (classes,), or the error that says why there are none."""
 
     source: str
     vector: np.ndarray | None = None
@@ -74,7 +74,7 @@ class ClassifyPipeline(TaskPipeline):
             1000 classes, else "class 0", …
         checkpoint: the weights file that was loaded, recorded beside results.
         compile: compile the network for this machine when it is first needed, which takes half a minute or more, and keep
-            that for the next time; it then runs faster, most of all for single pictures.
+            that for the next time; it then runs faster, most of all for single images.
         runtime: what runs the network: "torch"; "compiled" (the same as `compile`); or "onnxruntime", on a CPU in float32 usually the
             fastest. Both are prepared when first needed, and kept.
 
@@ -195,17 +195,17 @@ class ClassifyPipeline(TaskPipeline):
         batch_size: int = 32,
         every: float = 1.0,
     ) -> ClassificationResult | list[ClassificationResult]:
-        """The `top` most probable classes of a picture or video, or of each of a list of them.
+        """The `top` most probable classes of an image or video, or of each of a list of them.
 
         Args:
-            pictures: the path of an image or video, a PIL image, an (H, W, 3) uint8 array, whatever
+            images: the path of an image or video, a PIL image, an (H, W, 3) uint8 array, whatever
                 `visionzoo.io.image.load_image` takes; or a list.
             top: how many classes to return; all of them if there are fewer.
-            batch_size: pictures that go through the network at once.
+            batch_size: images that go through the network at once.
             every: seconds between two frames of a video.
 
         Raises:
-            InputError: a picture or video cannot be read.
+            InputError: an image or video cannot be read.
         """
         many = isinstance(pictures, (list, tuple))
         results = []
@@ -218,9 +218,9 @@ class ClassifyPipeline(TaskPipeline):
     def classify(
         self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32, every: float = 1.0
     ) -> Iterator[ClassificationResult]:
-        """Classify many pictures: results in order as they become ready, with `error` set where one cannot be read.
+        """Classify many images: results in order as they become ready, with `error` set where one cannot be read.
 
-        Pictures are taken from `sources` as needed and decoded in threads, a bounded number ahead.
+        Images are taken from `sources` as needed and decoded in threads, a bounded number ahead.
         """
         return (result for result, _ in self.classify_with_vectors(sources, top, batch_size, every))
 
@@ -235,7 +235,7 @@ class ClassifyPipeline(TaskPipeline):
         return self._classify(sources, top, batch_size, every)
 
     def features(self, sources: Iterable[Picture], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
-        """Pooled vectors of pictures, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
+        """Pooled vectors of images, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
         vectors = []
         for result, vector in self.classify_with_vectors(sources, 1, batch_size, every):
             if vector is None:
@@ -298,7 +298,7 @@ class ClassifyPipeline(TaskPipeline):
         return ClassificationResult(name, best, frames=frames), np.stack(vectors).mean(0)
 
     def _see(self, prepared: Iterable[tuple[str, Tensor | InputError]], batch_size: int) -> Iterator[_Seen]:
-        """Prepared pictures through the network, in order; when the device runs out of memory it continues with half a batch."""
+        """Prepared images through the network, in order; when the device runs out of memory it continues with half a batch."""
         batches = Batches(self.device, batch_size)
         waiting = iter(prepared)
 

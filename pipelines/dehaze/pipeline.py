@@ -42,7 +42,7 @@ Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 @dataclass(frozen=True)
 class DehazeResult:
-    """A picture without its haze.
+    """An image without its haze.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -89,19 +89,19 @@ class DehazePipeline(TaskPipeline):
         options = options or StreamOptions(blend=None)
         return options if options.blend is not None else replace(options, blend=self.config.smoothing > 0)
 
-    # Pictures in memory
+    # Images in memory
 
     def __call__(
         self, pictures: Picture | list[Any] | tuple[Any, ...], *, blend: bool | None = None
     ) -> DehazeResult | list[DehazeResult]:
-        """A picture without haze, or each of a list of pictures.
+        """An image without haze, or each of a list of images.
 
         Args:
-            pictures: a path, a PIL image, an (H, W, 3) uint8 array, whatever `visionzoo.io.image.load_image` takes; or a list.
+            images: a path, a PIL image, an (H, W, 3) uint8 array, whatever `visionzoo.io.image.load_image` takes; or a list.
             blend: hide the borders of patches, for twice the time; None: see `resolve_options`.
 
         Raises:
-            InputError: a picture cannot be read.
+            InputError: an image cannot be read.
         """
         if isinstance(pictures, (list, tuple)):
             return [self._one(picture, blend) for picture in pictures]
@@ -189,7 +189,7 @@ class DehazePipeline(TaskPipeline):
         work = path_out.with_name(f"{path_out.name}.part")
         with open_raster(path_in) as raster:
             picture = RasterPicture(raster, bands, limits)
-            # small pictures are done again sooner than files are opened
+            # small images are done again sooner than files are opened
             restart = Restart(work) if Grid(raster.height, raster.width).count > SMALL_TILES else None
             staged = restart is not None or work.exists()
             with (

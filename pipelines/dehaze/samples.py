@@ -1,4 +1,4 @@
-"""Hazy pictures to try haze removal with: a photo of a hazy day, and two with drawn haze and their clear originals."""
+"""Hazy images to try haze removal with: a photo of a hazy day, and two with drawn haze and their clear originals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HAZE = Haze(
 
 
 def write_samples(folder: str | Path, overwrite: bool = False) -> list[Path]:
-    """Write the sample pictures into a folder, which is made if it does not exist.
+    """Write the sample images into a folder, which is made if it does not exist.
 
     Raises:
         InputError: the folder or a file cannot be written, or a file exists.

@@ -27,7 +27,7 @@ FORMAT = "visionzoo motion 1"
 REST_HZ = 5.0
 """Cutoff of the one-euro filter at rest for the least smoothing."""
 SPEED_HZ = 6.0
-"""Hz of cutoff per half picture a second, so that fast movement is not held back."""
+"""Hz of cutoff per half image a second, so that fast movement is not held back."""
 
 
 TICK_S = 2e-3

@@ -199,14 +199,14 @@ class RetrievePipeline(TaskPipeline):
     def describe(
         self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None
     ) -> np.ndarray:
-        """Unit vectors of pictures: (N, D) float32, in order.
+        """Unit vectors of images: (N, D) float32, in order.
 
         Args:
-            pictures: paths, PIL images, (H, W, 3) uint8 arrays, whatever `visionzoo.io.image.load_image` takes.
-            boxes: per picture (x0, y0, x1, y1) in pixels, or None for all of it.
+            images: paths, PIL images, (H, W, 3) uint8 arrays, whatever `visionzoo.io.image.load_image` takes.
+            boxes: per image (x0, y0, x1, y1) in pixels, or None for all of it.
 
         Raises:
-            InputError: a picture cannot be read.
+            InputError: an image cannot be read.
         """
         boxes = boxes or [None] * len(pictures)
         vectors = np.empty((len(pictures), self.model.dim), np.float32)
@@ -393,7 +393,7 @@ class RetrievePipeline(TaskPipeline):
         copy_to: str | Path | None = None,
         **options: Any,
     ) -> list[RetrievalResult]:
-        """Search for a picture, or for every picture of a folder, and write what was found.
+        """Search for an image, or for every image of a folder, and write what was found.
 
         Args:
             path_in: a file, a folder, a glob pattern, or several of them.

@@ -101,7 +101,7 @@ def write_blender(
 
 
 def write_colmap(folder: str | Path, pictures: Sequence[Picture], points: Points) -> Path:
-    """A COLMAP model as text in `sparse/0`, and its images. One pinhole camera per picture."""
+    """A COLMAP model as text in `sparse/0`, and its images. One pinhole camera per image."""
     folder = make_folder(folder)
     model = make_folder(folder / "sparse" / "0")
     cameras, images = [], []
