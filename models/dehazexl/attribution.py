@@ -27,7 +27,7 @@ class AttributionStep:
         image: (3, H, W), the mixed image.
         output: (3, H, W), what the network makes of it.
         gradient: (3, H, W) of the window's score with respect to `image`.
-        score: the window's mean and variance, added.
+        score: the sum of the window's mean and variance.
     """
 
     image: Tensor
@@ -53,7 +53,7 @@ def attribution_steps(
 ) -> Iterator[AttributionStep]:
     """The points i / steps, i = 1 .. steps, on the line from clear to hazy, with gradients; one at a time in memory.
 
-    This goes back through the whole image at once, whatever the network; `attribution_map` need not.
+    This backpropagates through the whole image at once, whatever the network; `attribution_map` need not.
 
     Args:
         network: (1, 3, H, W) -> the same shape.
@@ -87,16 +87,16 @@ def attribution_map(
 ) -> Attribution:
     """What the pixels of `hazy` add to the mean and variance of a window of the network's result.
 
-    With a `DehazeXL` memory is bounded: its patches are taken one after another, which gives the same numbers. It may be
+    With a `DehazeXL`, memory is bounded: patches are processed one after another, which gives the same numbers. It may be
     on another device than the images, its parameters get no gradients, and it runs as in `eval()`.
 
     Args:
         network: a `DehazeXL`; or any function (1, 3, H, W) -> the same shape that torch can differentiate, which it does
             for the whole image at once.
         hazy: (3, H, W) in [0, 1].
-        clear: the same view without haze, at which the line begins. None, for an image of which there is no such view: the
-            network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then tells what makes up the
-            change that the network made, be it right or wrong.
+        clear: the same view without haze, at which the line begins. None, if there is no such view, uses the
+            network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then shows what makes up the
+            change that the network made, right or wrong.
         window: of the result: first row, first column, and side (or height and width).
         steps: points on the line; the paper suggests 100, the published demo takes 5.
         derivative: of the line, by which gradients are multiplied: "exact" is hazy - clear, "official" the
@@ -105,7 +105,7 @@ def attribution_map(
         progress: show a progress bar.
 
     Returns:
-        On the device of `hazy`.
+        The map, on the device of `hazy`.
 
     Raises:
         InputError: images of different shapes, a window that is not inside, no steps, or no patches.
@@ -150,7 +150,7 @@ def _check(hazy: Tensor, clear: Tensor | None, window: Window, steps: int) -> No
     top, left, height, width = rectangle(window)
     if hazy.ndim != 3 or len(hazy) != 3 or (clear is not None and hazy.shape != clear.shape):
         other = "" if clear is None else f" and {tuple(clear.shape)}"
-        raise InputError(f"hazy and clear are (3, H, W) and alike, got {tuple(hazy.shape)}{other}")
+        raise InputError(f"hazy and clear must both be (3, H, W), of one shape, got {tuple(hazy.shape)}{other}")
     if min(height, width) < 1 or min(top, left) < 0 or top + height > hazy.shape[1] or left + width > hazy.shape[2]:
         raise InputError(
             f"the window of {width} x {height} pixels at row {top}, column {left} is not inside {hazy.shape[2]} x "
@@ -162,4 +162,4 @@ def _check(hazy: Tensor, clear: Tensor | None, window: Window, steps: int) -> No
 
 def _check_derivative(derivative: str) -> None:
     if derivative not in ("exact", "official"):
-        raise InputError(f"derivative is 'exact' or 'official', got {derivative!r}")
+        raise InputError(f"derivative must be 'exact' or 'official', got {derivative!r}")

@@ -35,7 +35,7 @@ def rectangle(window: Window) -> tuple[int, int, int, int]:
 
 
 def window_score(seen: Tensor) -> Tensor:
-    """What a map is of: the mean and the unbiased variance of all values of the window, added."""
+    """The score that a map explains: the sum of the mean and the unbiased variance of all values of the window."""
     return seen.mean() + seen.var()
 
 
@@ -76,7 +76,7 @@ def restored(model: DehazeXL, hazy: Tensor, patches_at_once: int) -> Tensor:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, nothing is random and no parameter wants a gradient; afterwards all is as before."""
+    """Inside, nothing is random and no parameter requires a gradient; afterwards, the previous state is restored."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

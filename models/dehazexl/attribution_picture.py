@@ -12,7 +12,7 @@ from visionzoo.errors import InputError
 
 from .attribution_patches import Window, rectangle
 
-_POWER = 0.25  # as published: without it a few pixels are all that shows
+_POWER = 0.25  # as published: without it, only a few pixels are visible
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
@@ -23,7 +23,7 @@ def attribution_picture(
     *,
     side_max: int = 2048,
 ) -> npt.NDArray[np.uint8]:
-    """The map in colours, blue for 0 to red for 1, over the grey image, with the window outlined and a scale beside it.
+    """The map in colours, blue for 0 to red for 1, over the grey image, with the window outlined and a scale on the right.
 
     Colours follow the saliency to the power 1/4, as in the published images: the middle of the scale is 1/16. Where the
     image is smaller than the map, a pixel shows the highest value that it covers; where larger, the nearest.
@@ -41,9 +41,9 @@ def attribution_picture(
         InputError: arrays of other shapes, a window that is not inside, or no side.
     """
     if hazy.ndim != 3 or hazy.shape[2] != 3 or hazy.dtype != np.uint8 or 0 in hazy.shape:
-        raise InputError(f"hazy is uint8 (H, W, 3), got {hazy.dtype} {hazy.shape}")
+        raise InputError(f"hazy must be uint8 (H, W, 3), got {hazy.dtype} {hazy.shape}")
     if saliency.ndim != 2 or 0 in saliency.shape:
-        raise InputError(f"the saliency is (H, W), got {saliency.shape}")
+        raise InputError(f"the saliency must be (H, W), got {saliency.shape}")
     top, left, tall, wide = rectangle(window)
     if min(tall, wide) < 1 or min(top, left) < 0 or top + tall > hazy.shape[0] or left + wide > hazy.shape[1]:
         raise InputError(

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from visionzoo.attention.functional import attention, attention_with_lse, merge_attention
 from visionzoo.errors import InputError
 
-_TOKENS = 8192  # at once through an MLP when no gradients are wanted
+_TOKENS = 8192  # tokens per slice through an MLP when no gradients are needed
 
 
 def position_embedding(
@@ -180,7 +180,7 @@ class BottleneckLayer(nn.Module):
         return self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The second half, which knows each token alone; without gradients in slices, as its inside is wide."""
+        """The second half, which sees one token at a time; without gradients it works in slices, as its hidden layer is wide."""
         if torch.is_grad_enabled() or x.shape[1] <= _TOKENS:
             return x + self.mlp(self.norm2(x))
         return torch.cat([part + self.mlp(self.norm2(part)) for part in x.split(_TOKENS, 1)], 1)
@@ -191,10 +191,10 @@ class HyperAttentionConfig:
     """When and how the bottleneck approximates its attention; the published settings.
 
     Attributes:
-        projections: signs that hash a token.
+        projections: number of signs that hash a token.
         block: tokens of a block.
         samples: keys that every query sees.
-        min_tokens: with fewer the attention is exact.
+        min_tokens: with fewer tokens, the attention is exact.
     """
 
     projections: int = 7
@@ -222,7 +222,7 @@ class Bottleneck(nn.Module):
         """What each layer's HyperAttention leaves to chance; None where attention is exact.
 
         Args:
-            generator: of the CPU; without one every call gives the same.
+            generator: a generator on the CPU; without one, every call returns the same.
         """
         if self.hyper is None or tokens < self.hyper.min_tokens:
             return [None] * len(self.layers)
@@ -247,8 +247,8 @@ class Bottleneck(nn.Module):
         """
         Args:
             x: (B, C, h, w).
-            draws: per layer, for HyperAttention; default `self.draw(B, N)`.
-            valid: (B, h, w) boolean; tokens that are False (no image there) are looked at by none. Exact attention only.
+            draws: the random part of each layer's HyperAttention; default `self.draw(B, N)`.
+            valid: (B, h, w) boolean; no token attends to those that are False (no image there). Exact attention only.
             heads_at_once: compute the heads in groups of so many, which takes less memory.
         """
         tokens = self.embed(x)

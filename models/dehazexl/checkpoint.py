@@ -38,7 +38,7 @@ _RULES = tuple(
     )
 )
 _DERIVED = ("relative_position_index", "attn_mask", "relative_coords_table")
-"""What published files hold beside the weights; computed again here."""
+"""Buffers that published files hold in addition to the weights; they are computed here."""
 
 _UPSAMPLE = re.compile(r"\.(upsample|up_x2)\.expand\.weight$")
 _SHIFTED = re.compile(r"^decoder\.layers_up\.(\d)\.blocks\.(\d*[13579])\.attn\.relative_position_bias_table$")

@@ -73,7 +73,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
     if clear is None or not hazy:
         raise InputError(
             f"{root}: lacks {'a folder of clear images' if clear is None else 'folders of hazy images'}; expected "
-            "clear/ beside hazy/ or cloud_L1/ … cloud_L4/"
+            "clear/, and hazy/ or cloud_L1/ … cloud_L4/"
         )
     by_key = {path.stem: path for path in list_images(clear)}
     found: dict[str, list[Path]] = {}
@@ -100,7 +100,7 @@ def split_pairs(pairs: Sequence[Pair], share: float = 0.85, seed: int = 22) -> t
 
 
 def read_split(file: str | Path, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that a text file names, one a line, with or without ending."""
+    """The pairs that a text file names, one per line, with or without extension."""
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -150,11 +150,11 @@ class HazedCrops:
     """Crops of clear images with a new haze each time.
 
     Args:
-        count: of images.
+        count: number of images.
         load: index -> (H, W, 3) uint8.
-        slanted: share of crops that are hazier with distance, as seen at a slant.
+        slanted: share of crops in which haze grows with distance, as in an oblique view.
         skies: share of crops with a drawn sky in their upper part.
-        compress: share of crops that are compressed as JPEG after the haze.
+        compress: share of crops that are compressed as JPEG after the haze is added.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ def _compressed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 class Crops(Dataset):
     """Training crops by (epoch, index): what a crop is depends on these and the seed alone.
 
-    An item is hazy and clear, each (3, side, side) in [0, 1], turned by a random quarter as published; mirrored too if asked.
+    An item is hazy and clear, each (3, side, side) in [0, 1], rotated by a multiple of 90 degrees as published, mirrored if asked.
     """
 
     def __init__(self, source: Example, side: int, seed: int, *, turn: bool = True, mirror: bool = False):
@@ -235,14 +235,14 @@ class DehazeData(LightningDataModule):
         num_workers: processes that read.
         levels: hazy folders to take, e.g. ["cloud_L1", "cloud_L2"]; all if None.
         split: share of the pairs to train on, drawn with the published seed 22. Without effect where `train_names` is given.
-        train_names, test_names: text files of names, one a line, in place of the random split.
-        scenes: number of drawn scenes an epoch; beside the images of layout "clear", too.
+        train_names, test_names: text files of names, one per line, to use instead of the random split.
+        scenes: number of drawn scenes per epoch; with layout "clear", they are added to the images.
         scene_side: their side in pixels.
         mirror: mirror half of the crops (the published recipe does not).
         val_crops: number of fixed crops to validate on.
         repeats: how often an epoch goes through the images.
         cache: folder where images that cannot be read by windows (PNG, JPEG) are unpacked once; None decodes each one every time.
-        seed: of order, crops and haze.
+        seed: random seed for order, crops and haze.
     """
 
     def __init__(
@@ -266,14 +266,14 @@ class DehazeData(LightningDataModule):
     ):
         super().__init__()
         if layout not in ("paired", "clear", "scenes"):
-            raise InputError(f"data.layout is 'paired', 'clear' or 'scenes', got {layout!r}")
+            raise InputError(f"data.layout must be 'paired', 'clear' or 'scenes', got {layout!r}")
         if layout != "scenes" and not root:
-            raise InputError("data.root is the folder of the data set")
+            raise InputError("data.root must be the folder of the data set")
         if layout == "scenes" and scenes < 1:
-            raise InputError("data.scenes is the number of scenes to draw in an epoch, at least 1")
+            raise InputError("data.scenes, the number of scenes to draw in an epoch, must be at least 1")
         if crop < 1 or batch_size < 1 or not 0 < split <= 1:
             raise InputError(
-                f"crop and batch_size must be at least 1, split is in (0, 1], got {crop}, {batch_size}, {split}"
+                f"crop and batch_size must be at least 1, and split in (0, 1], got {crop}, {batch_size}, {split}"
             )
         self.root, self.layout, self.side, self.batch_size, self.num_workers = (
             root,

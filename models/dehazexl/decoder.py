@@ -102,7 +102,7 @@ class DecoderStage(nn.Module):
 class SwinDecoder(nn.Module):
     """The bottleneck's map of each patch and the encoder's four maps -> `channels` values per pixel (P, channels, 256, 256).
 
-    Stage 0 is the deepest. No patch knows of another.
+    Stage 0 is the deepest. No patch sees another.
     """
 
     def __init__(

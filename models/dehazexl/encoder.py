@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .windows import MLP, PositionBias, WindowAttention, attend_windows, stochastic_depth
 
 PATCH = 256
-"""Pixels a side that the encoder takes at once."""
+"""Side of a patch in pixels."""
 _STEM, _WINDOW = 4, 16
 
 
@@ -51,11 +51,11 @@ class CosineAttention(WindowAttention):
         self.position_bias = ContinuousBias(heads, size, side, shift)
 
     def biases(self) -> Tensor:
-        """(3 C,) of queries, keys and values."""
+        """(3 C,): bias of queries, keys and values."""
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
     def scale(self) -> Tensor:
-        """(heads, 1, 1), of the cosines."""
+        """(heads, 1, 1): factor of the cosines."""
         return self.logit_scale.clamp(max=math.log(100.0)).exp()
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +126,7 @@ class PatchEmbed(nn.Module):
 class SwinV2Encoder(nn.Module):
     """Patches (P, 3, 256, 256) -> maps [(P, C, 64, 64), (P, 2C, 32, 32), (P, 4C, 16, 16), (P, 8C, 8, 8)].
 
-    No patch knows of another. The maps are channels-last in memory.
+    No patch sees another. The maps are channels-last in memory.
     """
 
     def __init__(self, embed_dim: int, depths: Sequence[int], heads: Sequence[int], drop_path: float = 0.0):

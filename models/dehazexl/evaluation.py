@@ -1,4 +1,4 @@
-"""Quality of dehazed files of any size beside their clear ones, and the published numbers (table 2 of the paper)."""
+"""Quality of dehazed files of any size compared with the clear ones, and the published numbers (table 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class FileScore:
-    """One hazy file against its clear one; of the hazy file itself, too.
+    """Scores of one dehazed file, and of its hazy input, against the clear file.
 
     Attributes:
-        psnr, ssim: of the result, rounded to 8 bits, at full size.
+        psnr, ssim: scores of the result, rounded to 8 bits, at full size.
         lpips: if it was asked for.
-        hazy_psnr, hazy_ssim: of doing nothing.
-        seconds: of reading, the network and writing.
+        hazy_psnr, hazy_ssim: scores of the hazy input.
+        seconds: time for reading, the network and writing.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Report:
         rows += [_row(score.name, score.psnr, score.ssim, score.lpips, score.seconds) for score in self.files]
         count = counted(len(self.files), "file")
         rows.append(_row(f"mean of {count}", *(self.mean(name) for name in ("psnr", "ssim", "lpips", "seconds"))))
-        rows.append(_row("hazy, as it is", self.mean("hazy_psnr"), self.mean("hazy_ssim"), None, None))
+        rows.append(_row("hazy input, unchanged", self.mean("hazy_psnr"), self.mean("hazy_ssim"), None, None))
         if self.benchmark in PUBLISHED:
             psnr, ssim, seconds = PUBLISHED[self.benchmark]
             rows.append(_row(f"published, {self.benchmark}", psnr, ssim, None, seconds))

@@ -4,7 +4,7 @@
 - Position biases, window masks and the scale of the queries are computed once. A norm before a linear layer is folded into it.
 - On a CPU, oneDNN adds the bias, applies GELU and adds the residual while it writes the product. Most of the time of a narrow
   network goes into passes over memory between the products; this saves about a third of them.
-- The decoder's last layers are linear and become one, which gives no more than what is read of it.
+- The decoder's last layers are linear and become one, which computes only what is read.
 
 Shapes: P patches, h x w map, C channels, L positions of a window, n windows of a map.
 """
@@ -102,7 +102,9 @@ class FusedEncoderBlock(FusedBlock):
         attend = cast(CosineAttention, block.attention)
         self.qkv = new_linear(attend.qkv.weight, attend.biases())
         scale = attend.scale().flatten()
-        self.register_buffer("factor", torch.cat([scale, torch.ones_like(scale)])[:, None])  # of queries, then of keys
+        self.register_buffer(
+            "factor", torch.cat([scale, torch.ones_like(scale)])[:, None]
+        )  # for queries, then for keys
         self.proj, self.norm1, self.mlp, self.norm2 = attend.proj, block.norm1, block.mlp, block.norm2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ class FusedBlocks(nn.Module):
     def __init__(self, blocks: Sequence[EncoderBlock | DecoderBlock], side: int):
         super().__init__()
         self.blocks, self.size = nn.ModuleList(), blocks[0].size
-        held = torch.arange(side * side)  # the order of the tokens, as places of the map
+        held = torch.arange(side * side)  # the order of the tokens, as positions in the map
         for number, block in enumerate(blocks):
             wanted = window_order(side, block.size, block.shift)
             self._add_order(f"order{number}", held, wanted)
@@ -225,7 +227,7 @@ def fuse_transformers(encoder: SwinV2Encoder, decoder: SwinDecoder, mean: bool) 
             stage.blocks = FusedBlocks(list(cast(nn.Sequential, stage.blocks)), side)  # pyright: ignore[reportArgumentType]
     encoder.patch_embed = FusedPatchEmbed(cast(PatchEmbed, encoder.patch_embed))
     if cast(Upsample, decoder.up_x2).bias is None:
-        return  # norms stand between the last layers
+        return  # there are norms between the last layers
     decoder.up_x2, decoder.output = fused_output(decoder, mean), nn.Identity()
     decoder.stages[-1].upsample = nn.Identity()
     for stage in decoder.stages[:-1]:

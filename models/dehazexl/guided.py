@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 STRIDE = 4
-"""Pixels a side that are averaged before windows are looked at."""
+"""Pixels per side that are averaged before the windows are computed."""
 
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-4) -> Tensor:

@@ -1,7 +1,7 @@
 """Haze for clear images: the scattering model I = J t + A (1 - t) in linear light, over a field of any size.
 
 A haze is a function of absolute pixel coordinates: any window of an image of any size gets its own part of the same field,
-which nobody ever holds as a whole. The colours of transmission follow the law that RS-Haze fitted to Landsat's bands (Song et al.,
+which is never in memory as a whole. The colours of transmission follow the law that RS-Haze fitted to Landsat's bands (Song et al.,
 "Vision Transformers for Single Image Dehazing", arXiv 2204.03883): thin haze is bluish, thick haze grey.
 """
 
@@ -78,7 +78,7 @@ class Haze:
     """One haze. Draw one with `draw_haze`.
 
     Attributes:
-        seed: of the noise.
+        seed: random seed for the noise.
         density: share of light at 0.443 micrometres that it takes away where it is densest, below 1.
         base: share of that density that lies everywhere, in [0, 1]; the rest comes in lumps.
         cell: size of the largest lumps, pixels.
@@ -143,11 +143,11 @@ def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int
     """A random haze.
 
     Args:
-        level: how dense; any if None.
+        level: how dense the haze is; random if None.
         side: of the images in pixels: lumps are an eighth of it to four times its size.
     """
     if level is not None and level not in LEVELS:
-        raise InputError(f"there is no level {level!r}; use {', '.join(map(repr, LEVELS))}")
+        raise InputError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}")
     low, high = LEVELS[level] if level else LEVELS[list(LEVELS)[rng.integers(len(LEVELS))]]
     brightness, whiteness = rng.uniform(0.75, 1.9), rng.uniform(0, 1)
     grey = _AIRLIGHT * (1 - whiteness) + _AIRLIGHT.mean() * whiteness
@@ -166,7 +166,7 @@ def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int
 
 
 def draw_distance(rng: np.random.Generator, height: int, width: int) -> Array:
-    """How far one sees in an oblique or level view over ground, relative to a middle distance: (height, width), 0.1 to 4.
+    """Distance to what is seen in an oblique or level view over ground, relative to a middle distance: (height, width), 0.1 to 4.
 
     Distance grows towards a horizon in the upper part, as 1 / (row - horizon); above the horizon it is farthest.
     """

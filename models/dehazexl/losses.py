@@ -33,7 +33,7 @@ def restoration_loss(prediction: Tensor, clear: Tensor) -> RestorationLoss:
 
 
 def seam_loss(prediction: Tensor, clear: Tensor, patch: int = 256) -> Tensor:
-    """Mean absolute error of the differences across the borders of patches: 0 where borders do not show. Ours.
+    """Mean absolute error of the differences across the borders of patches: 0 where borders are not visible. Ours, not published.
 
     Args:
         prediction, clear: (B, 3, H, W).

@@ -25,9 +25,9 @@ from .fused import FusedBlocks, fuse_transformers
 from .guided import STRIDE, guided_filter
 
 TOKEN = 32
-"""Pixels a side that one token of the bottleneck stands for."""
+"""Pixels per side that one token of the bottleneck represents."""
 MAX_DEPTH = 4.0
-"""Optical depth from which on nothing more is brought back: of 8 bits, 1/55 of the light leaves 5 levels."""
+"""Optical depth above which nothing more is restored: in 8 bits, 1/55 of the light leaves 5 levels."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class DehazeXLConfig:
     Attributes:
         embed_dim: channels of the encoder's first map; the bottleneck has eight times as many. A multiple of 8.
         depths: blocks of the encoder's four stages.
-        heads: of the encoder's four stages.
+        heads: attention heads of the encoder's four stages.
         bottleneck_depth: layers of the bottleneck.
-        bottleneck_heads: heads of each.
+        bottleneck_heads: attention heads of each layer.
         mlp_ratio: hidden width of the bottleneck's MLPs over its width.
         decoder_depths: blocks of the decoder's four stages, the deepest first.
-        decoder_heads: heads of them.
+        decoder_heads: attention heads of these blocks.
         upsample: "transposed" convolutions, as released, or "shuffle", an earlier network, which the only published weights are
             of.
-        attention: of the bottleneck: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
+        attention: how the bottleneck attends: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
             code; one token is 32 x 32 pixels.
         reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or what the "scattering" model has, per
             pixel and colour: the optical depth of the haze and the veil of light that it adds. Then a narrow decoder need
@@ -78,28 +78,28 @@ class DehazeXLConfig:
         for name in ("depths", "heads", "decoder_depths", "decoder_heads"):
             values = getattr(self, name)
             if len(values) != 4 or min(values) < 1:
-                raise InputError(f"{name} has one positive entry for each of four stages, got {values}")
+                raise InputError(f"{name} must have one positive entry for each of the four stages, got {values}")
         if self.embed_dim < 8 or self.embed_dim % 8:
-            raise InputError(f"embed_dim is a multiple of 8, got {self.embed_dim}")
+            raise InputError(f"embed_dim must be a multiple of 8, got {self.embed_dim}")
         for i in range(4):
             for name, dim in (("heads", self.embed_dim << i), ("decoder_heads", 2 * self.embed_dim << (3 - i))):
                 if dim % getattr(self, name)[i]:
                     raise InputError(
-                        f"{name}[{i}] divides the {dim} channels of its stage, got {getattr(self, name)[i]}"
+                        f"{name}[{i}] must divide the {dim} channels of its stage, got {getattr(self, name)[i]}"
                     )
         if min(self.bottleneck_depth, self.bottleneck_heads, self.mlp_ratio) < 1 or self.dim % self.bottleneck_heads:
             raise InputError(
-                f"the bottleneck has at least one layer, an mlp_ratio of at least 1, and heads that divide its {self.dim} "
+                f"the bottleneck must have at least one layer, an mlp_ratio of at least 1, and heads that divide its {self.dim} "
                 f"channels, got {self.bottleneck_depth}, {self.mlp_ratio} and {self.bottleneck_heads}"
             )
         if self.upsample not in ("transposed", "shuffle"):
-            raise InputError(f"upsample is 'transposed' or 'shuffle', got {self.upsample!r}")
+            raise InputError(f"upsample must be 'transposed' or 'shuffle', got {self.upsample!r}")
         if self.attention not in ("exact", "lsh"):
-            raise InputError(f"attention is 'exact' or 'lsh', got {self.attention!r}")
+            raise InputError(f"attention must be 'exact' or 'lsh', got {self.attention!r}")
         if self.reconstruction not in ("residual", "scattering"):
-            raise InputError(f"reconstruction is 'residual' or 'scattering', got {self.reconstruction!r}")
+            raise InputError(f"reconstruction must be 'residual' or 'scattering', got {self.reconstruction!r}")
         if not 0 <= self.smoothing < PATCH or self.smoothing % STRIDE:
-            raise InputError(f"smoothing is a multiple of {STRIDE} from 0 to below {PATCH}, got {self.smoothing}")
+            raise InputError(f"smoothing must be a multiple of {STRIDE} from 0 to below {PATCH}, got {self.smoothing}")
         if min(self.lsh_projections, self.lsh_block, self.lsh_samples, self.lsh_min_tokens) < 1:
             raise InputError("lsh_projections, lsh_block, lsh_samples and lsh_min_tokens must be at least 1")
         if not 0 <= self.drop_path < 1:
@@ -164,7 +164,7 @@ class DehazeXL(nn.Module):
 
     @torch.no_grad()
     def _begin_near_identity(self) -> None:
-        """Small outputs; and inputs centred and spread, for the norm after the first layer leaves little of how bright a patch is."""
+        """Small outputs; centred, spread inputs, because the norm after the first layer removes most of a patch's brightness."""
         assert isinstance(self.decoder.output, nn.Linear)
         self.decoder.output.weight.mul_(0.1)
         first = cast(PatchEmbed, self.encoder.patch_embed).proj
@@ -200,7 +200,7 @@ class DehazeXL(nn.Module):
         """
         Args:
             x: (B, 3, H, W) in [0, 1].
-            patches_at_once: patches that the encoder and the decoder take together; more is faster on a GPU, fewer take
+            patches_at_once: patches that go through the encoder and the decoder together; more is faster on a GPU, fewer take
                 less memory. The result is the same.
             draws: the random part of HyperAttention, per layer; see `Bottleneck.draw`. Without it every call has the same.
             recompute: in training, keep only the maps between encoder, bottleneck and decoder, and compute the rest again
@@ -234,7 +234,7 @@ class DehazeXL(nn.Module):
     def fuse(self) -> DehazeXL:
         """A copy for inference with the same outputs (relative error about 1e-6); this one stays unchanged.
 
-        See `visionzoo.models.dehazexl.fused`. Takes and gives maps of the same shapes, except that `decode` of a network with
+        See `visionzoo.models.dehazexl.fused`. Its maps have the same shapes, except that `decode` of a network with
         `smoothing` gives means over 4 x 4 pixels, which is what `restore` reads.
         """
         fused = copy.deepcopy(self).eval().requires_grad_(False)

@@ -28,12 +28,12 @@ class StreamOptions:
             a quarter of its free memory, else "recompute".
         tokens: where the bottleneck's tokens are (two or three times 0.75 values a pixel).
         heads_at_once: heads of which keys and values are held together; None: as many as fit.
-        tokens_at_once: slice of queries and of everything else in the bottleneck.
+        tokens_at_once: number of tokens in a slice of queries, and of everything else in the bottleneck.
         keys_at_once: keys per piece where keys and values are not on the device.
-        stream: stream also an image that fits in memory (see `whole.fits_in_memory`). So do explicit `skips`, `tokens` and
+        stream: also stream an image that fits in memory (see `whole.fits_in_memory`). So do explicit `skips`, `tokens` and
             `heads_at_once`.
         blend: also run on a grid of patches that is shifted by about half a patch, and blend the two so that no border of a
-            patch shows: twice the work. Not in the published method. None leaves it to a pipeline; without one it is no.
+            patch shows: twice the work. Not in the published method. None lets a pipeline decide; without a pipeline it means False.
         folder: where "disk" puts its files; a temporary folder if None.
     """
 
@@ -52,9 +52,9 @@ class StreamOptions:
         if any(number is not None and number < 1 for number in numbers):
             raise InputError("patches_at_once, heads_at_once, tokens_at_once and keys_at_once must be at least 1")
         if self.skips not in ("auto", "recompute", "device", "host", "disk"):
-            raise InputError(f"skips is auto, recompute, device, host or disk, got {self.skips!r}")
+            raise InputError(f"skips must be auto, recompute, device, host or disk, got {self.skips!r}")
         if self.tokens not in ("auto", "device", "host", "disk"):
-            raise InputError(f"tokens is auto, device, host or disk, got {self.tokens!r}")
+            raise InputError(f"tokens must be auto, device, host or disk, got {self.tokens!r}")
 
     @property
     def must_stream(self) -> bool:

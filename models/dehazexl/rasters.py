@@ -17,7 +17,7 @@ from visionzoo.io.raster import Raster, RasterWriter, Window
 from visionzoo.io.raster.missing import is_extreme, not_missing
 
 _SAMPLES = 256
-"""Windows that are looked at for the limits of a large image."""
+"""Number of windows from which the limits of a large image are estimated."""
 _TAIL = 0.0005
 """Share of values beyond each of the limits that are found."""
 
@@ -57,14 +57,14 @@ def _ends(dtype: np.dtype) -> tuple[float, float]:
 
 
 def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = None) -> Scaling:
-    """8 bits are 0 to 255. Others are what the image uses of their range: nearly all its values, looked for in up to 256
-    windows; floats within [0, 1] are taken as they are.
+    """The scaling of an image: 0 to 255 for 8 bits, else a range that contains nearly all values, estimated from up to 256
+    windows; floats within [0, 1] stay unchanged.
 
     Args:
         limits: the values to take for black and white instead.
 
     Raises:
-        InputError: limits that are none.
+        InputError: the limits are not valid.
     """
     raster = picture.raster
     if limits is not None:
@@ -87,10 +87,10 @@ def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = No
 
 
 def _check_one_alone(raster: Raster, values: NDArray[np.float64]) -> None:
-    """Is there one lowest or highest value, of many pixels, far from all others? It may mean that there are no data.
+    """Warn if one lowest or highest value of many pixels is far from all others: it may mean "no data".
 
     Raises:
-        InputError: so far that nothing would be left of the differences between the others.
+        InputError: it is so far away that the differences between the others would be lost.
     """
     for sign in (1, -1):
         signed = sign * values
@@ -101,18 +101,20 @@ def _check_one_alone(raster: Raster, values: NDArray[np.float64]) -> None:
         near, far = others.min(), np.quantile(others, 1 - _TAIL)
         if near - alone <= 2 * (far - near):
             continue
-        share = f"{100 * (1 - len(others) / len(values)):.2g}% of the values that were looked at are {sign * alone:.9g}"
+        share = f"{100 * (1 - len(others) / len(values)):.2g}% of the sampled values are {sign * alone:.9g}"
         between = f"all others are from {min(sign * near, sign * others.max()):.9g} to {max(sign * near, sign * others.max()):.9g}"
         fix = f"declare it if it means no data (gdal_edit.py -a_nodata {sign * alone:.9g}), or give --limits"
         if near - alone > 1e4 * (far - near):
-            raise InputError(f"{raster.path}: {share}, {between}, which would be lost beside it; {fix}")
+            raise InputError(f"{raster.path}: {share}, {between}: their differences would be lost; {fix}")
         warnings.warn(f"{raster.path}: {share}, {between}; {fix}", stacklevel=5)
 
 
 def check_limits(limits: tuple[float, float]) -> None:
     """Raise `InputError` unless these are the values of black and of white."""
     if not (np.isfinite(limits).all() and limits[0] < limits[1]):
-        raise InputError(f"limits are the values of black and white, the lower first; got {limits[0]:g}, {limits[1]:g}")
+        raise InputError(
+            f"limits must be the values of black and white, the lower first; got {limits[0]:g}, {limits[1]:g}"
+        )
 
 
 def all_windows(raster: Raster, numbers: Iterable[int] | None = None) -> Iterator[Window]:
@@ -135,7 +137,7 @@ class RasterPicture:
 
     Args:
         raster: open.
-        bands: which three bands (or one) are red, green and blue, from 0; others are left as they are. None: the first
+        bands: which three bands (or one) are red, green and blue, from 0; others stay unchanged. None: the first
             three that are not alpha, or the first.
         limits: see `find_scaling`.
     """
@@ -147,7 +149,7 @@ class RasterPicture:
             bands = tuple(plain[:3] if len(plain) >= 3 else plain[:1])
         if len(bands) not in (1, 3) or len({*bands} & {*plain}) != len(bands):
             raise InputError(
-                f"{raster.path}: has {len(plain)} bands of colours; three of them are red, green and blue, or one is grey; "
+                f"{raster.path}: has {len(plain)} bands of colours; name three of them as red, green and blue, or one as grey; "
                 f"got (counted from 1) {', '.join(str(band + 1) for band in bands) or 'none'}"
             )
         self.bands = list(bands)
@@ -159,8 +161,8 @@ class RasterPicture:
     def read_valid(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(h, w, bands), the values of the file, and (h, w): where there is an image.
 
-        That is not where the file says that there is no data (of a no-data value, in every colour), nor where a colour is NaN or
-        of the size of fill values, nor where it is transparent; see `visionzoo.io.raster.missing`.
+        A pixel is missing where the file says so (its no-data value in every colour), where a colour is NaN or
+        as large as a fill value, and where it is transparent; see `visionzoo.io.raster.missing`.
         """
         pixels, missing = self.raster.read_with_missing(window)
         colours = pixels[..., self.bands]
@@ -176,7 +178,7 @@ class RasterPicture:
         return pixels, there
 
     def _tell_of_fill(self, values: NDArray[Any]) -> None:
-        """Warn once of fill values that are not the declared no-data value."""
+        """Warn once about fill values that are not the declared no-data value."""
         nodata = self.raster.nodata
         others = values if nodata is None else values[values != np.asarray(nodata).astype(values.dtype)]
         if len(others) and not self._told:
@@ -184,7 +186,7 @@ class RasterPicture:
             declares = "declares no no-data value" if nodata is None else f"declares {nodata:.9g} as no-data"
             warnings.warn(
                 f"{self.raster.path}: {declares}, but holds {float(others[0]):.9g}; values of this size are taken for missing "
-                "and stay as they are",
+                "and stay unchanged",
                 stacklevel=4,
             )
 

@@ -1,6 +1,6 @@
 """Drawn aerial images without haze, unlimited and seeded: fields, woods, water, relief, roads and houses seen from above.
 
-They are no substitute for photos, but have what haze removal must not be fooled by: bright roofs and soil, dark water,
+They do not replace photos, but contain what haze removal must not be fooled by: bright roofs and soil, dark water,
 shadows, and detail down to the pixel.
 """
 
@@ -67,7 +67,7 @@ def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
         InputError: a side below 64 pixels.
     """
     if side < SMALLEST:
-        raise InputError(f"a scene has at least {SMALLEST} pixels a side, got {side}")
+        raise InputError(f"a scene must have at least {SMALLEST} pixels a side, got {side}")
     rng = np.random.default_rng((seed, side))
     kind = KINDS[rng.integers(len(KINDS))]
     metre = float(np.exp(rng.uniform(np.log(0.25), np.log(5))))  # pixels
@@ -87,7 +87,7 @@ def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
 def draw_sky(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A sky, (height, width, 3) uint8, and where it shows above an uneven horizon, (height, width): bright, smooth, not hazy.
 
-    What a network must learn to leave alone, as it looks like the densest haze.
+    A network must learn to leave it alone, as it looks like the densest haze.
     """
     top = np.cumsum([rng.uniform(60, 170), rng.uniform(5, 50), rng.uniform(5, 40)])  # from grey to blue
     low = np.full(3, rng.uniform(190, 250)) + rng.normal(0, 6, 3)
@@ -265,11 +265,11 @@ def _bytes(pixels: Array) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write drawn aerial pictures.")
+    parser = argparse.ArgumentParser(description="Write synthetic aerial images.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--side", type=int, default=640, help="pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of the first")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the first image")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for number in tqdm(range(options.seed, options.seed + options.count), desc="scenes"):

@@ -2,7 +2,7 @@
 
 Pass 1 encodes patch by patch and keeps one token per 32 x 32 pixels. The bottleneck runs over the tokens in slices, its keys and
 values in a memory bank. Pass 2 encodes each patch again (or takes its maps from where pass 1 left them), decodes it, and writes
-the result. The outputs equal those of `DehazeXL.forward`. Images that fit in memory take the short way of `whole.py`.
+the result. The outputs equal those of `DehazeXL.forward`. Images that fit in memory take the short path of `whole.py`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class StreamedDehaze:
     """Run a `DehazeXL` over images of any size in bounded memory.
 
     Args:
-        model: in eval mode, on the device and in the dtype to compute in; best `fuse()`d.
-        options: see there.
+        model: the network in eval mode, on the device and in the dtype to compute in, preferably fused (`fuse()`).
+        options: see `StreamOptions`.
         progress: called with (step, done, of) as patches and slices of tokens are finished; step is "encode", "attend" or
             "decode".
     """
@@ -63,7 +63,7 @@ class StreamedDehaze:
 
         Args:
             draws: the random part of HyperAttention, see `Bottleneck.draw`.
-            restart: resume from what is there, and leave what the next run needs to resume.
+            restart: resume from its files, and write what the next run needs to resume.
 
         Raises:
             InputError: an image without pixels, or with missing parts under HyperAttention.
@@ -79,7 +79,7 @@ class StreamedDehaze:
                 run(draws, blended=number > 0)
 
     def _whole(self, source: Source, sink: Sink, draws: Sequence[HyperDraw | None] | None) -> bool:
-        """Take the short way where the image fits in memory; False if it was not possible, and nothing is written."""
+        """Take the short path if the image fits in memory; return False, with nothing written, if it was not possible."""
         if self.options.must_stream or not fits_in_memory(self.model, source.height, source.width):
             return False
         try:
@@ -125,7 +125,7 @@ class _Run:
         self.skips = self._place_skips()
         self.tokens = self._store("tokens", keep=restart is not None)
 
-    # Where things are
+    # Storage
 
     def _place_tokens(self) -> Placement:
         if self.options.tokens != "auto":

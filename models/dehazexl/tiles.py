@@ -26,12 +26,12 @@ class Source(Protocol):
     width: int
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor | None:
-        """(3, height, width) float32 in [0, 1] of a window inside the image; None where it shows nothing (no data)."""
+        """(3, height, width) float32 in [0, 1] of a window inside the image; None where the source has no data."""
         ...
 
 
 class Sink(Protocol):
-    """Takes the clear image in windows, each once (with `blend`, twice: then it is asked for what it has)."""
+    """Receives the clear image in windows, each once (with `blend`, twice: it is then read before the second write)."""
 
     def write(self, top: int, left: int, pixels: Tensor) -> None:
         """(3, h, w) float32, not clamped, on the CPU."""
@@ -42,7 +42,7 @@ class Sink(Protocol):
         ...
 
     def keep(self, top: int, left: int, height: int, width: int) -> None:
-        """The source shows nothing in this window: what it holds there stays."""
+        """The source has no data in this window: its values are kept."""
         ...
 
 
@@ -80,7 +80,7 @@ class Grid:
         )
 
     def window(self, number: int) -> tuple[slice, slice, slice]:
-        """Where the part of a patch that is in the image is in it: all colours, rows, columns."""
+        """The index of a patch's visible part in the image: all colours, rows, columns."""
         (rows, columns), (top, left) = self.inside(number), self.corner(number)
         return slice(None), slice(top + rows.start, top + rows.stop), slice(left + columns.start, left + columns.stop)
 
@@ -125,7 +125,7 @@ class Held:
 
 
 class HeldResult:
-    """The sink of a `Held` image."""
+    """Writes into a `Held` image."""
 
     def __init__(self, out: Tensor):
         self.out = out

@@ -32,23 +32,23 @@ class DehazeXLTraining(TrainingModule):
 
     Args:
         name: a registered model, e.g. "dehazexl".
-        config: fields of its `DehazeXLConfig` to set otherwise, e.g. {attention: lsh}.
+        config: fields of its `DehazeXLConfig` to override, e.g. {attention: lsh}.
         checkpoint: start from this file (published or own key names).
         encoder_checkpoint: start the encoder from this file, e.g. timm's swinv2_tiny_window16_256.
         lr: learning rate; the paper has 1e-3 with Adam, the published code 1e-4.
-        min_lr: where the cosine ends, after all epochs (or at trainer.max_steps, if trainer.max_epochs is -1).
-        warmup_steps: steps over which the rate rises; the published recipe has none.
-        weight_decay: of AdamW.
+        min_lr: learning rate at which the cosine ends, after all epochs (or at trainer.max_steps, if trainer.max_epochs is -1).
+        warmup_steps: steps of warm-up; the published recipe has none.
+        weight_decay: weight decay of AdamW.
         frequency: weight of the Fourier term; 1 is published.
         seam: weight of `seam_loss`; 0 is published.
-        seam_every: between which pixels it looks: 256 for the borders of patches, 32 for those of the decoder's windows, too.
+        seam_every: spacing of the borders it covers: 256 for those of patches, 32 also for those of the decoder's windows.
         clip_norm: largest norm of the gradient; None for no limit, as published.
-        ema_decay: of an averaged copy of the weights, which is what is validated and exported; None for none, as published.
+        ema_decay: decay of an averaged copy of the weights, which is validated and exported; None for no copy, as published.
         patches_at_once: patches that go through encoder and decoder together.
-        recompute: keep only what passes between the parts and compute the rest again in the backward pass: a third more
+        recompute: keep only the activations between the parts and recompute the rest in the backward pass: a third more
             time, and 2048 x 2048 pixels in about 2 GB with patches_at_once=1 instead of 33 GB.
         export_half: write weights.safetensors in half precision.
-        benchmark: "8KDehaze", "4KID" or "O-HAZE": the published numbers that a test shows beside its own.
+        benchmark: "8KDehaze", "4KID" or "O-HAZE": the published numbers that a test shows next to its own.
         lpips: backbone weights for LPIPS in tests, torchvision's alexnet-owt-7be5be79.pth; None leaves LPIPS out.
         blend: tests hide the borders of patches, see `StreamOptions`.
     """
@@ -83,8 +83,8 @@ class DehazeXLTraining(TrainingModule):
         self.name, self.overrides = name, dict(config or {})
         model = create_model(name, **self.overrides)
         if not isinstance(model, DehazeXL):
-            raise InputError(f"model.name is {name!r}, expected a DehazeXL, e.g. dehazexl")
-        self.model = model.train()  # Lightning leaves the mode as it is
+            raise InputError(f"model.name must be a DehazeXL, e.g. dehazexl, got {name!r}")
+        self.model = model.train()  # Lightning does not change the mode
         if checkpoint is not None:
             load_checkpoint(self.model, checkpoint)
         if encoder_checkpoint is not None:
@@ -117,7 +117,7 @@ class DehazeXLTraining(TrainingModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _all_steps(self) -> int:
-        """Of all epochs, even if the run is to stop earlier; trainer.max_steps where epochs are not limited."""
+        """Number of steps in all epochs, even if the run stops earlier; trainer.max_steps where epochs are not limited."""
         trainer = self.trainer
         estimated = int(trainer.estimated_stepping_batches)  # which makes the data loader
         epochs = trainer.max_epochs

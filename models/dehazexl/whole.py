@@ -46,14 +46,14 @@ def dehaze_whole(
     progress: Progress,
     draws: Sequence[HyperDraw | None] | None = None,
 ) -> bool:
-    """Dehaze `source` into `sink`, all at once.
+    """Dehaze `source` into `sink` in one pass.
 
     Args:
         blend, patches_at_once: as in `StreamOptions`.
         progress, draws: as in `StreamedDehaze`.
 
     Returns:
-        False, with nothing written, where a patch of the source shows nothing: such images are streamed.
+        False, with nothing written, if a patch of the source has no data: such images are streamed.
     """
     clear = torch.empty(3, source.height, source.width)
     for offset in (0, SHIFT) if blend else (0,):

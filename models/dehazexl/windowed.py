@@ -58,7 +58,7 @@ class WindowedPicture:
 
 
 def _unpacked(path: Path, cache: Path) -> NDArray[np.uint8]:
-    """The image as a memory-mapped array, decoded into `cache` when it is not there yet."""
+    """The image as a memory-mapped array, decoded into `cache` if it is not there yet."""
     cache.mkdir(parents=True, exist_ok=True)
     about = path.stat()
     key = hashlib.sha256(f"{path.absolute()}|{about.st_size}|{about.st_mtime_ns}".encode()).hexdigest()[:24]

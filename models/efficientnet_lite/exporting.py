@@ -1,4 +1,4 @@
-"""How the files of EfficientNet-Lite are loaded, and what its input is."""
+"""How checkpoints of EfficientNet-Lite are loaded, and what its input is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(path: str | PathLike[str], name: str, config: Mapping[str, Any] | None 
 
     Args:
         path: published or own key names, any precision.
-        name: the registered model that it is one of.
+        name: the registered model.
         config: fields of its configuration; the number of classes is the file's unless it is in here.
 
     Raises:

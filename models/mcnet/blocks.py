@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 class Hourglass(nn.Module):
     """(B, C, H, W) -> (B, base + C, H, W), sides multiples of 2^num_blocks.
 
-    Down `num_blocks` times and up again; each level's result is joined to what came down at that level, at last to the input.
+    Down `num_blocks` times and up again; each level's result is joined to the encoder's map of that level, and finally to the input.
     """
 
     def __init__(self, in_channels: int, base: int, max_channels: int, num_blocks: int):

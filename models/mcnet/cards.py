@@ -35,7 +35,7 @@ CARDS = (
         ),
         published={
             "VoxCeleb1, same identity, SSIM": "82.5 %",
-            "VoxCeleb1, same identity, PSNR (of a data range of 2)": "31.94 dB",
+            "VoxCeleb1, same identity, PSNR (for a data range of 2)": "31.94 dB",
             "VoxCeleb1, same identity, LPIPS": "0.174",
             "VoxCeleb1, same identity, L1": "0.0331",
             "VoxCeleb1, same identity, AKD / AED": "1.203 / 0.1065",

@@ -26,7 +26,7 @@ from .model import MCNet
 from .motion import DenseMotion
 
 PARTS = ("generator", "kp_detector", "discriminator")
-"""Under these keys a published file holds its networks."""
+"""The keys under which a published file holds its networks."""
 
 _PREFIXES: dict[type[nn.Module], tuple[str, str]] = {
     MCNet: ("", ""),
@@ -67,7 +67,7 @@ _LEVEL = re.compile(r"^(generator\.mbUnit)\.(project|restore|norm)\.(\d)\.")
 _LEVEL_NAMES = {"project": "feat_forward_proj", "restore": "conv", "norm": "norm"}
 
 _FILTERS = ("kp_detector.down.weight", "generator.dense_motion_network.down.weight")
-"""Low-pass filters, which published files hold beside the weights and we compute."""
+"""Low-pass filters that published files hold in addition to the weights; they are computed here."""
 
 
 def official_name(key: str) -> str:
@@ -107,7 +107,7 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
 
     Args:
-        state: of a whole file (see `join_parts`), or of one network.
+        state: the state dict of a whole file (see `join_parts`), or of one network.
         model: an `MCNet`, or one of its parts, or a `Discriminator`. The detector and the
             dense motion take those of first order motion models, too.
 
@@ -146,10 +146,10 @@ def to_official(state: Mapping[str, Tensor], scale_factor: float = 0.25) -> dict
     """Our state dict (of an `MCNet` that is not fused) in the authors' names, with the filters that their files hold.
 
     Args:
-        scale_factor: of the network's configuration.
+        scale_factor: the one in the network's configuration.
 
     Raises:
-        InputError: a fused network, whose layers cannot be parted again.
+        InputError: a fused network, whose layers cannot be separated again.
     """
     if "generator.memory.kernels" in state:
         raise InputError("a fused network has no published form: convert the network that it was made from")
@@ -170,7 +170,7 @@ def to_official(state: Mapping[str, Tensor], scale_factor: float = 0.25) -> dict
 
 
 def _qualified(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """With the name of the network before each key, without `module.` behind it."""
+    """The keys prefixed with the name of the network, without `module.` after it."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if not any(key.startswith(tuple(f"{part}." for part in PARTS)) for key in state):
         marks = {"dense_motion_network.": "generator.", "predictor.": "kp_detector.", "discs.": "discriminator."}
@@ -184,7 +184,7 @@ def _check_keypoints(state: Mapping[str, Tensor], config: MCNetConfig) -> None:
     for key, more in heads.items():
         if key in state and len(state[key]) - more != config.num_keypoints:
             raise InputError(
-                f"these weights are of a network with {len(state[key]) - more} keypoints, this one has {config.num_keypoints}: "
+                f"these weights are for a network with {len(state[key]) - more} keypoints, but this one has {config.num_keypoints}: "
                 f"create it with num_keypoints={len(state[key]) - more}"
             )
 
@@ -195,7 +195,7 @@ def _check_filters(state: Mapping[str, Tensor], config: MCNetConfig) -> None:
         found = state.get(key)
         if found is not None and (found.shape[2:] != kernel.shape or (found[0, 0].cpu() - kernel).abs().max() > 1e-4):
             raise InputError(
-                f"{key} is no filter for scale_factor={config.scale_factor}: these weights are of a network with another one"
+                f"{key} is not the filter for scale_factor={config.scale_factor}: these weights are for another scale_factor"
             )
 
 

@@ -21,18 +21,18 @@ class MCNetConfig:
         num_keypoints: keypoints that the detector finds.
         scale_factor: size at which keypoints and motion are estimated over the size of the images; 1 / a power of two.
         detector_channels: channels of the detector's hourglass at its finest level.
-        detector_max_channels: and at most, deeper down.
-        detector_blocks: halvings in it.
-        temperature: of the softmax that turns the detector's maps into positions.
-        motion_channels, motion_max_channels, motion_blocks: the same of the dense motion network's hourglass.
-        keypoint_variance: of the Gaussian that stands for a keypoint, in units of half the image.
-        channels: of the generator's encoder at full resolution.
-        max_channels: and at most, deeper down.
-        num_down_blocks: halvings in the encoder; every level but the finest reads the memory.
-        residual_blocks: per level of the decoder.
+        detector_max_channels: largest number of channels at deeper levels.
+        detector_blocks: number of halvings in it.
+        temperature: temperature of the softmax that turns the detector's maps into positions.
+        motion_channels, motion_max_channels, motion_blocks: the same for the dense motion network's hourglass.
+        keypoint_variance: variance of the Gaussian that represents a keypoint, in units of half the image.
+        channels: channels of the generator's encoder at full resolution.
+        max_channels: largest number of channels at deeper levels.
+        num_down_blocks: number of halvings in the encoder; every level but the finest reads the memory.
+        residual_blocks: number of residual blocks per level of the decoder.
         memory_channels: channels of the facial memory, and the width of its keys, values and queries.
         memory_side: height and width of the memory: it has `memory_side`^2 elements.
-        memory_kernels: kernels that the dynamic convolution mixes.
+        memory_kernels: number of kernels that the dynamic convolution mixes.
         style_channels: hidden width of the MLP that makes the identity code.
         identity_channels: width of that code; 512 in the published code, whatever `memory_channels` is.
     """
@@ -60,19 +60,21 @@ class MCNetConfig:
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if isinstance(value, int) and value < 1]
         if whole:
-            raise InputError(f"{', '.join(whole)}: at least 1, got {', '.join(str(getattr(self, n)) for n in whole)}")
+            raise InputError(
+                f"{', '.join(whole)} must be at least 1, got {', '.join(str(getattr(self, n)) for n in whole)}"
+            )
         if not 0 < self.scale_factor <= 1 or not math.log2(1 / self.scale_factor).is_integer():
-            raise InputError(f"scale_factor is 1 / a power of two, such as 0.25, got {self.scale_factor}")
+            raise InputError(f"scale_factor must be 1 / a power of two, such as 0.25, got {self.scale_factor}")
         if self.temperature <= 0 or self.keypoint_variance <= 0:
             raise InputError(
-                f"temperature and keypoint_variance are positive, got {self.temperature} and {self.keypoint_variance}"
+                f"temperature and keypoint_variance must be positive, got {self.temperature} and {self.keypoint_variance}"
             )
         if any(width % 2 for width in self.encoder_channels):
-            raise InputError(f"channels and max_channels are even, got {self.channels} and {self.max_channels}")
+            raise InputError(f"channels and max_channels must be even, got {self.channels} and {self.max_channels}")
 
     @property
     def encoder_channels(self) -> tuple[int, ...]:
-        """Of the generator's maps, the deepest (smallest) first: 512, 256, 128, 64."""
+        """Channels of the generator's maps, the deepest (smallest) first: 512, 256, 128, 64."""
         return widths(self.channels, self.max_channels, self.num_down_blocks)[::-1]
 
     @property
@@ -93,11 +95,11 @@ class DiscriminatorConfig:
     """The discriminator, which the published recipe builds and gives the weight 0.
 
     Attributes:
-        num_keypoints: Gaussian maps of keypoints beside the image.
-        channels: of the first block, halved.
-        max_channels: at most, in later blocks.
-        num_blocks: blocks, of which all but the last halve the resolution.
-        keypoint_variance: of the Gaussians.
+        num_keypoints: number of Gaussian maps of keypoints that are joined to the image.
+        channels: half the channels of the first block.
+        max_channels: largest number of channels in later blocks.
+        num_blocks: number of blocks, of which all but the last halve the resolution.
+        keypoint_variance: variance of the Gaussians.
     """
 
     num_keypoints: int = 15

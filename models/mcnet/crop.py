@@ -37,13 +37,13 @@ class Tube:
     start: int
     end: int
     first: Box
-    """where it was seen first"""
+    """The box in which it was first seen."""
     box: Box
-    """around all places where it was seen"""
+    """The box around all places where it was seen."""
 
 
 def iou(boxes: Sequence[Box], other: Box) -> Tensor:
-    """Shared over joint area of N boxes with another one, (N,); a box's right and lower edges are pixels that belong to it."""
+    """Intersection over union of N boxes with another one, (N,); a box's right and lower edges are pixels that belong to it."""
     edges = torch.tensor([0, 0, 1, 1], dtype=torch.float64)
     these = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
     return box_iou(these + edges, torch.tensor([other], dtype=torch.float64) + edges)[:, 0]
@@ -71,11 +71,11 @@ def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0
 def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, least_frames: int = 150) -> list[Tube]:
     """The faces of a video, by their first frame.
 
-    A box belongs to the tube whose first box it overlaps most, by more than `least_iou`; else it begins a tube. A tube that a
-    frame has no box for has ended.
+    A box belongs to the tube whose first box it overlaps most, by more than `least_iou`; else it begins a new tube. A tube ends
+    at the first frame that has no box for it.
 
     Args:
-        detections: per frame, the boxes found in it.
+        detections: the boxes found in each frame.
         least_frames: shorter tubes are left out.
     """
     running: list[Tube] = []

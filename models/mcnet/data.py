@@ -1,4 +1,4 @@
-"""Pairs of frames of one talking head for MCNet's training and test: VoxCeleb's layout, own clips, published pair lists."""
+"""Pairs of frames of one talking head for MCNet's training and test: VoxCeleb's layout, your own clips, published pair lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Clip:
 
     @property
     def identity(self) -> str:
-        """Who is seen: what stands before the first #, as in VoxCeleb's names; else the whole name."""
+        """Who is seen: the part before the first #, as in VoxCeleb's names; else the whole name."""
         return self.path.name.split("#")[0] if "#" in self.path.name else self.path.stem
 
 
@@ -126,8 +126,8 @@ class FramePairs(Dataset):
     the hue by up to a tenth of the circle, both frames alike.
 
     Args:
-        by_identity: an item per identity; else one per clip.
-        augment: False leaves frames as they are.
+        by_identity: one item per identity; else one per clip.
+        augment: False leaves frames unchanged.
     """
 
     def __init__(
@@ -165,14 +165,14 @@ class FramePairs(Dataset):
 class TestPairs(Dataset):
     """Fixed pairs: source and driving (3, H, W) in [0, 1], a name, and whether they are of two people.
 
-    The name is the driving clip's; of two people both: "A driven by B".
+    The name is the driving clip's; if the pair shows two people, it is "A driven by B".
 
     Args:
-        pairs: source and driving of each, as (clip or image, number of the frame).
-        cross: whether all are of two people; None goes by `Clip.identity`.
+        pairs: source and driving frame of each pair, as (clip or image, number of the frame).
+        cross: whether all pairs show two people; None compares `Clip.identity`.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test for pytest
 
     def __init__(self, pairs: Sequence[tuple[Clip, int, Clip, int]], reader: ClipReader, *, cross: bool | None = None):
         self.pairs, self.reader, self.cross = pairs, reader, cross
@@ -181,7 +181,7 @@ class TestPairs(Dataset):
         return len(self.pairs)
 
     def is_cross(self, index: int) -> bool:
-        """Whether the pair is of two people."""
+        """Whether the pair shows two people."""
         source, _, driving, _ = self.pairs[index]
         return source.identity != driving.identity if self.cross is None else self.cross
 
@@ -258,7 +258,7 @@ def _numbered(path: Path) -> tuple[Clip, int]:
 class TalkingHeads(LightningDataModule):
     """Frame pairs of talking heads, as MCNet's training and test want them.
 
-    `root` holds `train/` and `test/` (VoxCeleb1 as prepared for FOMM), or clips at once, which then serve for both. A clip is a
+    `root` holds `train/` and `test/` (VoxCeleb1 as prepared for FOMM), or the clips themselves, then used for both. A clip is a
     folder of frames or a video; names like `id10001#video#000001#000150.mp4` tell the identity.
 
     Args:
@@ -271,11 +271,11 @@ class TalkingHeads(LightningDataModule):
         repeats: how often an epoch goes through the identities; published 75.
         val_pairs: number of fixed pairs to validate on.
         pairs: a published pair list (CSV) for tests; without it the test is reconstruction, each clip from its first frame.
-        cross: whether every pair of the list is of two people, so that there are no true frames; None goes by what stands before
+        cross: whether every pair of the list is of two people, so that there are no true frames; None compares the part before
             the first # in the names of clips (`Clip.identity`), so that a list may hold both kinds.
-        test_frames: at most so many frames of each clip in a reconstruction test; all if None.
+        test_frames: largest number of frames of each clip in a reconstruction test; None uses all.
         cache: folder for decoded videos; None keeps the last few in memory.
-        seed: of order, pairs and changes.
+        seed: random seed for order, pairs and augmentation.
     """
 
     def __init__(
@@ -296,14 +296,14 @@ class TalkingHeads(LightningDataModule):
     ):
         super().__init__()
         if not root:
-            raise InputError("data.root is the folder of the data set")
+            raise InputError("data.root must be the folder of the data set")
         if size < 128 or size % 128 or min(batch_size, repeats) < 1:
             raise InputError(
                 f"data.size must be a multiple of 128, batch_size and repeats must be at least 1, got {size}, {batch_size}, {repeats}"
             )
         if cross and not pairs:
             raise InputError(
-                "data.cross=true needs data.pairs=FILE.csv: a clip made from its first frame is of one person"
+                "data.cross=true needs data.pairs=FILE.csv: a clip that is made from its first frame shows one person"
             )
         self.root, self.size, self.batch_size, self.num_workers = root, size, batch_size, num_workers
         self.by_identity, self.augment, self.repeats, self.val_pairs = by_identity, augment, repeats, val_pairs

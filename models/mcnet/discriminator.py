@@ -1,4 +1,4 @@
-"""The discriminator of the published training, which gives its losses the weight 0."""
+"""The discriminator of the published training; the weights of its losses are 0 there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality of reenacted frames: beside the true ones, with the published numbers (VoxCeleb1, same identity), or across identities."""
+"""Quality of reenacted frames: against the true ones, with the published numbers (VoxCeleb1, same identity), or across identities."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ PUBLISHED = {
     "MCNet": {"l1": 0.0331, "psnr": 31.942, "ssim": 0.825, "lpips": 0.174, "akd": 1.203, "aed": 0.1065},
     "without memory": {"l1": 0.0356, "psnr": 31.701, "ssim": 0.811, "lpips": 0.182, "akd": 1.303, "aed": 0.1236},
 }
-"""Of the authors' plotting script. Their PSNR and L1 do not fit a range of 1 together (an image with that L1 has at most 29.6 dB), so
-their PSNR is not of the protocol here; their LPIPS is probably VGG's; their AKD is by face-alignment's 2DFAN4, their AED by OpenFace's
-nn4.small2. Their table across identities could not be read."""
+"""Numbers from the authors' plotting script. Their PSNR and L1 do not fit a range of 1 together (an image with that L1 has at most
+29.6 dB), so their PSNR follows another protocol; their LPIPS is probably VGG's; their AKD uses face-alignment's 2DFAN4, their AED
+OpenFace's nn4.small2. Their table across identities could not be read."""
 DIGITS = {"l1": 4, "psnr": 2, "ssim": 4, "lpips": 4, "akd": 3, "aed": 4}
 CROSS_DIGITS = {"aed": 4, "csim": 4}
 ACROSS = (
     "Source and driver are two people: no true frames; AED and CSIM are between result and source.\n"
-    "The authors' numbers across identities could not be read, so none stand beside."
+    "The authors' numbers across identities could not be read, so none are shown."
 )
 BESIDE = (
-    "AKD is in pixels of 256 x 256. The published one is by face-alignment's FAN, the published AED by OpenFace's nn4.small2:\n"
-    "values by other networks do not compare with them."
+    "AKD is in pixels of 256 x 256. The published one uses face-alignment's FAN, the published AED OpenFace's nn4.small2:\n"
+    "values from other networks cannot be compared with them."
 )
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """One frame beside the true one; or, where source and driver are two people and there is no true one, beside the source.
+    """Scores of one frame against the true one; or, if source and driver are two people and there is no true one, against the source.
 
     Attributes:
-        name: of the driver's clip; of two people both, "A driven by B".
+        name: name of the driver's clip; "A driven by B" for two people.
         cross: whether source and driver are two people.
         l1: mean absolute difference of images in [0, 1].
         psnr: dB; ssim: Gaussian window of 11, sigma 1.5, per channel.
@@ -64,12 +64,12 @@ class PairScore:
 
 @dataclass(frozen=True)
 class Measures:
-    """What compares frames, beside L1, PSNR and SSIM.
+    """Networks that compare frames, in addition to L1, PSNR and SSIM.
 
     Attributes:
         lpips: perceptual distance.
-        landmarks: for AKD.
-        identity: for AED and CSIM.
+        landmarks: landmark network, for AKD.
+        identity: identity network, for AED and CSIM.
     """
 
     lpips: Lpips | None = None
@@ -124,7 +124,7 @@ class Report:
     """What measured landmarks and identity."""
 
     def means(self, cross: bool = False) -> dict[str, float | None]:
-        """By measure, over the pairs of that kind that have it; None if none has."""
+        """Mean of each measure over the pairs of that kind that have it; None if none has."""
         found: dict[str, float | None] = {}
         for name in CROSS_DIGITS if cross else DIGITS:
             values = [getattr(score, name) for score in self.scores if score.cross == cross]

@@ -1,4 +1,4 @@
-"""An MCNet for inference: batch norms folded, half the taps of every upsampling, the memory unit's algebra."""
+"""An MCNet for inference: batch norms are folded, upsamplings have half the taps, and the memory unit is simplified."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from .motion import DenseMotion, MotionField, Warp
 
 @dataclass(frozen=True)
 class SourceCache:
-    """All that does not depend on the driver; S sources, one or as many as driving frames."""
+    """Everything that does not depend on the driver; S sources, one or as many as driving frames."""
 
     image: Tensor
     """(S, 3, H, W)"""
@@ -46,11 +46,11 @@ class Animated:
     warped: tuple[Tensor, ...]
     """Moved and occluded encoder maps, the deepest first"""
     completed: tuple[Tensor, ...]
-    """The same from the memory, of all levels but the last"""
+    """The same after completion from the memory, for all levels but the last"""
     memory: tuple[MemoryTrace, ...]
-    """Per level; empty in a fused network, which computes none of it"""
+    """What the memory computed at each level; empty in a fused network"""
     decoded: tuple[Tensor, ...]
-    """Per level of the decoder: after its residual blocks, and after going up"""
+    """Maps of each level of the decoder: after its residual blocks, and after upsampling"""
 
 
 class Generator(nn.Module):
@@ -84,9 +84,9 @@ class Generator(nn.Module):
     def forward(self, source: SourceCache, driving: Keypoints, noise: Sequence[Tensor] | None = None) -> Animated:
         """
         Args:
-            source: of 1 or B images.
+            source: encoded source of 1 or B images.
             driving: target keypoints of the source in B frames.
-            noise: in the memory of each level, (B or 1, 1, S, S).
+            noise: noise in the memory of each level, (B or 1, 1, S, S).
         """
         motion = self.motion(source.small, source.keypoints, driving, source.heatmaps)
         warp = Warp(motion)

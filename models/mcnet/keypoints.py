@@ -1,4 +1,4 @@
-"""Keypoints with local affine motion: the detector, and how a driver's movement is carried over to the source.
+"""Keypoints with local affine motion: the detector, and how a driver's movement is transferred to the source.
 
 Shapes: B images, K keypoints; positions are (x, y) in [-1, 1] from the centre of the first pixel to that of the last.
 """
@@ -25,7 +25,7 @@ class Keypoints(NamedTuple):
     jacobian: Tensor
 
     def at(self, items: slice | Tensor) -> Keypoints:
-        """Of some of the images."""
+        """The keypoints of some of the images."""
         return Keypoints(self.value[items], self.jacobian[items])
 
 
@@ -90,7 +90,7 @@ def check_images(x: Tensor, config: MCNetConfig, name: str = "images") -> None:
     )
     if not fits or not x.is_floating_point():
         raise InputError(
-            f"expected {name} (B, 3, H, W), float in [0, 1], with sides that are multiples of {multiple} from {least} on, got "
+            f"expected {name} (B, 3, H, W), float in [0, 1], with sides that are multiples of {multiple} and at least {least}, got "
             f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
         )
 
@@ -108,7 +108,7 @@ def inverse_2x2(matrix: Tensor) -> Tensor:
     return torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / (a * d - b * c)[..., None, None]
 
 
-# How a driver's movement is carried over
+# Transfer of movement
 
 
 def hull_area(points: Tensor) -> float:
@@ -136,7 +136,7 @@ def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
 def movement_scale(source: Keypoints, initial: Keypoints) -> float:
     """How much larger the source's face is than the driver's in its first frame: the root of the ratio of their keypoints' hulls.
 
-    Of the first item of each batch. 1 where a hull has no area.
+    Uses the first item of each batch; 1 if a hull has no area.
     """
     here, there = hull_area(source.value[0]), hull_area(initial.value[0])
     return (here / there) ** 0.5 if here > 0 and there > 0 else 1.0
@@ -153,15 +153,15 @@ def transfer_motion(
 ) -> Keypoints:
     """Target keypoints of the source for each driving frame.
 
-    "absolute" takes the driver's as they are, which moves the source's face to the driver's place and shape. "relative"
+    "absolute" takes the driver's unchanged, which moves the source's face to the driver's place and shape. "relative"
     moves the source's keypoints as the driver's moved since `initial`; at that frame the result is the source's keypoints exactly.
 
     Args:
-        source: of the source image, batch 1 (or B).
-        driving: of B driving frames.
-        initial: of the driver's frame whose pose is that of the source; batch 1 (or B). Needed if "relative" or `adapt_scale`.
+        source: keypoints of the source image, batch 1 (or B).
+        driving: keypoints of B driving frames.
+        initial: keypoints of the driver's frame whose pose is the source's; batch 1 (or B). Needed for "relative" and `adapt_scale`.
         adapt_scale: multiply movements by `movement_scale`.
-        relative_jacobian: carry over the change of jacobians; else keep the driver's own.
+        relative_jacobian: transfer the change of jacobians; else keep the driver's own.
 
     Raises:
         InputError: an unknown mode, or no `initial` where it is needed.

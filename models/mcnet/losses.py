@@ -1,4 +1,4 @@
-"""What MCNet is trained with: image, equivariance, keypoint and memory losses, and the adversarial ones that the recipe leaves out.
+"""The losses of MCNet's training: image, equivariance, keypoint, memory, and the adversarial ones that the recipe leaves out.
 
 Every loss is a mean over the batch, not yet weighted. Shapes: B frames, K keypoints.
 """
@@ -27,10 +27,10 @@ SCALES = (1.0, 0.5, 0.25, 0.125)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Published weights (of the command in the authors' README, not of their configuration file); a term of weight 0 is not computed.
+    """Weights of the losses, as in the command of the authors' README (not their configuration file); losses of weight 0 are skipped.
 
     Attributes:
-        pixel: of `pixel_loss`, which is ours; the published recipe has none.
+        pixel: weight of `pixel_loss`, which is ours; the published recipe has none.
     """
 
     perceptual: float = 10.0
@@ -46,7 +46,7 @@ class Deformed(NamedTuple):
 
     transform: ThinPlateTransform
     keypoints: Keypoints
-    """detected in `transform.transform_frame(driving)`"""
+    """Keypoints detected in `transform.transform_frame(driving)`."""
 
 
 def reenactment_loss(
@@ -63,7 +63,7 @@ def reenactment_loss(
     """The published objective: its weighted terms, by the names of their weights. The loss is their sum.
 
     Args:
-        animated: of `MCNet.render` with the driver's own keypoints.
+        animated: result of `MCNet.render` with the driver's own keypoints.
         driving: the target images (B, 3, H, W).
         source_keypoints, driving_keypoints: as detected.
         deformed: what the equivariance terms compare with.
@@ -226,7 +226,7 @@ class ThinPlateTransform:
 def equivariance_losses(
     driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
 ) -> tuple[Tensor, Tensor]:
-    """Keypoints of a deformed image, brought back, are those of the image; of positions and of jacobians.
+    """Keypoints of a deformed image, mapped back, should be those of the image; losses of positions and of jacobians.
 
     Args:
         transformed: keypoints of `transform.transform_frame(image)`, `driving` being those of the image.
@@ -240,7 +240,7 @@ def equivariance_losses(
 def keypoint_distance_loss(value: Tensor, least: float = 0.2) -> Tensor:
     """Twice the share of pairs of keypoints (B, K, 2) nearer than `least`.
 
-    As published it has no gradient: it is a number to watch.
+    As published, it has no gradient: it is only monitored.
     """
     apart = value.unsqueeze(2) - value.unsqueeze(1)
     apart = apart + least * torch.eye(value.shape[1], device=value.device, dtype=value.dtype)[..., None]
@@ -251,7 +251,7 @@ def keypoint_distance_loss(value: Tensor, least: float = 0.2) -> Tensor:
 
 
 def memory_loss(traces: Sequence[MemoryTrace]) -> Tensor:
-    """What the memory holds looks like warped features: mean absolute difference of values and features, summed over levels.
+    """The memory's values should resemble the warped features: mean absolute difference of values and features, summed over levels.
 
     Features are reduced to the memory's size and get no gradient.
 

@@ -36,7 +36,7 @@ def draw_noise(noise: Noise, levels: int, batch: int, side: int, rng: torch.Gene
         rng: a generator on the CPU; torch's default one if None.
 
     Raises:
-        InputError: none of these, or tensors of another number or shape.
+        InputError: an unknown kind of noise, or tensors of another number or shape.
     """
     if isinstance(noise, str):
         if noise == "none":
@@ -46,11 +46,11 @@ def draw_noise(noise: Noise, levels: int, batch: int, side: int, rng: torch.Gene
             return [torch.randn(1, 1, side, side, generator=fixed) for _ in range(levels)]
         if noise == "random":
             return [torch.randn(batch, 1, side, side, generator=rng) for _ in range(levels)]
-        raise InputError(f"noise is 'none', 'fixed', 'random' or one tensor per level, got {noise!r}")
+        raise InputError(f"noise must be 'none', 'fixed', 'random' or one tensor per level, got {noise!r}")
     shapes = [tuple(part.shape) for part in noise]
     if len(shapes) != levels or any(shape not in ((batch, 1, side, side), (1, 1, side, side)) for shape in shapes):
         raise InputError(
-            f"noise is {levels} tensors of {(batch, 1, side, side)}, got {', '.join(map(str, shapes)) or 'none'}"
+            f"noise must be {levels} tensors of {(batch, 1, side, side)}, got {', '.join(map(str, shapes)) or 'none'}"
         )
     return list(noise)
 
@@ -121,12 +121,12 @@ class DynamicConv(nn.Module):
 
 @dataclass(frozen=True)
 class Condition:
-    """What the memory is read under: whose face it is, in which pose."""
+    """The condition of a read: whose face it is, and in which pose."""
 
     style: Tensor
     """(B, I), the implicit identity code"""
     shares: Tensor
-    """(B, kernels), of the dynamic convolution's kernels"""
+    """(B, kernels), the share of each kernel of the dynamic convolution"""
     noise: Tensor | None = None
     """(B or 1, 1, S, S)"""
 
@@ -147,13 +147,13 @@ class MemoryTrace:
     residual: Tensor
     """(B, M, h, w): what the memory gave"""
     difference: Tensor
-    """(B, M, h, w): of feature and residual, before its ReLU"""
+    """(B, M, h, w): computed from feature and residual, before its ReLU"""
 
 
 class MemoryUnit(nn.Module):
     """Completes warped features from the facial memory: half of the channels, those with odd numbers; the others stay.
 
-    One memory, and one set of weights but for the first and the last layer, serves all levels. The memory is the same
+    All levels share one memory, and all weights except those of the first and the last layer. The memory is the same
     for every face; the identity code, made of the source's keypoints and the mean feature, turns it into keys and values.
     """
 
@@ -183,11 +183,11 @@ class MemoryUnit(nn.Module):
         """
         Args:
             features: (B, C_i, h_i, w_i) of each level, the deepest first.
-            keypoints: positions (S, K, 2) of the source, S being 1 or B; as detected, whatever the driver does.
+            keypoints: detected positions (S, K, 2) of the source, S being 1 or B.
             noise: see `draw_noise`.
 
         Returns:
-            the completed features, of the same shapes, and what was computed on the way.
+            The completed features, of the same shapes, and what was computed on the way.
         """
         parts = noise or [None] * len(features)
         done = [self.complete(i, x, keypoints, parts[i]) for i, x in enumerate(features)]
@@ -212,7 +212,7 @@ class MemoryUnit(nn.Module):
         return out, MemoryTrace(feature, query, condition, key, value, residual, difference)
 
     def condition(self, feature: Tensor, keypoints: Tensor, noise: Tensor | None = None) -> Condition:
-        """(B, M, h, w) and the source's keypoints (S, K, 2) -> what the memory is read under."""
+        """(B, M, h, w) and the source's keypoints (S, K, 2) -> the condition of the read."""
         mean = feature.mean((2, 3))
         points = keypoints.to(mean.dtype).flatten(1).expand(len(mean), -1)
         noise = None if noise is None else noise.to(mean)

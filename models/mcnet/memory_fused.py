@@ -1,4 +1,4 @@
-"""The memory unit for inference: the same result in fewer operations, with neither features nor what was read ever formed.
+"""The memory unit for inference: the same result in fewer operations, without forming the features or the values that were read.
 
 With x the channels to complete and f = P x + b their features, query and difference are affine in x, so their layers are
 multiplied with P beforehand. Reading is linear in the values, so the layer after it is applied to the memory's S * S values,

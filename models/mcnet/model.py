@@ -1,6 +1,6 @@
 """MCNet: a still face moves like the one in a video (arXiv 2307.09906).
 
-What is special about it, in the order in which a frame is made:
+What is special about it, in the order of computation:
 
 1. Keypoints with local affine motion, learned without labels, of the source and of the driving frame (`keypoints.py`).
 2. A flow and an occlusion map, mixed from the motions around the keypoints, move the source's features (`motion.py`).
@@ -74,11 +74,11 @@ class MCNet(nn.Module):
         """Frames and everything on the way to them.
 
         Args:
-            source: of `encode_source` of this very network, for 1 image or B.
-            driving: keypoints of B frames for the source to take on: the driver's, or those of `transfer_motion`.
-            noise: in the memory: "none", "fixed", "random" or tensors; see `draw_noise`. The published code draws new noise for
+            source: result of `encode_source` of this network, for 1 image or B.
+            driving: target keypoints in B frames: the driver's, or those of `transfer_motion`.
+            noise: noise in the memory: "none", "fixed", "random" or tensors; see `draw_noise`. The published code draws new noise for
                 every frame, and trains its strength, which starts at 0.
-            rng: seeds it.
+            rng: generator for the noise.
 
         Raises:
             InputError: keypoints of another number or shape, several sources for another number of frames, or no such noise.
@@ -90,7 +90,7 @@ class MCNet(nn.Module):
                 f"{tuple(driving.jacobian.shape)}"
             )
         if len(source.image) not in (1, batch):
-            raise InputError(f"{len(source.image)} sources for {batch} driving frames; give 1 source or {batch}")
+            raise InputError(f"got {len(source.image)} sources for {batch} driving frames; give 1 source or {batch}")
         maps = draw_noise(noise, self.config.num_down_blocks, batch, self.config.memory_side, rng)
         return self.generator(source, driving, maps)
 

@@ -17,7 +17,7 @@ from .keypoints import Keypoints, gaussian_heatmaps, inverse_2x2
 
 @dataclass(frozen=True)
 class MotionField:
-    """Backward flow of B frames at h x w, a quarter of the images' sides; K + 1 candidates, the first of which is to stand still."""
+    """Backward flow of B frames at h x w, a quarter of the images' sides; K + 1 candidates, the first of which is no motion."""
 
     heatmaps: Tensor
     """(B, K + 1, h, w): Gaussians of the driving keypoints less those of the source's"""
@@ -83,7 +83,7 @@ class DenseMotion(nn.Module):
 
 
 def candidate_flows(source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
-    """To stand still, and p_s + J_s J_d^-1 (z - p_d) for each keypoint (Eq. 4 of arXiv 2003.00196): (B, K + 1, height, width, 2).
+    """No motion, and p_s + J_s J_d^-1 (z - p_d) for each keypoint (Eq. 4 of arXiv 2003.00196): (B, K + 1, height, width, 2).
 
     Where a driving jacobian has no inverse, the keypoint's neighbourhood is only shifted.
     """
@@ -116,7 +116,7 @@ class Warp:
         return self._resized[size]
 
     def move(self, x: Tensor) -> Tensor:
-        """(S, C, h, w) -> (B, C, h, w), S being 1 or B; zeros come in from outside."""
+        """(S, C, h, w) -> (B, C, h, w), S being 1 or B; zeros are read outside the map."""
         flow, _ = self.at((x.shape[2], x.shape[3]))
         # positions in half precision would be off by a pixel
         moved = F.grid_sample(x.to(flow.dtype).expand(len(flow), -1, -1, -1), flow, align_corners=True)

@@ -1,4 +1,4 @@
-"""Training and testing of MCNet, for `visionzoo fit|validate|test`: the published losses and schedule (of the authors' command)."""
+"""Training and testing of MCNet, for `visionzoo fit|validate|test`: the losses and schedule of the authors' command."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ Batch = tuple[Tensor, Tensor]
 
 
 class MCNetTraining(TrainingModule):
-    """An MCNet with what trains it: it learns to make the driving frame out of the source frame of the same person.
+    """Trains an MCNet to make the driving frame out of the source frame of the same person.
 
-    The defaults are the published recipe (of the authors' command, which overrides their configuration file): Adam at 2e-4, a tenth
-    of it from epoch 80 on, gradients of detector and generator clipped to a norm of 10 each, steps without a finite loss left out.
+    The defaults are the published recipe (the authors' command, which overrides their configuration file): Adam at 2e-4, a tenth
+    of it from epoch 80 on, gradients of detector and generator clipped to a norm of 10 each, steps without a finite loss skipped.
 
     Args:
         name: a registered model, e.g. "mcnet".
-        config: fields of its `MCNetConfig` to set otherwise.
+        config: fields of its `MCNetConfig` to override.
         checkpoint: start from this file (published or own key names).
         vgg: weights of VGG-19 for the perceptual loss, torchvision's vgg19-dcbb9e9d.pth.
-        lr, betas: of Adam.
-        decay_epochs: at which the rate falls to a tenth.
+        lr, betas: learning rate and betas of Adam.
+        decay_epochs: epochs at which the learning rate falls to a tenth.
         perceptual, equivariance_value, equivariance_jacobian, keypoint_distance, memory: weights of the published losses.
         pixel: weight of the mean absolute error at four scales; 0 is published. Needs no VGG.
         gan: weight of the adversarial loss; 0 is published (the authors found no gain).
-        feature_matching: weight of feature matching, where `gan` is not 0.
-        clip_norm: largest norm of the gradient, of detector and generator each; None for no limit.
+        feature_matching: weight of feature matching, used if `gan` is not 0.
+        clip_norm: largest norm of the gradient, for detector and generator separately; None for no limit.
         export_half: write weights.safetensors in half precision.
         lpips, lpips_network: backbone weights for LPIPS in tests (torchvision's vgg16-397923af.pth or
             alexnet-owt-7be5be79.pth), and which it is.
@@ -69,7 +69,7 @@ class MCNetTraining(TrainingModule):
         identity, identity_order: network of identity descriptors for AED and CSIM in tests: OpenFace's nn4.small2 (published for
             AED) or another as TorchScript or ONNX, or dlib's dlib_face_recognition_resnet_model_v1.dat; and the order of channels
             that TorchScript or ONNX gets, "bgr" (published) or "rgb". See `visionzoo.faces.open_identity`.
-        seed: of the deformations and noise of training.
+        seed: random seed for the deformations and the noise of training.
     """
 
     try_with = "visionzoo reenact SOURCE.jpg DRIVING.mp4 -o OUT.mp4 --checkpoint {file}"
@@ -108,8 +108,8 @@ class MCNetTraining(TrainingModule):
         self.name, self.overrides = name, dict(config or {})
         model = create_model(name, **self.overrides)
         if not isinstance(model, MCNet):
-            raise InputError(f"model.name is {name!r}, expected an MCNet, e.g. mcnet")
-        self.model = model.train()  # Lightning leaves the mode as it is
+            raise InputError(f"model.name must be an MCNet, e.g. mcnet, got {name!r}")
+        self.model = model.train()  # Lightning does not change the mode
         if checkpoint is not None:
             load_checkpoint(self.model, checkpoint)
         self.weights = LossWeights(
@@ -239,7 +239,7 @@ class MCNetTraining(TrainingModule):
         return {"image_size": getattr(data, "size", None)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what only training needs where there is no training of it."""
+        """Leave out what only training needs, if nothing is trained."""
         state = checkpoint["state_dict"]
         unused = [f"{name}." for name in ("vgg", "discriminator") if getattr(self, name) is None]
         for key in [key for key in state if not self.in_fit and key.startswith(tuple(unused))]:
@@ -285,7 +285,7 @@ class MCNetTraining(TrainingModule):
         pairs = getattr(getattr(self.trainer, "datamodule", None), "test_set", None)
         if identity is None and isinstance(pairs, TestPairs) and all(map(pairs.is_cross, range(len(pairs)))):
             raise InputError(
-                "the pairs are of two people each, so there are no true frames; give model.identity=FILE, or data.cross=false"
+                "every pair shows two people, so there are no true frames; give model.identity=FILE, or data.cross=false"
             )
         return Measures(self._lpips, landmarks, identity)
 

@@ -55,16 +55,16 @@ class Anchors(Table):
 
 
 def check_points(points: np.ndarray) -> np.ndarray:
-    """A point cloud (n, 3), once it can become anchors.
+    """The point cloud (n, 3), checked so that it can become anchors.
 
     Raises:
         InputError: another shape, fewer than 4 points, points that are not finite or all in one place.
     """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
-        raise InputError(f"points have shape {points.shape} and type {points.dtype}, expected numbers (n, 3)")
+        raise InputError(f"points must be numbers (n, 3), got shape {points.shape} and type {points.dtype}")
     if len(points) < 4:
-        raise InputError(f"{len(points)} points are too few to start from, expected at least 4")
+        raise InputError(f"there must be at least 4 points to start from, got {len(points)}")
     wrong = int((~np.isfinite(points).all(axis=1)).sum())
     if wrong:
         raise InputError(f"{wrong} of {len(points)} points are not finite; remove them first")
@@ -126,7 +126,7 @@ def camera_extent(centers: np.ndarray) -> float:
     """
     centers = np.asarray(centers, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1:] != (3,) or not len(centers) or not np.isfinite(centers).all():
-        raise InputError(f"camera centres have shape {centers.shape}, expected finite numbers (cameras, 3)")
+        raise InputError(f"camera centres must be finite numbers (cameras, 3), got shape {centers.shape}")
     return 1.1 * float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
 
 

@@ -2,7 +2,7 @@
 
 For 20,000 points and three heads, the first layers of the heads alone have 8 million hidden values. Written as one product after the
 other, each step reads and writes all of them from memory. Here a block of points goes through all layers at once, in buffers that the
-next block uses again. The backward pass computes hidden values a second time instead of keeping them, so that training keeps the
+next block reuses. The backward pass computes hidden values a second time instead of keeping them, so that training keeps the
 features and the outputs of each point (about 42 numbers) instead of about 900. Results are the same but for rounding.
 """
 
@@ -38,7 +38,7 @@ def run_layers(
 
     Args:
         features: (n, F).
-        trunk: (weight, bias) of its layers, with ReLU between them and after the last.
+        trunk: (weight, bias) of each layer of the trunk, with ReLU between them and after the last.
         heads: weights (H * W, W) and biases (H * W,) of the heads' first layers, stacked; ReLU follows.
         outs: (weight (out, W), bias (out,)) of each head's second layer.
     """

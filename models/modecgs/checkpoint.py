@@ -1,6 +1,6 @@
 """Published key names and shapes <-> ours; pure functions. Files and folders are read in `published.py`.
 
-The published state is that of a whole output folder in one dictionary:
+A published state is a whole output folder in one dictionary:
 
 * `mlp_opacity.*`, `mlp_cov.*`, `mlp_color.*`, `mlp_feature_bank.*`, `embedding_appearance.embedding.weight`, `GAD.*`, `LGD.*`,
 * `_anchor` (N, 3), `_offset` (N, k, 3), `_anchor_feat` (N, f), `_scaling` (N, 6), `_dynamics` (N, 1 or 2), `canonical_times` (K,).
@@ -72,7 +72,7 @@ _ONLY = {
     "apply_rotation": False,
     "grid_pe": 0,
 }
-"""Options that have this value in every published configuration; others would give another scene."""
+"""Options that have this value in every published configuration; other values would give another scene."""
 _ONLY_LOCAL = {"no_do": True, "no_dshs": True}
 
 
@@ -80,7 +80,7 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A published state dict in the names and shapes of `model`, a `MoDecGS` or a `FourDGaussians`."""
     own = model.state_dict()
     if any(key.startswith(("anchors.", "networks.", "table.", "field.")) for key in state):
-        return dict(state)  # already ours; the caller says what does not fit
+        return dict(state)  # already ours; the caller reports what does not fit
     if any(key.startswith("table.") for key in own):
         return {key: value for key, value in _gaussians_to_ours(state).items() if _known(key, own)}
     ours: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def to_official(state: Mapping[str, Tensor], cameras: int = APPEARANCE_ROW + 1) 
 
 
 def read_config(state: Mapping[str, Tensor], settings: Mapping[str, object] | None = None) -> MoDecGSConfig:
-    """The configuration of a published state, from its shapes, and from the options of its training where no shape tells.
+    """The configuration of a published state, from its shapes, and from the options of its training where shapes are not enough.
 
     Args:
         settings: published options, as `cfg_args` lists them.
@@ -205,12 +205,12 @@ def _check_options(settings: Mapping[str, object], supported: Mapping[str, objec
     for name, value in supported.items():
         if settings.get(name, value) != value:
             raise WeightsError(
-                f"the option {name}={settings[name]!r} is in no published configuration and not supported, expected {value!r}"
+                f"the option {name} must be {value!r}, as in every published configuration; got {settings[name]!r}"
             )
 
 
 def field_shape(state: Mapping[str, Tensor]) -> dict:
-    """Resolution, levels, channels, width and depth of a published field. Raises `WeightsError` if it is none."""
+    """Resolution, levels, channels, width and depth of a published field. Raises `WeightsError` if it is not one."""
     grids = "deformation_net.grid.grids"
     try:
         first = [state[f"{grids}.0.{index}"].shape for index in range(len(AXES))]
@@ -221,7 +221,7 @@ def field_shape(state: Mapping[str, Tensor]) -> dict:
         depth = sum(key.startswith("deformation_net.feature_out.") and key.endswith(".weight") for key in state)
         width = len(state["deformation_net.feature_out.0.bias"])
     except (KeyError, IndexError) as error:
-        raise WeightsError(f"no field in these weights: {error} is missing") from error
+        raise WeightsError(f"these weights have no complete field: {error} is missing") from error
     return {
         "resolution": tuple(resolution), "levels": tuple(levels), "channels": first[0][1], "width": width, "depth": depth
     }  # fmt: skip
@@ -275,7 +275,7 @@ def _resolution(state: Mapping[str, Tensor]) -> tuple[int, ...]:
         groups = plane_groups(resolution)
         if [(len(group), *plane_size(resolution, 1, group[0])) for group in groups] == wanted:
             return resolution
-    raise WeightsError(f"planes of shapes {[tuple(shape) for shape in stacks]} belong to no resolution")
+    raise WeightsError(f"planes of shapes {[tuple(shape) for shape in stacks]} fit no resolution")
 
 
 def _unused(field: Mapping[str, Tensor], frequencies: Iterable[str], heads: Mapping[str, int]) -> dict[str, Tensor]:
@@ -317,7 +317,7 @@ def _gaussians_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _known(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Heads that a configuration leaves out are dropped; any other key that is not known is for the caller to report."""
+    """Heads that a configuration leaves out are dropped; the caller reports other unknown keys."""
     return key in own or ".heads." not in key
 
 

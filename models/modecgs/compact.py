@@ -62,8 +62,8 @@ class Scene:
     """What a `.vzgs` holds.
 
     Attributes:
-        model: in eval mode.
-        facts: what was stored beside it, such as times, cameras, or the training's options; plain JSON values.
+        model: the network in eval mode.
+        facts: what was stored with it, such as times, cameras, or the training's options; plain JSON values.
     """
 
     model: MoDecGS | FourDGaussians
@@ -76,8 +76,8 @@ def write_scene(
     """Write a scene; returns the size of the file in bytes.
 
     Args:
-        bits: 8 or 16, of features, offsets, scaling and planes.
-        facts: plain JSON values to keep beside it.
+        bits: 8 or 16 bits per number of features, offsets, scaling and planes.
+        facts: plain JSON values to store with it.
 
     Raises:
         InputError: other bits, weights that are not finite, or facts that JSON does not know.
@@ -88,7 +88,9 @@ def write_scene(
     state = {key: value.detach().float().cpu() for key, value in model.state_dict().items()}
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
-        raise InputError(f"{path}: not written, {', '.join(broken[:3])} are not finite; load an earlier checkpoint")
+        raise InputError(
+            f"{path}: not written, because {', '.join(broken[:3])} are not finite; load an earlier checkpoint"
+        )
     if isinstance(model, MoDecGS):
         state = _sorted(state)
     state = _without_unread_rows(state, model)
@@ -105,7 +107,7 @@ def write_scene(
     try:
         text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: not written, the facts are no plain JSON values ({error})") from error
+        raise InputError(f"{path}: not written, because the facts are not plain JSON values ({error})") from error
     with atomic_path(path) as temporary:
         save_file(blobs, temporary, {"vzgs": text})
     return Path(path).stat().st_size
@@ -125,17 +127,19 @@ def read_scene(path: str | Path) -> Scene:
             model = _empty_model(path, header)
             shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
             if header["tables"].keys() != shapes.keys() or set(file.keys()) != shapes.keys():
-                raise InputError(f"{path}: damaged scene, its tables are not those of its configuration; copy it again")
+                raise InputError(
+                    f"{path}: is a damaged scene, as its tables do not match its configuration; copy it again"
+                )
             state = {
                 key: _decode(header["tables"][key], file.get_tensor(key), shapes[key], model.config) for key in shapes
             }
     except SafetensorError as error:
-        raise InputError(f"{path}: is not a .vzgs scene, or truncated ({error}); copy or export it again") from error
+        raise InputError(f"{path}: is not a .vzgs scene, or is truncated ({error}); copy or export it again") from error
     except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: damaged scene ({type(error).__name__}: {str(error)[:120]}); copy or export it again"
+            f"{path}: is a damaged scene ({type(error).__name__}: {str(error)[:120]}); copy or export it again"
         ) from error
     found = KINDS[header["kind"]][0](model.config)
     found.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
@@ -247,7 +251,7 @@ def _decode(stored: dict[str, Any], blob: np.ndarray, shape: tuple[int, ...], co
     packed = _unpack(blob, np.dtype(types[form]), math.prod(shape)).reshape(key_channels)
     if form == "cells":
         if len(shape) != 2:
-            raise ValueError("cells that are no positions")
+            raise ValueError("cells that are not positions")
         values = (np.cumsum(packed.astype(np.int64), axis=1) * float(config.voxel_size)).astype(np.float32)
     elif form == "uint8":
         with np.errstate(over="ignore"):  # found below

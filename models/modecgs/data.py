@@ -26,10 +26,10 @@ from .optimize import Frame
 class Frames(Dataset):
     """Views as `Frame`s. Images stay on the host as bytes, up to a limit; beyond it they are read again when they are needed.
 
-    An item is a number; `frame` gives what belongs to it.
+    An item is a number; `frame` returns the frame of that number.
 
     Args:
-        limit: of the bytes of images that are kept.
+        limit: largest number of bytes of images that are kept.
     """
 
     def __init__(self, views: Sequence[View], limit: int = 2_000_000_000):
@@ -77,7 +77,7 @@ class SceneData(LightningDataModule):
         downscale, masks, protocol: see `read_capture`.
         synthetic: fields of `SyntheticConfig` for the synthetic scene.
         cache: folder for the synthetic scene.
-        seed: of the order of frames.
+        seed: random seed for the order of frames.
     """
 
     def __init__(

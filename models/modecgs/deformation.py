@@ -3,7 +3,7 @@
 Shapes: n points (N anchors or M Gaussians), W hidden width, H heads.
 
 The first layers of the H heads read the same hidden vector, so they are computed as one product (n, W) x (W, H * W): the plain
-form needs H of them. On a CPU, all layers run block by block (`blocks.py`). Heads that no setting uses do not exist here; the
+form needs H products. On a CPU, all layers run block by block (`blocks.py`). Heads that no setting uses do not exist here; the
 published networks carry them along (see `checkpoint.py`). Positional encodings and the time network, which the published code computes
 and drops, do not exist either.
 """
@@ -103,7 +103,7 @@ class Field(nn.Module):
 
 
 class Scaffold(NamedTuple):
-    """Anchors at one canonical time, in linear units.
+    """The anchors at one canonical time, in linear units.
 
     Attributes:
         positions: (N, 3).
@@ -170,7 +170,7 @@ class GlobalDeformation(nn.Module):
 class LocalDeformation(nn.Module):
     """LGD, explicit: moves, scales and turns Gaussians at the exact time of a frame.
 
-    Colours and opacities stay. Scales may become negative; only their squares matter. Rotations are returned raw.
+    Colours and opacities do not change. Scales may become negative; only their squares matter. Rotations are returned raw.
     """
 
     def __init__(self, field: Field):

@@ -1,4 +1,4 @@
-"""4DGaussians (CVPR 2024): plain Gaussians at rest, moved by one field. A peer to compare MoDec-GS with, made of the same parts.
+"""4DGaussians (CVPR 2024): plain Gaussians at rest, moved by one field; built from the same parts for comparison with MoDec-GS.
 
 Shapes: M Gaussians, S = (sh_degree + 1)^2 bands of spherical harmonics.
 """
@@ -33,9 +33,9 @@ class FourDGaussiansConfig:
 
     Attributes:
         num_gaussians: rows of a new table; loading changes the table, not this number.
-        sh_degree: of the colours' spherical harmonics, 0 to 3.
-        resolution, levels, channels: of the field, as in `MoDecGSConfig`.
-        width, depth: of the networks behind it.
+        sh_degree: degree of the colours' spherical harmonics, 0 to 3.
+        resolution, levels, channels: settings of the field, as in `MoDecGSConfig`.
+        width, depth: hidden width and number of layers of the networks behind it.
         deform_opacity, deform_harmonics: heads that the published configurations leave out.
     """
 

@@ -17,9 +17,9 @@ class Gaussians:
         scales: (M, 3), standard deviations along the axes; a sign has no meaning.
         opacities: (M,), at most 1; at most 0 for Gaussians that are not drawn.
         colors: (M, 3) RGB, or spherical harmonics (M, bands, 3) of degree `sh_degree`.
-        sh_degree: of the harmonics in `colors`; None for RGB.
+        sh_degree: degree of the harmonics in `colors`; None for RGB.
         slots: (M,) anchor * k + offset, the place of each Gaussian among the N * k that the anchors can spawn.
-        anchors: (A,) indices of the anchors that were asked.
+        anchors: (A,) indices of the anchors that could spawn.
         neural_opacities: (A, k), the output of the opacity network before selection.
     """
 

@@ -33,7 +33,7 @@ class GrowthRules:
         min_opacity: anchors below this mean opacity disappear.
         levels: number of grids.
         coarsest: side of the coarsest cells, in voxels.
-        factor: each grid has cells smaller by this factor, and needs gradients larger by half of it.
+        factor: the cells of each grid are smaller by this factor, and its threshold is larger by half of it.
     """
 
     voxel_size: float
@@ -75,7 +75,7 @@ class Statistics:
             anchors: (A,) indices of the visible anchors.
             neural_opacities: (A, k), their opacities before selection.
             slots: (M,) places of the Gaussians among all N * k.
-            gradients: (M, 2) of the loss, by the means on screen in NDC.
+            gradients: (M, 2), derivatives of the loss by the means on screen in NDC.
             drawn: (M,) bool, Gaussians with a radius above 0.
         """
         self.opacity.index_add_(0, anchors, neural_opacities.detach().clamp_min(0).sum(1).to(self.opacity.dtype))
@@ -102,7 +102,7 @@ def adjust(
     draws: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Adjusted:
-    """Grow, then prune. `params` and `optimizers` are changed together, and the statistics of what was judged start again.
+    """Grow, then prune. `params` and `optimizers` are changed together, and the statistics of the rows that were judged are reset.
 
     Args:
         params: table of anchors, see `Anchors`.
@@ -206,7 +206,7 @@ def cell_keys(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """One integer per cell for two lists of cells (n, 3) and (m, 3): equal where cells are, ordered by x, then y, then z.
 
     Raises:
-        InputError: cells so many that no integer can count them, as with points far outside the scene.
+        InputError: more cells than an integer can count, as with points far outside the scene.
     """
     low = torch.minimum(first.amin(0), second.amin(0))
     spans = (torch.maximum(first.amax(0), second.amax(0)) - low + 1).tolist()
@@ -238,7 +238,7 @@ def keep_rows(params: MutableMapping[str, nn.Parameter], optimizers: Mapping[str
 
 
 def _replace(params, optimizers, name, change, change_moment) -> None:
-    """Put a changed parameter in the place of `params[name]`, in the table and in its optimizer."""
+    """Replace `params[name]` with a changed parameter, in the table and in its optimizer."""
     old = params[name]
     new = nn.Parameter(change(old.detach()), requires_grad=old.requires_grad)
     params[name] = new

@@ -2,15 +2,15 @@
 
 Shapes: n points, C channels, L levels, R cells along an axis of space, T along time.
 
-Cost of one query, beside the plain form, which samples six planes per level one by one (12 calls of `grid_sample` for two levels,
-24 for the two fields of a MoDec-GS):
+Cost of one query, compared with the plain form, which samples six planes per level one by one (12 calls of `grid_sample` for two
+levels, 24 for the two fields of a MoDec-GS):
 
 * Planes of equal size are one parameter, so that a level takes two calls: 4 for two levels, 8 for both fields.
 * All points share one time: the three planes over time are interpolated along time once, to rows (C, R), so that a point costs
   three bilinear and three linear lookups instead of six bilinear ones.
 
-`plain_features` is the plain form; a test holds both equal, and their gradients. On a CPU, compiled loops read the same planes without
-`grid_sample` (`lookup.py`).
+`plain_features` is the plain form; a test checks that both, and their gradients, are equal. On a CPU, compiled loops read the same
+planes without `grid_sample` (`lookup.py`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ TIME = 3
 class HexPlane(nn.Module):
     """Points (n, 3) and a time -> features (n, C * L).
 
-    Space is mapped from `box` to [-1, 1]; its first row, the box's maximum, becomes -1, as in the published code. Time is used
-    as it comes: times in [0, 1] read the upper half of every time axis. What lies outside gets the border's values.
+    Space is mapped from `box` to [-1, 1]; its first row, the box's maximum, becomes -1, as in the published code. Time is not
+    mapped: times in [0, 1] read the upper half of every time axis. Points outside get the border's values.
     """
 
     box: Tensor
@@ -69,7 +69,7 @@ class HexPlane(nn.Module):
                     nn.init.uniform_(planes, 0.1, 0.5)
 
     def set_box(self, points: Tensor) -> None:
-        """Let the field span `points` (m, 3)."""
+        """Set the box of the field so that it spans `points` (m, 3)."""
         self.box.copy_(torch.stack([points.amax(0), points.amin(0)]))
 
     def plane(self, level: int, index: int) -> Tensor:

@@ -1,9 +1,9 @@
-"""Temporal segments, and Temporal Interval Adjustment (TIA), which moves their borders where Gaussians strain.
+"""Temporal segments, and Temporal Interval Adjustment (TIA), which moves their borders where Gaussians have large gradients.
 
 Two forms. "released" is the published code, needed to render and to repeat its trainings:
 
 * A time belongs to the nearest border, or, if that one is later, to that border minus 1 / K, which need not be a border.
-* The statistic of border i + 1 moves the borders beside i; frames whose canonical time is no border count nowhere, nor does
+* The statistic of border i + 1 moves the borders next to i; frames whose canonical time is not a border are not counted, nor is
   segment 0; the first border can leave 0.
 
 "paper" is what the paper describes: a time belongs to the last border before it, each segment has its own statistic, and borders
@@ -13,7 +13,7 @@ With the published threshold of 1.5 standard deviations nothing moves for K <= 5
 numbers deviates from their mean by at most (n - 1) / sqrt(n).
 
 Lookups read a list on the host: the published code compares K numbers on the device for every frame, twice, and waits for each; here
-the device is waited for once after the borders have changed.
+the host waits for the device once, after the borders have changed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Intervals(nn.Module):
             InputError: a time that is not finite.
         """
         if not np.isfinite(time):
-            raise InputError(f"time is {time}, expected a finite number, usually in [0, 1]")
+            raise InputError(f"time must be a finite number, usually in [0, 1], got {time}")
         borders, time32 = self.host(), np.float32(time)
         if self.kind == "paper":
             return float(borders[max(int(np.searchsorted(borders, time32, side="right")) - 1, 0)])
@@ -73,7 +73,7 @@ class Intervals(nn.Module):
 
 
 class IntervalStatistics(nn.Module):
-    """What TIA knows: per segment the sum of gradients on screen, and how many frames added to it.
+    """Statistics for TIA: the sum of gradients on screen per segment, and the number of frames in it.
 
     Its buffers are saved with a training, so that it resumes between two adjustments.
 
@@ -97,7 +97,7 @@ class IntervalStatistics(nn.Module):
         """Count one frame.
 
         Args:
-            time: of the frame.
+            time: time of the frame.
             gradient: sum over its visible Gaussians of |dL / d mean2d|, in NDC.
         """
         canonical = intervals.canonical_time(time)
@@ -109,12 +109,12 @@ class IntervalStatistics(nn.Module):
             self.frames[place] += 1
 
     def adjust(self, intervals: Intervals) -> bool:
-        """Move borders towards strained segments, forget the statistics, and say whether any border has moved."""
+        """Move borders towards segments with large gradients, reset the statistics, and return whether any border has moved."""
         sums, frames = self.gradients.cpu(), self.frames.cpu()
         means = torch.nan_to_num(sums / frames, nan=0.0)
         counted = means if self.kind == "released" else means[frames > 0]
         flagged: list[int] = []
-        if len(counted) > 1:  # one number has no deviation
+        if len(counted) > 1:  # a single number has no deviation
             flagged = (means > counted.mean() + self.threshold * counted.std()).nonzero()[:, 0].tolist()
         move = _released if self.kind == "released" else _paper
         borders = move(intervals.host().copy(), flagged, self.step / intervals.num_segments)

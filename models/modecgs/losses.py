@@ -1,4 +1,4 @@
-"""Losses of the published recipe: of images, and regularizers of the planes.
+"""Losses of the published recipe: image losses, and regularizers of the planes.
 
 Dynamics losses of the published code are switched off in all its configurations and do not exist here.
 """
@@ -22,15 +22,13 @@ SSIM_SHARE = 0.2
 
 
 def photometric_loss(image: Tensor, target: Tensor) -> Tensor:
-    """L1 + 0.2 (1 - SSIM) of images (3, H, W) or (B, 3, H, W) in [0, 1]; of a batch, the mean.
+    """L1 + 0.2 (1 - SSIM) of images (3, H, W) or (B, 3, H, W) in [0, 1]; the mean over a batch.
 
     Raises:
         InputError: images of two shapes.
     """
     if image.shape != target.shape:
-        raise InputError(
-            f"image has shape {tuple(image.shape)} and target {tuple(target.shape)}, expected equal shapes"
-        )
+        raise InputError(f"image and target must have equal shapes, got {tuple(image.shape)} and {tuple(target.shape)}")
     return (image - target).abs().mean() + SSIM_SHARE * (1 - ssim_map(image, target).mean())
 
 
@@ -83,7 +81,7 @@ def plane_terms(field: HexPlane) -> Tensor:
     """(3,): how rough the planes of space are, how rough those over time, and how far those are from 1.
 
     Sums over planes and levels. Roughness is the mean squared second difference along a plane's height: its second axis of space,
-    or time. The planes' width is not looked at, as in the published code.
+    or time. The planes' width is ignored, as in the published code.
     """
     smoothness = time_smoothness = constancy = field.box.new_zeros(())
     for level in field.planes:

@@ -1,6 +1,6 @@
 """MoDec-GS: a small dynamic scene of anchors that spawn Gaussians and are moved in two steps (arXiv 2501.03714).
 
-What is special about it, in the order in which a frame is made:
+What is special about it, in the order of computation:
 
 1. A sparse table of anchors on a voxel grid, each with a feature and k offsets (`anchors.py`).
 2. Time is cut into K segments (`intervals.py`). Global Anchor Deformation moves the anchors and changes their features once per
@@ -89,10 +89,10 @@ class MoDecGS(nn.Module):
         """Gaussians for a camera at `center` (3,).
 
         Args:
-            time: of the frame, in [0, 1]; None for the anchors at rest (the coarse stage, or a static scene).
+            time: time of the frame, in [0, 1]; None for the anchors at rest (the coarse stage, or a static scene).
             visible: (N,) bool, anchors that may spawn; all otherwise.
             appearance: row of the appearance code; the published model has one.
-            dense: keep Gaussians of opacity <= 0, so that M = A * k is known beforehand and the device is never waited for.
+            dense: keep Gaussians of opacity <= 0, so that M = A * k is known beforehand and the host never waits for the device.
 
         Raises:
             InputError: a time that is not finite, or a mask of another length.
@@ -110,7 +110,7 @@ class MoDecGS(nn.Module):
         now = versions(
             [*self.anchors.values(), *self.global_deformation.parameters(), *self.global_deformation.buffers()]
         )
-        if now is None:  # inference mode: nothing tells when weights change
+        if now is None:  # inference mode: changes of weights cannot be detected
             return self._deform(canonical_time)
         if not now.equals(self._versions):
             self.clear_cache()
@@ -133,7 +133,7 @@ class MoDecGS(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def clear_cache(self) -> None:
-        """Forget the deformed anchors, e.g. after a weight was written through `.data`, which nothing can notice."""
+        """Discard the deformed anchors, e.g. after a weight was written through `.data`, which cannot be detected."""
         self._canonical.clear()
         self._versions = None
 
@@ -152,7 +152,9 @@ class MoDecGS(nn.Module):
         rows = every
         if visible is not None:
             if visible.shape != every.shape:
-                raise InputError(f"visible has shape {tuple(visible.shape)}, expected ({len(every)},), one per anchor")
+                raise InputError(
+                    f"visible must have shape ({len(every)},), one value per anchor, got {tuple(visible.shape)}"
+                )
             rows = every[visible]
             scaffold = scaffold.select(rows)
         found = self.networks(scaffold, center, appearance, dense=dense)

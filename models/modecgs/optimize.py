@@ -29,7 +29,7 @@ from .schedules import ADAM_EPS, RATES, parameter_groups
 from .strategy import AnchorStrategy
 
 MOST_SKIPPED = 20
-"""So many steps in a row whose loss or gradients are not finite end a training."""
+"""Training ends after this many steps in a row whose loss or gradients are not finite."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Recipe:
             stage.
         intervals_threshold, intervals_step: see `IntervalStatistics`.
         all_cameras: take statistics from every frame of a batch; the published code takes the last one.
-        white_background: what lies behind the Gaussians, white (published) or black.
-        rules: of the renderer, "gsplat" or "inria".
+        white_background: whether the background is white (published) or black.
+        rules: rules of the renderer, "gsplat" or "inria".
         rate: factor of all learning rates.
         decay_steps: iterations over which learning rates fall.
-        seed: order of the frames, and random numbers of growing.
+        seed: random seed for the order of the frames and for growing.
     """
 
     coarse_steps: int = 3000
@@ -123,9 +123,9 @@ class Progress:
     Attributes:
         iteration: counted from 1 over both stages.
         stage: "coarse" or "fine".
-        loss: of the batch; NaN if the step was skipped.
+        loss: loss of the batch; NaN if the step was skipped.
         psnr: mean of the batch's frames, before the step.
-        anchors: number of them after the step.
+        anchors: number of anchors after the step.
         skipped: whether the loss or a gradient was not finite, so that nothing was changed.
         moved: whether borders of segments were moved.
     """
@@ -140,7 +140,7 @@ class Progress:
 
 
 class Fit:
-    """A model, its optimizer, and what the recipe knows of the iterations so far.
+    """A model, its optimizer, and the state of the recipe after the iterations so far.
 
         fit = Fit(model, recipe, extent=scene.extent)
         for numbers in batches(len(frames), recipe, start=fit.iteration):
@@ -151,7 +151,7 @@ class Fit:
 
     Args:
         model: with anchors (see `MoDecGS.initialize`).
-        extent: of the cameras, the unit of spatial learning rates (`anchors.camera_extent`).
+        extent: extent of the cameras, the unit of spatial learning rates (`anchors.camera_extent`).
         backend: renderer, see `visionzoo.splatting.render`.
     """
 
@@ -183,14 +183,14 @@ class Fit:
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By column of the anchors that is trained: the one optimizer of all."""
+        """The one optimizer, by the name of each column of the anchors that is trained."""
         return {name: self.optimizer for name, value in self.model.anchors.items() if value.requires_grad}
 
     def step(self, frames: Sequence[Frame], update: Callable[[], Any] | None = None) -> Progress:
         """One iteration on a batch of frames.
 
         Args:
-            update: what is called in the place of `optimizer.step`, such as the step of the optimizer's wrapper in Lightning.
+            update: is called instead of `optimizer.step`, such as the step of the optimizer's wrapper in Lightning.
 
         Raises:
             VisionZooError: the loss or gradients were not finite many times in a row.
@@ -352,7 +352,7 @@ def _masked(error: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _loss(image: Tensor, frame: Frame) -> Tensor:
-    """The loss of an image; where pixels do not count, the truth is put into the image."""
+    """The loss of an image; pixels that do not count are replaced by the true ones."""
     if frame.weight is None:
         return photometric_loss(image, frame.image)
     return photometric_loss(torch.where(frame.weight > 0, image, frame.image), frame.image)

@@ -50,7 +50,7 @@ class Published:
 
     Attributes:
         kind: "modecgs", "scaffold" or "4dgaussians".
-        iteration: of the state that was read.
+        iteration: iteration of the state that was read.
         coarse: whether it is from the coarse stage.
         settings: options of the training, as far as they are plain values.
         state: the published state, see `checkpoint.py`.
@@ -162,7 +162,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     read_head(path, "the options of a training")
-    wanted = f"{path}: is not the printed options of a training, expected Namespace(…)"
+    wanted = f"{path}: must be the printed options of a training, Namespace(…)"
     if path.stat().st_size > 1 << 20:
         raise InputError(wanted)
     try:
@@ -184,7 +184,7 @@ def _locate(path: Path) -> tuple[Path, Path, int, bool]:
     """(output folder, folder of the iteration, its number, whether it is of the coarse stage)."""
     pattern = re.compile(r"(coarse_)?iteration_(\d+)")
     if not path.is_dir():
-        raise InputError(f"{path}: is not a folder, expected an output folder with point_cloud/iteration_<n>")
+        raise InputError(f"{path}: must be an output folder with point_cloud/iteration_<n>")
     named = pattern.fullmatch(path.absolute().name)
     if named and (path / "point_cloud.ply").is_file():
         return path.absolute().parent.parent, path, int(named[2]), bool(named[1])
@@ -216,7 +216,7 @@ def _times(path: Path, settings: Mapping[str, Any]) -> Tensor:
         raise InputError(f"{path}: is not an array of numbers ({error})") from error
     if times.ndim != 1 or not len(times) or times.dtype.kind not in "fiu" or not np.isfinite(times).all():
         raise InputError(
-            f"{path}: has shape {times.shape} and type {times.dtype}, expected finite numbers, one per segment"
+            f"{path}: must be finite numbers, one per segment, got shape {times.shape} and type {times.dtype}"
         )
     return torch.from_numpy(times.astype(np.float32))
 
@@ -225,7 +225,7 @@ def _times(path: Path, settings: Mapping[str, Any]) -> Tensor:
 
 
 def _read_cloud(path: Path) -> dict[str, np.ndarray]:
-    """The columns of the vertices of a .ply, by name, as float32."""
+    """The columns of a .ply file's vertices, by name, as float32."""
     ply = require("plyfile", extra="gs", purpose="reading .ply files")
     head = read_head(path, "a .ply file")
     if not head.startswith(b"ply"):
@@ -233,10 +233,10 @@ def _read_cloud(path: Path) -> dict[str, np.ndarray]:
     try:
         vertices = ply.PlyData.read(str(path))["vertex"].data
     except Exception as error:  # plyfile raises its own errors, and any other for a damaged header
-        raise InputError(f"{path}: damaged or truncated .ply file ({str(error)[:160]}); copy it again") from error
+        raise InputError(f"{path}: is a damaged or truncated .ply file ({str(error)[:160]}); copy it again") from error
     names = vertices.dtype.names or ()
     if any(vertices.dtype[name].kind not in "fiu" for name in names):
-        raise InputError(f"{path}: has lists among its vertices, expected the numbers of Gaussians or anchors")
+        raise InputError(f"{path}: has lists among its vertices; they must be the numbers of Gaussians or anchors")
     return {name: np.ascontiguousarray(vertices[name], dtype=np.float32) for name in names}
 
 
@@ -250,7 +250,7 @@ def _columns(cloud: Mapping[str, np.ndarray], prefix: str, path: Path) -> np.nda
 
 
 def _tensors(path: Path, values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """As tensors, once all numbers are finite."""
+    """The columns as tensors. Raises `InputError` unless all numbers are finite."""
     for name, value in values.items():
         wrong = int((~np.isfinite(value.reshape(len(value), -1)).all(axis=1)).sum())
         if wrong:
@@ -275,7 +275,7 @@ def _anchors(cloud: Mapping[str, np.ndarray], folder: Path) -> dict[str, Tensor]
     )
     offsets = _columns(cloud, "f_offset_", path)
     if offsets.shape[1] % 3:
-        raise InputError(f"{path}: has {offsets.shape[1]} columns f_offset, expected a multiple of 3")
+        raise InputError(f"{path}: the number of columns f_offset must be a multiple of 3, got {offsets.shape[1]}")
     values = {
         "_anchor": np.stack([cloud[axis] for axis in "xyz"], axis=1),
         "_offset": offsets.reshape(len(offsets), 3, -1).transpose(0, 2, 1),
@@ -317,7 +317,7 @@ def _gaussians(cloud: Mapping[str, np.ndarray], folder: Path) -> dict[str, Tenso
     _require(cloud, ["x", "y", "z", "opacity", *names], path, "Gaussians of 4DGaussians")
     rest = _columns(cloud, "f_rest_", path)
     if rest.shape[1] not in (0, 9, 24, 45):
-        raise InputError(f"{path}: has {rest.shape[1]} columns f_rest, expected 0, 9, 24 or 45")
+        raise InputError(f"{path}: the number of columns f_rest must be 0, 9, 24 or 45, got {rest.shape[1]}")
     values = {
         "_xyz": np.stack([cloud[axis] for axis in "xyz"], axis=1),
         "_scaling": np.stack([cloud[f"scale_{i}"] for i in range(3)], axis=1),

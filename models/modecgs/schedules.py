@@ -50,7 +50,7 @@ RATES: dict[str, Rate] = {
     "planes": Rate(0.0016, 0.00016, spatial=True),
     "deformation": _constant(0.00016, spatial=True),
 }
-"""Group -> its rate. Two of them are as the published code has them, not as it means them: the rate of the deformation networks
+"""Group -> its rate. Two of them follow the published code, not its intent: the rate of the deformation networks
 never falls, and the heads of the global field for offsets and scaling belong to "planes"."""
 
 

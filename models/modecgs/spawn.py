@@ -2,13 +2,13 @@
 
 Shapes: A anchors, k Gaussians each, f feature width, M Gaussians with positive opacity.
 
-Cost, beside the published form:
+Cost, compared with the published form:
 
 * The first layers of the three networks read the same inputs, so they are one product (A, f + 3) x (f + 3, 3f) instead of three.
 * The appearance code is the same for all anchors: its product is added to a bias instead of being repeated as 16 columns of inputs.
 * Gaussians are selected first, then their attributes are gathered. The published code first writes the 22 columns (anchor,
   scaling, offset, colour, covariance) of all A * k Gaussians side by side, then selects rows; here no such table exists.
-* Selecting waits for the device once; with `dense=True` never, and the result has A * k Gaussians, of which a renderer drops
+* Selecting waits for the device once. With `dense=True` it never waits, and the result has A * k Gaussians, of which a renderer drops
   those with opacity <= 0.
 """
 

@@ -30,14 +30,14 @@ class AnchorStrategy:
         strategy.step_post_backward(model.anchors, optimizers, state, step, infos)
 
     Attributes:
-        rules: thresholds, and the interval between adjustments.
+        rules: thresholds and the interval between adjustments.
         start: statistics are taken after this iteration.
         adjust_from: adjustments begin after this one.
         until: both end before this one.
         all_cameras: take statistics from every image of a batch; the published code takes the last one.
         scale_by_cameras: multiply gradients by the number of images in the batch, so that thresholds do not depend on it; the loss is
             their mean. The published thresholds belong to gradients that are not multiplied.
-        generator: random numbers of growing.
+        generator: draws the random numbers of growing.
     """
 
     rules: GrowthRules
@@ -52,7 +52,7 @@ class AnchorStrategy:
         """Raise `InputError` unless the columns of anchors are there, and each optimizer has one parameter, its own."""
         missing = {"positions", "offsets", "features", "scaling"} - set(params)
         if missing:
-            raise InputError(f"anchors lack {', '.join(sorted(missing))}; give model.anchors")
+            raise InputError(f"the table of anchors lacks {', '.join(sorted(missing))}; give model.anchors")
         for name, optimizer in optimizers.items():
             held = [value for group in optimizer.param_groups for value in group["params"]]
             if name in params and not any(value is params[name] for value in held):
@@ -87,7 +87,7 @@ class AnchorStrategy:
         """Take statistics and, at the end of an interval, adjust the table. Returns what was adjusted.
 
         Args:
-            info: of one image, or of every image in the batch.
+            info: info of one image, or of every image in the batch.
         """
         if not self.start < step < self.until:
             return None
@@ -105,7 +105,7 @@ class AnchorStrategy:
     def _count(self, statistics: Statistics, info: Info, factor: int) -> None:
         gaussians: Gaussians = info["gaussians"]
         if gaussians.slots is None or gaussians.anchors is None or gaussians.neural_opacities is None:
-            raise InputError("these Gaussians come from no table of anchors; growing needs those of MoDecGS")
+            raise InputError("these Gaussians have no anchors; growing needs those of MoDecGS")
         means2d = info["means2d"]
         if not (means2d.is_leaf or means2d.retains_grad) or means2d.grad is None:
             raise InputError("means2d has no gradient; call step_pre_backward before loss.backward()")

@@ -13,7 +13,7 @@ class Table(nn.ParameterDict):
     """Columns by name, all with the same number of rows. Loading a state dict with another number of rows resizes it.
 
     Args:
-        rows: of zeros.
+        rows: number of rows, all zeros at first.
         columns: name -> shape of one row.
     """
 

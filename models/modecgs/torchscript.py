@@ -1,7 +1,7 @@
 """The tensors of a TorchScript archive, without running it.
 
-`torch.jit.load` compiles and can run the code in an archive, so it is not for files of strangers. An archive is a zip file: `data.pkl`
-pickles a tree of modules, and each tensor's numbers lie beside it in `data/`. The reader here knows modules as plain
+`torch.jit.load` compiles and can run the code in an archive, so it must not open untrusted files. An archive is a zip file: `data.pkl`
+pickles a tree of modules, and each tensor's numbers are in `data/`. The reader here knows modules as plain
 dictionaries, and tensors; it refuses everything else and never looks at the code.
 """
 
@@ -42,7 +42,7 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a TorchScript archive, {"0.weight": …}; its code is not run.
 
     Raises:
-        WeightsError: missing, damaged, no TorchScript archive, or it holds other things than modules and tensors.
+        WeightsError: the file is missing, damaged, not a TorchScript archive, or holds anything but modules and tensors.
     """
     path = Path(path)
     read_head(path, "a TorchScript archive", WeightsError)
@@ -54,7 +54,9 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
                 raise WeightsError(f"{path}: is not a TorchScript archive")
             root = data.removesuffix("data.pkl")
             if root + "byteorder" in names and _entry(archive, root + "byteorder", 16) != b"little":
-                raise WeightsError(f"{path}: is a big-endian archive, expected little-endian; save it again with torch")
+                raise WeightsError(
+                    f"{path}: must be a little-endian archive, got a big-endian one; save it again with torch"
+                )
             tree = _Unpickler(archive, root, _entry(archive, data, LARGEST_PICKLE)).load()
         state: dict[str, Tensor] = {}
         _collect(tree, "", state, 0)
@@ -62,9 +64,9 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         raise
     except _RefusedError as error:
         raise WeightsError(f"{path}: holds {error}, which networks never need; nothing was run") from None
-    except Exception as error:  # a damaged archive fails in any way at all
+    except Exception as error:  # a damaged archive can raise any error
         raise WeightsError(
-            f"{path}: not a TorchScript archive, or damaged ({type(error).__name__}: {error})"
+            f"{path}: is not a TorchScript archive, or is damaged ({type(error).__name__}: {error})"
         ) from error
     if not state:
         raise WeightsError(f"{path}: holds no tensors")

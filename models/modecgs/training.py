@@ -33,9 +33,9 @@ class MoDecGSTraining(TrainingModule):
 
     Args:
         name: registered name of the network.
-        config: fields of `MoDecGSConfig` to change.
-        checkpoint: weights to start from, in the place of the scene's points.
-        recipe: fields of `Recipe` to change. Its `batch_size` and `seed` are those of the data module.
+        config: fields of `MoDecGSConfig` to override.
+        checkpoint: weights to start from, instead of the scene's points.
+        recipe: fields of `Recipe` to override. Its `batch_size` and `seed` are those of the data module.
         export: write weights.safetensors and scene.vzgs when training ends.
     """
 
@@ -61,7 +61,7 @@ class MoDecGSTraining(TrainingModule):
         self.recipe = Recipe(**(recipe or {}))
         model = create_model(name, **self.overrides)
         if not isinstance(model, MoDecGS):
-            raise InputError(f"model.name is {name!r}, expected a MoDec-GS, e.g. modecgs")
+            raise InputError(f"model.name must be a MoDec-GS, e.g. modecgs, got {name!r}")
         self.model = model.train()
         if checkpoint is not None:
             load_checkpoint(self.model, checkpoint)
@@ -121,7 +121,7 @@ class MoDecGSTraining(TrainingModule):
 
     @torch.no_grad()
     def image(self, frame: Frame) -> Tensor:
-        """(3, H, W) in [0, 1]: the model's image of a frame; of the scene at rest in the coarse stage."""
+        """(3, H, W) in [0, 1]: the model's image of a frame; in the coarse stage, of the scene at rest."""
         at_rest = self.fit is not None and self.fit.iteration <= self.recipe.coarse_steps and not self._is_static
         time = None if at_rest or self._is_static else frame.time
         height, width = frame.image.shape[1:]

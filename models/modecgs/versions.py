@@ -27,7 +27,7 @@ class Versions:
 
 
 def versions(tensors: Iterable[Tensor]) -> Versions | None:
-    """The present versions; None if one was made in inference mode, where nothing counts writes."""
+    """The present versions; None if one was made in inference mode, where writes are not counted."""
     kept = tuple(tensors)
     if any(tensor.is_inference() for tensor in kept):
         return None

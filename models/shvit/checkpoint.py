@@ -22,7 +22,7 @@ from .fused import FusedSHViT, fit_shapes, fold_attention_and_heads, fold_convol
 from .model import SHViT
 
 SAFE_CLASSES = (argparse.Namespace,)
-"""In the authors' training files, under "args"."""
+"""Names of the settings under "args" in the authors' training files."""
 
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
@@ -90,10 +90,10 @@ _DETECTORS = _rules(
     (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_head.mask_head.upsample."),
     (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_head.mask_head.conv_logits."),
 )
-"""torchvision's detectors and mmdetection's."""
+"""Names in torchvision's detectors and in mmdetection's."""
 
 _CLASSES = re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\.")
-"""Where mmdetection's background class is the last or none, and torchvision's the first."""
+"""Layers in which mmdetection's background class is the last or missing, and torchvision's the first."""
 
 
 def _apply(rules: Rules, key: str) -> str:
@@ -104,7 +104,7 @@ def _apply(rules: Rules, key: str) -> str:
 
 def official_name(key: str) -> str:
     """Our name of a weight -> the authors', e.g. "stages.1.blocks.0.ffn.expand.conv.weight" -> "blocks2.3.ffn.m.pw1.c.weight"."""
-    if key.startswith(("backbone.backbone.", "backbone.neck.")):  # in a detector of torchvision's
+    if key.startswith(("backbone.backbone.", "backbone.neck.")):  # in a torchvision detector
         key = key.removeprefix("backbone.")
     if key.startswith("backbone."):
         return "backbone." + official_name(key.removeprefix("backbone."))
@@ -147,7 +147,9 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     fused = isinstance(model, FusedSHViT)
     training_form = is_training_form(state)
     if not fused and not training_form and any(key.endswith("patch_embed.0.bias") for key in state):
-        raise InputError("these weights are in fused form, which only the fused network takes: load into model.fuse()")
+        raise InputError(
+            "these weights are in fused form, which fits only the fused network: load them into model.fuse()"
+        )
     names = _names(config, own, fused=not training_form)
     ours = _renamed({key: _background_first(key, value) for key, value in state.items()}, names)
     if not config.heads:
@@ -204,7 +206,7 @@ def _background_first(key: str, value: Tensor) -> Tensor:
     if match[1] == "bbox_head.fc_cls":
         return torch.cat([value[-1:], value[:-1]])
     rows = 4 if match[1] == "bbox_head.fc_reg" else 1
-    return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])  # for a background that nobody reads
+    return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])  # for a background that is never read
 
 
 def _background_last(key: str, value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from visionzoo.errors import InputError
 
 STRIDES = (16, 32, 64)
-"""Of the three stages' maps."""
+"""Strides of the three stages' maps."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class SHViTConfig:
         in_chans: channels of the input image.
         num_classes: outputs of the head; 0 for no head, `forward` then gives the pooled vector.
         distillation: a second head, trained against a teacher (section 4.2).
-        features_only: no head, `forward` gives the maps of the stages `out_indices`, for use as a backbone.
-        out_indices: stages (0, 1, 2) whose maps are wanted then; their strides are 16, 32 and 64.
+        features_only: no head: `forward` gives the maps of the stages `out_indices`, for use as a backbone.
+        out_indices: stages (0, 1, 2) whose maps `features_only` returns; their strides are 16, 32 and 64.
     """
 
     embed_dim: tuple[int, ...] = (128, 224, 320)
@@ -44,13 +44,13 @@ class SHViTConfig:
     def __post_init__(self) -> None:
         for name in ("embed_dim", "partial_dim", "depth", "types", "qk_dim"):
             if len(getattr(self, name)) != 3:
-                raise InputError(f"{name} has one entry for each of three stages, got {getattr(self, name)}")
+                raise InputError(f"{name} must have one entry for each of the three stages, got {getattr(self, name)}")
         if any(kind not in ("i", "s") for kind in self.types):
-            raise InputError(f"types are 's' (with attention) or 'i' (without), got {self.types}")
+            raise InputError(f"types must be 's' (with attention) or 'i' (without), got {self.types}")
         if self.embed_dim[0] % 8 or min(*self.embed_dim, *self.qk_dim, *self.partial_dim, *self.depth) < 1:
-            raise InputError(f"widths and depths are positive and embed_dim[0] a multiple of 8, got {self}")
+            raise InputError(f"widths and depths must be positive and embed_dim[0] a multiple of 8, got {self}")
         if any(part > dim for part, dim in zip(self.partial_dim, self.embed_dim, strict=True)):
-            raise InputError(f"partial_dim {self.partial_dim} is at most embed_dim {self.embed_dim}")
+            raise InputError(f"partial_dim must be at most embed_dim {self.embed_dim}, got {self.partial_dim}")
         if self.in_chans < 1 or self.num_classes < 0:
             raise InputError(
                 f"in_chans must be at least 1 and num_classes at least 0, got {self.in_chans}, {self.num_classes}"
@@ -67,7 +67,7 @@ class SHViTConfig:
 
 def check_indices(indices: Sequence[int]) -> None:
     if not indices or any(index not in (0, 1, 2) for index in indices) or list(indices) != sorted(set(indices)):
-        raise InputError(f"out_indices are some of the stages 0, 1, 2 in rising order, got {tuple(indices)}")
+        raise InputError(f"out_indices must be some of the stages 0, 1, 2 in rising order, got {tuple(indices)}")
 
 
 def check_images(x: Tensor, channels: int) -> None:

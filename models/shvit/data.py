@@ -29,23 +29,23 @@ class SHViTData(LightningDataModule):
 
     Layouts:
         "imagenet": <root>/train/<class>/<image> and <root>/val/<class>/<image> (or validation/), or the files
-            <root>/train.tar and <root>/val.tar with one folder or one tar file a class inside. Without a validation part
+            <root>/train.tar and <root>/val.tar with one folder or one tar file per class inside. Without a validation part,
             nothing is validated.
         "samples": the 13 subjects of the bundled sample photos; five views of each to learn from, another one to test.
 
     Args:
         root: folder of the data set.
         image_size: side of the network's input, pixels.
-        batch_size: per device; even, as mixup pairs the images of a batch.
+        batch_size: images per device; even, as mixup pairs the images of a batch.
         num_workers: processes that read and augment.
         repeats: repeated augmentation (`RepeatedAugmentationSampler`): copies of an image in a batch; an epoch has as many
             images as without. 1 for none, and every image once an epoch.
         augmentation: timm's name of an automatic augmentation; "3-augment" for DeiT III's grey, solarise or blur; None.
         min_area: smallest share of an image that a random crop covers.
-        color_jitter: strength; has no effect beside an automatic augmentation, as published.
+        color_jitter: strength; has no effect together with an automatic augmentation, as published.
         erasing: probability of a random rectangle of noise.
-        crop: share of the shorter side that is tested on.
-        seed: of order and augmentation.
+        crop: share of the shorter side that the centre crop of the test keeps.
+        seed: random seed for order and augmentation.
     """
 
     def __init__(
@@ -66,9 +66,11 @@ class SHViTData(LightningDataModule):
         super().__init__()
         require("timm", extra="train", purpose="SHViT's augmentation")
         if layout != "samples" and not root:
-            raise InputError("data.root is the folder of the data set: <root>/train/<class>/… and <root>/val/<class>/…")
+            raise InputError(
+                "data.root must be the folder of the data set: <root>/train/<class>/… and <root>/val/<class>/…"
+            )
         if batch_size < 2 or batch_size % 2:
-            raise InputError(f"batch_size is an even number, as mixup pairs pictures, got {batch_size}")
+            raise InputError(f"batch_size must be even, as mixup pairs images, got {batch_size}")
         self.root, self.layout, self.batch_size, self.num_workers = root, layout, batch_size, num_workers
         self.repeats, self.augmentation, self.min_area = repeats, augmentation, min_area
         self.color_jitter, self.erasing, self.seed = color_jitter, erasing, seed
@@ -110,7 +112,7 @@ class SHViTData(LightningDataModule):
         val = read_classes(held) if held else None
         if train and val and val.classes != train.classes:
             odd = sorted(set(val.classes) ^ set(train.classes))
-            raise InputError(f"{held}: its classes are not those of {found['train']}: {', '.join(odd[:5])}")
+            raise InputError(f"{held}: its classes differ from those of {found['train']}: {', '.join(odd[:5])}")
         return train, val
 
     def _augment(self) -> Any:
@@ -164,7 +166,7 @@ class SHViTData(LightningDataModule):
 
 
 class RepeatedSampler(EpochSampler):
-    """`RepeatedAugmentationSampler`'s images as (epoch, index, copy), so that each copy is augmented otherwise."""
+    """`RepeatedAugmentationSampler`'s images as (epoch, index, copy), so that each copy is augmented differently."""
 
     def __init__(self, data: Augmented, replicas: int, rank: int, repeats: int):
         super().__init__(data, replicas, rank)
@@ -216,7 +218,7 @@ class LabelledTar:
         ]
         self.classes, self.labels = number_classes(first_levels(places))
         if len(self.classes) < 2:
-            raise InputError(f"{place}: has {len(self.classes)} class, expected two or more folders of images")
+            raise InputError(f"{place}: must have two or more folders of images, got {len(self.classes)}")
 
     def __call__(self, index: int) -> np.ndarray:
         file, _ = self.reader[index]
@@ -241,7 +243,7 @@ def sample_photos(folder: str, pattern: str) -> LabelledFiles:
 
 
 class _Plain:
-    """The image as it is tested: resized, its centre cut out, normalised."""
+    """The image as in tests: resized, centre-cropped, normalised."""
 
     def __init__(self, preprocess: Preprocess):
         self.preprocess = preprocess

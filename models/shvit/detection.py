@@ -25,9 +25,9 @@ class NeckConfig:
     """The feature pyramid; the defaults are the published RetinaNet's, `MASK_RCNN` is the published Mask R-CNN's.
 
     Attributes:
-        out_channels: D.
-        finer: levels finer than the backbone's, each by a transposed convolution: 1 adds stride 8, 2 adds strides 8 and 4.
-        coarser: levels coarser than the backbone's, each by a convolution of stride 2, the first on the backbone's last map.
+        out_channels: channels of every level (D).
+        finer: number of levels finer than the backbone's, each by a transposed convolution: 1 adds stride 8, 2 adds strides 8 and 4.
+        coarser: number of levels coarser than the backbone's, each by a convolution of stride 2, the first on the backbone's last map.
     """
 
     out_channels: int = 256
@@ -36,7 +36,7 @@ class NeckConfig:
 
     def __post_init__(self) -> None:
         if self.out_channels < 1 or not 0 <= self.finer <= 4 or not 0 <= self.coarser <= 4:
-            raise InputError(f"expected out_channels >= 1 and 0 to 4 finer and coarser levels, got {self}")
+            raise InputError(f"out_channels must be at least 1, finer and coarser 0 to 4, got {self}")
 
 
 RETINANET = NeckConfig()
@@ -96,7 +96,7 @@ class DetectionBackbone(nn.Module):
 
     Fits torchvision's detectors (`RetinaNet(backbone, …)`, `MaskRCNN(backbone, …)`): it has `out_channels` and gives an
     ordered dictionary. The backbone and neck of the published mmdetection files load with `visionzoo.load_checkpoint(model,
-    path, strict=False)`; strict reports their detector heads, which this module has none of.
+    path, strict=False)`; with strict, the detector heads in them are reported, as this module has none.
 
     In training the backbone's batch norms stay in eval mode, as published.
     """
@@ -111,7 +111,7 @@ class DetectionBackbone(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the levels, finest first."""
+        """Strides of the levels, finest first."""
         finest = 16 >> self.config.neck.finer
         return tuple(finest << level for level in range(len(self.neck.outputs) + self.config.neck.finer))
 

@@ -1,8 +1,8 @@
 """RetinaNet and Mask R-CNN with SHViT, on torchvision's detectors, as the published mmdetection weights need them.
 
-Where torchvision computes otherwise than mmdetection 2.25: its anchors are rounded and their strides follow from the padded
+Where torchvision differs from mmdetection 2.25: its anchors are rounded and their strides follow from the padded
 image, its boxes may shrink without limit, its RoIAlign is half a pixel off, resized sides are rounded down, and masks are
-pasted at whole pixels. The classes here do it mmdetection's way.
+pasted at whole pixels. The classes here follow mmdetection.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ RATIOS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A detector; the defaults are the published setting for S4, but for the neck, which differs between the two detectors.
+    """A detector; the defaults are the published setting for S4, except for the neck, which differs between the two detectors.
 
     Attributes:
         backbone, neck: see `detection.DetectionConfig`.
-        num_classes: without background; 80 for COCO.
+        num_classes: number of classes without background; 80 for COCO.
         min_size, max_size: images are resized so that the short side is `min_size`, or the long one `max_size` if less.
-        score_threshold, nms_threshold, max_detections: what is kept of the detections in an image.
+        score_threshold, nms_threshold, max_detections: which detections in an image are kept.
     """
 
     backbone: SHViTConfig = field(default_factory=lambda: DetectionConfig().backbone)
@@ -53,14 +53,16 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 1 or not 1 <= self.min_size <= self.max_size or self.max_detections < 1:
-            raise InputError(f"expected num_classes, max_detections >= 1 and 1 <= min_size <= max_size, got {self}")
+            raise InputError(
+                f"num_classes and max_detections must be at least 1, and 1 <= min_size <= max_size, got {self}"
+            )
 
 
 class Anchors(AnchorGenerator):
     """Anchors of exact size on a grid of fixed strides, around each cell's upper left corner.
 
     Args:
-        strides: of the levels.
+        strides: strides of the levels.
         scales: sizes of the square anchors, in strides.
     """
 
@@ -166,8 +168,8 @@ class SHViTRetinaNet(RetinaNet):
     """RetinaNet: a list of images (3, H, W), RGB in [0, 1], any sizes -> per image a dictionary of boxes, scores and labels.
 
     Boxes (n, 4) are x1, y1, x2, y2 in pixels of the image as given; labels 0 to 79 count the 80 COCO classes in their
-    official order, without gaps and without background. Normalising and resizing are part of it. In training it takes
-    `targets` and gives losses, torchvision's.
+    official order, without gaps and without background. The network normalises and resizes the images. In training it takes
+    `targets` and returns torchvision's losses.
     """
 
     def __init__(self, config: DetectorConfig):
@@ -189,7 +191,7 @@ class SHViTRetinaNet(RetinaNet):
 
 
 class SHViTMaskRCNN(MaskRCNN):
-    """Mask R-CNN: as `SHViTRetinaNet`, and masks (n, 1, H, W) with values in [0, 1]; 0.5 is the published threshold.
+    """Mask R-CNN: as `SHViTRetinaNet`, with masks (n, 1, H, W) with values in [0, 1]; 0.5 is the published threshold.
 
     Labels are 1 to 80 here: 0 is torchvision's background.
     """

@@ -1,4 +1,4 @@
-"""How the files of SHViT are loaded, and what its input is."""
+"""How checkpoints of SHViT are loaded, and what its input is."""
 
 from __future__ import annotations
 

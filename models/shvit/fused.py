@@ -1,7 +1,7 @@
 """SHViT for inference: everything that can be folded into weights is, and maps are channels-last.
 
 Shapes: B images, h x w map, C channels of a stage, P attended channels. Maps inside are (B, h, w, C), so that 1x1
-convolutions are matrix products with the weights as they are, and queries, keys and values are rows already.
+convolutions are matrix products with the weights unchanged, and queries, keys and values are rows already.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .model import SHViT
 
 EPS = 1e-5
-"""Of every norm."""
+"""Epsilon of every norm."""
 
 
 class Conv(nn.Conv2d):
@@ -40,7 +40,7 @@ class Pointwise(nn.Linear):
     """A 1x1 convolution on (..., h, w, C) maps.
 
     Which kernel is faster was measured (benchmarks/shvit.py, AMD EPYC): in float32 on the CPU the convolution's, by a third
-    at batch 16 and nothing at batch 1; in bfloat16 the matrix product's, by a quarter at batch 1 and nothing at batch 16.
+    at batch 16 and not at all at batch 1; in bfloat16 the matrix product's, by a quarter at batch 1 and not at all at batch 16.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ SMALL = 256
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T) v for (B, N, D) rows, as (B, N, P)."""
-    # torch.export writes one way down for all sizes: it must not ask for the number of tokens
+    # torch.export records one path for all sizes, so the number of tokens must not be read
     exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     if exporting or (q.device.type == "cpu" and q.shape[1] <= SMALL):
         return torch.bmm(torch.softmax(torch.bmm(q, k.transpose(1, 2)), dim=-1), v)
@@ -91,7 +91,7 @@ class FusedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         partial = x[..., : self.partial_dim]
-        # statistics in float32, as group_norm has them: in half precision the mean alone would cost the digits
+        # statistics in float32, as in group_norm: in half precision, the mean alone would lose too many digits
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         var, mean = torch.var_mean(partial.to(wide), dim=(1, 2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(var + EPS)
@@ -156,7 +156,7 @@ class FusedSHViT(nn.Module):
     """The inference form of `SHViT`: the same inputs and, up to rounding, the same outputs as its eval mode.
 
     Images are taken in any floating dtype and computed in the weights' (`model.fuse().to(torch.bfloat16)`). Made by
-    `SHViT.fuse()`, with weights that want no gradient; train the `SHViT` instead. Training mode changes nothing here.
+    `SHViT.fuse()`, with weights that require no gradient; train the `SHViT` instead. Training mode changes nothing here.
     """
 
     def __init__(self, config: SHViTConfig, pad_to: int = 1):

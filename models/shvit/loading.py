@@ -25,8 +25,8 @@ def load_classifier(
 
     Args:
         path: published or own key names, any precision.
-        name: the registered model that it is one of.
-        config: fields of its `SHViTConfig`; the number of classes and of heads are the file's unless they are in here.
+        name: the registered model.
+        config: fields of its `SHViTConfig`; the number of classes and of heads are the file's unless they are given here.
 
     Raises:
         WeightsError: the file cannot be read, or does not fit.

@@ -24,10 +24,10 @@ class DistillationLoss(nn.Module):
     Args:
         kind: "hard": cross entropy against the teacher's choice. "soft": the divergence from the teacher's distribution at
             temperature `tau`, times tau^2 and, as published, divided by all B * K elements instead of B. "match": the teacher
-            alone, on an ordinary head; labels are not looked at (function matching, arXiv 2106.05237). "none": base only.
+            alone, on an ordinary head; labels are ignored (function matching, arXiv 2106.05237). "none": base only.
         alpha: weight of the teacher, 0.5 as published.
         tau: temperature of "soft" and "match".
-        label_smoothing: of the base loss, where the targets are class numbers.
+        label_smoothing: label smoothing of the base loss, if the targets are class numbers.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class DistillationLoss(nn.Module):
     ):
         super().__init__()
         if kind not in get_args(DistillationKind):
-            raise InputError(f"distillation is none, hard, soft or match, got {kind!r}")
+            raise InputError(f"distillation must be none, hard, soft or match, got {kind!r}")
         if not 0 <= alpha <= 1 or tau <= 0 or not 0 <= label_smoothing < 1:
             raise InputError(
-                f"expected alpha in [0, 1], tau > 0 and label_smoothing in [0, 1), got {alpha}, {tau}, {label_smoothing}"
+                f"alpha must be in [0, 1], tau above 0 and label_smoothing in [0, 1), got {alpha}, {tau}, {label_smoothing}"
             )
         self.kind, self.alpha, self.tau, self.label_smoothing = kind, alpha, tau, label_smoothing
 
@@ -89,8 +89,8 @@ class DistillationLoss(nn.Module):
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference between the cosine similarities of all pairs in a batch, the diagonal left out.
 
-    student: (B, C), teacher: (B, D), B at least 2. After similarity-preserving distillation (arXiv 1907.09682): what the teacher takes
-    for alike should be alike for the student, in vectors of any width.
+    student: (B, C), teacher: (B, D), B at least 2. After similarity-preserving distillation (arXiv 1907.09682): images that are
+    similar for the teacher should be similar for the student, in vectors of any width.
     """
     have, want = (F.normalize(vectors, dim=-1) @ F.normalize(vectors, dim=-1).T for vectors in (student, teacher))
     return (have - want).square().sum() / (len(have) * (len(have) - 1))

@@ -50,10 +50,10 @@ class FFN(nn.Module):
 
 
 class SingleHeadAttention(nn.Module):
-    """SHSA (section 3.2): one head attends on the first P channels, the others pass by. (B, C, h, w) -> same.
+    """SHSA (section 3.2): one head attends on the first P channels, the others pass through. (B, C, h, w) -> same.
 
     The norm's statistics run over channels and positions (one group), as the released weights need; the paper says
-    LayerNorm. There is no encoding of positions.
+    LayerNorm. There is no positional encoding.
     """
 
     def __init__(self, dim: int, partial_dim: int, qk_dim: int):
@@ -65,8 +65,8 @@ class SingleHeadAttention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """(B, P, h, w) -> (B, P, h, w)."""
-        # split before the axes are swapped: torch's batch norm on the CPU takes the gradient of one image (B = 1) in
-        # swapped memory order for something else, and silently gives a wrong one
+        # split before the axes are swapped: torch's batch norm on the CPU misreads the gradient of one image (B = 1) in
+        # swapped memory order, and silently gives a wrong one
         parts = self.qkv(self.norm(x)).split(self.widths, dim=1)
         q, k, v = (part.flatten(2).transpose(1, 2) for part in parts)  # (B, N, width)
         return attention(q, k, v, scale=self.widths[0] ** -0.5).transpose(1, 2).reshape(x.shape)
@@ -193,16 +193,16 @@ class SHViT(nn.Module):
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
-        """Of the maps that `features` gives."""
+        """Channels of the maps that `features` returns."""
         return tuple(self.config.embed_dim[i] for i in self.config.out_indices)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
-        """Of the maps that `features` gives; a side of n pixels becomes ceil(n / stride)."""
+        """Strides of the maps that `features` returns; a side of n pixels becomes ceil(n / stride)."""
         return tuple(STRIDES[i] for i in self.config.out_indices)
 
     def features(self, x: Tensor, out_indices: Sequence[int] | None = None) -> list[Tensor]:
-        """Maps of the stages `out_indices` (default: the configuration's), strides 16, 32, 64. No stage after them runs."""
+        """Maps of the stages `out_indices` (default: the configuration's), strides 16, 32, 64. Later stages do not run."""
         indices = self.config.out_indices if out_indices is None else out_indices
         check_indices(indices)
         check_images(x, self.config.in_chans)
@@ -235,7 +235,7 @@ class SHViT(nn.Module):
         """New heads with random weights, for another set of classes; 0 for none.
 
         Args:
-            distillation: with a second head or without; None leaves it unchanged.
+            distillation: whether there is a second head; None leaves it unchanged.
         """
         changes: dict[str, Any] = {"num_classes": num_classes}
         if distillation is not None:

@@ -1,4 +1,4 @@
-"""From images to SHViT's input, as the published evaluation does it."""
+"""From images to SHViT's input, as in the published evaluation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from visionzoo.preprocess import IMAGENET_STD as STD
 from visionzoo.preprocess import Preprocess
 
 IMAGE_SIZES = {"shvit_s4": 256}
-"""Side in pixels at which the published weights were trained and tested, where it is not 224."""
+"""Side in pixels at which the published weights were trained and tested, if it is not 224."""
 
 
 def preprocess_of(name: str) -> Preprocess:
-    """What the published weights of the model `name` were tested with."""
+    """The preprocessing with which the published weights of the model `name` were tested."""
     return Preprocess(IMAGE_SIZES.get(name.partition(".")[0], 224))
 
 

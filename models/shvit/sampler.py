@@ -12,16 +12,16 @@ from visionzoo.errors import InputError
 
 
 class RepeatedAugmentationSampler(Sampler[int]):
-    """Each image `repeats` times in a row, dealt out to the processes, so that they see it under different augmentations.
+    """Repeats each image `repeats` times and distributes the copies to the processes, which augment them differently.
 
     An epoch is as long as without repeats: of the repeated list only the first 1 / repeats is used, and the rest of the
-    images waits for another epoch. The same on every machine: the order depends on the epoch alone.
+    images is left for other epochs. The order depends on the epoch alone, so it is the same on every machine.
 
     Args:
         data: the data set, for its length.
         replicas, rank: number of processes and which one this is; by default those of torch.distributed, else 1 and 0.
         repeats: 3 as published.
-        round_to: the epoch's length is cut to a multiple of this (256 as published); a smaller data set is taken whole.
+        round_to: the epoch's length is cut to a multiple of this (256 as published); a smaller data set is used in full.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RepeatedAugmentationSampler(Sampler[int]):
             rank = (torch.distributed.get_rank() if spread else 0) if rank is None else rank
         if not 0 <= rank < replicas or repeats < 1 or round_to < 1:
             raise InputError(
-                f"expected 0 <= rank < replicas, repeats and round_to at least 1, got {rank}, {replicas}, {repeats}, {round_to}"
+                f"rank must be in [0, replicas), repeats and round_to at least 1, got {rank}, {replicas}, {repeats}, {round_to}"
             )
         self.data, self.replicas, self.rank, self.repeats = data, replicas, rank, repeats
         count = len(data)
@@ -41,7 +41,7 @@ class RepeatedAugmentationSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """To be called before each epoch, or the order stays the same."""
+        """Set the epoch; call it before each epoch, or the order stays the same."""
         self.epoch = epoch
 
     def __len__(self) -> int:

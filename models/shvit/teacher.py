@@ -18,12 +18,12 @@ from .preprocess import MEAN, STD
 class Teacher(nn.Module):
     """Images (B, 3, H, W) with the ImageNet normalisation -> (logits (B, K), pooled vectors (B, C), last map (B, D, h, w)).
 
-    Without gradient.
+    It computes no gradients.
 
     Args:
-        name: of a timm network, e.g. "regnety_160.deit_in1k", the published teacher.
+        name: name of a timm network, e.g. "regnety_160.deit_in1k", the published teacher.
         checkpoint: its weights: a file, or the name of a checkpoint from `visionzoo weights list`; by default timm's own,
-            which are downloaded. A file whose keys are named otherwise is taken in its order, if every shape fits.
+            which are downloaded. A file with other key names is loaded in its order, if every shape fits.
     """
 
     scale: Tensor
@@ -36,7 +36,7 @@ class Teacher(nn.Module):
                 name, pretrained=checkpoint is None, extra="train", purpose=f"the teacher {name}"
             ).eval()
         except WeightsError as error:
-            raise WeightsError(f"{error}; for the teacher, that is model.teacher_checkpoint=FILE") from error
+            raise WeightsError(f"{error}; for the teacher, use model.teacher_checkpoint=FILE") from error
         if checkpoint is not None:
             load_in_order(network, checkpoint)
         mean, std = (torch.tensor(network.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
@@ -61,7 +61,7 @@ class Teacher(nn.Module):
 
 
 def load_in_order(network: nn.Module, checkpoint: str) -> None:
-    """Load a checkpoint by its key names or, where they are another library's, by their order."""
+    """Load a checkpoint by its key names or, if they are another library's, by their order."""
     known = "/" not in checkpoint and not checkpoint.endswith((".pth", ".pt", ".safetensors", ".ckpt"))
     path = fetch(require_source(checkpoint)) if known else checkpoint
     state: Mapping[str, Tensor] = find_state_dict(read_checkpoint(path), str(path))

@@ -31,38 +31,38 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class SHViTTraining(TrainingModule):
-    """A SHViT network with what trains it. The defaults are the published recipe of S1.
+    """Trains a SHViT. The defaults are the published recipe of S1.
 
     Args:
         name: a registered model, e.g. "shvit_s1".
-        config: fields of its `SHViTConfig` to set otherwise, e.g. {num_classes: 10}.
+        config: fields of its `SHViTConfig` to override, e.g. {num_classes: 10}.
         pretrained: start from the model's published weights. With another number of classes the head is new.
         checkpoint: start from this file (published or own key names) in the same way.
-        lr: peak learning rate for 512 images a step; it is scaled with the number of images that a step sees.
-        lr_batch: that 512; None takes `lr` as it is.
-        min_lr, warmup_lr: where the cosine ends and the warm-up begins; not scaled.
-        warmup_epochs: epochs over which the rate rises.
+        lr: peak learning rate for 512 images per step; it is scaled with the number of images that a step sees.
+        lr_batch: the number of images per step that `lr` is for (512); None does not scale it.
+        min_lr, warmup_lr: learning rates at which the cosine ends and the warm-up begins; not scaled.
+        warmup_epochs: epochs of warm-up.
         lag_epochs: epochs by which the schedule comes late. The published code steps it after each epoch with that
             epoch's number, so that epochs 0 and 1 both run at `warmup_lr`: 1.
-        weight_decay: of AdamW, on weights with two axes or more; S1 0.025, S2 0.032, S3 0.035, S4 0.03.
-        eps: of AdamW.
-        clip_agc: adaptive gradient clipping (arXiv 2102.06171) at this share of a unit's weight norm; None for none.
-        ema_decay: of the averaged copy of the weights, kept beside and written as weights_ema.safetensors; None for none.
+        weight_decay: weight decay of AdamW, on weights with two axes or more; S1 0.025, S2 0.032, S3 0.035, S4 0.03.
+        eps: epsilon of AdamW.
+        clip_agc: adaptive gradient clipping (arXiv 2102.06171) at this share of a unit's weight norm; None for no clipping.
+        ema_decay: decay of an averaged copy of the weights, which is written as weights_ema.safetensors; None for no copy.
             The published accuracy belongs to the weights that are not averaged.
-        mixup, cutmix: their alpha; 0 switches one off.
-        mix_probability, switch_probability: of mixing a batch at all, and of cutmix instead of mixup.
-        label_smoothing: of the targets.
+        mixup, cutmix: alpha of each; 0 switches it off.
+        mix_probability, switch_probability: probability of mixing a batch, and of cutmix instead of mixup.
+        label_smoothing: label smoothing of the targets.
         distillation: "hard" or "soft" train a second head against a teacher (section 4.2); "match" trains the one head
             against the teacher alone, without labels.
         alpha, tau: weight of the teacher and temperature, see `DistillationLoss`.
-        similarity: weight of `similarity_loss` between the pooled vectors and the teacher's, beside "match".
-        maps: weight of `map_loss` between the last map, through a 1x1 convolution that is learned and then thrown away, and
-            the teacher's, beside "match".
+        similarity: weight of `similarity_loss` between the pooled vectors and the teacher's, in addition to "match".
+        maps: weight of `map_loss` between the last map, through a 1x1 convolution that is learned and then discarded, and
+            the teacher's, in addition to "match".
         teacher: name of a timm network; the published one is "regnety_160.deit_in1k".
-        teacher_checkpoint: its weights; timm's own, downloaded, if None.
+        teacher_checkpoint: weights of the teacher; None downloads timm's own.
         channels_last: keep images and weights channels-last, which is faster on CPUs and on tensor cores.
         export: write weights.safetensors into the trainer's folder when training ends.
-        export_half: in half precision.
+        export_half: write them in half precision.
     """
 
     try_with = "visionzoo classify PHOTO --checkpoint {file}"
@@ -106,31 +106,31 @@ class SHViTTraining(TrainingModule):
         self.save_hyperparameters()
         self.loss = DistillationLoss(distillation, alpha, tau, label_smoothing)
         if (distillation == "none") != (teacher is None):
-            raise InputError(
-                "distillation needs model.teacher, the name of a timm network; and a teacher, distillation"
-            )
+            raise InputError("give both model.distillation and model.teacher, the name of a timm network, or neither")
         if (similarity or maps) and distillation != "match":
-            raise InputError('similarity and maps go with distillation "match"')
+            raise InputError('similarity and maps need distillation "match"')
         overrides = dict(config or {})
         if distillation in ("hard", "soft"):
             overrides["distillation"] = True
         self.name, self.overrides = name, overrides
         self._source = starting_file(name, pretrained, checkpoint)
         network, self._new_head = starting_network(name, overrides, self._source)
-        self.model = network.train()  # Lightning leaves the mode as it is
+        self.model = network.train()  # Lightning does not change the mode
         if not self.model.config.heads:
-            raise InputError("training needs a head; leave num_classes and features_only of the configuration alone")
+            raise InputError(
+                "training needs a head: do not set num_classes=0 or features_only=true in the configuration"
+            )
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.keep_average(ema_decay, buffers=True)  # as published
-        # no submodule: no part of checkpoints, and never in training mode
+        # not a submodule: not part of checkpoints, and never in training mode
         object.__setattr__(self, "teacher", Teacher(teacher, teacher_checkpoint) if teacher else None)
         self.projection = (
             nn.Conv2d(self.model.num_features, self.teacher.map_width, 1) if self.teacher and maps else None
         )
         self._classes: list[str] = []  # of the network's outputs
         self._data_classes: list[str] = []
-        self._outputs: Tensor | None = None  # for each class of the data, where the network has others or another order
+        self._outputs: Tensor | None = None  # for each class of the data, if the network has others or another order
         self._image_size = 224
         self._scores: list[tuple[Tensor, Tensor]] = []
 
@@ -167,7 +167,7 @@ class SHViTTraining(TrainingModule):
             )
 
     def _keep_outputs(self, source: str | Path, stored: Sequence[str] | None) -> None:
-        """Give the classes of the data that the starting weights know by name the outputs they have there; others are new."""
+        """Keep the outputs of the classes that the starting weights know by name; other classes are new."""
         match = ClassMatch(stored or (), self._classes)
         if stored and not match.identical:
             config = {key: value for key, value in self.overrides.items() if key not in ("num_classes", "distillation")}
@@ -194,7 +194,7 @@ class SHViTTraining(TrainingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         stored = checkpoint.get(LIGHTNING_ENTRY, {}).get("facts", {}).get("classes")
-        names = stored or checkpoint.get("classes")  # where 0.1.0 kept them at first
+        names = stored or checkpoint.get("classes")  # where 0.1.0 stored them at first
         if self.hparams["distillation"] == "match" or not self._data_classes:
             return
         if not self.in_fit:
@@ -263,7 +263,7 @@ class SHViTTraining(TrainingModule):
         return loss
 
     def _mix(self, images: Tensor, labels: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Mixup or cutmix of the batch with itself backwards, and the mixed targets (B, classes)."""
+        """Mixup or cutmix of the batch with its reverse, and the mixed targets (B, classes)."""
         h = self.hparams
         if not h["mixup"] and not h["cutmix"]:
             return images, labels
@@ -278,7 +278,7 @@ class SHViTTraining(TrainingModule):
             num_classes=self.model.config.num_classes,
         )
         if h["distillation"] == "match":
-            labels = labels % self.model.config.num_classes  # not looked at
+            labels = labels % self.model.config.num_classes  # ignored
         data: Any = getattr(self.trainer, "datamodule", None)
         with seeded(getattr(data, "seed", 0), self.current_epoch, batch_idx, self.global_rank):
             return mix(images.clone(), labels)
@@ -300,7 +300,7 @@ class SHViTTraining(TrainingModule):
         if self._outputs is not None:
             labels = self._outputs.to(labels.device)[labels]
         if self.hparams["distillation"] == "match" and self.teacher is not None:
-            labels = self.teacher(images)[0].argmax(-1)  # how often the student says what the teacher says
+            labels = self.teacher(images)[0].argmax(-1)  # how often the student agrees with the teacher
         scores = [_scores(network(images), labels) for network in self._measured().values()]
         self._scores.append((numbers, torch.stack(scores, 1)))
 
@@ -315,13 +315,13 @@ class SHViTTraining(TrainingModule):
         self._scores = []
 
     def _measured(self) -> dict[str, nn.Module]:
-        """What ends the names of measures, and the network that they are of: all whose weights are written in the end."""
+        """Suffixes of the metrics' names, and their networks: all whose weights are written at the end."""
         average = {} if self.average is None else {"_ema": self.average.module}
         return {"": self.model, **average}
 
 
 def _scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, classes) and (B,) -> (B, 3): whether the first guess is right, whether one of five is, the cross-entropy."""
+    """(B, classes) and (B,) -> (B, 3): whether the first class is right, whether one of the first five is, and the cross-entropy."""
     right = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     return torch.stack([right[:, 0].float(), right.any(1).float(), losses], 1)
@@ -372,6 +372,6 @@ def epoch_rate(
     place = max(0, epoch - lag)
     if place < warmup_epochs:
         return start + place * (peak - start) / warmup_epochs
-    if epochs <= 0:  # no end is known
+    if epochs <= 0:  # the end is not known
         return peak
     return minimum + (peak - minimum) * half_cosine(place / epochs)

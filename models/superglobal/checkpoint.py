@@ -1,6 +1,6 @@
 """Published checkpoints to our key names and back.
 
-CVNet's files (the ones SuperGlobal uses) name the pycls way: `encoder_q.s1.b1.f.a.weight`. EfficientNet-Lite's names come from
+CVNet's files (which SuperGlobal uses) have pycls' names: `encoder_q.s1.b1.f.a.weight`. EfficientNet-Lite's names come from
 the TensorFlow port. Pure functions on state dicts; files are `visionzoo.weights`' business.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..efficientnet_lite import checkpoint as efficientnet_lite
 
 PREFIXES = ("encoder_q.", "globalmodel.", "module.encoder_q.", "module.globalmodel.")
-"""Under which the published files keep the global network."""
+"""Prefixes under which the published files keep the global network."""
 
 UNUSED = re.compile(r"^(conv2ds|cv_learner|encoder_k|seb1|seb2|sefc)\b|^(queue|classifier)")
 """Parts of the published modules that the global descriptor never reads: the local reranker, training state, leftovers."""
@@ -34,7 +34,7 @@ _FROM_BLOCK = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
 
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A published state dict in our key names; keys that are not recognised stay as they are (and are reported as unexpected).
+    """A published state dict in our key names; keys that are not recognised stay unchanged (and are reported as unexpected).
 
     Recognised: CVNet and SuperGlobal modules (any of `PREFIXES`, or none), EfficientNet-Lite files, and a timm backbone's own file.
     """

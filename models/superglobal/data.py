@@ -1,6 +1,6 @@
 """Images with classes (one folder per class, Google Landmarks v2, or synthetic) as a LightningDataModule.
 
-They are normalised as the network of the running trainer needs it.
+They are normalised for the network of the running trainer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lighting:
     """Colours shifted along the principal components of ImageNet's (Krizhevsky et al., NeurIPS 2012); PIL to PIL, RGB.
 
     Args:
-        std: of the amount per component; 0.1 in the usual recipe.
+        std: standard deviation of the amount per component; 0.1 in the usual recipe.
     """
 
     VALUES = torch.tensor([0.2175, 0.0188, 0.0045])
@@ -53,19 +53,19 @@ class SuperGlobalData(LightningDataModule):
         "folders": <root>/<class>/<image>.
         "gldv2": the cleaned list <root>/train_clean.csv (columns landmark_id, images) and the images as
             <root>/train/a/b/c/<id>.jpg or <root>/a/b/c/<id>.jpg, where a, b, c begin the id.
-        "synthetic": made-up landmarks, no files.
+        "synthetic": synthetic landmarks; needs no files.
 
     Args:
         root: folder of the data set.
         image_size: side of the square crops, pixels.
-        batch_size: per device.
-        val_fraction: share of each class that is kept for validation, where a class has enough for two.
-        val_classes: only so many classes give images to validation; None for all.
+        batch_size: images per device.
+        val_fraction: share of each class that is kept for validation, if this is at least two images.
+        val_classes: number of classes with images for validation; None for all.
         min_area: smallest share of an image that a random crop covers.
         color_jitter: strength of random brightness, contrast and saturation.
         lighting: strength of the random colour shift along ImageNet's principal components.
-        seed: of the split, the order and the augmentation.
-        classes, images_per_class: of the made-up set.
+        seed: random seed for the split, the order and the augmentation.
+        classes, images_per_class: size of the synthetic set.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class SuperGlobalData(LightningDataModule):
         if layout != "synthetic" and not root:
             raise InputError(f"the layout {layout!r} needs data.root, the folder of the data set")
         if image_size < 1 or batch_size < 1:
-            raise InputError(f"image_size and batch_size are positive, got {image_size} and {batch_size}")
+            raise InputError(f"image_size and batch_size must be positive, got {image_size} and {batch_size}")
         if not 0 <= val_fraction < 1:
-            raise InputError(f"val_fraction is a share from 0 to below 1, got {val_fraction}")
+            raise InputError(f"val_fraction must be at least 0 and below 1, got {val_fraction}")
         self.root, self.layout = root, layout
         self.image_size, self.batch_size, self.num_workers = image_size, batch_size, num_workers
         self.val_fraction, self.val_classes = val_fraction, val_classes
@@ -112,7 +112,7 @@ class SuperGlobalData(LightningDataModule):
         self.val_set = Augmented(_Subset(load, val), [labels[i] for i in val], plain, self.seed)
 
     def _read(self) -> tuple[Callable[[int], np.ndarray], list[int], list[str]]:
-        """What loads an image, and their classes: a number each, and the names."""
+        """The function that loads an image, the class number of each image, and the names of the classes."""
         if self.layout == "synthetic":
             labels = [number for number in range(self.classes) for _ in range(self.images_per_class)]
             names = [f"landmark {number}" for number in range(self.classes)]
@@ -144,7 +144,7 @@ class SuperGlobalData(LightningDataModule):
 
 
 class SyntheticPictures:
-    """Views of made-up landmarks: index -> (side, side, 3) uint8."""
+    """Views of synthetic landmarks: index -> (side, side, 3) uint8."""
 
     def __init__(self, per_class: int, side: int, seed: int):
         self.per_class, self.side, self.seed = per_class, side, seed
@@ -168,7 +168,7 @@ def read_gldv2(root: Path) -> LabelledFiles:
     """The images of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
 
     Raises:
-        InputError: no train_clean.csv, or a line that is not of its form.
+        InputError: no train_clean.csv, or a malformed line.
     """
     listing = root / "train_clean.csv"
     base = root / "train" if (root / "train").is_dir() else root
@@ -188,7 +188,7 @@ def read_gldv2(root: Path) -> LabelledFiles:
             f"{listing}: cannot be read ({error}); it comes with Google Landmarks v2 (train set)"
         ) from error
     if len(landmarks) < 2:
-        raise InputError(f"{listing}: has {len(landmarks)} landmarks, expected two or more")
+        raise InputError(f"{listing}: must have two or more landmarks, got {len(landmarks)}")
     pairs = [
         (base / name[0] / name[1] / name[2] / f"{name}.jpg", number)
         for number, landmark in enumerate(sorted(landmarks))
@@ -202,7 +202,7 @@ def read_gldv2(root: Path) -> LabelledFiles:
 def split_by_class(
     labels: Sequence[int], fraction: float, classes: int | None, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Indices for training and for validation: `fraction` of each class, where that is two or more and leaves one."""
+    """Indices for training and for validation: `fraction` of each class, if that is two or more and leaves one."""
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         members[label].append(index)

@@ -75,10 +75,12 @@ def _map(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .npy file of descriptors, or damaged ({error}); make it again") from error
+        raise InputError(
+            f"{path}: is not a .npy file of descriptors, or is damaged ({error}); make it again"
+        ) from error
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16):
         raise InputError(
-            f"{path}: has {array.dtype} of shape {array.shape}, expected float32 or float16 of shape (N, D)"
+            f"{path}: must be float32 or float16 of shape (N, D), got {array.dtype} of shape {array.shape}"
         )
     return array
 
@@ -87,7 +89,7 @@ class DescriptorShards:
     """A folder of descriptors that is filled piece by piece, in any order, and resumes.
 
     Shard i holds the images i * size to (i + 1) * size of a list, in its order, as descriptors-0000i.npy; index.json
-    says how many images there are and by what they were described.
+    records how many images there are and what described them.
     """
 
     def __init__(self, folder: Path, images: int, size: int, about: Mapping[str, Any]):
@@ -105,17 +107,17 @@ class DescriptorShards:
                 f"{index}: cannot be read ({error.strerror}); make it with: visionzoo predict --config …"
             ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{index}: damaged ({error}); delete the folder and make it again") from error
+            raise InputError(f"{index}: is damaged ({error}); delete the folder and make it again") from error
 
     @classmethod
     def create(cls, folder: Path, images: int, size: int, about: Mapping[str, Any]) -> DescriptorShards:
         """A new folder, or an existing one to continue.
 
         Raises:
-            InputError: the folder holds descriptors of something else: other images, another model or other weights.
+            InputError: the folder holds other descriptors: of other images, another model or other weights.
         """
         if size < 1:
-            raise InputError(f"a shard holds at least one image, got {size}")
+            raise InputError(f"a shard must hold at least one image, got {size}")
         shards = cls(folder, images, size, about)
         if (folder / "index.json").exists():
             old = cls.open(folder)
@@ -164,6 +166,6 @@ class DescriptorShards:
         for shard, part in enumerate(parts):
             if len(part) != len(self.span(shard)):
                 raise InputError(
-                    f"{self.path(shard)}: has {len(part)} descriptors, expected {len(self.span(shard))}; delete it"
+                    f"{self.path(shard)}: has {len(part)} descriptors instead of {len(self.span(shard))}; delete it"
                 )
         return Descriptors(parts)

@@ -3,7 +3,7 @@
 Memory stays bounded: the database is read in pieces, each query keeps its best M images and the ranks of the images
 that the ground truth names, and reranking only permutes those M.
 
-The published numbers beside ours say where they come from: "read" in the benchmark's leaderboard or a README,
+The published numbers state where they come from: "read" in the benchmark's leaderboard or a README,
 "recalled" from memory of the paper, "user" for a user's run of the published code (issue 3 of its repository).
 """
 
@@ -76,13 +76,13 @@ PUBLISHED: dict[tuple[str, str, bool], dict[str, Published]] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gives; prints as a table.
+    """The result of an evaluation; it prints as a table.
 
     Attributes:
         dataset, model: their names.
-        queries, images, distractors: how many.
+        queries, images, distractors: number of each.
         stages: "single_stage" and "reranked" -> what `visionzoo.metrics.ranking.evaluate_ranks` returns (fractions).
-        options: what the numbers depend on: M, k, beta, ….
+        options: settings that the numbers depend on: M, k, beta, …
     """
 
     dataset: str
@@ -97,14 +97,14 @@ class Evaluation:
     def published(self) -> dict[str, Published]:
         """Published mAP for this model and data set, in percent with its source; empty if there is none.
 
-        R1M has 1,001,001 images: a run with a part of it is not what was published.
+        R1M has 1,001,001 images: a run with a part of them cannot be compared.
         """
         if 0 < self.distractors < 1_000_000:
             return {}
         return PUBLISHED.get((self.model, self.dataset, self.distractors > 0), {})
 
     def metrics(self) -> dict[str, float]:
-        """Flat names and percent, e.g. {"reranked/mAP_H": 77.1}; what a logger keeps."""
+        """Flat names and percent for a logger, e.g. {"reranked/mAP_H": 77.1}."""
         return {f"{stage}/mAP_{d}": 100 * results[d]["map"] for stage, results in self.stages.items() for d in LEVELS}
 
     def as_dict(self) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def evaluate_descriptors(
         database: (N, D) unit vectors, in the order of `benchmark.images`.
         distractors: (R, D) unit vectors that follow the database and are never right.
         model: the name under which published numbers are looked up.
-        rerank_top, k, beta, nonnegative: of the reranking (see `rerank.rerank`); rerank_top 0 leaves it out.
-        chunk: descriptors read at a time.
+        rerank_top, k, beta, nonnegative: settings of the reranking (see `reranking.rerank`); rerank_top=0 skips it.
+        chunk: number of descriptors that are read at a time.
 
     Raises:
         InputError: numbers or lengths of descriptors that do not fit the benchmark or each other.

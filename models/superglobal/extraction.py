@@ -1,7 +1,7 @@
 """Descriptors of many photos, fast: decoded by threads ahead of the network, batched by equal size, in bounded memory.
 
-Photos of one size give the same numbers in a batch as alone (up to rounding), so batching by exact size costs no accuracy. What
-waits for the network are bytes, not floats, and on a CPU no more than a photo or two goes through at once: larger batches are no
+Photos of one size give the same numbers in a batch as alone (up to rounding), so batching by exact size costs no accuracy. Photos
+wait for the network as bytes, not floats, and on a CPU no more than a photo or two goes through at once: larger batches are no
 faster there, as their maps do not stay in the cache (docs/benchmarks.md).
 """
 
@@ -31,7 +31,7 @@ Shape = tuple[int, int]
 Source = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 BATCH_PIXELS = {"cpu": 160_000}
-"""Pixels that go through the network at once, by the kind of device; 4 million on others."""
+"""Pixels that go through the network at once, by kind of device; 4 million on other devices."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Described(Generic[Key]):
 
     Attributes:
         size: (width, height) of the upright photo, if its file was identified.
-        digest: of the file's content, if it was identified; taken before the photo was decoded.
+        digest: digest of the file's content, if it was identified; taken before the photo was decoded.
     """
 
     key: Key
@@ -63,13 +63,13 @@ def describe(
     """Descriptors of `photos`, in the order in which they become ready.
 
     Args:
-        model: in eval mode, on its device.
+        model: the network in eval mode, on its device.
         photos: (key, whatever `load_image` takes, box or None); read lazily, a bounded number ahead.
         preprocess: what turns a photo into the network's input.
         batch_pixels: pixels (at scale 1) that go through the network at once; None is `BATCH_PIXELS` of the device.
-        max_batch: most photos that go through at once.
+        max_batch: largest number of photos that go through the network at once.
         workers: threads that decode and resize.
-        identify: also give the size and the digest of each photo that is a file.
+        identify: also return the size and the digest of each photo that is a file.
     """
     device = next(model.parameters()).device
     if batch_pixels is None:
@@ -95,14 +95,14 @@ def describe(
         waiting.add(shape, photo[0], outcome)
         if waiting.count(shape) >= runner.batches.at_once(shape[0] * shape[1]):
             yield from runner.run(waiting.take(shape))
-        elif waiting.full():  # many sizes: do not let them pile up
+        elif waiting.full():  # many sizes: they must not accumulate
             yield from runner.run(waiting.take(waiting.most_frequent()))
     while shape := waiting.most_frequent():
         yield from runner.run(waiting.take(shape))
 
 
 def _identified(path: str | Path) -> tuple[bytes | None, tuple[int, int] | None]:
-    """Digest and (width, height) of a photo file; None for what cannot be found out, which the decoder then explains."""
+    """Digest and (width, height) of a photo file; None if they cannot be determined: the decoder then reports why."""
     try:
         return content_digest(Path(path)), image_size(path)
     except (OSError, InputError):
@@ -111,7 +111,7 @@ def _identified(path: str | Path) -> tuple[bytes | None, tuple[int, int] | None]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A photo as the network takes it, (H, W, 3) uint8, and what its file is."""
+    """A photo in the network's input size, (H, W, 3) uint8, and the identity of its file."""
 
     pixels: np.ndarray
     size: tuple[int, int] | None

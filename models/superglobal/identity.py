@@ -1,4 +1,4 @@
-"""What a photo file is, whatever its path is called: its real path, what the file system says of it, and its content.
+"""The identity of a photo file under any name: its real path, its entry in the file system, and its content.
 
 Size, modification time and change time (`st_ctime`) say that a file is unchanged, at the cost of one call per file and without
 reading it: a program can set the modification time back, but not the change time. Only a file of the same size with other times is
@@ -23,7 +23,7 @@ class Found:
 
     Attributes:
         path: its real path.
-        source: real path of the folder that was searched, or of the one that holds a file that was named itself.
+        source: real path of the folder that was searched, or of the one that contains a file that was named explicitly.
     """
 
     path: Path
@@ -51,7 +51,7 @@ def content_digest(path: Path) -> bytes:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is no such file. A file that cannot be looked at (permissions, a disk that fails) is not known to be missing."""
+    """Whether there is no such file. A file that cannot be accessed (permissions, a failing disk) does not count as missing."""
     try:
         return not modes.S_ISREG(path.stat().st_mode) and not path.exists()
     except (FileNotFoundError, NotADirectoryError):

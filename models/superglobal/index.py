@@ -1,12 +1,12 @@
-"""An index of photos on disk: a catalogue of files (SQLite) beside a store of their descriptors.
+"""An index of photos on disk: a catalogue of files (SQLite) and a store of their descriptors.
 
     photos.index/
       manifest.json     which model made it, with which settings
-      catalog.sqlite    id, path, size, times and digest of every file that was read, with the error where one could not be
+      catalog.sqlite    id, path, size, times and digest of every file that was read, with the error if it could not be
       store/            the descriptors (visionzoo.memory)
 
-Descriptors are written before the catalogue names them, in chunks, so that an interrupted run loses at most the chunk at hand and
-never points at a descriptor that is not there.
+Descriptors are written before the catalogue names them, in chunks, so that an interrupted run loses at most the current chunk and
+the catalogue never points at a descriptor that is not there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Manifest:
 
     Attributes:
         model: registered name or "timm:NAME".
-        fingerprint: of the weights (`visionzoo.weights.fingerprint`).
+        fingerprint: fingerprint of the weights (`visionzoo.weights.fingerprint`).
         dim: D, length of a descriptor.
         max_side: longest side in pixels to which photos are shrunk; None for native size.
         config: the model's configuration.
@@ -106,7 +106,7 @@ class PhotoIndex:
         path = Path(path)
         manifest = read_manifest(path)
         if not (path / CATALOG).is_file():
-            raise InputError(f"{path}: damaged index ({CATALOG} is missing); make it again with --rebuild")
+            raise InputError(f"{path}: is a damaged index ({CATALOG} is missing); make it again with --rebuild")
         try:
             catalog = _connect(path / CATALOG, readonly=readonly)
             catalog.execute("SELECT id, path, error FROM photos LIMIT 1").fetchone()
@@ -135,7 +135,7 @@ class PhotoIndex:
                 raise  # else the first error, which led here, is the one to show
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         try:
             with writing(self.path):
                 self.memory.close()
@@ -169,7 +169,7 @@ class PhotoIndex:
             raise _explain(self.path, error) from error
 
     def check(self) -> list[str]:
-        """What is wrong with the index, a line each: descriptors that are missing, orphaned, not finite or not of unit length."""
+        """The problems of the index, one line each: descriptors that are missing, orphaned, not finite or not of unit length."""
         problems = []
         with self._reading():
             listed = np.array(
@@ -197,7 +197,7 @@ class PhotoIndex:
     # Writing
 
     def plan(self, files: Sequence[Found]) -> Work:
-        """What is to be done for `files`, each of which is another file."""
+        """What has to be done for `files`, which are all different."""
         return Planner(list(self.photos()), set(self.store.ids().tolist())).plan(files)
 
     def keep(self, same: Sequence[tuple[Photo, Found, os.stat_result]]) -> None:
@@ -217,7 +217,7 @@ class PhotoIndex:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Cursor]:
-        """Changes of the catalogue that take place together, or not at all."""
+        """A transaction of the catalogue."""
         with self._reading():
             cursor = self._catalog.cursor()
             cursor.execute("BEGIN IMMEDIATE")
@@ -231,7 +231,7 @@ class PhotoIndex:
     def put(self, entries: Iterable[Entry]) -> None:
         """Add or replace photos in one step."""
         entries = list(entries)
-        with writing(self.path, f"{len(self)} photos are safe in the index"), self._changing() as cursor:
+        with writing(self.path, f"{len(self)} photos are kept in the index"), self._changing() as cursor:
             ids, vectors, stale = [], [], []
             for entry in entries:
                 width, height = entry.size or (None, None)
@@ -257,7 +257,7 @@ class PhotoIndex:
             self.memory.flush()  # descriptors are on disk before the catalogue names them
 
     def gone(self, seen: Container[Path] = ()) -> Gone:
-        """What is listed and whose file no longer exists.
+        """Listed photos whose file no longer exists.
 
         Args:
             seen: files that are known to exist.
@@ -277,7 +277,7 @@ class PhotoIndex:
         """Take photos out of the index (their files are not touched)."""
         ids = np.array([photo.id for photo in photos], dtype=np.int64)
         with writing(self.path), self._reading():
-            # the catalogue first: an orphaned descriptor is skipped, a photo without one would be a damage
+            # the catalogue first: an orphaned descriptor is skipped, a photo without one would be an error
             with self._changing() as cursor:
                 cursor.executemany("DELETE FROM photos WHERE id = ?", [(int(i),) for i in ids])
             self.memory.remove(ids)
@@ -303,7 +303,7 @@ def is_index_folder(path: Path) -> bool:
 
 
 def was_never_finished(path: Path) -> bool:
-    """Whether `path` holds what a run left that was killed while it made the index, before any photo was in it."""
+    """Whether `path` holds the remains of a run that was killed before the first photo was in the index."""
     if not is_index_folder(path) or (path / MANIFEST).exists():
         return False
     if not (path / CATALOG).exists():
@@ -329,35 +329,35 @@ def read_manifest(path: Path) -> Manifest:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data.get("format") != FORMAT:
             raise InputError(
-                f"{path}: index format {data.get('format')!r}, this version reads {FORMAT}; make it again with --rebuild"
+                f"{path}: has index format {data.get('format')!r}, but this version reads {FORMAT}; make it again with --rebuild"
             )
         return Manifest(**data)
     except (ValueError, TypeError, AttributeError) as error:
         if isinstance(error, VisionZooError):
             raise
-        raise InputError(f"{path}: damaged index ({MANIFEST}: {error}); make it again with --rebuild") from error
+        raise InputError(f"{path}: is a damaged index ({MANIFEST}: {error}); make it again with --rebuild") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _explain(path: Path, error: sqlite3.DatabaseError) -> VisionZooError:
-    """SQLite's words for a full disk, a lock or a missing permission are not damage."""
+    """The error to raise: a full disk, a lock or a missing permission is not damage."""
     text = str(error)
     if "full" in text:
         return VisionZooError(
-            f"{path}: the disk is full; free some space and run the command again (what was indexed is safe)"
+            f"{path}: the disk is full; free some space and run the command again (finished work is kept)"
         )
     if "locked" in text:
         return VisionZooError(f"{path}: another process is writing this index; wait for it to end")
     if "readonly" in text or "unable to open" in text:
         return VisionZooError(f"{path}: no permission to write this index")
-    return InputError(f"{path}: damaged index ({CATALOG}: {error}); make it again with --rebuild")
+    return InputError(f"{path}: is a damaged index ({CATALOG}: {error}); make it again with --rebuild")
 
 
 def _connect(path: Path, readonly: bool = False) -> sqlite3.Connection:
     mode = "?mode=ro" if readonly else ""
     if readonly and not os.access(path.parent, os.W_OK):
-        mode += "&immutable=1"  # SQLite wants to put a journal beside the file, which a read-only folder forbids
+        mode += "&immutable=1"  # SQLite would create a journal next to the file, which a read-only folder forbids
     # the pages of a demo read from several threads; Python's module serialises the calls
     return sqlite3.connect(f"{path.absolute().as_uri()}{mode}", uri=True, isolation_level=None, check_same_thread=False)
 

@@ -12,7 +12,7 @@ from ..efficientnet_lite.model import EfficientNetLite, EfficientNetLiteConfig
 
 
 class Lite0Backbone(nn.Module):
-    """`EfficientNetLite` where a timm network would stand, weights under the same names."""
+    """`EfficientNetLite` in place of a timm network, with the same names of weights."""
 
     num_features, stride = EfficientNetLite.num_features, EfficientNetLite.stride
 
@@ -27,7 +27,7 @@ class Lite0Backbone(nn.Module):
         return self.net.last(x)
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype`, but for the stem and the first stage.
+        """Compute in `dtype`, except for the stem and the first stage.
 
         In bfloat16 those two, a twentieth of the work, cost nine tenths of the accuracy: the descriptors' cosine to float32 falls to
         0.996 with them and stays above 0.9993 without.

@@ -15,7 +15,7 @@ from visionzoo.errors import InputError
 def arcface_logits(cosines: Tensor, labels: Tensor, margin: float, scale: float) -> Tensor:
     """`cosines` (B, N) with the angle of each right class enlarged by `margin` radians, times `scale`.
 
-    cos(t + m) falls only up to t + m = pi; beyond, cos(t) - m sin(m) goes on falling (as the published code does).
+    cos(t + m) falls only up to t + m = pi; beyond, cos(t) - m sin(m) keeps falling (as in the published code).
     Gradients are finite everywhere: at cos(t) = 1 or -1, where the angle has none, sin(t) counts as constant.
     """
     target = cosines.gather(1, labels[:, None])
@@ -30,17 +30,17 @@ class ArcFace(nn.Module):
     """Descriptors (B, D), of any length, and labels (B,) int64 -> logits (B, N) float32 for cross entropy.
 
     Args:
-        dim: D.
-        num_classes: N.
+        dim: length of a descriptor (D).
+        num_classes: number of classes (N).
         margin: added to the angle of the right class, radians.
-        scale: of the logits.
+        scale: factor of the logits.
     """
 
     def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0):
         super().__init__()
         if num_classes < 2 or not 0 <= margin < math.pi / 2 or scale <= 0:
             raise InputError(
-                "ArcFace takes two classes or more, a margin of 0 to 1.57 radians and a positive scale, "
+                "ArcFace needs two classes or more, a margin of 0 to 1.57 radians and a positive scale, "
                 f"got {num_classes}, {margin} and {scale}"
             )
         self.margin, self.scale = margin, scale

@@ -39,20 +39,20 @@ class SuperGlobalConfig:
     Attributes:
         backbone: "resnet50", "resnet101", "timm:NAME" for any timm network with a (B, C, H, W) feature map, or
             "visionzoo:NAME" for a registered classifier that can give its maps ("visionzoo:shvit_s1").
-        backbone_config: fields of that classifier's own configuration to set otherwise.
-        dim: D, outputs of the whitening layer; None for no whitening layer (D = C).
+        backbone_config: fields of that classifier's own configuration to override.
+        dim: number of outputs of the whitening layer (D); None for no whitening layer (D = C).
         relup: ReLUP on the block outputs of stages 1 to 3 of the ResNets.
         relup_inner: ReLUP on the inner activations of stage 1; None follows `relup`. The published code leaves it on when
-            ReLUP is switched off: relup=False, relup_inner=True is that.
+            ReLUP is switched off: that is relup=False, relup_inner=True.
         relup_value: the floor of ReLUP.
         average: the plain mean of the map, negative values included, instead of generalised means.
-        gemp, gemp_p: GeM+ with this exponent; off, the learned exponent of the checkpoint is used.
+        gemp, gemp_p: GeM+ with this exponent; if off, the learned exponent of the checkpoint is used.
         rgem, rgem_p, rgem_size: regional GeM, its exponent and window.
         norm_before_fc: L2 normalisation before the whitening layer (SuperGlobal's; CVNet has none).
         scales: factors on the image's sides.
         scale_pooling, scale_p: how the scales' descriptors become one (see `pooling.scale_pool`).
         antialias: antialiased resize to the scales. Off gives the published numbers.
-        mean, std: of the input's normalisation, in the order of `channel_order`.
+        mean, std: normalisation of the input, in the order of `channel_order`.
         channel_order: "bgr" (the published checkpoints) or "rgb".
     """
 
@@ -79,17 +79,19 @@ class SuperGlobalConfig:
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
-            raise InputError(f"scales are positive factors, got {self.scales}")
+            raise InputError(f"scales must be positive factors, got {self.scales}")
         if self.channel_order not in ("bgr", "rgb"):
-            raise InputError(f"channel_order is 'bgr' or 'rgb', got {self.channel_order!r}")
+            raise InputError(f"channel_order must be 'bgr' or 'rgb', got {self.channel_order!r}")
         if self.rgem_size % 2 == 0 or self.rgem_size < 1:
             raise InputError(f"rgem_size must be an odd number, got {self.rgem_size}")
         if self.scale_pooling not in ("max", "power", "mean", "mean_of_normalized"):
-            raise InputError(f"scale_pooling is max, power, mean or mean_of_normalized, got {self.scale_pooling!r}")
+            raise InputError(
+                f"scale_pooling must be max, power, mean or mean_of_normalized, got {self.scale_pooling!r}"
+            )
 
 
 class TimmBackbone(nn.Module):
-    """Any timm network up to its last (B, C, h, w) map. Negative values are cut off, as generalised means need none."""
+    """Any timm network up to its last (B, C, h, w) map. Negative values are set to 0, as generalised means do not allow them."""
 
     def __init__(self, name: str, pretrained: bool = False):
         super().__init__()
@@ -107,18 +109,18 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> Tensor:
-        """The map of a 128 x 128 image: what the network's shapes are, and whether it has a map at all."""
+        """The map of a 128 x 128 image, which shows the network's shapes, and whether it has a map at all."""
         training = self.net.training
         try:
             features = self.net.eval().forward_features(torch.zeros(1, 3, 128, 128))
         except (AssertionError, RuntimeError) as error:
             raise InputError(
-                f"this timm network takes images of one size only ({error}); choose a convolutional one"
+                f"this timm network accepts images of one size only ({error}); choose a convolutional one"
             ) from error
         self.net.train(training)
         if features.ndim != 4 or features.shape[-1] != features.shape[-2]:
             raise InputError(
-                f"this timm network's features have shape {tuple(features.shape)}, expected (B, C, h, w); choose a convolutional one"
+                f"this timm network's features must be (B, C, h, w), got shape {tuple(features.shape)}; choose a convolutional one"
             )
         return features
 
@@ -143,7 +145,7 @@ class ClassifierBackbone(nn.Module):
         return self.net.forward_features(x)[1]
 
     def for_inference(self) -> None:
-        """Take the network's own fast form."""
+        """Use the network's own fast form."""
         self.net = self.net.fuse()
 
 
@@ -274,8 +276,8 @@ def check_rebuildable(network: SuperGlobal) -> None:
             problem = f"it is a {type(network.backbone).__name__}"
     if problem:
         raise InputError(
-            f"this network has a backbone of its own, not the {network.config.backbone} of its configuration, and could not be loaded "
-            f"again ({problem}); keep its state_dict(), and make the pipeline with the network: pipeline('retrieve', model=network)"
+            f"this network has its own backbone, not the {network.config.backbone} of its configuration, and could not be loaded "
+            f"again ({problem}); keep its state_dict(), and create the pipeline with the network: pipeline('retrieve', model=network)"
         )
 
 
@@ -325,7 +327,7 @@ def from_classifier(
     variant = model_entry(name).card.name
     exporter = exporter_of(variant)
     if exporter is None:
-        raise InputError(f"{name} is not a classifier that photos can be described with")
+        raise InputError(f"{name} is not a classifier that can describe photos")
     wanted = exporter.preprocess(variant)
     base = SuperGlobalConfig(
         backbone=f"visionzoo:{variant}", dim=None, channel_order="rgb", mean=wanted.mean, std=wanted.std,

@@ -1,4 +1,4 @@
-"""Which of the files that were found are in an index already, under whatever path, and which have to be read."""
+"""Which of the files found are already in an index, under any path, and which have to be read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Photo:
 
     Attributes:
         path: real path of the file.
-        size: of the file, in bytes.
-        width, height: of the upright photo, in pixels.
+        size: size of the file in bytes.
+        width, height: size of the upright photo in pixels.
         error: why the photo has no descriptor.
-        ctime_ns, digest: of the file when it was read; see `identity`. None in an index of an earlier version.
+        ctime_ns, digest: change time and digest of the file when it was read; see `identity`. None in an index of an earlier version.
         source: the folder that was searched when it was found.
     """
 
@@ -47,10 +47,10 @@ class Photo:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one file becomes in the index: a descriptor (D,), or an error.
+    """The entry of one file in the index: a descriptor (D,), or an error.
 
     Attributes:
-        stat: of the file, taken before it was read.
+        stat: state of the file, taken before it was read.
         size: (width, height) of the photo.
     """
 
@@ -68,8 +68,8 @@ class Work:
 
     Attributes:
         read: new files, changed ones, and those that could not be read so far.
-        same: rows and the files that they are, unchanged: perhaps with other times, or under another path.
-        moved: how many of `same` lie elsewhere now.
+        same: rows and their unchanged files, perhaps with other times, or under another path.
+        moved: how many of `same` are in another place now.
     """
 
     read: list[tuple[Found, os.stat_result]]
@@ -128,7 +128,7 @@ class Planner:
         return self._placed(work, new, {found.path for found in files})
 
     def _placed(self, work: Work, new: list[tuple[Found, os.stat_result]], listed: Collection[Path]) -> Work:
-        """Sort new paths into files that were known under another path, and those to be read."""
+        """Divide new paths into files that were known under another path, and those to be read."""
         elsewhere = Elsewhere(
             row
             for sizes in [{stat.st_size for _, stat in new}]
@@ -177,7 +177,7 @@ class Elsewhere:
         self.sizes = {size for size, _ in self.by_content}
 
     def take(self, path: Path, stat: os.stat_result) -> Photo | None:
-        """The row of the file at `path`, once."""
+        """The row of the file at `path`; each row is returned once."""
         row = self.there.get((stat.st_dev, stat.st_ino)) if stat.st_ino else None
         # a renamed folder leaves the times of its files alone; otherwise the content decides
         row = row or self.by_times.get((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
@@ -198,5 +198,5 @@ def _holds(path: Path, digest: bytes | None) -> bool:
 
 
 def outer(known: Path | None, new: Path) -> Path:
-    """Of two folders, in both of which a photo was found, the one that contains the other; else the new one."""
+    """The folder to record for a photo that was found in two: the one that contains the other, else the new one."""
     return known if known is not None and new.is_relative_to(known) else new

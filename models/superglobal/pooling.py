@@ -48,7 +48,7 @@ def scale_pool(descriptors: Tensor, kind: ScalePooling = "max", p: float = 10.0)
     Args:
         kind: "max": element-wise maximum of the L2-normalised descriptors (p = infinity, the published setting);
             "power": generalised mean with finite `p` around the smallest value of the whole batch, as published;
-            "mean": of the descriptors as they are; "mean_of_normalized": as CVNet does.
+            "mean": mean of the descriptors; "mean_of_normalized": mean of the L2-normalised descriptors, as in CVNet.
     """
     if kind == "max":
         return F.normalize(descriptors, dim=-1).amax(0)

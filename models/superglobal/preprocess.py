@@ -1,4 +1,4 @@
-"""From images to the network's input, as the published code does it: no resize, 0..1, minus mean, over std, BGR."""
+"""From images to the network's input, as in the published code: no resize, 0..1, minus mean, over std, BGR."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .model import SuperGlobal, SuperGlobalConfig
 
 
 def crop_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """The part of `image` (H, W, 3) inside `box` = (x0, y0, x1, y1) in pixels; fractions are cut off, as in the benchmark.
+    """The part of `image` (H, W, 3) inside `box` = (x0, y0, x1, y1) in pixels; fractions are truncated, as in the benchmark.
 
     Raises:
         InputError: the box has no area inside the image.
     """
     if len(box) != 4 or not np.isfinite(box).all():
-        raise InputError(f"a box is four numbers x0, y0, x1, y1 in pixels, got {list(box)}")
+        raise InputError(f"a box must be four numbers x0, y0, x1, y1 in pixels, got {list(box)}")
     x0, y0, x1, y1 = (int(value) for value in box)
     height, width = image.shape[:2]
     part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
@@ -35,10 +35,10 @@ def crop_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Image (H, W, 3) uint8 RGB -> (3, H, W) float32, normalised as the network wants it.
+    """Image (H, W, 3) uint8 RGB -> (3, H, W) float32, normalised for the network.
 
     Attributes:
-        mean, std: per channel, in the order of `channel_order`.
+        mean, std: mean and standard deviation per channel, in the order of `channel_order`.
         channel_order: "bgr" or "rgb".
         min_side: images with a shorter side are enlarged to it, with a warning.
         max_side: images with a longer side are shrunk to it; None keeps the native size (the benchmark's setting).
@@ -52,9 +52,9 @@ class Preprocess:
 
     @classmethod
     def of(cls, model: SuperGlobal, max_side: int | None = None) -> Preprocess:
-        """What `model` needs."""
+        """The preprocessing that `model` needs."""
         if max_side is not None and max_side < model.min_side:
-            raise InputError(f"max_side is {max_side} pixels, but this model needs at least {model.min_side}")
+            raise InputError(f"max_side must be at least {model.min_side} pixels for this model, got {max_side}")
         return cls.from_config(model.config, model.min_side, max_side)
 
     @classmethod
@@ -65,7 +65,7 @@ class Preprocess:
         """(width, height) after the size limits; the proportions are kept unless the image is a very thin strip."""
         scale = min(1.0, self.max_side / max(width, height)) if self.max_side else 1.0
         scale = max(scale, self.min_side / min(width, height))
-        longest = max(self.max_side or max(width, height), self.min_side)  # a strip is not blown up without bound
+        longest = max(self.max_side or max(width, height), self.min_side)  # a strip is not enlarged without bound
         return tuple(  # pyright: ignore[reportReturnType]
             min(max(round(side * scale), self.min_side), longest) for side in (width, height)
         )
@@ -78,7 +78,7 @@ class Preprocess:
             return image
         if size[0] > width or size[1] > height:
             warnings.warn(
-                f"{name}: {width} x {height} pixels is below the smallest size; enlarged to {size[0]} x {size[1]}",
+                f"{name}: {width} x {height} pixels is below the smallest size; the image is enlarged to {size[0]} x {size[1]}",
                 stacklevel=2,
             )
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
@@ -99,7 +99,7 @@ class Preprocess:
 
 
 def preprocess_of(trainer: Any, max_side: int | None = None) -> Preprocess:
-    """What the network of a running trainer wants; the published normalisation without one."""
+    """The normalisation of the running trainer's network; the published one without a trainer."""
     module = getattr(trainer, "lightning_module", None)
     if module is not None and hasattr(module, "preprocess"):
         return module.preprocess(max_side)

@@ -1,7 +1,7 @@
 """Reranking with global features only (arXiv 2308.06954, section 3.3), in a form that never builds refined vectors.
 
 A refined vector is a weighted mean r_i = sum_n w_in g_n of a candidate and its K nearest candidates, so that a score
-q . r_i = sum_n w_in (q . g_n) needs only the M dot products q . g_n. Of the M refined vectors just K + 1 are ever built.
+q . r_i = sum_n w_in (q . g_n) needs only the M dot products q . g_n. Only K + 1 of the M refined vectors are ever built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from visionzoo.errors import InputError
 
 @dataclass(frozen=True)
 class RerankResult:
-    """What reranking gives for Q queries with M candidates each; candidates are named by their place in the first ranking.
+    """The result of reranking for Q queries with M candidates each; candidates are named by their place in the first ranking.
 
     Attributes:
         order: (Q, M) int64, candidates from best to worst.
@@ -44,7 +44,9 @@ def neighbour_weights(candidates: Tensor, k: int, beta: float, *, nonnegative: b
         beta times the similarity for a neighbour.
     """
     similarity = gram(candidates)
-    similarity.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)  # itself comes first, duplicates of it notwithstanding
+    similarity.diagonal(dim1=-2, dim2=-1).fill_(
+        torch.inf
+    )  # the candidate itself comes first, even before its duplicates
     weights, places = similarity.topk(min(k + 1, candidates.shape[1]), dim=-1)
     weights[..., 1:] *= beta
     weights[..., 0] = 1
@@ -95,22 +97,22 @@ def rerank(
         queries: (Q, D) unit vectors.
         candidates: (Q, M, D) unit vectors, best first (the published M is 400). They are read in batches, so this may be
             a memory-mapped or a host tensor while the queries are on a GPU.
-        k: neighbours that refine a candidate. With fewer than k + 1 candidates all of them are used.
+        k: number of neighbours that refine a candidate. With fewer than k + 1 candidates all of them are used.
         beta: weight of a neighbour relative to the candidate itself.
-        nonnegative: give neighbours of negative similarity no weight. The published code does not; in small or foreign
-            collections its weights can then nearly cancel.
+        nonnegative: give neighbours of negative similarity no weight. The published code does not; in small or unusual
+            collections, its weights can then nearly cancel.
         batch: queries at a time; extra memory is about batch * M * M values. By default 1 on a CPU, where more would only
             leave the cache, and 16 elsewhere.
 
     Raises:
-        InputError: shapes that do not belong together, or k or beta out of range.
+        InputError: shapes that do not match, or k or beta out of range.
     """
     if queries.ndim != 2 or candidates.ndim != 3 or candidates.shape[::2] != queries.shape:
         raise InputError(
             f"expected queries (Q, D) and candidates (Q, M, D), got {tuple(queries.shape)} and {tuple(candidates.shape)}"
         )
     if k < 0 or not 0 <= beta < float("inf"):
-        raise InputError(f"k and beta are not negative, got k={k}, beta={beta}")
+        raise InputError(f"k and beta must not be negative, got k={k}, beta={beta}")
     if queries.shape[0] == 0 or candidates.shape[1] == 0:
         empty = queries.new_zeros(candidates.shape[:2])
         return RerankResult(empty.long(), empty, empty, empty, torch.zeros_like(queries))

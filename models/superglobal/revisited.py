@@ -31,9 +31,9 @@ class Benchmark:
     """One data set of the benchmark.
 
     Attributes:
-        name: "roxford5k", "rparis6k", or that of a set in the same layout.
+        name: "roxford5k", "rparis6k", or the name of a set in the same layout.
         folder: <root>/<name>.
-        images: names of the N database images, without folder and ending.
+        images: names of the N database images, without folder and extension.
         queries: names of the Q query images.
         boxes: (x0, y0, x1, y1) in pixels per query: the part of the image that is the query.
         truths: per query, the database images that show its landmark.
@@ -68,7 +68,7 @@ def read_benchmark(root: str | Path, name: str) -> Benchmark:
         InputError: nothing there, or damaged, or not what the benchmark publishes; the message names the file.
     """
     folder = Path(root) / name
-    files = [folder / f"gnd_{name}{ending}" for ending in (".json", ".pkl")]
+    files = [folder / f"gnd_{name}{suffix}" for suffix in (".json", ".pkl")]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise InputError(
@@ -79,7 +79,7 @@ def read_benchmark(root: str | Path, name: str) -> Benchmark:
 
 
 def convert_ground_truth(pickled: str | Path, to: str | Path | None = None) -> Path:
-    """Write a published gnd_<name>.pkl as gnd_<name>.json (beside it, or to `to`) and return the new path."""
+    """Write a published gnd_<name>.pkl as gnd_<name>.json (in the same folder, or to `to`) and return the new path."""
     pickled = Path(pickled)
     target = pickled.with_suffix(".json") if to is None else Path(to)
     content = read_pickle(pickled)
@@ -92,7 +92,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); convert the published pickle again") from error
+        raise InputError(f"{path}: is not valid JSON ({error}); convert the published pickle again") from error
 
 
 def _benchmark(content: Any, name: str, folder: Path, path: Path) -> Benchmark:
@@ -146,10 +146,10 @@ def _indices(values: Any, count: int) -> np.ndarray:
 
 
 def read_image_list(path: str | Path) -> list[str]:
-    """The lines of a list of images (`revisitop1m.txt`): relative paths with ending.
+    """The lines of a list of images (`revisitop1m.txt`): relative paths with extensions.
 
     Raises:
-        InputError: missing, empty, or a line that leads out of the folder.
+        InputError: missing, empty, or a line that points outside the folder.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -160,11 +160,11 @@ def read_image_list(path: str | Path) -> list[str]:
         raise InputError(f"{path}: names no images")
     for number, name in enumerate(names, 1):
         if not _inside(name):
-            raise InputError(f"{path}, entry {number}: {name[:60]!r} leads out of the image folder")
+            raise InputError(f"{path}, entry {number}: {name[:60]!r} points outside the image folder")
     return names
 
 
 def write_ground_truth(path: str | Path, content: Mapping[str, Sequence[Any]]) -> None:
-    """Write ground truth the published way, as a pickle (for made-up data sets)."""
+    """Write ground truth as a pickle, like the published one (for synthetic data sets)."""
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         pickle.dump(dict(content), file, protocol=2)

@@ -103,11 +103,11 @@ class RevisitedData(LightningDataModule):
         name: "roxford5k", "rparis6k", or a set in the same layout.
         distractors: descriptors that `test` adds to the database: a .npy file, or a folder that `predict` filled.
         distractor_images, distractor_list: folder of the distractor images, and the file that names them.
-        batch_size: images of one size at a time.
-        shard_size: distractors in a file.
-        half: distractors are kept in float16: half the space, descriptors rounded to 3 digits.
+        batch_size: number of images of one size that go through the network together.
+        shard_size: number of distractors per file.
+        half: keep distractors in float16: half the space, with descriptors rounded to 3 digits.
         max_side: shrink images to this many pixels; None is the published setting.
-        synthetic: write a small made-up set, with 40 distractors, where there is none yet.
+        synthetic: write a small synthetic set with 40 distractors, if there is none yet.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class RevisitedData(LightningDataModule):
         self.distractor_descriptors()
 
     def _origin(self) -> dict[str, Any]:
-        """What descriptors depend on besides the images."""
+        """Settings that descriptors depend on."""
         module: Any = getattr(self.trainer, "lightning_module", None)
         return {"max_side": self.max_side, **(module.identity() if hasattr(module, "identity") else {})}
 
@@ -178,9 +178,7 @@ class RevisitedData(LightningDataModule):
 
     def _setup_distractors(self) -> None:
         if not (self.distractors and self.distractor_images and self.distractor_list):
-            raise InputError(
-                "predict describes distractors: give data.distractor_images, data.distractor_list and data.distractors"
-            )
+            raise InputError("predict needs data.distractor_images, data.distractor_list and data.distractors")
         folder = Path(self.distractor_images)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; expected the distractor images there")

@@ -1,6 +1,6 @@
-"""Made-up landmarks: images for tests and for trying the commands without a data set.
+"""Synthetic landmarks: images for tests and for trying the commands without a data set.
 
-A landmark is a seeded heap of shapes on a background; a view of it is turned, enlarged, shifted, and lit another way.
+A landmark is a random set of shapes on a background; a view of it is rotated, enlarged, shifted, and lit differently.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from .revisited import Benchmark, read_benchmark, write_ground_truth
 
 MILD, STRONG = 0.3, 0.9
-"""How far a view is from the landmark seen straight: for easy and for hard images."""
+"""How far a view differs from the frontal view of the landmark, for easy and for hard images."""
 
 
 def draw_landmark(seed: int, size: int = 160) -> Image.Image:
@@ -45,7 +45,7 @@ def view(landmark: Image.Image, random: np.random.Generator, strength: float, si
     """`landmark` as another photo shows it: (width, height) = `size`.
 
     Args:
-        strength: 0 shows it straight and whole, 1 turned by up to 30 degrees, up to twice as large, shifted and dimmed.
+        strength: 0 shows it from the front and whole, 1 rotated by up to 30 degrees, up to twice as large, shifted and dimmed.
     """
     width, height = size
     angle = math.radians(30) * strength * random.uniform(-1, 1)
@@ -77,7 +77,7 @@ def make_benchmark(
 
     Args:
         root: folder that gets <name>/jpg/*.jpg and <name>/gnd_<name>.pkl.
-        side: about the longer side of the images, in pixels; it varies, as in the real sets.
+        side: approximate longer side of the images in pixels; it varies, as in the real sets.
     """
     random = np.random.default_rng(seed)
     folder = Path(root) / name

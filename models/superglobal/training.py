@@ -39,22 +39,22 @@ from .revisited_data import Group, RevisitedData
 
 
 class SuperGlobalTraining(TrainingModule):
-    """A SuperGlobal network with what trains and tests it.
+    """Trains and tests a SuperGlobal network.
 
     Args:
         name: a registered model, e.g. "superglobal_r50".
-        config: fields of its `SuperGlobalConfig` to set otherwise.
-        num_classes: of the training data; None for `test` and `predict`, which need no classes.
-        margin, scale: of ArcFace.
-        lr: learning rate after warm-up, for the whole batch as it is: it is not scaled with the number of devices.
-        momentum, weight_decay: of SGD with Nesterov momentum.
+        config: fields of its `SuperGlobalConfig` to override.
+        num_classes: number of classes of the training data; None for `test` and `predict`, which need no classes.
+        margin, scale: settings of ArcFace.
+        lr: learning rate after warm-up for the whole batch; it is not scaled with the number of devices.
+        momentum, weight_decay: settings of SGD with Nesterov momentum.
         warmup_epochs: epochs over which the rate rises linearly from a tenth; it then falls with the cosine.
         pretrained: start from the model's default weights.
-        checkpoint: start from this file (published or own key names), all of the network.
+        checkpoint: start the whole network from this file (published or own key names).
         backbone_checkpoint: start the backbone alone from this file: a classification network (torchvision, timm), or
             any file that `checkpoint` takes.
         export: write weights.safetensors into the trainer's folder when training ends.
-        rerank_top, rerank_k, rerank_beta, rerank_nonnegative: of the reranking in `test`.
+        rerank_top, rerank_k, rerank_beta, rerank_nonnegative: settings of the reranking in `test`.
     """
 
     try_with = "visionzoo retrieve index FOLDER -o NEW.index --model {name} --checkpoint {file}"
@@ -110,17 +110,17 @@ class SuperGlobalTraining(TrainingModule):
         return network
 
     def preprocess(self, max_side: int | None = None) -> Preprocess:
-        """What images go through before the network that users get."""
+        """The preprocessing of the network that users get."""
         return Preprocess.of(self.tested, max_side)
 
     def identity(self) -> dict[str, Any]:
-        """What descriptors depend on: settings and weights."""
+        """The settings and weights that descriptors depend on."""
         return {"model": self.name, "config": as_dict(self.config), "weights": fingerprint(self.model)}
 
     @property
     def tested(self) -> SuperGlobal:
         if self._tested is None:
-            # not a submodule: its weights are those of self.model and no part of a checkpoint
+            # not a submodule: its weights are those of self.model and not part of a checkpoint
             object.__setattr__(self, "_tested", self.descriptor_network().requires_grad_(False))
         assert self._tested is not None
         return self._tested
@@ -130,7 +130,7 @@ class SuperGlobalTraining(TrainingModule):
         checkpoint[LIGHTNING_ENTRY]["head_classes"] = self._head_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the head of a training checkpoint out where there are no classes; otherwise they must be the same."""
+        """Leave out the head of a training checkpoint if there are no classes; otherwise the classes must be the same."""
         state = checkpoint["state_dict"]
         if self.head is None:
             for key in [key for key in state if key.startswith("head.")]:
@@ -142,7 +142,7 @@ class SuperGlobalTraining(TrainingModule):
         object.__setattr__(self, "_tested", None)
 
     def _keep_head(self, path: str) -> None:
-        """Give the classes of the data that the training checkpoint at `path` knows the outputs they have there."""
+        """Keep the outputs of the classes that the training checkpoint at `path` knows."""
         assert self.head is not None
         loaded = read_checkpoint(path)
         classes = loaded.get(LIGHTNING_ENTRY, {}).get("head_classes")
@@ -167,7 +167,7 @@ class SuperGlobalTraining(TrainingModule):
                 self._keep_head(self.hparams["checkpoint"])
         if stage == "test":
             if not isinstance(data, RevisitedData):
-                raise InputError("test takes data of class visionzoo.models.superglobal.RevisitedData")
+                raise InputError("test needs data of class visionzoo.models.superglobal.RevisitedData")
             self.check_one_device()
 
         if stage in ("test", "predict") and not getattr(data, "synthetic", False):
@@ -263,7 +263,7 @@ class SuperGlobalTraining(TrainingModule):
 
 
 class ShardWriter(BasePredictionWriter):
-    """Writes what `predict` describes, shard by shard, as soon as one is whole."""
+    """Writes the descriptors of `predict` shard by shard, as soon as one is complete."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
@@ -340,8 +340,8 @@ def retrieval_by_class(embeddings: Tensor, labels: Tensor, chunk: int = 512) -> 
 
     Args:
         embeddings: (N, D) unit vectors.
-        labels: (N,) classes; images alone in their class are no queries.
-        chunk: queries at a time; memory is chunk * N.
+        labels: (N,) classes; images that are alone in their class are not queries.
+        chunk: number of queries at a time; memory is chunk * N.
 
     Returns:
         Fractions; NaN if no class has two images.

@@ -65,7 +65,7 @@ def test_without_a_clear_image_the_line_begins_at_the_result() -> None:
         ({"window": (0, -1, 8)}, "not inside 24 x 24"),
         ({"window": (0, 0, 4, 25)}, "25 x 4 pixels at row 0"),
         ({"window": (0, 0, 0)}, "not inside 24 x 24"),
-        ({"clear": torch.zeros(3, 4, 24)}, "alike"),
+        ({"clear": torch.zeros(3, 4, 24)}, "of one shape"),
         ({"hazy": torch.zeros(24, 24, 3), "clear": None}, r"\(3, H, W\)"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"patches_at_once": 0}, "patches_at_once must be at least 1"),
@@ -255,7 +255,7 @@ def test_jet() -> None:
     [
         (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8)), (0, 0, 4), "uint8"),
         (np.zeros((8, 8), np.uint8), np.zeros((8, 8)), (0, 0, 4), "uint8"),
-        (np.zeros((8, 8, 3), np.uint8), np.zeros((3, 8, 8)), (0, 0, 4), "saliency is"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((3, 8, 8)), (0, 0, 4), "saliency must be"),
         (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), (6, 0, 4), "not inside 8 x 8"),
     ],
 )

@@ -55,5 +55,5 @@ def test_a_half_precision_map_is_filtered_in_single_precision() -> None:
 
 @pytest.mark.parametrize("radius", [-4, 6, 256])
 def test_a_radius_that_makes_no_sense_is_refused(radius: int) -> None:
-    with pytest.raises(InputError, match="smoothing is a multiple of 4 from 0 to below 256"):
+    with pytest.raises(InputError, match="smoothing must be a multiple of 4 from 0 to below 256"):
         DehazeXL(DehazeXLConfig(smoothing=radius))

@@ -292,9 +292,9 @@ def test_shifted_windows_hide_what_was_rolled_in() -> None:
     ("changes", "message"),
     [
         ({"embed_dim": 12}, "multiple of 8"),
-        ({"depths": (1, 2, 3)}, "depths has one positive entry"),
-        ({"heads": (5, 6, 12, 24)}, r"heads\[0\] divides the 96"),
-        ({"decoder_heads": (24, 12, 6, 5)}, r"decoder_heads\[3\] divides the 192"),
+        ({"depths": (1, 2, 3)}, "depths must have one positive entry"),
+        ({"heads": (5, 6, 12, 24)}, r"heads\[0\] must divide the 96"),
+        ({"decoder_heads": (24, 12, 6, 5)}, r"decoder_heads\[3\] must divide the 192"),
         ({"bottleneck_heads": 7}, "divide its 768"),
         ({"upsample": "nearest"}, "'transposed' or 'shuffle'"),
         ({"attention": "hyper"}, "'exact' or 'lsh'"),

@@ -236,15 +236,15 @@ def test_fill_values_that_are_declared_need_no_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "alone", "says"),
     [
-        ("float32", -1e20, "would be lost beside it"),
-        ("int32", -(2**31), "would be lost beside it"),
-        ("uint32", 2**32 - 1, "would be lost beside it"),
+        ("float32", -1e20, "their differences would be lost"),
+        ("int32", -(2**31), "their differences would be lost"),
+        ("uint32", 2**32 - 1, "their differences would be lost"),
         ("int16", -32768, None),
         ("uint16", 65535, None),
     ],
 )
 def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float, says: str | None) -> None:
-    """It may mean that there are no data: it is named, and where the others would be lost beside it, the picture is refused."""
+    """It may mean that there are no data: it is named, and if the differences of the others would be lost, the image is refused."""
     pixels = np.linspace(100, 1100, 64 * 64).reshape(64, 64, 1).astype(dtype)
     pixels[:8, :8] = alone
     opened = raster(tmp_path / "a.tif", pixels)

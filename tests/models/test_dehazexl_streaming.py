@@ -277,7 +277,11 @@ def test_progress_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"patches_at_once": 0}, "at least 1"), ({"skips": "tape"}, "skips is"), ({"tokens": "tape"}, "tokens is")],
+    [
+        ({"patches_at_once": 0}, "at least 1"),
+        ({"skips": "tape"}, "skips must be"),
+        ({"tokens": "tape"}, "tokens must be"),
+    ],
 )
 def test_wrong_options_are_named(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -274,5 +274,5 @@ def test_testing_random_weights_is_refused(eight_k: Path) -> None:
 
 
 def test_a_model_of_another_task_is_refused() -> None:
-    with pytest.raises(InputError, match="expected a DehazeXL"):
+    with pytest.raises(InputError, match="must be a DehazeXL"):
         DehazeXLTraining("shvit_s1")

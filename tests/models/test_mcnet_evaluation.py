@@ -127,7 +127,7 @@ def test_across_identities_no_published_numbers_stand_beside() -> None:
     assert report.as_dict()["published"] == {}
     assert report.means()["l1"] is None
     beside = Report([PairScore("a", aed=0.4)], {"identity": "some network"})
-    assert "values by other networks do not compare" in str(beside)
+    assert "values from other networks cannot be compared" in str(beside)
     assert beside.as_dict()["published"]["MCNet"]["aed"] == 0.1065
 
 
@@ -292,7 +292,7 @@ def test_a_whole_test_measures_both_protocols(tmp_path: Path) -> None:
     assert report["networks"] == {"landmarks": "FAN, fan.pt", "identity": "TorchScript, id.pt, 96 x 96 BGR"}
     with pytest.raises(VisionZooError, match=r"gone\.pt: no such file"):
         run("test", ["mcnet/tiny"], [*words, f"model.identity={tmp_path / 'gone.pt'}"])
-    with pytest.raises(VisionZooError, match=r"two people each.*model.identity=FILE, or data.cross=false"):
+    with pytest.raises(VisionZooError, match=r"shows two people.*model.identity=FILE, or data.cross=false"):
         run("test", ["mcnet/tiny"], [*words, "data.cross=true"])
     assert run("test", ["mcnet/tiny"], [*words, "data.cross=false"])["pairs"][1]["psnr"] > 0
     with pytest.raises(VisionZooError, match="data.cross=true needs data.pairs"):

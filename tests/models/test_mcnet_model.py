@@ -146,7 +146,7 @@ def test_noise() -> None:
     model.generator.memory.style_conv.noise_strength.zero_()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     assert torch.equal(run("random", 1), silent)
     for wrong in ("loud", maps[:2], [maps[0][:, :, :4]] * 3):
-        with pytest.raises(InputError, match="noise is"):
+        with pytest.raises(InputError, match="noise must be"):
             run(wrong)
 
 

@@ -189,7 +189,7 @@ def test_what_is_missing_is_said(talking: Path, tmp_path: Path) -> None:
         _fit(talking, tmp_path, "model.perceptual=10")
     with pytest.raises(InputError, match="no loss compares images"):
         MCNetTraining("mcnet", SMALL, perceptual=0)
-    with pytest.raises(InputError, match="expected an MCNet"):
+    with pytest.raises(InputError, match="must be an MCNet"):
         MCNetTraining("shvit_s1", pixel=1)
     with pytest.raises(VisionZooError, match="has random weights"):
         run("test", ["mcnet/tiny"], [f"data.root={talking}"])

@@ -182,7 +182,7 @@ def damaged(folder: Path, what: str) -> None:
         ("nan", "1 of .* rows are not finite in _offset"),
         ("no network", "cov_mlp.pt is missing"),
         ("no field", "deformation_LGD.pth is missing"),
-        ("options", "expected Namespace"),
+        ("options", "must be the printed options"),
         ("gate", "position_gate must be one of mask, mul, got 'both'"),
         ("method", "LGD_method='implicit' is in no published configuration"),
         ("times", "is not an array of numbers"),
@@ -199,7 +199,7 @@ def test_damaged_folders_are_named(what: str, says: str, tmp_path: Path) -> None
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="must be an output folder"):
         read_published(tmp_path / "none")
     with pytest.raises(InputError, match="has no point_cloud/iteration_<n>"):
         read_published(tmp_path)
@@ -383,7 +383,7 @@ def shift_table(header: dict) -> None:
         (lambda h: h.update(version="1"), "no version"),
         (lambda h: h.update(kind="other"), "no kind 'other'"),
         (lambda h: h.update(tables=[]), "no tables"),
-        (lambda h: h["tables"].pop("anchors.features"), "its tables are not those of its configuration"),
+        (lambda h: h["tables"].pop("anchors.features"), "its tables do not match its configuration"),
         (lambda h: h["tables"]["anchors.features"].update(form="pickle"), "damaged scene"),
         (lambda h: h["tables"]["anchors.features"].update(form="float32"), "another size"),
         (shift_table, "one per channel"),
@@ -436,7 +436,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     model = copy.deepcopy(modecgs())
     with pytest.raises(InputError, match="bits must be 8 or 16"):
         write_scene(model, tmp_path / "a.vzgs", bits=4)
-    with pytest.raises(InputError, match="no plain JSON"):
+    with pytest.raises(InputError, match="not plain JSON"):
         write_scene(model, tmp_path / "a.vzgs", facts={"x": Path()})
     with torch.no_grad():
         model.anchors["features"][0, 0] = float("nan")

@@ -251,7 +251,7 @@ def test_voxel_size_from_points() -> None:
 @pytest.mark.parametrize(
     ("points", "says"),
     [
-        (np.zeros((10, 2)), "expected numbers"),
+        (np.zeros((10, 2)), "must be numbers"),
         (np.zeros((2, 3)), "2 points are too few"),
         (np.full((10, 3), 3.0), "in one place"),
         (
@@ -291,9 +291,9 @@ def test_wrong_settings_are_named(overrides: dict, says: str) -> None:
 
 def test_wrong_calls_are_named() -> None:
     model = modecgs()
-    with pytest.raises(InputError, match="time is nan"):
+    with pytest.raises(InputError, match="time must be .*got nan"):
         model(CENTER, float("nan"))
-    with pytest.raises(InputError, match=r"visible has shape \(3,\)"):
+    with pytest.raises(InputError, match=r"visible must have shape .*got \(3,\)"):
         model(CENTER, 0.5, visible=torch.ones(3, dtype=torch.bool))
 
 

@@ -123,9 +123,9 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
         _data(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"neither train/ nor train\.tar"):
         _data(folders / "train" / "ant")
-    with pytest.raises(InputError, match="data.root is the folder"):
+    with pytest.raises(InputError, match="data.root must be the folder"):
         SHViTData()
-    with pytest.raises(InputError, match="even number"):
+    with pytest.raises(InputError, match="must be even"):
         SHViTData("x", batch_size=3)
     with pytest.raises(InputError, match="do not fill a batch of 64"):
         _data(folders, batch_size=64).train_dataloader()
@@ -138,7 +138,7 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="has 1 class, expected two or more"):
         _data(tmp_path / "one")
     (folders / "val" / "cow").rename(folders / "val" / "dog")
-    with pytest.raises(InputError, match="its classes are not those of"):
+    with pytest.raises(InputError, match="its classes differ from those of"):
         _data(folders)
 
 

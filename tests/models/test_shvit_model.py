@@ -331,7 +331,7 @@ def test_losses_say_what_they_lack() -> None:
         DistillationLoss("soft")(logits, torch.tensor([0, 1]), logits)
     with pytest.raises(InputError, match="none, hard, soft or match"):
         DistillationLoss("firm")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="rank < replicas"):
+    with pytest.raises(InputError, match="rank must be"):
         RepeatedAugmentationSampler(range(10), 2, 2)
 
 

@@ -46,9 +46,9 @@ def test_starting_from_weights_keeps_all_but_the_head(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other() -> None:
-    with pytest.raises(InputError, match=r"distillation needs model\.teacher"):
+    with pytest.raises(InputError, match=r"give both model\.distillation and model\.teacher"):
         SHViTTraining(config=SMALL, distillation="hard")
-    with pytest.raises(InputError, match="similarity and maps go with"):
+    with pytest.raises(InputError, match="similarity and maps need"):
         SHViTTraining(config=SMALL, similarity=1.0)
     with pytest.raises(InputError, match="training needs a head"):
         SHViTTraining(config={**SMALL, "num_classes": 0})
@@ -212,7 +212,7 @@ def test_the_teacher_sees_its_own_normalisation(tmp_path: Path) -> None:
             r"the data has 13 classes, but the network has 12 outputs; set model\.config\.num_classes=13",
         ),
         ("model.distilation=hard", r"no setting 'distilation'; did you mean distillation"),
-        ("data.batch_size=7", "batch_size is an even number"),
+        ("data.batch_size=7", "batch_size must be even"),
         ("model.lr=1e30", "the loss is nan at step|the loss is inf at step"),
     ],
 )

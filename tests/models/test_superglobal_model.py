@@ -206,7 +206,9 @@ def test_sizes_stay_within_their_limits(width: int, height: int, low: int, high:
 
 def test_small_pictures_are_enlarged_with_a_warning() -> None:
     prepare = Preprocess((0.5,) * 3, (0.5,) * 3, "rgb", min_side=92, max_side=448)
-    with pytest.warns(UserWarning, match="dot.png: 1 x 1 pixels is below the smallest size; enlarged to 92 x 92"):
+    with pytest.warns(
+        UserWarning, match="dot.png: 1 x 1 pixels is below the smallest size; the image is enlarged to 92 x 92"
+    ):
         assert prepare(np.zeros((1, 1, 3), np.uint8), "dot.png").shape == (3, 92, 92)
     with pytest.warns(UserWarning, match="strip"):
         assert prepare(np.zeros((1, 9000, 3), np.uint8), "strip.png").shape[1] == 92
@@ -300,7 +302,7 @@ def test_rerank_edges() -> None:
     assert rerank(torch.ones(2, 4), torch.zeros(2, 0, 4)).order.shape == (2, 0)
     with pytest.raises(InputError, match=r"expected queries"):
         rerank(torch.zeros(2, 4), torch.zeros(3, 5, 4))
-    with pytest.raises(InputError, match="not negative"):
+    with pytest.raises(InputError, match="not be negative"):
         rerank(torch.zeros(1, 4), torch.zeros(1, 5, 4), k=-1)
 
 

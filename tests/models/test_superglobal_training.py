@@ -91,7 +91,7 @@ def test_arcface_computes_in_float32_under_autocast():
 
 @pytest.mark.parametrize("wrong", [{"num_classes": 1}, {"margin": 2.0}, {"scale": 0.0}])
 def test_arcface_refuses_what_makes_no_sense(wrong):
-    with pytest.raises(InputError, match="ArcFace takes"):
+    with pytest.raises(InputError, match="ArcFace needs"):
         ArcFace(**{"dim": 4, "num_classes": 3, **wrong})
 
 

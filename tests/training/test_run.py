@@ -110,7 +110,7 @@ def test_missing_files_name_near_ones():
         ("model.lr=fast", r"model\.lr must be float, got fast"),
         ("data.layout=folder", r"data\.layout must be Literal\['folders'"),
         ("model.config.bacbone=x", "SuperGlobalConfig has no field 'bacbone'"),
-        ("vars.classes=1", "ArcFace takes two classes or more"),
+        ("vars.classes=1", "ArcFace needs two classes or more"),
         ("data.class_path=os.system", r"class_path 'os\.system' is not in the packages visionzoo, lightning, torch"),
         ("data.class_path=visionzoo.models.superglobal.Nothing", "there is no class"),
         ("trainer.logger.class_path=evil.Logger", r"'evil\.Logger' is not in"),

@@ -17,7 +17,7 @@ from .points import read_points
 POINTS = ("fused.ply", "points3d.ply", "points3D.ply")
 RANDOM_POINTS = 2000
 HALF_SIDE = 1.3
-"""Without a point cloud, this many random points in a cube of this half side are the start, as published for D-NeRF."""
+"""Without a point cloud, training starts from this many random points in a cube of this half side, as published for D-NeRF."""
 _AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -58,7 +58,7 @@ def _views(folder: Path, split: str) -> tuple[View, ...]:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path}: frame {i} lacks something or is of another form ({error})") from error
+            raise InputError(f"{path}: frame {i} is incomplete or malformed ({error})") from error
         motion = np.linalg.inv(camera_to_world @ _AXES)
         views.append(View(f"{split}_{image.stem}", image, Camera(motion, intrinsics, width, height), time))
     return tuple(views)

@@ -66,7 +66,7 @@ class View:
     Attributes:
         name: unique in the scene; results are named after it.
         image: the file.
-        camera: for the size in which `pixels` gives the image.
+        camera: camera for the size of `pixels`.
         time: in [0, 1].
         mask: file of the same view; where it is white, the view counts (in training) or is measured (in evaluation).
     """
@@ -94,7 +94,7 @@ def _fitted(pixels: Pixels, camera: Camera, path: Path, how: Image.Resampling) -
         return pixels
     if abs(width * camera.height - height * camera.width) > max(camera.width, camera.height, width, height):
         raise InputError(
-            f"{path}: is {width} x {height}, but its camera has the shape {camera.width} x {camera.height}; use the image or "
+            f"{path}: is {width} x {height}, but its camera has {camera.width} x {camera.height}; use the image or "
             "mask that belongs to this camera"
         )
     return np.array(Image.fromarray(pixels).resize((camera.width, camera.height), how))
@@ -125,7 +125,7 @@ class Capture:
         layout: how the folder is laid out, e.g. "nerfies".
         train, test: views; none of them in both, unless the layout's published protocol says so.
         points: for the initial anchors.
-        notes: what a user should know, e.g. that lens distortion is ignored.
+        notes: messages for the user, e.g. that lens distortion is ignored.
     """
 
     folder: Path
@@ -186,7 +186,7 @@ def checked(scene: Capture) -> Capture:
 
     Raises:
         InputError: no training views, no points, times outside [0, 1], cameras that are not rigid, or cameras that see almost
-            none of the points; the message gives the extents, and the convention that the poses seem to follow.
+            none of the points; the message states the extents, and the convention that the poses seem to follow.
     """
     if not scene.train:
         raise InputError(f"{scene.folder}: there is no training view; check that the images belong to the cameras")

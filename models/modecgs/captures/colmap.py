@@ -1,4 +1,4 @@
-"""Scenes from COLMAP models of any version: `sparse/` or `sparse/0/` beside `images/`.
+"""Scenes from COLMAP models of any version: `sparse/` or `sparse/0/` next to `images/`.
 
 Nvidia's monocular scenes have this layout in their folder `dense/`. A model has no times: they follow from the order of the images.
 """
@@ -32,13 +32,13 @@ def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | P
 
     Args:
         folder: with `sparse/` and `images/`, or with `dense/` that holds both.
-        protocol: "held-out": times follow the images' names, and every eighth frame is a test view. "released": as MoDec-GS'
-            reader for Nvidia's scenes does it, times follow the order in the file of images and are k / N, and every eighth frame is
+        protocol: "held-out": times follow the images' names, and every eighth frame is a test view. "released": as in MoDec-GS'
+            reader for Nvidia's scenes, times follow the order in the file of images and are k / N, and every eighth frame is
             a test view and a training view too.
         masks: a folder of masks named as the images are, white where a pixel counts.
 
     Raises:
-        InputError: no model, a damaged model, missing images or masks, or cameras that are no pinhole cameras.
+        InputError: no model, a damaged model, missing images or masks, or cameras that are not pinhole cameras.
     """
     place = find_model(folder)
     if place is None:
@@ -78,7 +78,7 @@ def _pictures(place: Path) -> Path:
     for parent in (place.parent, place.parent.parent):
         if (parent / "images").is_dir():
             return parent / "images"
-    raise InputError(f"{place}: there is no folder images/ beside the COLMAP model; put its images there")
+    raise InputError(f"{place}: there is no folder images/ next to the COLMAP model; put its images there")
 
 
 def _view(model: Model, image: Pose, pictures: Path, time: float, masks: str | Path | None) -> View:

@@ -40,7 +40,7 @@ PARAMETERS = {
 }
 """Camera models in the order of their numbers in binary files, with their parameters."""
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-"""Those that are pinhole cameras but for a distortion, which may be small."""
+"""Pinhole cameras with a distortion, which may be small."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Model:
 
 
 def read_model(folder: Path) -> Model:
-    """The model in a folder, binary where both forms are there, as COLMAP prefers.
+    """The model in a folder; the binary files if both forms exist, as in COLMAP.
 
     Raises:
         InputError: a file is missing, truncated or damaged, or names a camera that is not there.

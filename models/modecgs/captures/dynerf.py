@@ -60,7 +60,7 @@ def _poses(path: Path) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as an array ({error}); copy it again") from error
     if array.ndim != 2 or array.shape[1] != 17:
-        raise InputError(f"{path}: expected an array (cameras, 17), found {array.shape}")
+        raise InputError(f"{path}: must be an array (cameras, 17), got {array.shape}")
     return array[:, :15].reshape(-1, 3, 5).astype(np.float64)
 
 

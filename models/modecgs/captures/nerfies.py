@@ -46,7 +46,7 @@ def read_nerfies(folder: Path, *, downscale: int = 2) -> Capture:
     pictures = folder / "rgb" / f"{downscale}x"
     if not pictures.is_dir():
         there = sorted(path.name for path in (folder / "rgb").glob("*x"))
-        raise InputError(f"{pictures}: no such folder; images are there in {', '.join(there) or 'no size'}")
+        raise InputError(f"{pictures}: no such folder; the folder has images in {', '.join(there) or 'no size'}")
     distorted: set[str] = set()
 
     def view(name: str, *, masks: Path | None = None) -> View:
@@ -110,7 +110,7 @@ def _camera(path: Path, image: Path, distorted: set[str]) -> Camera:
             *entries.get("tangential", entries.get("tangential_distortion", ())),
         ]
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: has an entry of another form than a Nerfies camera ({error})") from error
+        raise InputError(f"{path}: is not a Nerfies camera: an entry is missing or malformed ({error})") from error
     if any(lens):
         distorted.add(path.stem)
     motion = np.eye(4)

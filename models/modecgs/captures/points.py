@@ -34,7 +34,7 @@ def _from_array(path: Path) -> Points:
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as an array of points ({error}); copy it again") from error
     if array.ndim != 2 or array.shape[1] not in (3, 6) or not np.issubdtype(array.dtype, np.number):
-        raise InputError(f"{path}: expected an array of points (N, 3) or (N, 6), found {array.shape}")
+        raise InputError(f"{path}: must be an array of points (N, 3) or (N, 6), got {array.shape}")
     positions = array[:, :3].astype(np.float64)
     return Points(positions, _unit(array[:, 3:]) if array.shape[1] == 6 else np.full_like(positions, _GREY))
 

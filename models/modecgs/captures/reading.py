@@ -23,8 +23,8 @@ def read_capture(
     """The scene in a folder of Nerfies, HyperNeRF, DyCheck, COLMAP, Nvidia, D-NeRF or DyNeRF.
 
     Args:
-        folder: recognised by the files in it.
-        downscale: of the layouts that hold several sizes, the factor (published: 2).
+        folder: the scene; its layout is recognised by the files in it.
+        downscale: which size to read, in layouts that hold several (published: 2).
         masks: a folder of masks for a COLMAP model.
         protocol: which frames of a COLMAP model are test views, see `read_colmap`.
 

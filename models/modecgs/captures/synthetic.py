@@ -31,12 +31,12 @@ class SyntheticConfig:
 
     Attributes:
         blobs: number of rigid moving objects.
-        per_blob: Gaussians of each.
-        wall: Gaussians of the static wall.
+        per_blob: number of Gaussians in each object.
+        wall: number of Gaussians in the static wall.
         frames: number of times, and of images per camera.
         size: height and width of the images in pixels.
         focal: focal length in pixels for an image of 64 pixels; it grows with `size`.
-        seed: of positions and colours.
+        seed: random seed for positions and colours.
     """
 
     blobs: int = 3
@@ -63,7 +63,7 @@ class Truth:
 
     Attributes:
         image: (H, W, 3) uint8.
-        depth: (H, W) float32, mean depth of what is seen; 0 where nothing is.
+        depth: (H, W) float32, mean depth; 0 where nothing is seen.
         flow: (H, W, 2) float32, motion in pixels to the same camera path's next time; zeros for the last.
         seen: (H, W) bool, whether the training camera has seen what is shown (True everywhere for training views).
     """
@@ -166,7 +166,7 @@ class SyntheticScene:
             after = self.camera(times[number + 1], test=test).project(self.means(times[number + 1]))[0]
             motion = after - camera.project(self.means(time))[0]
         colours, alpha, depth = self._render(self.colours, camera, time)
-        # what is not a colour is drawn as one: the weights with which Gaussians appear in a pixel are the same
+        # other values are drawn as if they were colours: the weights of the Gaussians in a pixel are the same
         flow, _, _ = self._render(np.column_stack([motion, np.zeros(len(motion))]), camera, time)
         seen = self._render(np.repeat(self.covisible[:, None], 3, 1), camera, time)[0][..., 0] if test else alpha
         image = colours + (1 - alpha[..., None])
@@ -201,7 +201,7 @@ class SyntheticScene:
         return Points(positions + draw.normal(0, noise, positions.shape), np.tile(self.colours, (times, 1)))
 
     def _render(self, values: np.ndarray, camera: Camera, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`values` (count, 3) in the place of colours, alpha, and accumulated depth."""
+        """`values` (count, 3) drawn like colours, alpha, and accumulated depth."""
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, np.float32))

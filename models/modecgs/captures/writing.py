@@ -22,7 +22,7 @@ class Picture:
     """An image with its camera and time, in memory.
 
     Attributes:
-        name: without extension.
+        name: file name without extension.
         pixels: (H, W, 3) uint8.
         mask: (H, W) bool, or None.
     """
@@ -156,7 +156,7 @@ def _nerfies_camera(camera: Camera) -> dict[str, object]:
 
 
 def _quaternion(rotation: np.ndarray) -> np.ndarray:
-    """(4,) with w first, of a rotation matrix: the eigenvector of the largest eigenvalue of a symmetric matrix (Bar-Itzhack, 2000)."""
+    """A rotation matrix as a quaternion (4,), w first: an eigenvector of a symmetric matrix (Bar-Itzhack, 2000)."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
     matrix = np.array(
         [
