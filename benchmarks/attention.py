@@ -1,4 +1,4 @@
-"""Attention: backends over the shapes that the systems ask for, very long inputs, and pieces beside one joined tensor.
+"""Attention: backends over the shapes that the systems ask for, very long inputs, and pieces compared with one joined tensor.
 
 visionzoo bench attention
 visionzoo bench attention-long
@@ -21,17 +21,17 @@ from visionzoo.benchmark import Contestant, Grid, Measurement, Report, Table, co
 
 __all__ = ["backends", "long", "segments"]
 
-_LARGEST = 1 << 27  # scores that `math` is asked to hold
+_LARGEST = 1 << 27  # largest number of scores that `math` has to hold
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a system asks for: (batch, heads, queries, keys, key width, value width)."""
+    """The shapes of a system's attention: (batch, heads, queries, keys, key width, value width)."""
 
     what: str
     sizes: tuple[int, int, int, int, int, int]
     kv_heads: int | None = None
-    mask: tuple[int, ...] | None = None  # of an additive mask
+    mask: tuple[int, ...] | None = None  # shape of an additive mask
     scale: float | None = None
 
     def inputs(self, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -70,7 +70,7 @@ SHAPES = (
 
 
 def backends(rounds: int = 5, command: str = "") -> Report:
-    """A table for each dtype: time, peak extra memory and relative error of every backend that takes the shape."""
+    """A table for each dtype: time, peak extra memory and relative error of every backend that supports the shape."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = ["math", "sdpa", "chunked", *(["triton", "flex"] if device == "cuda" else [])]
     return Report([_grid(dtype, device, names, rounds, command) for dtype in (torch.float32, torch.bfloat16)])
@@ -93,7 +93,7 @@ def _grid(dtype: torch.dtype, device: str, names: Sequence[str], rounds: int, co
         found = {row.name: row for row in table.rows}
         best = min(row.seconds for row in table.rows)
         cells = [_cell(found[name]) if name in found else "-" for name in names]
-        folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # as grouped heads reach a backend
+        folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # the form in which grouped heads reach a backend
         auto = choose(prepare(folded, k, v, mask, shape.scale, needs_lse=False)).name
         rows.append([shape.what, _size(q, k, v), *cells, auto, f"{shape.operations / best / 1e9:.0f}"])
     title = f"{str(dtype).removeprefix('torch.')} on {device}"
@@ -151,7 +151,7 @@ def _distances(outputs: Sequence[Tensor]) -> list[str]:
 
 
 def segments(rounds: int = 7, command: str = "") -> Grid:
-    """Pieces beside the same keys and values that are joined already, and beside joining them first."""
+    """Pieces compared with the same keys and values already joined, and with joining them first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, environment = [], {}
     for sizes, pieces in (
@@ -170,7 +170,7 @@ def segments(rounds: int = 7, command: str = "") -> Grid:
         table = compare("", contestants, rounds=rounds, command=command, judge=_distances)
         environment = table.environment
         rows += [_segments_row(_size(q, k, v), row) for row in table.rows]
-    columns = ["q; keys; widths", "", "ms", "times the time of joined already", "peak extra memory", "error"]
+    columns = ["q; keys; widths", "", "ms", "times the time of already joined", "peak extra memory", "error"]
     return Grid(f"Pieces, float32 on {device}", columns, rows, environment, command)
 
 

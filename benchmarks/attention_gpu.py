@@ -1,10 +1,10 @@
-"""Our Triton kernel beside torch's flash attention, on CUDA.
+"""Our Triton kernel compared with torch's flash attention, on CUDA.
 
     python -m benchmarks.attention_gpu
 
-One contiguous piece of keys in bfloat16; then keys and values in 8 and in 64 pieces, beside joining the pieces and
-calling flash attention, the copy counted. Contestants take turns, CUDA events time a batch of calls that fills some
-20 ms, the median counts. A multiplication and an addition are two operations.
+One contiguous piece of keys in bfloat16; then keys and values in 8 and in 64 pieces, compared with joining the pieces and
+calling flash attention, including the copy. Contestants take turns; CUDA events time a batch of calls that takes about
+20 ms; the median is reported. A multiplication and an addition are two operations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from visionzoo.errors import InputError, VisionZooError
 WIDTHS = (64, 128)
 LENGTHS = (4096, 8192, 16384, 32768, 65536)
 PIECES = (8, 64)
-QUERIES, KEYS = 4096, 32768  # of the attention over pieces
+QUERIES, KEYS = 4096, 32768  # in the attention over pieces
 BATCH_MS = 20.0
 
 
@@ -53,7 +53,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def milliseconds(run: Callable[[], Any], calls: int) -> float:
-    """Time of one call, in a batch of `calls` that are queued behind each other."""
+    """Time of one call in a batch of `calls` queued calls."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(calls):
@@ -66,7 +66,7 @@ def milliseconds(run: Callable[[], Any], calls: int) -> float:
 def measure(
     what: str, operations: int, contestants: Sequence[tuple[str, Callable[[], Tensor]]], rounds: int
 ) -> list[Row]:
-    outputs = [run().float() for _, run in contestants]  # compiles, too
+    outputs = [run().float() for _, run in contestants]  # also compiles
     differences = [((out - outputs[0]).norm() / outputs[0].norm()).item() for out in outputs]
     del outputs
     calls = [max(1, round(BATCH_MS / max(milliseconds(run, 3), 1e-3))) for _, run in contestants]

@@ -1,4 +1,4 @@
-"""How many real photos with a clear ImageNet class the classifiers name: photos that Python packages carry, labelled by hand.
+"""How many photos with a clear ImageNet class the classifiers recognise: photos from Python packages, labelled by hand.
 
     python -m benchmarks.classify_photos                        # the classifiers whose weights are here
     python -m benchmarks.classify_photos efficientnet_lite0     # this one

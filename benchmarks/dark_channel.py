@@ -3,8 +3,8 @@
     python -m benchmarks.dark_channel hazy.jpg clear.png
 
 A hazy image is I = J t + A (1 - t) with the clear image J, the transmission t and the light A of the haze. Nearly
-every patch of an outdoor image without haze has a pixel that is dark in one channel, so what the darkest channel of a
-patch does show is haze (He, Sun and Tang, CVPR 2009). The transmission of patches is fitted to the edges of the image
+every patch of an outdoor image without haze has a pixel that is dark in one channel, so the brightness of the darkest channel of a
+patch is haze (He, Sun and Tang, CVPR 2009). The transmission of patches is fitted to the edges of the image
 by the guided filter with a colour guide (He, Sun and Tang, ECCV 2010), which replaces the paper's soft matting.
 """
 
@@ -37,16 +37,16 @@ def dehaze(
     Args:
         image: (3, H, W) float32 in [0, 1].
         patch: side of the patches in pixels, odd.
-        omega: share of the haze that is removed, in [0, 1]; a little that is left keeps distance visible.
-        floor: least transmission, in (0, 1]: it bounds how much noise is raised where the haze is dense.
-        radius: of the guided filter's boxes in pixels.
-        eps: of the guided filter: variance of the guide below which a region counts as flat.
+        omega: share of the haze that is removed, in [0, 1]; a little remaining haze keeps distance visible.
+        floor: least transmission, in (0, 1]: it limits the amplification of noise where the haze is dense.
+        radius: radius of the guided filter's boxes in pixels.
+        eps: parameter of the guided filter: variance of the guide below which a region counts as flat.
 
     Returns:
         The clear image, (3, H, W) float32 in [0, 1].
     """
     if image.ndim != 3 or image.shape[0] != 3:
-        raise InputError(f"the image has shape {tuple(image.shape)}, expected (3, H, W)")
+        raise InputError(f"the image must be (3, H, W), got shape {tuple(image.shape)}")
     light = atmospheric_light(image, dark_channel(image, patch))
     t = transmission(image, light, patch=patch, omega=omega, radius=radius, eps=eps).clamp(floor, 1)
     return ((image - light) / t + light).clamp(0, 1)
@@ -55,7 +55,7 @@ def dehaze(
 def dark_channel(image: Tensor, patch: int) -> Tensor:
     """The least value of any channel in the patch around each pixel: (3, H, W) -> (1, H, W)."""
     if patch % 2 == 0:
-        raise InputError(f"patch is {patch}, expected an odd number of pixels")
+        raise InputError(f"patch must be an odd number of pixels, got {patch}")
     darkest = image.amin(0, keepdim=True)
     for kernel in ((patch, 1), (1, patch)):
         darkest = -F.max_pool2d(-darkest, kernel, 1, (kernel[0] // 2, kernel[1] // 2))
@@ -65,7 +65,7 @@ def dark_channel(image: Tensor, patch: int) -> Tensor:
 def atmospheric_light(image: Tensor, dark: Tensor) -> Tensor:
     """The colour of the haze, (3, 1, 1): the mean of the 0.1 % of the pixels with the brightest dark channel.
 
-    The paper takes the brightest of these pixels; the mean does not hang on one of them.
+    The paper takes the brightest of these pixels; the mean does not depend on a single one.
     """
     opaque = dark.flatten().topk(max(1, dark.numel() // 1000)).indices
     return image.flatten(1)[:, opaque].mean(1).clamp(min=1e-3)[:, None, None]
@@ -94,9 +94,9 @@ def guided_filter(guide: Tensor, source: Tensor, *, radius: int, eps: float) -> 
 
 
 def _solve(matrix: tuple[Tensor, ...], right: Tensor) -> Tensor:
-    """x of M x = right, (3, H, W), with a symmetric positive matrix per pixel given by rows of its upper triangle."""
+    """The solution x of M x = right, (3, H, W), with a symmetric positive matrix per pixel given by rows of its upper triangle."""
     a, b, c, d, e, f = matrix
-    # Cholesky factor, column by column: in float32 it is steadier than quotients of determinants
+    # Cholesky factor, column by column: in float32 it is more stable than quotients of determinants
     l11 = a.sqrt()
     l21, l31 = b / l11, c / l11
     l22 = (d - l21 * l21).sqrt()
@@ -124,8 +124,8 @@ def _box(values: Tensor, radius: int) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Remove haze from a picture with the dark channel prior.")
-    parser.add_argument("source", metavar="IN", help="the hazy picture")
+    parser = argparse.ArgumentParser(description="Remove haze from an image with the dark channel prior.")
+    parser.add_argument("source", metavar="IN", help="the hazy image")
     parser.add_argument("target", metavar="OUT", help="the file to write, replaced if it exists")
     options = parser.parse_args()
     image = to_float(load_image(options.source))

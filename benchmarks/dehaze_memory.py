@@ -1,11 +1,11 @@
-"""Time and memory of DehazeXL on large images: streamed beside the straightforward form of the published code.
+"""Time and memory of DehazeXL on large images: streamed, compared with the straightforward form of the published code.
 
     python -m benchmarks.dehaze_memory --side 8192 --dtype bfloat16      # streamed alone
     python -m benchmarks.dehaze_memory --side 1024 --plain               # both, alternating
     python -m benchmarks.dehaze_memory --count                           # bytes on a GPU, counted
 
 Weights are random: neither time nor memory depends on them. The image is made window by window and the result is dropped, so that
-what is measured is the network's. Memory is what the process adds to what it had with the network loaded.
+only the network is measured. Memory is the increase over the process with the network loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from visionzoo.models.dehazexl.streaming import StreamedDehaze
 
 
 class Drawn:
-    """An image that is made when it is read, and forgets what is written."""
+    """An image that is made when it is read; what is written is dropped."""
 
     def __init__(self, side: int):
         self.height = self.width = side
@@ -49,12 +49,12 @@ class Drawn:
 
 
 def plain(model: Any, x: Tensor) -> Tensor:
-    """As the published code runs: one image, everything at once but for chunks of 16 patches, biases computed in every call."""
+    """As the published code runs: one image, everything at once except for chunks of 16 patches, biases computed in every call."""
     return model(x, patches_at_once=16)
 
 
 class Peak:
-    """The most memory that the process has had inside the block, over what it had before; bytes."""
+    """Increase of the process's peak memory inside the block, in bytes."""
 
     def __enter__(self) -> Peak:
         self.before, self.most, self._stop = _resident(), 0, threading.Event()
@@ -107,7 +107,7 @@ def run(side: int, dtype: str, name: str, options: StreamOptions, how: str, roun
 
 
 def count(sides: tuple[int, ...] = (8192, 10240, 16384, 20480, 32768)) -> None:
-    """What lies on a GPU at the peak in bfloat16, counted from the sizes of tensors; two heads or all of them at once."""
+    """Memory on a GPU at the peak in bfloat16, counted from the sizes of tensors; two heads or all of them at once."""
     weights = sum(parameter.numel() for parameter in create_model("dehazexl").parameters()) * 2
     patch = 2 * 256 * 256 * 3 * 2 + 2 * (64 * 64) * (2 * 96) * (
         1 + 3 + 4 + 4
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--dtype", nargs="+", default=["float32"])
     parser.add_argument("--model", default="dehazexl")
-    parser.add_argument("--plain", action="store_true", help="measure the straightforward form, too")
+    parser.add_argument("--plain", action="store_true", help="also measure the straightforward form")
     parser.add_argument("--skips", default="recompute")
     parser.add_argument("--tiles", type=int)
     parser.add_argument("--rounds", type=int, default=1)
@@ -150,7 +150,7 @@ def main() -> None:
         return
     facts = environment()
     print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['versions']['torch']}; {options.model}\n")
-    print("| how | image | dtype | s a megapixel | memory added, GB | on the GPU, GB |\n|---|---|---|---|---|---|")
+    print("| how | image | dtype | s per megapixel | memory added, GB | on the GPU, GB |\n|---|---|---|---|---|---|")
     for side in options.side:
         for dtype in options.dtype:
             for how in ["plain", "streamed"] if options.plain else ["streamed"]:

@@ -1,4 +1,4 @@
-"""What dehazing a photo of 3 megapixels costs with the bundled network.
+"""The cost of dehazing a photo of 3 megapixels with the bundled network.
 
     visionzoo bench dehaze-photo
     python -m benchmarks.dehaze_photo --beside CHECKOUT --rounds 3   # this build and another one, in turns, one thread
@@ -70,7 +70,7 @@ def photo(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
 
 
 def psnr(got: Any, want: Any) -> float:
-    """In dB, of values in [0, 1]."""
+    """PSNR in dB for values in [0, 1]."""
     error = np.square(np.asarray(got, np.float64) - np.asarray(want, np.float64)).mean()
     return float(-10 * np.log10(max(error, 1e-20)))
 
@@ -86,7 +86,7 @@ def judge(outputs: Sequence[Tensor]) -> list[str]:
 
 
 def benchmark(rounds: int = 3, command: str = "", width: int = WIDTH, height: int = HEIGHT) -> Table:
-    """The table, with as many threads as torch has."""
+    """The table, with torch's number of threads."""
     image = to_float(photo(width, height)).contiguous()
     pipe = DehazePipeline.create(device="cpu", dtype="float32")
     fused, blend = pipe.model, StreamOptions(blend=True)
@@ -113,7 +113,7 @@ def benchmark(rounds: int = 3, command: str = "", width: int = WIDTH, height: in
 
 
 def beside(checkout: Path, rounds: int) -> None:
-    """Print CPU seconds a megapixel and peak memory of this build and of another checkout."""
+    """Print CPU seconds per megapixel and peak memory of this build and of another checkout."""
     here = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "photo.npy"

@@ -1,11 +1,11 @@
-"""How well DehazeXL takes haze off photos that it was not trained on: haze of four densities is drawn over them, and taken off again.
+"""How well DehazeXL dehazes photos that it was not trained on, with synthetic haze of four densities.
 
     python -m benchmarks.dehaze_photos                           # the bundled dehazexl_nano
     python -m benchmarks.dehaze_photos --checkpoint weights.safetensors --sheet sheet.png
     python -m benchmarks.dehaze_photos --seams                   # how much the borders of patches show
 
-Beside it: doing nothing, and the dark channel prior. The photos come with scikit-image, scikit-learn and Gradio; the haze is of the
-generator that the network learned with, from other seeds. One scene, a stereo pair with measured depth, gets haze by distance.
+It is compared with doing nothing, and with the dark channel prior. The photos come with scikit-image, scikit-learn and Gradio; the
+haze comes from the generator of the training, with other seeds. One scene, a stereo pair with measured depth, gets haze by distance.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def carried(package: str, file: str) -> Path:
     """A file of an installed package, which is not imported."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"needs the package {package}, which carries {file}: pip install visionzoo[test] scikit-learn")
+        raise SystemExit(
+            f"needs the package {package}, which contains {file}: pip install visionzoo[test] scikit-learn"
+        )
     return Path(spec.origin).parent / file
 
 
@@ -90,7 +92,7 @@ def motorcycle() -> tuple[np.ndarray, np.ndarray]:
     with np.load(carried("skimage", "data/motorcycle_disp.npz")) as file:
         disparity = file["arr_0"].astype(np.float64)
     known = np.isfinite(disparity)
-    disparity[~known] = np.quantile(disparity[known], 0.05)  # what was not measured is taken for background
+    disparity[~known] = np.quantile(disparity[known], 0.05)  # unmeasured pixels are taken to be background
     return clear, 0.193001 * 994.978 / (disparity + 31.086)
 
 
@@ -131,7 +133,7 @@ def measure(methods: dict[str, Callable[[Tensor], Tensor]], sheet: Path | None) 
             for ours, theirs in zip(scores["DehazeXL"][level], scores["dark channel prior"][level], strict=True)
         ]
     )
-    print(f"\nBetter than the dark channel prior by PSNR in {better:.0%} of {len(every)} pictures.")
+    print(f"\nBetter than the dark channel prior by PSNR in {better:.0%} of {len(every)} images.")
     if sheet is not None:
         save_sheet(rows, sheet)
 
@@ -146,7 +148,7 @@ def save_sheet(rows: list[list[Tensor]], path: Path, width: int = 240) -> None:
 
 
 def seam_ratio(change: Tensor) -> float:
-    """Mean step across borders of patches, over that between other neighbours, of what was added to an image (3, H, W)."""
+    """Mean step across borders of patches divided by that between other neighbours, in the change of an image (3, H, W)."""
     at_border, elsewhere = [], []
     for along in (change, change.transpose(1, 2)):
         steps = (along[..., 1:] - along[..., :-1]).abs()
@@ -158,7 +160,7 @@ def seam_ratio(change: Tensor) -> float:
 
 
 def seams(pipe: DehazePipeline) -> None:
-    """Print how much borders show in the photos, unblended and blended; 1 means invisible."""
+    """Print how visible borders are in the photos, unblended and blended; 1 means invisible."""
     ways = {"as published": StreamOptions(), "blended": StreamOptions(blend=True)}
     ratios: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     every = [case for case in cases() if max(case.clear.shape[1:]) > PATCH]  # the others are one patch
@@ -179,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--sheet", type=Path, help="picture to write")
+    parser.add_argument("--sheet", type=Path, help="image to write")
     parser.add_argument("--seams", action="store_true", help="measure the borders of patches instead")
     options = parser.parse_args()
     torch.set_num_threads(1)

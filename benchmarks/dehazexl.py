@@ -1,4 +1,4 @@
-"""DehazeXL streamed, beside the straightforward form of the published code.
+"""DehazeXL streamed, compared with the straightforward form of the published code.
 
 visionzoo bench dehazexl
 """
@@ -21,7 +21,7 @@ from visionzoo.models.dehazexl.tiles import Held
 
 
 def straightforward(model: Any, image: Tensor) -> Tensor:
-    """All at once but for chunks of 16 patches, scores and their softmax written out, position biases computed in every call."""
+    """Everything at once except for chunks of 16 patches; scores and softmax are explicit, position biases computed in every call."""
     with torch.inference_mode(), attention_backend("math"):
         return model(image[None], patches_at_once=16)[0]
 

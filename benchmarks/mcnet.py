@@ -1,4 +1,4 @@
-"""MCNet animating a clip, beside the straightforward form of the published code.
+"""MCNet animating a clip, compared with the straightforward form of the published code.
 
 visionzoo bench mcnet
 """
@@ -61,7 +61,7 @@ def drawn(count: int, side: int) -> Tensor:
 
 
 def seeded_model() -> MCNet:
-    """Random weights of which every part counts: batch norms with statistics of images, keypoints that lie apart."""
+    """Random weights in which every part matters: batch norms with statistics of images, and keypoints that lie apart."""
     torch.manual_seed(0)
     model: Any = create_model("mcnet")
     with torch.no_grad():

@@ -2,9 +2,9 @@
 
     python -m benchmarks.mcnet_gpu
 
-The straightforward form of benchmarks/mcnet.py, and the fused network in float32, bfloat16 and float16, in float16 also compiled with
-CUDA graphs; the latter detect the driver's keypoints and animate, the source being encoded. Contestants take turns, CUDA events time
-them, the median counts. Real time is 25 frames/s.
+It compares the straightforward form of benchmarks/mcnet.py with the fused network in float32, bfloat16 and float16, in float16 also
+compiled with CUDA graphs; the latter detect the driver's keypoints and animate an encoded source. Contestants take turns, CUDA events
+time them, and the median is reported. Real time is 25 frames/s.
 """
 
 from __future__ import annotations

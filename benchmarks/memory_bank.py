@@ -2,7 +2,7 @@
 
     visionzoo bench memory-bank
 
-The peer keeps its keys and values as XMem's store does: `torch.cat` on every write, and drops the oldest by slicing.
+The peer keeps its keys and values as XMem's store does: it calls `torch.cat` on every write, and drops the oldest by slicing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JoinedStore:
 
 
 def benchmark(rounds: int = 5, command: str = "", sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)) -> Grid:
-    """A row for each number of slots."""
+    """The table, with a row for each number of slots."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, environment = [], {}
     for slots in sizes:
@@ -90,7 +90,7 @@ def benchmark(rounds: int = 5, command: str = "", sizes: tuple[int, ...] = (1_00
         "reads/s, stored in bfloat16",
         f"reads/s of the best {TOP}",
     ]
-    title = f"Memory bank on {device}: width {WIDTH}, {NEW} elements a write, {QUERIES} queries a read"
+    title = f"Memory bank on {device}: width {WIDTH}, {NEW} elements per write, {QUERIES} queries per read"
     return Grid(title, columns, rows, environment, command)
 
 

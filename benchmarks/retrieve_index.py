@@ -1,4 +1,4 @@
-"""Indexing photos of 12 megapixels: CPU time and memory, beside a plain loop over timm's network, and beside another checkout.
+"""Indexing photos of 12 megapixels: CPU time and memory, compared with a plain loop over timm's network, and with another checkout.
 
     visionzoo bench retrieve-index
     python -m benchmarks.retrieve_index --beside CHECKOUT
@@ -34,7 +34,7 @@ from visionzoo.models.superglobal import Preprocess, SuperGlobal
 
 MODEL, MAX_SIDE = "superglobal_lite0", 448
 WARM = 4
-"""Photos that go through before the clock starts."""
+"""Number of photos for warm-up."""
 
 START = """
 import json, resource, sys, time
@@ -125,12 +125,12 @@ def run_once(code: str, checkout: Path, dtype: str, photos: Path, out: Path) -> 
 
 
 def side_by_side(count: int, rounds: int, command: str, beside: Path | None = None) -> Grid:
-    """CPU time, wall time and peak memory a photo; the first row is what ratios and cosines refer to."""
+    """CPU time, wall time and peak memory per photo; ratios and cosines refer to the first row."""
     here = Path(visionzoo.__file__).parents[1]
     entries = [
         ("timm's network, a plain loop", TIMM, here, "float32"),
         ("visionzoo, float32", INDEX, here, "float32"),
-        ("visionzoo, as it comes", INDEX, here, "auto"),
+        ("visionzoo, default settings", INDEX, here, "auto"),
     ]
     if beside is not None:
         entries.insert(0, (f"visionzoo at {beside.name}", INDEX, beside, "auto"))
@@ -164,9 +164,9 @@ def side_by_side(count: int, rounds: int, command: str, beside: Path | None = No
         )
     columns = [
         "",
-        "CPU seconds a photo",
+        "CPU seconds per photo",
         "of the first",
-        "seconds a photo",
+        "seconds per photo",
         "peak memory",
         "smallest cosine to the first",
     ]

@@ -1,4 +1,4 @@
-"""SHViT's inference form beside timm's, fused too, and beside onnxruntime and OpenVINO, with the same weights.
+"""SHViT's inference form compared with timm's (also fused), onnxruntime and OpenVINO, with the same weights.
 
 visionzoo bench shvit_s1
 """
@@ -39,7 +39,7 @@ def seeded_network(name: str) -> SHViT:
 
 
 def fused_timm(model: SHViT, name: str) -> nn.Module:
-    """timm's network with the weights of `model`, fused as timm does it, in the layout that timm uses."""
+    """timm's network with the weights of `model`, fused by timm, in timm's layout."""
     timm = require("timm", extra="retrieval", purpose="the comparison with timm")
     reparameterize = require(
         "timm.utils.model", extra="retrieval", purpose="the comparison with timm"
@@ -50,7 +50,7 @@ def fused_timm(model: SHViT, name: str) -> nn.Module:
 
 
 def repeat(network: Callable[[Tensor], Any], x: Tensor, times: int) -> Tensor:
-    """The output of the last of `times` runs; several, where one is too short to be timed."""
+    """The output of the last of `times` runs; several, if one is too short to be timed."""
     with torch.inference_mode():
         for _ in range(times - 1):
             network(x)
@@ -80,7 +80,7 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
             networks[f"{label} ahead of time"] = compile_ahead(model.fuse().to(dtype), x)
     missing: list[str] = []
     if device == "cpu":
-        with tempfile.TemporaryDirectory() as folder:  # which both runtimes have read when it goes
+        with tempfile.TemporaryDirectory() as folder:  # both runtimes have read it before it is deleted
             missing = add_runtimes(networks, model.fuse(), x, Path(folder) / "network.onnx")
     times = 1 if batch > 1 and device == "cpu" else 10
     return compare(
@@ -96,7 +96,7 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
 
 
 def add_runtimes(networks: dict[str, Callable[[Tensor], Any]], network: nn.Module, x: Tensor, file: Path) -> list[str]:
-    """Add what other runtimes make of `network`; returns a line for each that is not installed."""
+    """Add `network` in other runtimes; returns a line for each that is not installed."""
     if not all(map(util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         return ["onnxruntime and OpenVINO: skipped; pip install 'visionzoo[export]' openvino"]
     networks["onnxruntime, float32 (visionzoo, runtime onnxruntime)"] = onnx_runtime.convert(network, x, file)
@@ -119,10 +119,10 @@ def report(name: str, size: int, rounds: int, command: str) -> Report:
 
 
 def s1(rounds: int = 5, command: str = "") -> Report:
-    """S1 at the size it was trained at, batches of 16 and of 1."""
+    """S1 at its training size, batches of 16 and of 1."""
     return report("shvit_s1", 224, rounds, command)
 
 
 def s4(rounds: int = 5, command: str = "") -> Report:
-    """S4 at the size it was trained at, batches of 16 and of 1."""
+    """S4 at its training size, batches of 16 and of 1."""
     return report("shvit_s4", 256, rounds, command)

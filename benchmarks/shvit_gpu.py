@@ -1,10 +1,10 @@
-"""All sizes of SHViT beside timm's, on CUDA, by the published protocol: batches of 256, float16.
+"""All sizes of SHViT compared with timm's, on CUDA, by the published protocol: batches of 256, float16.
 
     python -m benchmarks.shvit_gpu
 
-Both have the same weights and are fused; ours also with widths padded for tensor cores. Each eager and compiled with CUDA graphs.
-Contestants take turns, CUDA events time a batch of calls, the median counts. How far from the chip's limit: multiply-adds of
-the network per second over those that a large square float16 product reaches on this chip, measured in the same run.
+Both have the same weights and are fused; ours also with widths padded for tensor cores. Each runs eagerly and compiled with CUDA
+graphs. Contestants take turns, CUDA events time a batch of calls, and the median is reported. The share of the chip's limit is the
+multiply-adds of the network per second over those that a large square float16 product reaches on this chip, measured in the same run.
 """
 
 from __future__ import annotations

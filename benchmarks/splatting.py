@@ -1,4 +1,4 @@
-"""Gaussian splatting on a CPU: 20,000 Gaussians on 256 x 256 pixels, beside tiles in plain torch.
+"""Gaussian splatting on a CPU: 20,000 Gaussians on 256 x 256 pixels, compared with tiles in plain torch.
 
 visionzoo bench splatting
 """
@@ -38,7 +38,7 @@ def tiled(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor,
     viewmats: Tensor, Ks: Tensor, width: int, height: int,
 ) -> Tensor:  # fmt: skip
-    """The image (H, W, 3), tile by tile in torch: what one writes without a compiled kernel. It shares our projection."""
+    """The image (H, W, 3), tile by tile in torch, as without a compiled kernel. It uses our projection."""
     seen = project(means, quats, scales, viewmats, Ks, width, height, opacities=opacities)
     order = seen.depths[0].sort().indices
     left, top, right, bottom = seen.rectangles[0, order].unbind(-1)
@@ -71,7 +71,7 @@ def ours(**arguments: Any) -> Tensor:
 
 
 def pairs(seen: Projection, gaussians: dict[str, Any], size: int) -> int:
-    """Pixels inside the extents of all Gaussians, added up."""
+    """Sum over all Gaussians of the pixels inside their extents."""
     kernels, bands = cpu.loops()
     arrays = (
         tensor.numpy() for tensor in (seen.means2d[0], seen.ellipses[0], gaussians["opacities"], gaussians["colors"])

@@ -2,9 +2,9 @@
 
     python -m benchmarks.stores --rows 1000000 --dim 256 --queries 64
 
-Every store is built and measured in a fresh process, so that memory is its own. The searches take turns over all
+Every store is built and measured in a fresh process, so that its memory is measured alone. The searches take turns over all
 stores in several rounds; the table shows the median. Resident memory (RSS) counts pages of mapped files, which the
-system may take back, and some hundreds of MB of imported libraries; "anonymous" is what it may not take back. Recall
+system may take back, and some hundreds of MB of imported libraries; "anonymous" is memory that it may not take back. Recall
 depends on the data: these are vectors scattered around random directions, `--spread` far.
 """
 
@@ -150,7 +150,9 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=1.0, help="length of the noise around a cluster's direction")
     parser.add_argument("--nprobe", type=int, nargs=2, default=[32, 128])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the stores are built, and deleted after; default: temporary")
+    parser.add_argument(
+        "--folder", type=Path, help="folder in which the stores are built and then deleted; default: a temporary one"
+    )
     parser.add_argument("--step", choices=["build", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     options = parser.parse_args()

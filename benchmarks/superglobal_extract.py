@@ -1,4 +1,4 @@
-"""Descriptors of a folder of photos beside a plain loop over them (one image at a time, as published).
+"""Descriptors of a folder of photos, compared with a plain loop over them (one image at a time, as published).
 
 visionzoo bench superglobal-extract
 """
@@ -71,5 +71,5 @@ def benchmark(
         fast = seeded_network(name).for_inference(dtype).to(device)
         name_of_dtype = str(dtype).removeprefix("torch.")
         contestants.append(Contestant(f"visionzoo, {name_of_dtype}", partial(pipelined, fast, pictures, prepare)))
-    title = f"{name}: {count} pictures of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
-    return compare(title, contestants, rounds=rounds, command=command, items=count, unit="pictures", judge=judge)
+    title = f"{name}: {count} images of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
+    return compare(title, contestants, rounds=rounds, command=command, items=count, unit="images", judge=judge)

@@ -1,4 +1,4 @@
-"""Does the pooling help on real photos? Views of real photos among distractors, with the embedded EfficientNet-Lite0.
+"""Whether the pooling helps on real photos: views of real photos among distractors, with the bundled EfficientNet-Lite0.
 
     python -m benchmarks.superglobal_photos
 
@@ -58,7 +58,7 @@ CLASSIFIER_SETTINGS: dict[str, dict] = {
     "plain GeM (p = 3), 3 scales, mean": {"average": False, "gemp_p": 3.0},
     "average pooling, 3 scales, mean (the default)": {},
 }
-"""For `--model` with the name of a classifier."""
+"""Settings for `--model` with the name of a classifier."""
 
 
 def network(name: str, overrides: dict) -> SuperGlobal:
@@ -76,7 +76,7 @@ def folder_of(package: str) -> Path | None:
 
 
 def distractor_pictures() -> Iterator[Image.Image]:
-    """Other real images: those of scikit-image that are no subject, gradio's photos, and every 12th frame of real videos."""
+    """Other real images: those of scikit-image that are not subjects, gradio's photos, and every 12th frame of real videos."""
     skimage = folder_of("skimage")
     assert skimage is not None
     files = [skimage / "data" / name for name in OTHERS]

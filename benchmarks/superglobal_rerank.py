@@ -1,4 +1,4 @@
-"""Reranking the top 400 beside the published form, written straightforwardly in torch.
+"""Reranking the top 400, compared with the published form, written straightforwardly in torch.
 
     visionzoo bench superglobal-rerank
 
@@ -20,7 +20,7 @@ M, K, BETA = 400, 9, 0.15
 
 
 def published_form(queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Order and sorted scores, as sections 3.3 of the paper and the released modules compute them: (Q, D), (Q, M, D)."""
+    """Order and sorted scores, as section 3.3 of the paper and the released modules compute them: (Q, D), (Q, M, D)."""
     similarity = torch.einsum("qmd,qnd->qmn", candidates, candidates)
     nearest = similarity.argsort(dim=-1, descending=True)[..., : K + 1]
     weights = similarity.sort(dim=-1, descending=True).values[..., : K + 1] * BETA

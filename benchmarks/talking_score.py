@@ -1,6 +1,6 @@
-"""How well the bundled small MCNet makes held-out frames out of the first of them, beside that frame unchanged; and how fast.
+"""How well, and how fast, the bundled small MCNet makes held-out frames from the first one, compared with that frame unchanged.
 
-python -m benchmarks.talking_score data/talking                          # of tools/talking_clips.py
+python -m benchmarks.talking_score data/talking                          # clips of tools/talking_clips.py
 python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample images, drivers and results in rows
 """
 
@@ -42,7 +42,7 @@ def score(model: Any, frames: Tensor) -> list[tuple[float, ...]]:
 
 
 def speed(model: Any, frames: Tensor) -> float:
-    """Frames a second, one at a time, the source being encoded."""
+    """Frames per second, one at a time, with an encoded source."""
     with torch.inference_mode():
         cache, seconds = model.encode_source(frames[:1]), []
         for frame in frames:

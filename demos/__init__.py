@@ -1,1 +1,1 @@
-"""Demo pages, one a task (`visionzoo demo`)."""
+"""Demo pages, one per task (`visionzoo demo`)."""

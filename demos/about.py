@@ -1,4 +1,4 @@
-"""The fold at the end of a page: what the networks are, and how to read the page."""
+"""The collapsed section at the end of a page: what the networks are, and how to read the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRIVACY = "Uploads and results stay on the machine that runs this page and are d
 
 
 def about(models: Sequence[str], notes: Mapping[str, str]) -> None:
-    """The fold at the end: what the networks are, their weights, licences and limits, and how to read the page.
+    """The collapsed section: what the networks are, their weights, licences and limits, and how to read the page.
 
     Args:
         models: registered names.

@@ -45,7 +45,7 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
 
     Args:
         task: one of `pages()`; None for all of them.
-        index: retrieve: the index to search; the sample photos are indexed otherwise.
+        index: the index that the retrieval page searches; None indexes the sample photos.
 
     Raises:
         InputError: an unknown task, or an index that cannot be searched.
@@ -70,7 +70,7 @@ def build(task: str | None = None, *, index: Path | None = None) -> gr.Blocks:
 
 
 def empty(home: Path) -> gr.Blocks:
-    """Blocks to lay out pages in.
+    """Blocks in which pages are laid out.
 
     Raises:
         MissingDependencyError: gradio is not installed.
@@ -94,10 +94,10 @@ def uploads_folder(home: Path) -> Path:
 
 
 def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
-    """Serve what `build` made from a thread; returns the address. `blocks.close()` ends it.
+    """Serve the result of `build` from a thread; returns the address. `blocks.close()` ends it.
 
     Raises:
-        InputError: the port is in use, or the host is none of this machine's addresses.
+        InputError: the port is in use, or the host is not an address of this machine.
     """
     from .page import NAMES
     from .style import CSS, theme
@@ -126,7 +126,7 @@ def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
 
 
 def _sweep_on(home: Path) -> None:
-    """Delete old results as long as the folder exists. gradio does this for uploads."""
+    """Delete old results for as long as the folder exists. gradio does this for uploads."""
     from .work import sweep
 
     while home.exists():
@@ -146,7 +146,7 @@ def launch(task: str | None, *, port: int, host: str, index: Path | None) -> Non
 def check_address(host: str, port: int) -> None:
     """Raise `InputError` unless a server can listen at `host`, `port`."""
     if not 1 <= port <= 65535:
-        raise InputError(f"--port is a number from 1 to 65535, got {port}")
+        raise InputError(f"--port must be a number from 1 to 65535, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,4 +1,4 @@
-"""The demo page of classification: what an image shows, as bars, beside the part of it that the network sees."""
+"""The demo page of classification: the classes of an image as bars, next to the part of it that the network sees."""
 
 from __future__ import annotations
 
@@ -65,27 +65,27 @@ _STYLE = """<style>
 #vz-classify-many-status .vz-grid .vz-track { height: 4px; margin: .25rem 0 .2rem; }
 }
 </style>"""
-"""For this page alone. Nested, so that it weighs more than the rules that Gradio has for text."""
+"""Styles of this page alone; nested, so that they take precedence over Gradio's rules for text."""
 
 
 # Models
 
 
 def choices() -> list[WeightSource]:
-    """Weights of classifiers that are here or can be fetched; if there are none, all of them, whose errors say what to do."""
+    """Weights of classifiers that are here or can be downloaded; if there are none, all of them, whose errors say what to do."""
     sources = [source for model in list_models(task="classify") for source in model_card(model).weights]
     usable = [source for source in sources if is_here(source) or ((source.url or source.hub) and not offline())]
     return usable or sources
 
 
 def is_here(source: WeightSource) -> bool:
-    """Nothing needs to be downloaded."""
+    """Whether nothing needs to be downloaded."""
     path = locate(source)
     return path is not None and path.is_file()
 
 
 def default_choice(sources: Sequence[WeightSource]) -> str:
-    """The pipeline's default, unless it is not here and others are; those that a caution stands beside come last."""
+    """The weights in order: the pipeline's default first, unless only others are here; those with a caution come last."""
     here = [source for source in sources if is_here(source)]
     usual = [source for source in sources if source.name.partition(".")[0] == ClassifyPipeline.default_model]
     sound = [source for source in here if not source.caution]
@@ -93,7 +93,7 @@ def default_choice(sources: Sequence[WeightSource]) -> str:
 
 
 def _title(source: WeightSource) -> str:
-    """Of the list: the name, and what it takes to use it."""
+    """The text in the list: the name, and the size of the download if one is needed."""
     if is_here(source):
         return source.name
     return f"{source.name} ({f'{source.size_mb:g} MB ' if source.size_mb else ''}to download)"
@@ -103,7 +103,7 @@ class Classifiers:
     """Pipelines by the name of their weights, each made once, when it is first asked for.
 
     Args:
-        names: the weights that may be asked for.
+        names: the weights that can be chosen.
     """
 
     def __init__(self, names: Collection[str]):
@@ -208,7 +208,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
 
 
 def _caution(source: WeightSource) -> str:
-    """What whoever uses these weights must know, as HTML."""
+    """What users of these weights must know, as HTML."""
     caution = f" <b>{told(sentence(source.caution))}</b>" if source.caution else ""
     return f'<p class="vz-hint">{told(sentence(source.note))}{caution}</p>'
 

@@ -1,4 +1,4 @@
-"""What the classification page makes of uploads: classes as bars beside the part of the image that the network sees."""
+"""The results of the classification page: classes as bars, next to the part of the image that the network sees."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .uploads import IMAGE, checked_path, name_of, names_of
 from .words import duration, explain, picture_tag, plain
 
 MAX_PICTURES = 60
-"""Images at once; the command takes any number."""
+"""Largest number of images at once; the command has no limit."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in an image.
+    """The result for one image.
 
     Attributes:
         image: (H, W, 3) uint8, all of it.
         crop: (size, size, 3) uint8, what the network sees.
-        box: (x0, y0, x1, y1), where in the image that is.
-        read_s, network_s: how long decoding and the network took.
+        box: (x0, y0, x1, y1), where the crop is in the image.
+        read_s, network_s: seconds that decoding and the network took.
     """
 
     picture: np.ndarray
@@ -80,10 +80,10 @@ def crop_box(preprocess: Preprocess, width: int, height: int) -> tuple[float, fl
 def see_all(
     pipe: ClassifyPipeline, uploads: Sequence[Any], count: int
 ) -> Iterator[tuple[str, Path | None, ClassificationResult]]:
-    """(name, file, result) of each upload as it becomes ready, in order; `error` is set where there is no answer.
+    """(name, file, result) of each upload as it becomes ready, in order; `error` is set if there is no result.
 
     Raises:
-        InputError: too many of them.
+        InputError: there are too many uploads.
     """
     if len(uploads) > MAX_PICTURES:
         raise InputError(f"at most {MAX_PICTURES} images at once, got {len(uploads)}; choose fewer")
@@ -105,7 +105,7 @@ def see_all(
 
 
 def table(results: Sequence[ClassificationResult]) -> str:
-    """The readable ones as CSV, with the columns of `visionzoo classify -o result.csv`, which spreadsheets open."""
+    """The results of readable images as CSV, with the columns of `visionzoo classify -o result.csv`, which spreadsheets open."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "rank", "label", "index", "probability"])
@@ -115,7 +115,7 @@ def table(results: Sequence[ClassificationResult]) -> str:
 
 
 def show(seen: Seen, pipe: ClassifyPipeline) -> str:
-    """Classes as bars, and the image beside its seen part, as HTML with the images inside."""
+    """Classes as bars, and the image next to the part that the network sees, as HTML with embedded images."""
     best = seen.predictions[0]
     timing = (
         f"read in {duration(seen.read_s)}, classified in {duration(seen.network_s)} on {_device(pipe)} "
@@ -142,7 +142,7 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
 def show_all(
     found: Sequence[tuple[str, Path | None, ClassificationResult]], pipe: ClassifyPipeline, took_s: float
 ) -> str:
-    """Each image with its best class, and a link to the table, as HTML with everything inside."""
+    """Each image with its best class, and a link to the table, as HTML with embedded images."""
     results = [result for *_, result in found]
     readable = sum(result.error is None for result in results)
     failed = len(results) - readable

@@ -51,7 +51,7 @@ class Restorer:
     """The pipeline with the default network, made when it is first asked for.
 
     Args:
-        pipe: use this one instead.
+        pipe: a pipeline to use instead.
     """
 
     def __init__(self, pipe: DehazePipeline | None = None):
@@ -79,7 +79,7 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
     Args:
         home: folder of the demo, for the sample images.
         index: belongs to another page.
-        pipe: what removes the haze; the default network if None.
+        pipe: the pipeline that removes the haze; None uses the default network.
     """
     del index
     restorer = Restorer(pipe)

@@ -1,4 +1,4 @@
-"""What a window of the haze page's result depends on: an attribution map over a reduced image."""
+"""The attribution map of a window of the haze page's result, over a reduced image."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .page import summary
 from .words import duration
 
 MAP_SIDE = 1024
-"""Longest side of the images that attribution maps are made of."""
+"""Longest side of the images for which attribution maps are computed."""
 MAP_STEPS = 8
 WINDOWS = (16, 256)
-"""Sides of the window that a map is for, from and to."""
+"""Smallest and largest side of the window that a map explains."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What attribution maps are made of: an image before and after, reduced.
+    """The input of attribution maps: an image before and after, reduced.
 
     Attributes:
         hazy, clear: (h, w, 3) uint8.
-        full: (width, height) before it was reduced.
+        full: (width, height) before the reduction.
     """
 
     hazy: np.ndarray
@@ -43,7 +43,7 @@ class Look:
         return cls(reduced(removed.hazy, MAP_SIDE), reduced(removed.clear, MAP_SIDE), (width, height))
 
     def window(self, x: float, y: float, side: float) -> tuple[int, int, int, int]:
-        """First row, first column, height and width of the window around a point that lies wholly inside."""
+        """First row, first column, height and width of a window around a point, moved so that it lies inside the image."""
         height, width = self.hazy.shape[:2]
         tall, wide = (max(1, min(int(side), size)) for size in (height, width))
         top, left = round(y) - tall // 2, round(x) - wide // 2

@@ -1,4 +1,4 @@
-"""What the haze page makes of an upload: the image before and after, as a download, and in words."""
+"""The results of the haze page: the image before and after, the download, and the summary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .uploads import IMAGE, check_image, checked_path, name_of
 from .words import duration, file_stem
 
 MIN_SIDE = 16
-"""Pixels of the shorter side of an upload; the network has one token per 32 x 32."""
+"""Smallest side of an upload in pixels; the network has one token per 32 x 32."""
 SHOWN_SIDE = 2048
 """Longest side of the images in the slider."""
 
@@ -33,9 +33,9 @@ class Removed:
 
     Attributes:
         hazy, clear: (H, W, 3) uint8.
-        name: of the download, without ending.
-        tiles: that went through the network; all of both grids with blending.
-        seconds: that took.
+        name: name of the download without extension.
+        tiles: number of tiles that went through the network; with blending, those of both grids.
+        seconds: time that this took.
     """
 
     hazy: np.ndarray
@@ -83,7 +83,7 @@ class TileCount:
     """Reports the tiles that are done over both passes and all grids; a tile counts when it has been encoded and decoded.
 
     Args:
-        grids: tiles of each grid.
+        grids: number of tiles of each grid.
     """
 
     def __init__(self, grids: tuple[int, ...], report: Progress):
@@ -120,7 +120,7 @@ def save(removed: Removed, folder: Path) -> Path:
 
 
 def show(removed: Removed, pipe: DehazePipeline) -> str:
-    """What was done, as HTML."""
+    """The summary, as HTML."""
     height, width = removed.clear.shape[:2]
     megapixels = width * height / 1e6
     device = "the CPU" if pipe.device.type == "cpu" else "the GPU"

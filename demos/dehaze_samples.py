@@ -32,7 +32,7 @@ def sample_haze(seed: int) -> Haze:
 
 
 def samples(home: Path) -> list[Path]:
-    """Hazy images in `home`, made of bundled clear photos when they are not there yet."""
+    """Hazy images in `home`, made of bundled clear photos if they are not there yet."""
     folder = home / "dehaze"
     paths = [folder / f"{name}_hazy.jpg" for name in SAMPLES]
     with writing(folder):
@@ -49,7 +49,7 @@ def samples(home: Path) -> list[Path]:
 
 
 def view_distance(height: int, width: int) -> np.ndarray:
-    """(height, width): how far one sees in a view over ground, about as `draw_distance` draws it, without chance."""
+    """(height, width): distance in a view over ground, similar to `draw_distance` but not random."""
     row = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     return np.broadcast_to(0.75 / (row + 0.25), (height, width)).astype(np.float32)
 

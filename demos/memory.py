@@ -1,4 +1,4 @@
-"""The demo page of the memory bank: a video passes through a memory of your choice; see what it holds and where a read looks."""
+"""The demo page of the memory bank: a video passes through a memory, and you see what it holds and where a read attends."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _extractor() -> LiteFeatures:
 
 
 _known: dict[tuple[Path, int], Walk] = {}
-"""The latest videos that were described, kept for another look with another memory."""
+"""The features of the latest videos, kept for another run with another memory."""
 
 
 def described(path: Path, report: Progress = silent) -> Walk:
@@ -196,7 +196,7 @@ def _picture(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
 
 
 def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
-    """The images below each other as one file to download."""
+    """The images, one below the other, as one file to download."""
     parts = [picture for name, picture in pictures.items() if name != "frame"]
     whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
@@ -205,7 +205,7 @@ def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
         top += part.height
     path = folder / "memory.png"
     whole.save(path)
-    return saved(path, "Download the pictures")
+    return saved(path, "Download the images")
 
 
 __all__ = ["TITLE", "page", "pictures_of", "sample_clips", "samples"]

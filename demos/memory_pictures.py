@@ -1,4 +1,4 @@
-"""What a walk of a video through a memory looks like: four images.
+"""Four images of a video that passes through a memory.
 
 python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER
 """
@@ -30,7 +30,7 @@ WIDTH = 1080
 
 
 def held_picture(walk: Walk, moment: int | None = None) -> Image.Image:
-    """Across: the video as it passes. Up: the frames in memory at that moment, darker the more of their tokens are held."""
+    """Horizontal: time in the video. Vertical: the frames in memory at that time, darker if more of their tokens are held."""
     steps = len(walk.frames)
     thumbs = min(12, steps)
     thumb_w = (WIDTH - 70) // thumbs
@@ -76,7 +76,7 @@ def held_picture(walk: Walk, moment: int | None = None) -> Image.Image:
 
 
 def now_picture(walk: Walk, moment: Moment) -> Image.Image:
-    """What is in memory: of each tier the frames that are wholly there, or its patches, the most used first."""
+    """The content of the memory: complete frames of each tier, or its patches, the most used first."""
     parts: list[tuple[str, list[Picture], int]] = []
     for number, (times, uses, patches, _) in enumerate(moment.held):
         long_term = number == 1
@@ -195,7 +195,7 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
 
 
 def rebuilt_picture(walk: Walk, moment: Moment) -> Image.Image:
-    """The frame, the frame as the memory gives it, and how near that was along the video."""
+    """The frame, the frame as the memory gives it, and the PSNR of rebuilt frames along the video."""
     height, width = walk.frames[0].shape[:2]
     big_w = (WIDTH - 50) // 2
     big_h = round(big_w * height / width)
@@ -236,7 +236,7 @@ def rebuilt_picture(walk: Walk, moment: Moment) -> Image.Image:
 
 
 def cuts(walk: Walk) -> list[int]:
-    """Steps at which the image changes at once: the mean feature of a frame is far from that of the one before."""
+    """Steps with a cut: the mean feature of a frame is far from that of the previous one."""
     means = [feature.mean(0) for feature in walk.features]
     return [n for n in range(1, len(means)) if float((means[n] - means[n - 1]).norm()) > 0.25]
 
@@ -255,19 +255,28 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the images of a video file; the exit status."""
+    """Write the images of a video file; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m visionzoo.demos.memory_pictures", description=main.__doc__)
     parser.add_argument("video", type=Path, nargs="?", help="default: a walk over the bundled sample photos")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, which is made")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for the images; made if it does not exist"
+    )
     parser.add_argument("--design", default="working-and-long-term", help=f"one of {', '.join(DESIGNS)}")
     parser.add_argument("--room", type=int, default=8, help="frames that the memory may hold")
     parser.add_argument("--steps", type=int, default=84, help="frames to walk through, spread over the video")
-    parser.add_argument("--moment", type=float, default=0.7, help="of the other pictures, 0 to 1")
-    parser.add_argument("--point", type=float, nargs=2, default=(0.5, 0.5), metavar=("X", "Y"), help="0 to 1")
+    parser.add_argument("--moment", type=float, default=0.7, help="time of the other images, from 0 (start) to 1 (end)")
+    parser.add_argument(
+        "--point",
+        type=float,
+        nargs=2,
+        default=(0.5, 0.5),
+        metavar=("X", "Y"),
+        help="place in the frame, each from 0 to 1",
+    )
     options = parser.parse_args(arguments)
     try:
         if not 0 <= options.moment <= 1 or not all(0 <= value <= 1 for value in options.point) or options.steps < 1:
-            raise InputError("--moment and --point are numbers from 0 to 1, --steps is at least 1")
+            raise InputError("--moment and --point must be from 0 to 1, and --steps at least 1")
         if options.video is None:
             pictures_in = sample_frames(bundled(), options.steps)
         else:

@@ -1,4 +1,4 @@
-"""A video passes through a memory: what it holds at every moment, what a read looks at, and a frame rebuilt from it.
+"""A video passes through a memory: what it holds at every moment, what a read attends to, and a frame rebuilt from it.
 
     python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER --design working-and-long-term
 
@@ -138,15 +138,15 @@ def _fitted(pixels: Picture) -> Picture:
     return np.ascontiguousarray(pixels[:height, :width])
 
 
-# Walking
+# Passing frames
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The memory as the frame of this step meets it, before it is written.
+    """The memory that the frame of this step reads, before the frame is written.
 
     Attributes:
-        number: of the step.
+        number: number of the step.
         held: for each tier the steps of origin (N,) of its elements, their use per life (N,), patches (N, 192) and keys (N, D).
         weights: (T, N) attention of each token of the frame over all elements, tier after tier.
         rebuilt: the frame as a read gives it, or None while the memory is empty.
@@ -163,10 +163,10 @@ class Walk:
     """Frames and their features, and what a memory of one design did with them.
 
     Attributes:
-        source: what the frames are of, for whoever keeps a walk.
+        source: where the frames come from; for the caller.
         shares: for each tier (steps, steps) the share of each frame's tokens that was held after each step.
-        psnr: of the rebuilt frame at each step, in dB; NaN while the memory was empty.
-        bytes: of the memory after each step.
+        psnr: PSNR of the rebuilt frame at each step, in dB; NaN while the memory was empty.
+        bytes: size of the memory after each step.
     """
 
     frames: Sequence[Picture]
@@ -191,9 +191,9 @@ class Walk:
         if len({picture.shape for picture in pictures}) > 1:
             raise InputError("the frames differ in size; a memory of patches needs one size")
         if design not in DESIGNS:
-            raise InputError(f"there is no design {design!r}; known: {', '.join(DESIGNS)}")
+            raise InputError(f"design must be one of {', '.join(DESIGNS)}, got {design!r}")
         if room < 2:
-            raise InputError(f"a memory of {room} frames is too small; it needs room for at least 2")
+            raise InputError(f"room must be at least 2 frames, got {room}")
         return cls(pictures, [extract(picture) for picture in pictures], DESIGNS[design], room)
 
     def with_design(self, design: str, room: int) -> Walk:
@@ -202,7 +202,7 @@ class Walk:
         return Walk.describe(self.frames, lambda _: next(known), design, room)
 
     def run(self) -> Iterator[int]:
-        """Walk to the end, recording; yields the number of each step done."""
+        """Pass all frames through the memory and record; yields the number of each finished step."""
         steps = len(self.frames)
         bank = self._bank()
         tiers = _tiers(bank)
@@ -218,7 +218,7 @@ class Walk:
             yield number
 
     def at(self, number: int) -> Moment:
-        """The memory as frame `number` meets it: walks there anew, which takes about a second per hundred frames."""
+        """The memory that frame `number` reads: passes all earlier frames again (about a second per hundred frames)."""
         bank = self._bank()
         for earlier in range(number):
             self._step(bank, earlier)
@@ -237,7 +237,7 @@ class Walk:
 
     @property
     def tokens(self) -> int:
-        """Of one frame."""
+        """Number of tokens in a frame."""
         return len(self.features[0])
 
     def _bank(self) -> TensorBank | TieredBank:

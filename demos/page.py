@@ -41,15 +41,15 @@ from .words import explain, plain, problem
 from .work import Cancelled, Work, progress_line, saved, summary
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Of events that take no time."""
+"""Settings of events that take no time."""
 
 
 def head(heading: str, subtitle: str, caution: str = "") -> None:
     """The heading of a page, one sentence on what it does, and what a visitor must know before using it.
 
     Args:
-        subtitle: HTML.
-        caution: HTML.
+        subtitle: the sentence, as HTML.
+        caution: what visitors must know, as HTML.
     """
     warning = f'<p class="vz-caution">{caution}</p>' if caution else ""
     gr.HTML(f'<div class="vz-head"><h1>{plain(heading)}</h1><p>{subtitle}</p>{warning}</div>')
@@ -65,7 +65,7 @@ class Sample:
     Attributes:
         image: an image file, which is shown.
         label: what it shows; read out by screen readers.
-        values: of the components that are set.
+        values: values of the components that are set.
     """
 
     picture: Path
@@ -79,7 +79,7 @@ class Panel:
     Args:
         name: the element ids begin with "vz-NAME-".
         empty: what the visitor has to do, as HTML; shown until there are results.
-        wide: share of the width that the results have, of 11.
+        wide: width of the results in elevenths of the page.
     """
 
     def __init__(self, name: str, empty: str, wide: int = 8):
@@ -104,7 +104,7 @@ class Panel:
 
     @contextmanager
     def inputs(self) -> Iterator[None]:
-        """The left column; Run and Cancel are put below what is laid out here."""
+        """The left column; Run and Cancel are placed below its content."""
         with gr.Column(scale=11 - self.wide, min_width=300, elem_classes="vz-inputs"):
             yield
             with gr.Row(elem_classes="vz-buttons"):
@@ -115,7 +115,7 @@ class Panel:
 
     @contextmanager
     def results(self) -> Iterator[None]:
-        """The right column: a line on how things are, and below it what is laid out here, once there are results."""
+        """The right column: a status line, and below it the content, once there are results."""
         with gr.Column(scale=self.wide, min_width=300, elem_classes="vz-results"):
             self.status = gr.HTML(self.empty, elem_id=self.id("status"), elem_classes="vz-status")
             with gr.Column(visible=False, elem_id=self.id("results")) as self.group:
@@ -130,7 +130,7 @@ class Panel:
     def samples(
         self, samples: Sequence[Sample], targets: Sequence[Box | Any], label: str = "Samples", shape: str = ""
     ) -> None:
-        """Images to click at, which set inputs.
+        """Images that set the inputs when clicked.
 
         Args:
             targets: upload boxes and components that the values of a sample are for.
@@ -177,10 +177,10 @@ class Panel:
 
         Args:
             function: returns HTML that sums up what was done, and a value for each output.
-            raw: hand over values as the browser sends them: uploads are dictionaries, which `uploads.checked_path` reads.
+            raw: pass values as the browser sends them: uploads are dictionaries, which `uploads.checked_path` reads.
                 States need False.
             also: other events that start it, e.g. `field.submit`.
-            lane: pages of the same lane run one after the other; by default each by itself.
+            lane: work in the same lane runs one after the other; by default, each page has its own lane.
         """
         components = [*map(_component, inputs)]
         shared = [self.status, self.group, self.button, self.cancel]
@@ -227,20 +227,20 @@ class Panel:
             gr.on(self._fresh, clear, None, shared, queue=False, **QUIET)
 
     def stop(self, request: gr.Request) -> None:
-        """End the visitor's work at its next report."""
+        """Stop the visitor's work at its next report."""
         if (event := self._running.get(str(request.session_hash))) is not None:
             event.set()
 
     def _steps(
         self, function: Callable[..., tuple[Any, ...]], values: Sequence[Any], stop: threading.Event
     ) -> Iterator[tuple[str, bool | None, list[Any] | None]]:
-        """The status, whether results are shown (None: not done yet), and the outputs, again and again until the work is done."""
+        """Yields the status, whether results are shown (None: not done yet), and the outputs until the work is done."""
         work = Work(Path(self.status.GRADIO_CACHE), names_of(*values), stop)
         done: list[Any] = []
 
         def call() -> None:
             try:
-                with self._lane:  # whoever left may still be working
+                with self._lane:  # the work of a visitor who left may still run
                     work.report("starting", 0, 0)
                     done.append(function(work, *values))
             except BaseException as error:  # handed to the visitor's thread
@@ -266,7 +266,7 @@ class Panel:
             yield summary, True, outputs
 
     def _trouble(self, error: BaseException, work: Work) -> str:
-        """What the visitor is told; whoever runs the server reads the rest in its log."""
+        """The message for the visitor; the server's log has the rest."""
         if isinstance(error, Cancelled):
             return f'<div class="vz-problem vz-calm" role="status">Cancelled.</div>{self.empty}'
         if isinstance(error, VisionZooError):
@@ -283,14 +283,14 @@ def _component(target: Box | Any) -> Any:
 
 
 def _handed_out(value: Any, home: Path) -> Any:
-    """A file of ours as if the visitor had uploaded it."""
+    """One of our files, in the form of an upload."""
     if not isinstance(value, Path):
         return value
     return str(shutil.copy2(value, new_folder(home) / value.name))
 
 
 def _named_by(elem_id: str, labels: Sequence[str]) -> str:
-    """Names for buttons that gradio leaves without: read by `NAMES`."""
+    """Names for buttons that have none in gradio; read by `NAMES`."""
     names = "".join(f"<i>{plain(label)}</i>" for label in labels)
     return f'<div class="vz-names" data-for="{elem_id}" hidden>{names}</div>'
 
@@ -299,10 +299,10 @@ _SHOW = """() => {
   const status = document.getElementById("ID");
   if (status && status.getBoundingClientRect().top > window.innerHeight * 0.45) status.scrollIntoView({behavior: "smooth"});
 }"""
-"""On a narrow screen the results stand below the inputs."""
+"""On a narrow screen, the results are below the inputs."""
 
 NAMES = """<script>
-// Names for what gradio leaves without: sample pictures, and images without a description.
+// Names for what has none in gradio: sample images, and images without a description.
 (() => {
   const name = () => {
     for (const list of document.querySelectorAll(".vz-names")) {
@@ -315,7 +315,7 @@ NAMES = """<script>
     }
     for (const image of document.querySelectorAll("img:not([alt]), img[alt='']")) {
       const block = image.closest("[id^=vz-]"), label = block?.querySelector("label")?.textContent?.trim();
-      image.alt = label || (block ? block.id.replace(/^vz-/, "").replaceAll("-", " ") : "picture");
+      image.alt = label || (block ? block.id.replace(/^vz-/, "").replaceAll("-", " ") : "image");
     }
     for (const upload of document.querySelectorAll(".vz-upload :is(button.upload-container, input[type=file])")) {
       const label = upload.closest("[id^=vz-]")?.querySelector("label")?.textContent?.trim() || "File";

@@ -1,4 +1,4 @@
-"""The demo page of reenactment: a face image moves like a video, or like the one before the webcam."""
+"""The demo page of reenactment: a face image moves like a video, or like the one in front of the webcam."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .words import duration, explain, file_stem, plain, problem
 
 TITLE = "Animate a face"
 MAX_FRAMES = 1500
-"""Of a driving video: a minute at 25 frames a second."""
+"""Largest number of frames of a driving video: a minute at 25 frames per second."""
 NOTES = {
     "Good input": "Faces from the front, upright, with space around the head, in both the image and the video, and a video that "
     "begins in a pose similar to the image's.",
@@ -38,16 +38,16 @@ NOTES = {
 }
 LIVE = (
     '<p class="vz-hint">Upload an image, then start the camera. The pose of the first frame is taken to be the image\'s; '
-    "<b>Start from this pose</b> takes the present one.</p>"
+    "<b>Start from this pose</b> takes the current one.</p>"
 )
 _STYLE = "<style>.gradio-container #vz-reenact-live img { width: 100%; height: 100%; object-fit: contain; }</style>"
 
 
 class Animator:
-    """The pipeline, made when it is first asked for: with the published network if its weights are here, else with the small one.
+    """The pipeline, made when it is first needed: with the published network if its weights are here, else with the small one.
 
     Args:
-        pipe: use this one instead.
+        pipe: a pipeline to use instead.
     """
 
     def __init__(self, pipe: ReenactPipeline | None = None):
@@ -58,7 +58,7 @@ class Animator:
         self.model = ReenactPipeline.default_model if here else SMALL_MODEL
 
     def notice(self) -> str:
-        """What a visitor must know of the small network, as HTML; empty with another one."""
+        """What a visitor must know about the small network, as HTML; empty with another one."""
         if self.model != SMALL_MODEL:
             return ""
         code = plain(model_card(ReenactPipeline.default_model).code)
@@ -92,15 +92,15 @@ def animate(
     """
     picture = face_of(source)
     if driving is None:
-        raise InputError("upload a driving video first, which shows a person who talks")
+        raise InputError("upload a driving video first: a video of a person who talks")
     path = checked_path(driving, VIDEO)
     if (count := probe(path).frames) > MAX_FRAMES:
-        raise InputError(f"{path}: has {count:,} frames; this page takes up to {MAX_FRAMES:,}. Cut a part out of it")
+        raise InputError(f"{path}: has {count:,} frames; this page takes up to {MAX_FRAMES:,}. Cut it first")
     started = time.perf_counter()
     target = folder / f"{file_stem(name_of(source), 'face')}_animated.mp4"
     template = folder / "motion.safetensors"
     result = ReenactJob(pipe, path, options, save_motion=template).convert(picture, target, report)
-    target.with_name(f"{target.name}.json").unlink(missing_ok=True)  # it names folders of this machine
+    target.with_name(f"{target.name}.json").unlink(missing_ok=True)  # it contains paths of this machine
     seconds = time.perf_counter() - started
     text = summary(
         f"{result.frames} frames of {result.width} x {result.height} pixels",
@@ -116,7 +116,7 @@ def page(*, home: Path, index: Path | None = None, pipe: ReenactPipeline | None 
 
     Args:
         home, index: belong to other pages.
-        pipe: what animates; the default network if None.
+        pipe: the pipeline that animates; None uses the default network.
     """
     del home, index
     animator = Animator(pipe)

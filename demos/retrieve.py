@@ -24,7 +24,7 @@ SCORES = (
     "The first stage scores by the cosine of descriptors; reranking reorders with the neighbours' help."
 )
 SAMPLED = (
-    "Public domain and CC0, except temple (danielbuechele) and flower (vultilion), CC BY 2.0, altered: views made from one photo a "
+    "Public domain and CC0, except temple (danielbuechele) and flower (vultilion), CC BY 2.0, altered: views made from one photo per "
     "subject, so they are easy to find."
 )
 
@@ -45,7 +45,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
 
     Args:
         home: folder of the demo, for the sample photos and their index.
-        index: the index to search; that of the sample photos if None.
+        index: the index to search; None searches the sample photos.
     """
     searcher = Searcher(index or sample_index(home))
     pipe, photos = searcher.pipe, len(searcher.index)
@@ -55,7 +55,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
         if upload is None:
             raise InputError("pick a sample or upload a photo first")
         found = searcher(checked_path(upload, IMAGE), region or "", int(min(max(count, 1), MAX_RESULTS)))
-        work.report("drawing what was found", 0, 0)
+        work.report("drawing the results", 0, 0)
         return show(found), saved(save_found(found, work.folder() / "found.png"), "Download the contact sheet")
 
     def search(upload: dict[str, Any] | None, region: str | None, count: float) -> str:

@@ -1,4 +1,4 @@
-"""What the retrieval page searches with, and how it shows what was found."""
+"""How the retrieval page searches, and how it shows the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 class ClockedPipeline(RetrievePipeline):
-    """A pipeline that keeps how long it took to describe the latest query, apart from the search."""
+    """A pipeline that records how long describing the latest query took, separately from the search."""
 
     described_s = 0.0
 
@@ -43,7 +43,7 @@ class ClockedPipeline(RetrievePipeline):
 
 @dataclass(frozen=True)
 class Found:
-    """What a search gave: the ranking of both stages, and where the time went."""
+    """The result of a search: the rankings of both stages, and the times."""
 
     query: np.ndarray
     result: RetrievalResult
@@ -89,7 +89,7 @@ def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None
             "the region has one corner; click the opposite one, or clear the field to use all of the photo"
         )
     if len(numbers) != 4 or re.search(r"[^\d\s.,;-]", text):
-        raise InputError(f"the region is x0, y0, x1, y1 in pixels, e.g. 40, 60, 300, 420; got {text!r}")
+        raise InputError(f"the region must be x0, y0, x1, y1 in pixels, e.g. 40, 60, 300, 420; got {text!r}")
     xs, ys = sorted(map(float, numbers[0::2])), sorted(map(float, numbers[1::2]))
     box = (max(xs[0], 0.0), max(ys[0], 0.0), min(xs[1], float(width)), min(ys[1], float(height)))
     if box[2] - box[0] < 1 or box[3] - box[1] < 1:
@@ -99,7 +99,7 @@ def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None
     return box
 
 
-# What is shown
+# Results
 
 
 def show(found: Found) -> str:
@@ -177,12 +177,12 @@ def _image(picture: Image.Image | None, label: str) -> str:
 
 
 def numbers_in(text: str) -> list[str]:
-    """The numbers of a region that is being typed."""
+    """The numbers of a region as typed so far."""
     return _NUMBER.findall(text)
 
 
 def save_found(found: Found, path: Path) -> Path:
-    """The query and what was found for it as one image."""
+    """The query and its results as one image."""
     tiles = [Tile(match.path, f"{match.rank} · {match.score:.3f}", match.path.name) for match in found.result.matches]
     save_sheet(path, [Row(Tile(found.query, "Query", box=found.result.box), tiles)], heading="Photos found")
     return path

@@ -14,7 +14,7 @@ from ..pipelines.retrieve.pipeline import RetrievePipeline
 
 
 def samples(home: Path) -> Path:
-    """The bundled photos and queries, copied to `home`, where their paths stay the same whatever the installation."""
+    """The bundled photos and queries, copied to `home`, where their paths do not depend on the installation."""
     folder = home / "samples"
     with writing(home):
         for part in ("photos", "queries"):
@@ -30,13 +30,13 @@ def sample_index(home: Path) -> Path:
         note("describing the sample photos; this happens once")
     try:
         pipe.index(photos, index, prune=True)
-    except InputError:  # of another model or version, or damaged: it is ours, so it is made again
+    except InputError:  # it is of another model or version, or damaged: it is ours, so it is made again
         pipe.index(photos, index, rebuild=True)
     return index
 
 
 def mirror(source: Path, target: Path) -> None:
-    """Make the folder `target` hold what `source` holds; files of the same content stay as they are."""
+    """Make the folder `target` equal to `source`; files with the same content stay unchanged."""
     target.mkdir(parents=True, exist_ok=True)
     names = {file.name for file in source.iterdir() if file.is_file()}
     for file in target.iterdir():

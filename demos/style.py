@@ -8,7 +8,7 @@ _SANS = ("system-ui", "Segoe UI", "Helvetica Neue", "sans-serif")
 
 
 def theme() -> themes.Base:
-    """Warm greys, a brick red accent, square corners, the system's own fonts (nothing is loaded from elsewhere)."""
+    """Warm greys, a brick red accent, square corners, the system's own fonts (nothing is loaded from other hosts)."""
     shades = "#fbf1ee #f6ddd6 #ebb8ab #dd8c79 #cb5f47 #b3391f #9c2f18 #7f2613 #631e10 #4a170d #300e07"
     brick = themes.Color(*shades.split(), name="brick")
     fonts = {"font": _SANS, "font_mono": ("ui-monospace", "monospace")}

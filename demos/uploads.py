@@ -1,4 +1,4 @@
-"""What every page does with uploads: one kind of box, what it takes and how much, and checks before anything else reads a file."""
+"""Uploads on all pages: one kind of box, the files that it accepts, and checks before anything else reads a file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .words import explain, plain, problem, sentence
 
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-"""Pillow's names of the formats that an upload may have: pixels only, nothing that is drawn by running it (EPS)."""
+"""Pillow's names of the formats that an upload may have: pixels only, no programs that draw (EPS)."""
 SHOWN_BY_BROWSERS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "ICO")
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A kind of file that a box takes.
+    """A kind of file that a box accepts.
 
     Attributes:
-        name: of one such file, e.g. "image".
-        extensions: of the names that are taken.
-        formats: the usual ones, in words.
-        max_mb: megabytes of a file.
-        limit: what else is limited, in words.
+        name: word for one such file, e.g. "image".
+        extensions: accepted extensions.
+        formats: the usual formats, in words.
+        max_mb: largest size of a file in megabytes.
+        limit: other limits, in words.
         check: raises `InputError` for a file that cannot be used.
     """
 
@@ -48,26 +48,26 @@ class Medium:
 
     @property
     def words(self) -> str:
-        """What the box takes, for the line below it."""
+        """The files that the box accepts, for the line below it."""
         return f"{self.formats}; up to {self.max_mb} MB{self.limit and f', {self.limit}'}"
 
 
 def check_image(path: Path) -> None:
-    """Decode an image. Raises `ImageError` if it is none, damaged, too large, or of a format that is not taken."""
+    """Decode an image. Raises `ImageError` if it is not an image, damaged, too large, or of another format."""
     width, height = image_size(path)
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{path}: {width} x {height} pixels is over this page's limit of {MAX_PIXELS / 1e6:.0f} million; shrink it first"
         )
     if image_format(path) not in FORMATS:
-        raise ImageError(f"{path}: not of a format that this page takes; save it as JPEG, PNG or WebP")
+        raise ImageError(f"{path}: is not in a format that this page accepts; save it as JPEG, PNG or WebP")
     load_image(path)
 
 
 IMAGE = Medium("image", IMAGES, "JPEG, PNG, WebP, TIFF and more", 20, check_image, f"{MAX_PIXELS / 1e6:.0f} megapixels")
 VIDEO = Medium("video", VIDEOS | ANIMATIONS, "MP4, MOV, WebM, MKV and more", 100, probe)
 MAX_MB = max(IMAGE.max_mb, VIDEO.max_mb)
-"""What the server takes of any file."""
+"""Largest size of any file that the server accepts."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Box:
     words: str
 
     def hint(self, trouble: str = "") -> str:
-        """The line below the box: what it takes and, above that, why the last file was refused."""
+        """The line below the box: the files that it accepts and, above that, why the last file was refused."""
         return _hint(self.component.elem_id, self.medium, self.words, trouble)
 
     def checked(self, upload: Any) -> tuple[Any, str]:
-        """What the box then holds, and its line, after an upload."""
+        """The content of the box after an upload, and its line."""
         if upload is None:
             return gr.skip(), self.hint()
         uploads = upload if isinstance(upload, list) else [upload]
@@ -94,7 +94,7 @@ class Box:
                 good.append(self._usable(one))
             except InputError as error:
                 troubles.append(explain(error, names_of(one)))
-        if isinstance(upload, list) and len(uploads) > 1:  # each is judged by itself when it is worked on
+        if isinstance(upload, list) and len(uploads) > 1:  # each is checked when it is processed
             return gr.skip(), self.hint()
         if troubles:
             return None, self.hint(f"{sentence(troubles[0])} Choose another file.")
@@ -116,12 +116,12 @@ class Box:
 
 
 def upload_box(medium: Medium, label: str, elem_id: str, *, many: int = 0, height: int = 230, words: str = "") -> Box:
-    """An upload box in the look of all pages. Call it where the box is to stand; files are checked as they arrive.
+    """An upload box in the look of all pages. Call it where the box belongs; files are checked as they arrive.
 
     Args:
-        medium: what it takes.
-        many: it takes up to this many files.
-        words: what else to say below the box.
+        medium: the kind of file that it accepts.
+        many: largest number of files.
+        words: more text below the box.
     """
     with gr.Column(elem_classes=["vz-upload", f"vz-takes-{medium.name}{'s' if many else ''}"], min_width=230):
         if medium.name == "image" and not many:
@@ -165,7 +165,7 @@ def _hint(elem_id: str, medium: Medium, words: str, trouble: str = "") -> str:
 
 
 def name_of(upload: Any) -> str:
-    """What its owner calls an upload."""
+    """The name that its owner gave an upload."""
     if isinstance(upload, str):
         return PurePath(upload).name
     name = upload.get("orig_name") if isinstance(upload, dict) else None
@@ -173,7 +173,7 @@ def name_of(upload: Any) -> str:
 
 
 def names_of(*uploads: Any) -> dict[str, str]:
-    """Path -> name, of uploads and lists of uploads among any values: for `words.explain`."""
+    """Path -> name of all uploads and lists of uploads among the values: for `words.explain`."""
     found: dict[str, str] = {}
     for upload in uploads:
         if isinstance(upload, list):
@@ -192,7 +192,7 @@ def path_of(upload: Any) -> Path:
 
 
 def checked_path(upload: Any, medium: Medium) -> Path:
-    """The file of an upload that is of this kind. Raises `InputError` for others."""
+    """The file of an upload. Raises `InputError` if it is of another kind."""
     path = path_of(upload)
     if path.is_file() and path.stat().st_size > medium.max_mb * 1_000_000:
         raise InputError(
@@ -210,10 +210,10 @@ def new_folder(home: str | Path) -> Path:
 
 
 def refuse_addresses(component: Any, what: str) -> None:
-    """Let `component` take files only, not addresses that a client wants this server to fetch.
+    """Make `component` accept files only, not addresses that this server would have to download.
 
     Args:
-        what: of the message, e.g. "photo".
+        what: word for the message, e.g. "photo".
     """
     vars(component)["async_move_resource_to_block_cache"] = partial(_refuse, component, what)
 

@@ -1,4 +1,4 @@
-"""Text of the pages as HTML, in words for visitors: they see no server, no command line and no paths."""
+"""Text of the pages as HTML, in words for visitors, who see no server, no command line and no paths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """With what stands in backticks as code."""
+    """HTML in which text in backticks becomes code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", plain(text))
 
 
@@ -58,20 +58,20 @@ def told(text: str) -> str:
 
 
 def explain(error: Exception, names: Mapping[str, str] | None = None) -> str:
-    """What a visitor is told of an error: which of their files it is about, and what to do.
+    """The message for a visitor about an error: which of their files it concerns, and what to do.
 
     Args:
         names: path of an upload on this machine -> the name that its owner gave it.
     """
     if isinstance(error, MissingDependencyError):
         purpose = for_visitors(str(error).partition(" needs ")[0])
-        return f"This server lacks a package for {purpose}. Ask whoever runs it, or try another kind of file."
+        return f"This server lacks a package for {purpose}. Ask its operator, or try another kind of file."
     text = str(error)
     for path, name in sorted((names or {}).items(), key=lambda pair: -len(pair[0])):
         text = text.replace(path, name)
     kept = for_visitors(text)
     if isinstance(error, WeightsError):
-        return f"{kept or 'These weights are not available'}. Choose another model, or ask whoever runs this server."
+        return f"{kept or 'These weights are not available'}. Choose another model, or ask the operator of this server."
     return kept or "This cannot be done with these files and settings. Try others."
 
 
@@ -82,11 +82,11 @@ def problem(reason: str, heading: str = "") -> str:
 
 
 _NAMED = re.compile(r"[^:]{1,200}\.\w{1,5}: |\S*[._]\w")
-"""The beginning of a text that begins with the name of a file or a model."""
+"""Matches a text that begins with the name of a file or a model."""
 
 
 def sentence(text: str) -> str:
-    """With a full stop; with a capital, unless it begins with the name of a file or a model."""
+    """The text as a sentence: with a full stop, and with a capital unless it begins with the name of a file or a model."""
     if text[:1].islower() and not _NAMED.match(text):
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
@@ -97,14 +97,14 @@ def duration(seconds: float) -> str:
 
 
 def picture_tag(picture: Image.Image, label: str) -> str:
-    """An image without loss inside HTML."""
+    """An image, without loss, embedded in HTML."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     return f'<img alt="{plain(label)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
 def file_stem(name: object, fallback: str) -> str:
-    """The name of an upload without its extension, as any system takes it in the name of a download."""
+    """The name of an upload without its extension, as any system accepts it in the name of a download."""
     stem = PurePath(str(name or "")).stem
     return "".join(letter for letter in stem if letter.isalnum() or letter in " -_.()")[:80].strip(" .") or fallback
 

@@ -1,4 +1,4 @@
-"""Work that a page does for a visitor: its progress, its files, and what is said when it is done."""
+"""Work that a page does for a visitor: its progress, its files, and its summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .uploads import new_folder
 from .words import duration, plain
 
 RESULTS = "results"
-"""Folder, beside the uploads, of files that are offered as downloads."""
+"""Folder, next to the uploads, for files that are offered as downloads."""
 
 
 class Cancelled(Exception):
@@ -23,7 +23,7 @@ class Cancelled(Exception):
 
 @dataclass
 class Work:
-    """What a page's function is given beside its inputs.
+    """What a page's function gets in addition to its inputs.
 
     Attributes:
         home: the demo's folder of uploads and results.
@@ -42,7 +42,7 @@ class Work:
         """Show how far the work is: a `visionzoo.jobs.Progress`.
 
         Raises:
-            Cancelled: the visitor does not want the result any more.
+            Cancelled: the visitor no longer wants the result.
         """
         if self.stop.is_set():
             raise Cancelled
@@ -57,7 +57,7 @@ class Work:
         return self._folder
 
     def drop(self) -> None:
-        """Delete what was written."""
+        """Delete the files that were written."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -72,7 +72,7 @@ class Work:
 
 
 def progress_line(text: str, share: float | None = None) -> str:
-    """A line of text above a bar; the bar moves by itself while the share that is done is unknown."""
+    """A line of text above a bar; the bar is indeterminate if `share` is None."""
     value = "" if share is None else f' value="{min(1, share):.3f}"'
     text = plain(text[:1].upper() + text[1:])
     return f'<div class="vz-progress" role="status"><span>{text}</span><progress{value} aria-label="progress"></progress></div>'
@@ -91,13 +91,13 @@ def saved(path: Path, label: str = "Download") -> str:
 def sweep(home: Path, age_s: float = 3600) -> None:
     """Delete the results in a demo's folder that are older than an hour."""
     for folder in (home / RESULTS).glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # of work that failed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, as the work failed
             if time.time() - folder.stat().st_mtime > age_s:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def summary(heading: str, *facts: str, below: str = "") -> str:
-    """What was done: a heading, facts and a sentence, as HTML. All are text."""
+    """A summary: a heading, facts and a sentence, as HTML. The arguments are plain text."""
     details = ", ".join(fact for fact in facts if fact)
     return (
         f'<div class="vz-done"><h2>{plain(heading)}</h2><span>{plain(details)}</span>'

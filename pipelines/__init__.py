@@ -1,1 +1,1 @@
-"""The tasks, one folder each: input files in, output files out. Each registers itself in its `__init__`."""
+"""The tasks, one folder each: they turn input files into output files. Each registers itself in its `__init__`."""

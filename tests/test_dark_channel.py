@@ -66,7 +66,7 @@ def test_command(tmp_path, monkeypatch, clear):
 
 
 def test_what_is_refused(clear):
-    with pytest.raises(InputError, match="patch is 14, expected an odd number"):
+    with pytest.raises(InputError, match="patch must be an odd number of pixels, got 14"):
         dehaze(clear, patch=14)
     with pytest.raises(InputError, match=r"\(512, 512\), expected \(3, H, W\)"):
         dehaze(clear[0])

@@ -30,7 +30,7 @@ Array = np.ndarray
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _SAMPLES = 2
-"""Per side of a pixel."""
+"""Samples per side of a pixel."""
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
 _AMBIENT = 0.6
 

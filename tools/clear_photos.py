@@ -1,9 +1,9 @@
-"""Makes the clear images that the bundled DehazeXL learned to take haze off: tiles of free photos, and drawn aerial scenes.
+"""Makes the clear images on which the bundled DehazeXL was trained: tiles of free photos, and synthetic aerial scenes.
 
     python -m tools.clear_photos unpacked data/clear     # tools/free_photos.py says how to get `unpacked`
 
 The result is `train/` and `val/` of JPEG files; one source in ten (by the hash of its name) gives tiles to `val/` only. Photos that
-are hazy themselves (a dark channel that is bright and grey) stay out, as do those of scikit-image, scikit-learn and Gradio,
+are hazy themselves (a dark channel that is bright and grey) are left out, as are those of scikit-image, scikit-learn and Gradio,
 which the model is tested on. The tiles are not redistributed.
 """
 
@@ -24,11 +24,11 @@ from tqdm import tqdm
 from .free_photos import Source, photo_files, resource_files
 
 HAZY = 0.36
-"""Mean dark channel (least colour of 1/64 of a side around) over which a tile is taken for hazy."""
+"""Mean dark channel (least colour within 1/64 of a side) above which a tile counts as hazy."""
 
 
 def is_clear(tile: Image.Image) -> bool:
-    """A photo, which has grain nearly everywhere, with what haze takes away: contrast, and shadows or colours nearly everywhere."""
+    """Whether it is a photo (grain nearly everywhere) without haze (contrast, and shadows or colours nearly everywhere)."""
     grain = np.asarray(tile.convert("L").resize((256, 256), Image.Resampling.BOX), np.float32) / 255
     if (grain.reshape(32, 8, 32, 8).std((1, 3)) < 0.01).mean() > 0.35:
         return False
@@ -38,7 +38,7 @@ def is_clear(tile: Image.Image) -> bool:
 
 
 def tiles(photo: Image.Image, rng: np.random.Generator, side: int, count: int) -> Iterable[Image.Image]:
-    """Up to `count` clear random parts of `photo`, shrunk where it is large enough, to be rid of its compression."""
+    """Up to `count` clear random parts of `photo`, shrunk if it is large enough, to remove compression artefacts."""
     width, height = photo.size
     smallest = min(1.0, 1.5 * side / min(width, height))
     found = 0
@@ -59,7 +59,7 @@ def make_tiles(source: Source, out: Path, side: int, count: int) -> int:
     try:
         image = source.open()
     except (OSError, ValueError, SyntaxError):
-        return 0  # bytes that only look like the beginning of an image
+        return 0  # bytes that only look like the header of an image
     if min(image.size) < side or np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         return 0
     folder = out / ("val" if source.held_out else "train")
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("unpacked", type=Path, help="folder of unpacked packages")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--side", type=int, default=560, help="of the tiles, pixels")
+    parser.add_argument("--side", type=int, default=560, help="side of the tiles in pixels")
     parser.add_argument("--per-photo", type=int, default=12, help="tiles of a photo")
     options = parser.parse_args()
     for part in ("train", "val"):

@@ -1,4 +1,4 @@
-"""Cuts the faces out of videos, as VoxCeleb was for MCNet: clips to train on, one for each face that stays in the image.
+"""Cuts the faces out of videos, as VoxCeleb was for MCNet: clips to train on, one for each face that stays in view.
 
     python -m tools.face_tubes interview.mp4 talk.mov data/own/train
     visionzoo fit --config mcnet/vox256 data.root=data/own model.perceptual=0 model.pixel=10
@@ -66,7 +66,7 @@ def cut_faces(
     stems = [video.stem for video in videos]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise InputError(f"{stem}: the name of two videos; names tell who is seen, so rename one of them")
+            raise InputError(f"{stem}: two videos have this name; names say who is seen, so rename one of them")
     detector, made = MTCNN(), []
     make_folder(out)
     for video in videos:

@@ -30,7 +30,7 @@ IMAGES_INSIDE = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xe0\xe1\xdb]|\x89PNG\r\
 
 @dataclass(frozen=True)
 class Source:
-    """An image: a file, or a part of one (Qt's resource files hold images one after the other, as they are)."""
+    """An image: a file, or a part of one (Qt's resource files hold images one after the other, unchanged)."""
 
     name: str
     path: Path

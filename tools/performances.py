@@ -1,4 +1,4 @@
-"""What rendered heads do: they turn, nod, talk, blink, look around, smile and raise their brows. Everything follows from a seed."""
+"""The movements of rendered heads: they turn, nod, talk, blink, look around, smile and raise their brows, all from a seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOUTHS: tuple[Mapping[str, float], ...] = (
     {"jawOpen": 0.1, "mouthRollLower": 0.6, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25},
     {"jawOpen": 0.62},
 )
-"""Shapes of the mouth that talking goes through."""
+"""Shapes of the mouth while talking."""
 
 
 def perform(frames: int, seed: int, *, liveliness: float = 1.0) -> list[Pose]:

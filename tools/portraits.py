@@ -1,4 +1,4 @@
-"""Images of rendered heads: skin, hair, eyes and clothes drawn by formulas over the mesh, lit like in a studio."""
+"""Images of rendered heads: skin, hair, eyes and clothes drawn by formulas over the mesh, lit as in a studio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.floating]
 Colour = tuple[float, float, float]
 
 DISTANCE = 13.0
-"""Of the camera, in decimetres."""
+"""Distance of the camera, in decimetres."""
 BODY, EYE, LASHES, TEETH, TONGUE, HAIR = range(len(PARTS))
 
 
@@ -28,7 +28,7 @@ class Look:
         brows: how dark they are.
         stubble, freckles, make_up: from 0 to 1.
         length: where the hair ends: 7 is at the ears, 5 at the shoulders; None is short hair, close to the head.
-        thickness: of the hair on the head, in decimetres.
+        thickness: thickness of the hair on the head, in decimetres.
         hairline: how much higher the forehead is than usual, in decimetres.
         parting: how far the hair parts to the left, from -0.4 to 0.4.
         light: from where the main light comes, in degrees to the head's left.
@@ -84,7 +84,7 @@ class Portrait:
         self.points[body] += vertex_normals(self.points, mesh.triangles)[body] * thick[:, None]
 
     def frame(self, pose: Pose, size: int, view: float = 3.7) -> NDArray[np.uint8]:
-        """(size, size, 3) uint8; `view` is the side of what is seen at the face, in decimetres."""
+        """(size, size, 3) uint8; `view` is the side of the visible square at the face, in decimetres."""
         large = 2 * size
         points = self._posed(pose).astype(np.float32)
         normals = vertex_normals(points, self.mesh.triangles).astype(np.float32)
@@ -134,7 +134,7 @@ class Portrait:
         return map_coordinates(self._lattice, scaled, np.float32, order=1, mode="grid-wrap")
 
     def _hairline(self, rest: Array) -> Array:
-        """How far places of the skin are above the hairline."""
+        """Height of points of the skin above the hairline."""
         x, y, z = rest.T
         around = np.degrees(np.arctan2(np.abs(x - 0.3 * self.look.parting * (y > 7.6)), z - 0.05))
         return (

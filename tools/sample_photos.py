@@ -2,7 +2,7 @@
 
     python -m tools.sample_photos visionzoo/assets
 
-Needs scikit-image and scikit-learn, which carry the photos.
+It needs scikit-image and scikit-learn, which contain the photos.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ VIEWS = 4
 
 
 def source_photo(name: str) -> Image.Image:
-    """The photo as its package carries it, RGB."""
+    """The photo from its package, RGB."""
     package, file, _ = SOURCES[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"{name}: needs the package that carries it: pip install scikit-image scikit-learn")
+        raise SystemExit(f"{name}: needs the package that contains it: pip install scikit-image scikit-learn")
     return Image.open(Path(spec.origin).parent / file).convert("RGB")
 
 

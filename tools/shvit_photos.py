@@ -2,9 +2,9 @@
 
     python -m tools.shvit_photos unpacked data/shvit_photos     # tools/free_photos.py says how to get `unpacked`
 
-The tiles are not redistributed. One source in ten (by the
-hash of its name) gives tiles to `val/` only. The result is an image folder, `train/<group>/<tile>.jpg`; the groups are names of
-folders, not labels to learn. Photos of scikit-image, scikit-learn and Gradio stay out: they are what the model is tested on.
+The tiles are not redistributed. One source in ten (by the hash of its name) gives tiles to `val/` only.
+The result is an image folder, `train/<group>/<tile>.jpg`; the groups are names of
+folders, not labels to learn. Photos of scikit-image, scikit-learn and Gradio are left out, as the model is tested on them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def make_tiles(
     try:
         image = source.open()
     except (OSError, ValueError, SyntaxError):
-        return 0  # bytes that only look like the beginning of an image
+        return 0  # bytes that only look like the header of an image
     if min(image.size) < (96 if group == "objects" else 150):
         return 0
     image = image.convert("RGBA")
@@ -108,9 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("unpacked", type=Path, help="folder of unpacked packages")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--side", type=int, default=192, help="of the tiles, pixels")
+    parser.add_argument("--side", type=int, default=192, help="side of the tiles in pixels")
     parser.add_argument("--per-photo", type=int, default=80, help="tiles of a large photo")
-    parser.add_argument("--per-object", type=int, default=40, help="tiles of an object or a small picture")
+    parser.add_argument("--per-object", type=int, default=40, help="tiles of an object or a small image")
     options = parser.parse_args()
     sizes = {"side": options.side, "per_photo": options.per_photo, "per_object": options.per_object}
     photos = [*photo_files(options.unpacked)]

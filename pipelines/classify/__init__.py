@@ -10,7 +10,7 @@ register_pipeline(
     "classify",
     factory=f"{__name__}:ClassifyPipeline",
     command=f"{__name__}.command:app",
-    summary="say what images and videos show: the most probable classes, with their probabilities",
+    summary="show the most probable classes of images and videos, with their probabilities",
     page="visionzoo.demos.classify",
     benches=(
         Bench("shvit_s1", "benchmarks.shvit:s1", "SHViT-S1, batches of 16 and single images", "timm"),

@@ -1,4 +1,4 @@
-"""`visionzoo classify`: what images show."""
+"""`visionzoo classify`: the classes of images and videos."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def classify(
     ] = None,
     top: Annotated[
         int | None,
-        options.option(OUTPUT, "Number of classes to show for each image; by default 5, or 1 in a list of many."),
+        options.option(OUTPUT, "Number of classes to show for each image; by default 5, or 1 for several images."),
     ] = None,
     model: Annotated[str | None, options.model("classify", DEFAULT)] = None,
     checkpoint: Checkpoint = None,
@@ -64,19 +64,19 @@ def classify(
         Literal["torch", "compiled", "onnxruntime"],
         options.option(
             SPEED,
-            "What runs the network; compiled and onnxruntime are prepared once (half a minute) and are faster on a CPU.",
+            "What runs the network; compiled and onnxruntime are faster on a CPU, after half a minute of preparation once.",
         ),
     ] = "torch",
     compile: Annotated[
         bool,
         options.option(
             SPEED,
-            "Compile the network first, which takes half a minute and is kept for the next time: it then runs faster.",
+            "Compile the network so that it runs faster; this takes half a minute, and the result is kept for later runs.",
         ),
     ] = False,
     processing: Processing = Processing(),  # noqa: B008 (frozen)
 ) -> None:
-    """Say what images and videos show: the most probable classes, with their probabilities."""
+    """Show the most probable classes of images and videos, with their probabilities."""
     from tqdm import tqdm
 
     from visionzoo.io.extensions import is_video
@@ -86,7 +86,7 @@ def classify(
     from .results import check_outputs
 
     with standard_input(inputs, Kind("image or video", KINDS, "image", (), "")) as sources:
-        found = find_files(sources)  # before torch is loaded, and weights
+        found = find_files(sources)  # before torch and the weights are loaded
         check_outputs(output, features, processing.overwrite)
         outputs = [path for path in (output, features) if path is not None]
         refuse_inputs(outputs, found)
@@ -112,7 +112,7 @@ def classify(
             lines = table(result, title=len(found) > 1) if tables else [line(result)]
             if len(found) == 1:
                 lines = [*timeline(result), *lines]
-            tqdm.write("\n".join(lines))  # which keeps clear of the progress bar
+            tqdm.write("\n".join(lines))  # which does not disturb the progress bar
             sys.stdout.flush()
 
         results = pipe.run(
@@ -131,13 +131,13 @@ def classify(
 
 
 def line(result: ClassificationResult) -> str:
-    """One image of many: its best class."""
+    """The line for one of several images: its best class."""
     best = result.predictions[0]
     return f"{best.probability:>6.1%}  {printable(best.label):<28}  {printable(result.source)}"
 
 
 def timeline(result: ClassificationResult) -> list[str]:
-    """The best class of each frame of a video, above a line that introduces their mean; nothing for an image."""
+    """The best class of each frame of a video, and a line that introduces their mean; empty for an image."""
     from .frames import clock
 
     times = [clock(frame.time) for frame in result.frames]
@@ -158,7 +158,7 @@ def table(result: ClassificationResult, *, title: bool, width: int = 24) -> list
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of at most `width` characters, in eighths of one where the terminal has such."""
+    """A bar of at most `width` characters, in eighths of a character if the terminal has them."""
     eighths = round(share * width * 8)
     try:
         "█▏".encode(sys.stdout.encoding or "ascii")

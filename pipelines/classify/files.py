@@ -28,15 +28,15 @@ from .results import ClassificationResult, FrameClasses, Prediction, check_outpu
 KINDS = IMAGES | VIDEOS
 """Extensions of the files that are taken from folders."""
 KEPT_EVERY = 64
-"""Results between two writes to the file from which an interrupted run resumes."""
+"""Number of results between two writes to the file from which an interrupted run resumes."""
 CHUNK = 64
-"""Images that a process of a cluster takes at once."""
+"""Number of images that a process of a cluster takes at once."""
 
 Found = tuple[ClassificationResult, np.ndarray | None]
 
 
 class Classifier(Protocol):
-    """What is used of a `ClassifyPipeline`, which imports this module."""
+    """The part of `ClassifyPipeline` that is used here (it imports this module)."""
 
     fingerprint: str
     classes: tuple[str, ...]
@@ -181,7 +181,7 @@ def _spread(pipe: Classifier, files: Sequence[Path], rows: Rows | None, how: How
 
 
 def build_worker(create: dict[str, Any], how: dict[str, Any]) -> Callable[[list[str]], list[Row]]:
-    """What a process of a cluster does with a chunk of files; called once in each."""
+    """Makes the function with which a process of a cluster classifies a chunk of files; called once in each process."""
     pipe = pipeline(**create)
 
     def work(chunk: list[str]) -> list[Row]:
@@ -215,7 +215,7 @@ def find_files(path_in: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def check_readable(files: Sequence[Path]) -> None:
-    """Raise `InputError` if none of the files is an image or video that can be read, as far as their beginnings tell."""
+    """Raise `InputError` if none of the files is an image or video that can be read, judging by their first bytes."""
     errors: list[VisionZooError] = []
     for path in files:
         try:

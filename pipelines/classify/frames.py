@@ -1,4 +1,4 @@
-"""Videos: a frame every so many seconds, each with its classes, and the mean of all of them."""
+"""Videos: a frame at regular intervals, each with its classes, and the mean of all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shot:
     """A frame of a video, prepared for the network.
 
     Attributes:
-        time_s: when it is shown.
+        time_s: time at which it is shown.
         pixels: (3, S, S) float32, the network's input.
         thumbnail: the frame as a small JPEG file.
     """
@@ -49,7 +49,7 @@ def shots(path: Path, every_s: float, preprocess: Preprocess) -> Iterator[Shot]:
 
 
 def count_shots(path: Path, every_s: float) -> int:
-    """How many frames `shots` gives, about; 1 for a video that cannot be read."""
+    """The approximate number of frames that `shots` gives; 1 for a video that cannot be read."""
     try:
         return int(float(probe(path).duration) / every_s) + 1
     except (InputError, MissingDependencyError):

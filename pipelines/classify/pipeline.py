@@ -1,4 +1,4 @@
-"""Say what images show: the classes that a network knows, best first, with their probabilities.
+"""The classes of images and videos, the most probable first, with their probabilities.
 
 pipe = visionzoo.pipeline("classify")
 result = pipe("photo.jpg", top=5)
@@ -44,9 +44,9 @@ from .runtimes import Runner, pick_runtime
 log = logging.getLogger(__name__)
 
 BUNDLED_MODEL = "efficientnet_lite0"
-"""What is used if no model is named and the weights of the default model are not in the cache."""
+"""The model that is used if none is named and the weights of the default model are not in the cache."""
 MAX_IMAGE_SIZE = 4096
-"""Largest side in pixels of the network's input; more is a mistake rather than a wish."""
+"""Largest side in pixels of the network's input; a larger number is probably a mistake."""
 
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 Network = SHViT | FusedSHViT | EfficientNetLite | FusedEfficientNetLite
@@ -66,20 +66,20 @@ class ClassifyPipeline(TaskPipeline):
     """Image classification with SHViT (arXiv 2401.16456) or EfficientNet-Lite (arXiv 1905.11946).
 
     Args:
-        model: the network; it stays unchanged, its fused form runs.
+        model: the network; it stays unchanged, as a fused copy runs.
         name: what the model is called: a registered name, or "custom".
-        device, dtype: where and in what the network runs.
+        device, dtype: where and in what precision the network runs.
         image_size: side in pixels of the network's input; None is what the model `name` was trained for.
-        labels: names of the classes: a file (one name a line, or a JSON list) or a sequence; None are ImageNet's for
+        labels: names of the classes: a file (one name a line, or a JSON list) or a sequence; None uses ImageNet's for
             1000 classes, else "class 0", …
-        checkpoint: the weights file that was loaded, recorded beside results.
-        compile: compile the network for this machine when it is first needed, which takes half a minute or more, and keep
-            that for the next time; it then runs faster, most of all for single images.
+        checkpoint: the weights file that was loaded, recorded with results.
+        compile: compile the network for this machine when it is first needed (half a minute or more), and keep the result;
+            it then runs faster, most of all for single images.
         runtime: what runs the network: "torch"; "compiled" (the same as `compile`); or "onnxruntime", on a CPU in float32 usually the
             fastest. Both are prepared when first needed, and kept.
 
     Raises:
-        InputError: a network without a head or not for RGB, a wrong number of labels, an absurd size.
+        InputError: a network without a head or not for RGB, a wrong number of labels, or an impossible size.
     """
 
     task = "classify"
@@ -102,7 +102,7 @@ class ClassifyPipeline(TaskPipeline):
         channels = getattr(model.config, "in_chans", 3)
         if not model.config.heads or channels != 3:
             raise InputError(
-                f"classifying needs a network for RGB with a head, this one has {channels} input channels "
+                f"classification needs a network for RGB with a head, but this one has {channels} input channels "
                 f"and {'a head' if model.config.heads else 'none'}"
             )
         super().__init__(model, name, device, dtype, checkpoint)
@@ -186,7 +186,7 @@ class ClassifyPipeline(TaskPipeline):
         self._run = self._runner()
         return self
 
-    # Classifying
+    # Classification
 
     def __call__(
         self,
@@ -247,11 +247,11 @@ class ClassifyPipeline(TaskPipeline):
     def check_inputs(top: int, batch_size: int, every: float = 1.0) -> None:
         """Raise `InputError` for numbers that make no sense."""
         if top < 1:
-            raise InputError(f"top is the number of classes to return, at least 1; got {top}")
+            raise InputError(f"top must be at least 1, got {top}")
         if batch_size < 1:
-            raise InputError(f"batch_size is the number of pictures at once, at least 1; got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if not 0.001 <= every < float("inf"):
-            raise InputError(f"every is the time between two frames of a video, at least 0.001 seconds; got {every:g}")
+            raise InputError(f"every must be at least 0.001 seconds, got {every:g}")
 
     def _classify(
         self, sources: Iterable[Picture], top: int, batch_size: int, every: float
@@ -273,7 +273,7 @@ class ClassifyPipeline(TaskPipeline):
     def _video(
         self, name: str, batch_size: int, top: int, every: float
     ) -> tuple[ClassificationResult, np.ndarray | None]:
-        """A video: its frames, and the mean of their probabilities and vectors."""
+        """Classify a video: its frames, and the mean of their probabilities and vectors."""
         taken = []
 
         def pixels() -> Iterator[tuple[str, Tensor | InputError]]:
@@ -355,7 +355,7 @@ class ClassifyPipeline(TaskPipeline):
     ) -> list[ClassificationResult]:
         """Classify an image or video, or all of a folder, and write the results.
 
-        Outputs are written at the end, in one step each. If the run is interrupted, what was found so far is kept in
+        Outputs are written at the end, in one step each. If the run is interrupted, the results so far are kept in
         `<output>.part`, and the same call resumes.
 
         Args:
@@ -363,14 +363,14 @@ class ClassifyPipeline(TaskPipeline):
             path_out: by its extension a contact sheet (`.html`, `.jpg`, `.png`, `.webp`), a table (`.csv`), `.json`, or `.npz`
                 with the pooled vectors; the results are also written to the sidecar `<path_out>.json`. None writes nothing.
             progress: show a progress bar if there are more than a few images.
-            top, batch_size, every: as for `__call__`.
-            features: an `.npz` file for the pooled vectors, beside `path_out`: `features` (N, C) float32, and `paths`.
+            top, batch_size, every: as in `__call__`.
+            features: an `.npz` file for the pooled vectors, in addition to `path_out`: `features` (N, C) float32, and `paths`.
             overwrite: replace existing files.
             engine: "local", or "ray" to spread the images over a cluster.
             on_result: called with each result, in order, as soon as it is ready.
 
         Returns:
-            A result for every file, in order; those that cannot be read are warned of, and have their `error` set.
+            A result for every file, in order; files that cannot be read cause a warning and have their `error` set.
 
         Raises:
             InputError: nothing found, none readable, or an output that cannot be written.
@@ -384,11 +384,11 @@ class ClassifyPipeline(TaskPipeline):
 
 
 def check_image_size(size: int | None) -> None:
-    """Raise `InputError` unless `size` can be the side of the network's input; None is the usual one."""
+    """Raise `InputError` unless `size` can be the side of the network's input; None is the default size."""
     if size is not None and size < 1:
-        raise InputError(f"image_size is the side of the network's input, a size of at least 1; got {size}")
+        raise InputError(f"image_size must be at least 1, got {size}")
     if size is not None and size > MAX_IMAGE_SIZE:
-        raise InputError(f"image_size is the side of the network's input, at most {MAX_IMAGE_SIZE}; got {size}")
+        raise InputError(f"image_size must be at most {MAX_IMAGE_SIZE}, got {size}")
 
 
 def _name(source: Picture, number: int) -> str:

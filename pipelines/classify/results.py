@@ -1,4 +1,4 @@
-"""Classes of images, and what is written of them: sheets, tables, vectors."""
+"""Classes of images, and their output files: sheets, tables, vectors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FrameClasses:
     """What a frame of a video shows.
 
     Attributes:
-        time: when it is shown, in seconds.
+        time: time at which it is shown, in seconds.
         predictions: the most probable class first.
         thumbnail: the frame as a small JPEG file.
     """
@@ -64,9 +64,9 @@ class ClassificationResult:
 
     Attributes:
         source: the file, or "image 3".
-        predictions: the most probable class first; of a video those of the mean over its frames. None if there is an error.
+        predictions: the most probable class first; for a video, those of the mean over its frames. Empty if there is an error.
         error: why there are no predictions.
-        frames: of a video, in the order of their times; none for an image.
+        frames: frames of a video in the order of their times; empty for an image.
     """
 
     source: str
@@ -82,20 +82,20 @@ class ClassificationResult:
 def check_outputs(
     path_out: str | Path | None, features: str | Path | None, overwrite: bool
 ) -> tuple[Path | None, Path | None]:
-    """(output, file of features), if they and the sidecar of the first may be written.
+    """(output, file of features), after checking that they and the sidecar can be written.
 
     Raises:
-        InputError: an extension that is not written, two files of features, or a file that exists already.
+        InputError: an unknown extension, two files of features, or a file that exists already.
     """
     out, store = (None if path is None else Path(path) for path in (path_out, features))
     if out is not None and out.suffix.lower() not in ENDINGS:
-        raise InputError(f"{out}: results are written as {', '.join(ENDINGS)}; give -o such a name")
+        raise InputError(f"{out}: results are written as {', '.join(ENDINGS)}; give -o one of these extensions")
     if store is not None and store.suffix.lower() != ".npz":
-        raise InputError(f"{store}: features are written as .npz; give --features such a name")
+        raise InputError(f"{store}: features are written as .npz; give --features this extension")
     if out is not None and out.suffix.lower() == ".npz":
         if store is not None and store != out:
             raise InputError(
-                f"{out} and {store}: features go into one file; give -o another extension, or leave --features out"
+                f"{out} and {store}: features are written to one file; give -o another extension, or omit --features"
             )
         store = out
     for path in {path for path in (out, store) if path is not None}:
@@ -104,9 +104,9 @@ def check_outputs(
 
 
 def write_results(path: Path, results: Sequence[ClassificationResult], options: Mapping[str, Any]) -> None:
-    """The sheet or table at `path`, and its sidecar with the results and everything that made them."""
-    ending, readable = path.suffix.lower(), [result for result in results if result.error is None]
-    if ending in SHEETS_WRITTEN:
+    """Write the sheet or table at `path`, and its sidecar with the results and all settings."""
+    suffix, readable = path.suffix.lower(), [result for result in results if result.error is None]
+    if suffix in SHEETS_WRITTEN:
         subtitle = (
             f"{count_words(readable)} · {options['model']} · {options['image_size']} x {options['image_size']} pixels"
         )
@@ -114,7 +114,7 @@ def write_results(path: Path, results: Sequence[ClassificationResult], options: 
         videos = sum(bool(result.frames) for result in readable)
         what = "images" if not videos else "videos" if videos == len(readable) else "images and videos"
         save_bar_sheet(path, cards, heading=f"Classes of the {what}", subtitle=subtitle)
-    elif ending == ".csv":
+    elif suffix == ".csv":
         write_text(path, table(readable))
     write_sidecar(path, {"results": [result.to_dict() for result in results]}, options)
 

@@ -23,7 +23,7 @@ def pick_runtime(runtime: str, compile: bool, device: torch.device, dtype: torch
     if chosen not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
     if compile and chosen != "compiled":
-        raise InputError(f"compile is the runtime compiled, which goes with no other; got {runtime!r}")
+        raise InputError(f"compile=True means runtime='compiled', so runtime must not be {runtime!r}")
     if chosen == "onnxruntime":
         onnx_runtime.check(device, dtype)
         require("onnxruntime", extra="export", purpose="the runtime onnxruntime")
@@ -46,9 +46,9 @@ class Runner:
     """Batches through a network.
 
     Args:
-        network: in its form for inference, on its device.
-        runtime: one of `RUNTIMES`; all but "torch" are prepared when they are first needed, and kept.
-        name: of the weights and the precision, by which what is prepared is found again.
+        network: the network in its form for inference, on its device.
+        runtime: one of `RUNTIMES`; all except "torch" are prepared when they are first needed, and kept.
+        name: name of the weights and the precision, under which prepared files are kept.
     """
 
     def __init__(self, network: Any, runtime: str, device: torch.device, name: str):
@@ -68,12 +68,12 @@ class Runner:
         return pooled[:count].float().cpu().numpy(), logits[:count].float().softmax(-1).cpu().numpy()
 
     def _compiled_for(self, batch: Tensor) -> Compiled:
-        """The network for batches like this one: made before, kept from another run, or compiled now."""
+        """The network for batches like this one: made earlier, kept from another run, or compiled now."""
         shape = tuple(batch.shape)
         if shape not in self._compiled:
             kind = f"{self.name}-{shape[0]}x{shape[-1]}"
             place = weights_dir().parent / "compiled" / f"{kind}-{__version__}-{machine()}-{self.device.type}"
-            # no with_suffix: versions have dots
+            # not with_suffix, as versions contain dots
             path = Path(f"{place}.{'onnx' if self.runtime == 'onnxruntime' else 'pt2'}")
             path.parent.mkdir(parents=True, exist_ok=True)
             make, load = (

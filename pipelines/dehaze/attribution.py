@@ -37,10 +37,10 @@ def attribute_file(
         clear: the same view without haze; None uses the network's own result.
 
     Returns:
-        What is recorded beside the map.
+        What is recorded with the map.
 
     Raises:
-        InputError: files that cannot be read or do not fit, or a window outside the image.
+        InputError: files that cannot be read or do not match, or a window outside the image.
     """
     check_result(output, overwrite=overwrite)
     hazy = load_image(image)
@@ -79,7 +79,7 @@ def attribute_file(
 
 
 def share_inside(saliency: np.ndarray, window: tuple[int, int, int, int]) -> float:
-    """How much of a map lies inside the window itself, in [0, 1]."""
+    """The share of a map that lies inside the window itself, in [0, 1]."""
     top, left, height, width = window
     total = float(saliency.sum())
     return round(float(saliency[top : top + height, left : left + width].sum()) / total, 6) if total else 0.0

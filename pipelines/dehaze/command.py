@@ -1,4 +1,4 @@
-"""`visionzoo dehaze`: haze removal from images and videos, and what a part of the result depends on."""
+"""`visionzoo dehaze`: haze removal from images and videos, and attribution maps of the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dehaze(
         list[Path],
         options.inputs(
             "Images and videos: files, folders (searched recursively), glob patterns, or - for an image from standard input. "
-            "Of exactly two paths, the second is the output if there is no -o and nothing has that name."
+            "Without -o, the second of exactly two paths is the output if it does not exist yet."
         ),
     ],
     /,
@@ -72,7 +72,7 @@ def dehaze(
     limits: Annotated[
         str | None,
         options.option(
-            INPUT, "Values of black and white in 16-bit and float images, e.g. 0,3000; estimated by default."
+            INPUT, "Values of black and white in 16-bit and float images, e.g. 0,3000; by default they are estimated."
         ),
     ] = None,
     attention: Annotated[
@@ -89,7 +89,7 @@ def dehaze(
     skips: Annotated[
         Literal["auto", "recompute", "device", "host", "disk"],
         options.option(
-            SPEED, "Where the encoder's maps are kept between the two passes, unless they are computed twice."
+            SPEED, "Where to keep the encoder's maps between the two passes; recompute computes them twice instead."
         ),
     ] = "auto",
     format: Annotated[
@@ -106,12 +106,12 @@ def dehaze(
     paths, where = split_output(inputs, output, EXAMPLE)
     chosen = None if bands is None else tuple(number - 1 for number in options.numbers("bands", bands, (1, 3)))
     if chosen and min(chosen) < 0:
-        raise InputError(f"--bands counts from 1, got {bands}")
+        raise InputError(f"--bands must be counted from 1, got {bands}")
     scale = None if limits is None else options.numbers("limits", limits, (2,), float)
     extra = {} if attention is None else {"attention": attention}
     with standard_streams(paths, where, KINDS[0], format) as (sources, target):
         plan = make_plan(sources, target, KINDS, format)
-        plan.check(processing.overwrite)  # before torch is loaded, and weights
+        plan.check(processing.overwrite)  # before torch and the weights are loaded
 
         from ...models.dehazexl.placement import StreamOptions
         from .files import DehazeJob
@@ -167,7 +167,7 @@ def attribute(
     if steps < 1:
         raise InputError(f"--steps must be at least 1, got {steps}")
     for path in [image] if clear is None else [image, clear]:
-        read_head(path, "an image file")  # before torch is loaded, and weights
+        read_head(path, "an image file")  # before torch and the weights are loaded
     check_result(output, overwrite=overwrite)
     refuse_inputs([output], [image] if clear is None else [image, clear])
     if output.suffix.lower() not in MAPS_WRITTEN:

@@ -27,7 +27,7 @@ from .kinds import KINDS
 from .pipeline import DehazePipeline
 
 PART_FRAMES = 25
-"""Frames of a video after which the work so far is kept: a frame takes from 0.1 s to some 10 s on a CPU."""
+"""Number of frames after which the finished part of a video is saved: a frame takes from 0.1 s to about 10 s on a CPU."""
 
 
 @dataclass
@@ -36,8 +36,8 @@ class DehazeJob(FileJob):
 
     Attributes:
         stream: memory and blending, see `StreamOptions`; None leaves all to the pipeline.
-        bands, limits: of images, see `visionzoo.models.dehazexl.rasters.RasterPicture`.
-        smooth: of videos, in [0, 1): how much of the brightness and colour that are added to a frame come from the frames before.
+        bands, limits: settings for images, see `visionzoo.models.dehazexl.rasters.RasterPicture`.
+        smooth: for videos, in [0, 1): how much of the change of brightness and colour comes from the previous frames.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
@@ -106,7 +106,7 @@ class DehazeJob(FileJob):
 
 
 def build_job(create: dict[str, Any], settings: dict[str, Any]) -> DehazeJob:
-    """The job in a process of a cluster."""
+    """Makes the job in a process of a cluster."""
     return DehazeJob(pipeline(**create), **settings)
 
 
@@ -129,9 +129,9 @@ class _Frames:
 
 
 class Smoother:
-    """Steadies a video: the coarse part of what is added to a frame follows the previous frames.
+    """Smooths a video: the coarse part of the change of a frame follows the previous frames.
 
-    Haze changes slowly, but the network sees each frame by itself, so its brightness may flicker. Only the change's coarse part
+    Haze changes slowly, but the network sees one frame at a time, so the brightness may flicker. Only the change's coarse part
     (over 32 x 32 pixels) is averaged in time, so nothing that moves leaves a trace; at a cut the average starts again.
     """
 
@@ -141,7 +141,7 @@ class Smoother:
         self._seen: Tensor | None = None
 
     def __call__(self, hazy: Tensor, clear: Tensor) -> Tensor:
-        """(3, H, W) the frame and what the network made of it -> the steadied result."""
+        """(3, H, W) the frame and the network's result -> the smoothed result."""
         if not self.amount:
             return clear
         size = (max(1, hazy.shape[1] // self.cell), max(1, hazy.shape[2] // self.cell))
@@ -155,13 +155,13 @@ class Smoother:
         return clear + move[0]
 
     def get_state(self) -> dict[str, NDArray[np.float32]]:
-        """What is remembered of the previous frames."""
+        """The state that depends on the previous frames."""
         if self._held is None or self._seen is None:
             return {}
         return {"held": self._held.cpu().numpy(), "seen": self._seen.cpu().numpy()}
 
     def set_state(self, state: dict[str, NDArray[np.float32]]) -> None:
-        """Take up what `get_state` gave."""
+        """Restore the result of `get_state`."""
         self._held, self._seen = (torch.from_numpy(state[name]) if state else None for name in ("held", "seen"))
 
 

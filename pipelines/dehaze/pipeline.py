@@ -36,7 +36,7 @@ from ...models.dehazexl.streaming import StreamedDehaze
 from ...models.dehazexl.tiles import Grid, Held, Sink, Source
 
 SMALL_TILES = 64
-"""An image of more patches of 256 x 256 pixels than these can be resumed when it was interrupted."""
+"""Images with more patches of 256 x 256 pixels than this can be resumed after an interruption."""
 Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 
@@ -46,7 +46,7 @@ class DehazeResult:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        source: what it was made of.
+        source: the hazy image's file, or a description of it.
     """
 
     image: np.ndarray
@@ -57,12 +57,12 @@ class DehazePipeline(TaskPipeline):
     """Haze removal with DehazeXL (arXiv 2504.09621).
 
     Args:
-        model: the network; it stays unchanged, its fused form runs.
+        model: the network; it stays unchanged, as a fused copy runs.
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what precision the network runs. On a CPU "auto" is float32, except for networks with a
-            guided filter, like dehazexl_nano, on a CPU that has instructions for bfloat16: it filters out most of the
-            rounding (results are above 50 dB to float32).
-        checkpoint: the weights file that was loaded, recorded beside results.
+            guided filter, like dehazexl_nano, on a CPU that has instructions for bfloat16: the filter removes most of the
+            rounding errors (the PSNR to the float32 result is above 50 dB).
+        checkpoint: the weights file that was loaded, recorded with results.
     """
 
     task = "dehaze"
@@ -85,7 +85,7 @@ class DehazePipeline(TaskPipeline):
         self.model = model.fuse().to(self.device, self.dtype)
 
     def resolve_options(self, options: StreamOptions | None) -> StreamOptions:
-        """`options` with `blend` decided where it was left open: networks that smooth within patches blend."""
+        """`options` with `blend` decided if it was None: networks that smooth within patches blend."""
         options = options or StreamOptions(blend=None)
         return options if options.blend is not None else replace(options, blend=self.config.smoothing > 0)
 
@@ -147,7 +147,7 @@ class DehazePipeline(TaskPipeline):
         """Dehaze any source into a sink with this network; see `StreamedDehaze`.
 
         Raises:
-            InputError: the memory does not suffice for the smallest piece of work.
+            InputError: there is not enough memory for a single tile.
         """
         try:
             StreamedDehaze(self.model, self.resolve_options(options), progress)(source, sink, restart=restart)
@@ -173,15 +173,15 @@ class DehazePipeline(TaskPipeline):
     ) -> FileResult:
         """Dehaze one image file of any size and type.
 
-        A large one is done by windows, and interrupted work is resumed by the next call: work in progress is kept in the folder
-        `<path_out>.part`, which is deleted at the end. A small one stays in memory until the result is written.
+        A large one is processed by windows, and the next call resumes interrupted work, which is kept in the folder
+        `<path_out>.part` until the end. A small one stays in memory until the result is written.
 
         Args:
             bands, limits: see `RasterPicture`.
-            facts: recorded beside the output, as `<path_out>.json`.
+            facts: recorded in `<path_out>.json`.
 
         Raises:
-            InputError: the input cannot be read (wholly: what was done stays), or the output not written.
+            InputError: the input cannot be read (finished work is kept), or the output cannot be written.
         """
         started = time.monotonic()
         check_result(path_out, overwrite=overwrite)
@@ -189,7 +189,7 @@ class DehazePipeline(TaskPipeline):
         work = path_out.with_name(f"{path_out.name}.part")
         with open_raster(path_in) as raster:
             picture = RasterPicture(raster, bands, limits)
-            # small images are done again sooner than files are opened
+            # repeating a small image is faster than opening the files
             restart = Restart(work) if Grid(raster.height, raster.width).count > SMALL_TILES else None
             staged = restart is not None or work.exists()
             with (
@@ -222,7 +222,7 @@ class DehazePipeline(TaskPipeline):
         return result
 
     def _key(self, path_in: Path, picture: RasterPicture, options: StreamOptions) -> str:
-        """What unfinished work depends on: input, network and settings."""
+        """Everything that unfinished work depends on: input, network and settings."""
         about = path_in.stat()
         owner = {
             "input": str(path_in.absolute()),

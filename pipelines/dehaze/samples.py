@@ -1,4 +1,4 @@
-"""Hazy images to try haze removal with: a photo of a hazy day, and two with drawn haze and their clear originals."""
+"""Hazy images to try haze removal with: a photo of a hazy day, and two with synthetic haze and their clear originals."""
 
 from __future__ import annotations
 

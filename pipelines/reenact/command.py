@@ -26,9 +26,9 @@ app = shared.command_app(
 
 @app.default
 def reenact(
-    source: Annotated[Path, shared.inputs("Image to animate; or a folder of images, or a glob pattern.")],
+    source: Annotated[Path, shared.inputs("Image to animate, a folder of images, or a glob pattern.")],
     driving: Annotated[
-        Path, shared.inputs("Driving video: the face to move like; or a motion template (.safetensors).")
+        Path, shared.inputs("Driving video with the face whose motion to use, or a motion template (.safetensors).")
     ],
     /,
     *,
@@ -36,7 +36,8 @@ def reenact(
     model: Annotated[
         str | None,
         shared.model(
-            "reenact", "by default the checkpoint's, or mcnet. mcnet_nano comes with visionzoo, for the samples"
+            "reenact",
+            "by default the checkpoint's, or mcnet. The weights of mcnet_nano come with visionzoo and are for the samples",
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -51,7 +52,7 @@ def reenact(
     ] = None,
     save_motion: Annotated[
         Path | None,
-        shared.option(OUTPUT, "Also write the driver's motion as a template (.safetensors), to use it again."),
+        shared.option(OUTPUT, "Also save the motion of the driving video as a template (.safetensors) for later runs."),
     ] = None,
     processing: Processing = Processing(),  # noqa: B008 (frozen)
 ) -> None:
@@ -61,7 +62,7 @@ def reenact(
     from .kinds import KINDS
 
     plan = make_plan(source, output, KINDS)
-    plan.check(processing.overwrite)  # before torch is loaded, and weights
+    plan.check(processing.overwrite)  # before torch and the weights are loaded
     read_head(driving, "a driving video, or a motion template (.safetensors)")
 
     from .files import ReenactJob, check_driver
@@ -77,7 +78,7 @@ shared.samples_command(
     "reenact",
     f"{__package__}.samples:write_samples",
     folder="talking",
-    help="Write two images of faces and two videos to try: of the people that mcnet_nano knows.",
+    help="Write two images of faces and two driving videos to try: rendered heads that mcnet_nano was trained on.",
     then="visionzoo reenact talking/woman.jpg talking/woman.mp4 -o out.mp4 --model mcnet_nano",
 )
 

@@ -13,20 +13,20 @@ from visionzoo.jobs import Progress
 from .options import DrivingCrop
 
 KEPT_BYTES = 2**30
-"""Decoded frames are kept up to this size; of a longer video the frames are decoded again when they are needed again."""
+"""Decoded frames are kept up to this size in bytes; the frames of a longer video are decoded again when needed."""
 SEARCH_EVERY = 5
 """A face is searched for in every fifth frame."""
 
 
 class DrivingVideo:
-    """The frames of a video, which can be gone through more than once.
+    """The frames of a video, which can be iterated more than once.
 
     Args:
         path: the video.
         keep: keep decoded frames, up to `KEPT_BYTES`; without, every pass decodes.
 
     Raises:
-        InputError: the file is no video that can be read.
+        InputError: the file is not a video that can be read.
     """
 
     def __init__(self, path: Path, keep: bool):
@@ -52,7 +52,7 @@ class DrivingVideo:
             self._kept = kept
 
     def count(self, done: int) -> int:
-        """How many frames there are, as far as is known after `done`."""
+        """The number of frames, as far as it is known after `done`."""
         return max(self.info.frames, done)
 
     def boxes(
@@ -63,10 +63,10 @@ class DrivingVideo:
         Args:
             crop: "auto" is one square around all positions of the face.
             face: "largest", or its number from the left in the first frame that shows one, from 1.
-            detector: is called where faces are searched for.
+            detector: returns the face detector; called only if faces are searched for.
 
         Raises:
-            InputError: no face, or not so many.
+            InputError: there is no face, or no face of that number.
         """
         if crop == "none" or not isinstance(crop, str):
             return lambda number: None if isinstance(crop, str) else crop

@@ -36,7 +36,7 @@ class ReenactJob(FileJob):
         driving: a video, or a motion template.
         options: see `ReenactOptions`.
         save_motion: also write the driver's motion template here.
-        motion: the driver's, if it is known already.
+        motion: the driver's motion, if it is already known.
         **settings: fields of the options, e.g. view="whole".
 
     Raises:
@@ -92,7 +92,7 @@ class ReenactJob(FileJob):
             motion.save(self.save_motion)
         if len(motion) == 1 and how.mode == "relative":
             warnings.warn(
-                f"{self.driving}: has one frame, so nothing moves; use --mode absolute to take over its pose",
+                f"{self.driving}: has one frame, so nothing moves; use --mode absolute to apply its pose",
                 stacklevel=3,
             )
         self._motion = motion.smooth(how.smooth)
@@ -163,7 +163,7 @@ class _Animation:
             yield add_label(frame) if how.label else frame
 
     def _composed(self, number: int, frame: Pixels) -> Pixels:
-        """A frame as the view has it."""
+        """A frame as the selected view shows it."""
         portrait, view = self._portrait, self._job.options.view
         if view == "face":
             return frame
@@ -185,12 +185,12 @@ class _Animation:
 
 
 def build_job(create: dict[str, Any], settings: dict[str, Any]) -> ReenactJob:
-    """The job in a process of a cluster."""
+    """Makes the job in a process of a cluster."""
     return ReenactJob(pipeline(**create), **settings)
 
 
 def _digest(*arrays: NDArray[Any]) -> str:
-    """The same for equal arrays, also in another process."""
+    """A digest that is the same for equal arrays, also in another process."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())

@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Animator(Protocol):
-    """What is used of a `ReenactPipeline`, which imports this module."""
+    """The part of `ReenactPipeline` that is used here (it imports this module)."""
 
     model: Any
 
@@ -44,11 +44,11 @@ class Live:
         self._last = portrait.crop
 
     def reset(self) -> None:
-        """Take the next frame's pose for the source's, and search for the face again."""
+        """Take the next frame's pose to be the source's, and search for the face again."""
         self._box = self._initial = None
 
     def __call__(self, frame: Pixels) -> Pixels:
-        """(H, W, 3) uint8 RGB -> (S, S, 3) uint8. Without a face in view, the last result again."""
+        """(H, W, 3) uint8 RGB -> (S, S, 3) uint8. Returns the last result if no face is in view."""
         if self._box is None:
             face = choose_face(self.pipe.detector(frame))
             if face is None:

@@ -1,4 +1,4 @@
-"""What a driver does, as keypoints frame by frame: small enough to keep, to save, and to be used again for other faces."""
+"""The motion of a driving video as keypoints per frame: small enough to keep, to save, and to reuse for other faces."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ TICK_S = 2e-3
 
 @dataclass(frozen=True)
 class Moment:
-    """When a frame of a motion is shown.
+    """The time of one frame of a motion.
 
     Attributes:
-        number: of the frame, from 0.
-        time, duration: in seconds.
+        number: number of the frame, from 0.
+        time, duration: when and how long it is shown, in seconds.
     """
 
     number: int
@@ -53,10 +53,10 @@ class Motion:
     """A motion template.
 
     Attributes:
-        keypoints: of N frames on the CPU, float32: positions (N, K, 2) in [-1, 1] and jacobians (N, K, 2, 2).
-        times: (N,) seconds.
-        fps: frames a second; the mean if the rate varies.
-        weights: fingerprint of the network whose keypoints they are; no other understands them.
+        keypoints: keypoints of N frames on the CPU, float32: positions (N, K, 2) in [-1, 1] and jacobians (N, K, 2, 2).
+        times: (N,) times of the frames in seconds.
+        fps: frames per second; the mean if the rate varies.
+        weights: fingerprint of the network that found the keypoints; they work only with this network.
         size: side in pixels of the crops that they were found in.
         boxes: what the network saw of each frame; None for all of it. Not saved, nor are the crops.
         crops: (N, S, S, 3) uint8, what the network saw, if it was to be kept.
@@ -94,12 +94,12 @@ class Motion:
         try:
             about, tensors = read_metadata(path), read_checkpoint(path)
             if about.get("format") != FORMAT:
-                raise ValueError("it does not say that it is one")
+                raise ValueError("its format is not recorded")
             value, jacobian, times = (tensors[name] for name in ("value", "jacobian", "times"))
             fps, size = Fraction(about["fps"]), int(about["size"])
             fits = jacobian.shape == (*value.shape, 2) and value.shape[2:] == (2,) and times.shape == value.shape[:1]
             if not fits or not len(times) or fps <= 0 or size <= 0:
-                raise ValueError("its tensors do not belong together")
+                raise ValueError("its tensors do not match")
             if not all(bool(part.isfinite().all()) for part in (value, jacobian, times)):
                 raise ValueError("it holds numbers that are not finite")
         except (WeightsError, KeyError, ValueError, ZeroDivisionError) as error:
@@ -107,7 +107,7 @@ class Motion:
         return cls(Keypoints(value.float(), jacobian.float()), times.double().numpy(), fps, about["weights"], size)
 
     def smooth(self, amount: float) -> Motion:
-        """With less jitter: a one-euro filter over keypoints. `amount` is from 0 (none) to below 1."""
+        """The motion with less jitter: a one-euro filter over keypoints. `amount` is from 0 (none) to below 1."""
         if not 0 <= amount < 1:
             raise InputError(f"smooth must be at least 0 and below 1, got {amount:g}")
         if not amount or len(self) < 2:
@@ -127,11 +127,11 @@ class Motion:
 
     @property
     def even_fps(self) -> Fraction:
-        """A constant rate for what keeps no times: `fps`, or if it varies, that of the closer frames."""
+        """A constant rate for formats without times: `fps`, or if it varies, that of the closest frames."""
         return even_rate(_rising(self.times, float(self.fps)), self.fps) if self.is_variable else self.fps
 
     def moments(self) -> list[Moment]:
-        """When the frames are shown, and for how long."""
+        """The times and durations of the frames."""
         times = _rising(self.times, float(self.fps))
         last = float(np.median(np.diff(times)[-5:])) if self.is_variable else float(1 / self.fps)
         return [
@@ -140,7 +140,7 @@ class Motion:
         ]
 
     def even(self) -> Motion:
-        """At a constant rate, for what has no times: if the rate varies, frames are repeated and left out by time."""
+        """The motion at a constant rate, for formats without times: if the rate varies, frames are repeated or dropped."""
         if not self.is_variable:
             return self
         moments, fps = self.moments(), self.even_fps
@@ -156,7 +156,7 @@ class Motion:
 
 
 def _rising(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
-    """`times`, or even ones where they do not rise (damaged time stamps)."""
+    """`times`, or evenly spaced ones if they do not increase (damaged time stamps)."""
     return times if (np.diff(times) > 0).all() else np.arange(len(times)) / fps
 
 
@@ -177,14 +177,14 @@ def nearest_frame(source: Tensor, motion: Motion) -> int:
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items; the last may be shorter."""
+    """Divide into lists of `size` items; the last may be shorter."""
     source = iter(items)
     while part := list(islice(source, size)):
         yield part
 
 
 def whole(keypoints: Keypoints) -> Tensor:
-    """(N,) which frames have keypoints that are finite."""
+    """(N,) whether the keypoints of each frame are finite."""
     return keypoints.value.isfinite().flatten(1).all(1) & keypoints.jacobian.isfinite().flatten(1).all(1)
 
 

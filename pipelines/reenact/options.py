@@ -44,21 +44,22 @@ class ReenactOptions:
         watermark: mark frames invisibly as synthetic (`visionzoo.watermark.read_watermark` detects it).
         label: also write "synthetic" into a corner.
         batch_size: frames that go through the network together.
-        noise: in the network's memory; the published code draws it at random in every frame.
-        seed: of the noise.
+        noise: noise in the network's memory; the published code draws it at random in every frame.
+        seed: random seed for the noise.
 
     Raises:
-        InputError: a value that is not one of these.
+        InputError: a value is not allowed.
     """
 
     mode: Annotated[
         Mode,
         option(
-            MODEL, help="relative keeps the shape and place of the source's face; absolute takes those of the driver."
+            MODEL,
+            help="relative keeps the shape and place of the source's face; absolute uses those of the driving video's.",
         ),
     ] = "relative"
     adapt_scale: Annotated[
-        bool, option(MODEL, negative="--no-adapt-scale", help="Fit movements to the size of the source's face.")
+        bool, option(MODEL, negative="--no-adapt-scale", help="Scale movements to the size of the source's face.")
     ] = True
     start: Annotated[
         int | str,
@@ -82,7 +83,7 @@ class ReenactOptions:
         option(
             INPUT,
             converter=_text,
-            help="Part of the driving video to use: as --crop, or follow, which keeps the face in the middle of every frame.",
+            help="Part of the driving video to use: as for --crop, or follow, which keeps the face in the middle of every frame.",
         ),
     ] = "auto"
     face: Annotated[
@@ -98,7 +99,7 @@ class ReenactOptions:
         option(
             INPUT,
             converter=_text,
-            help="Which face of the driving video: largest, or counted from the left (1 = leftmost).",
+            help="Which face of the driving video to use: largest, or counted from the left (1 = leftmost).",
         ),
     ] = "largest"
     smooth: Annotated[
@@ -109,7 +110,7 @@ class ReenactOptions:
         option(
             OUTPUT,
             help="What the video shows: face (the crop), whole (the crop pasted back into the source), or side-by-side "
-            "(source, driver and result).",
+            "(source, driving video and result).",
         ),
     ] = "face"
     sound: Annotated[bool, option(OUTPUT, negative="--no-sound", help="Copy the sound of the driving video.")] = True
@@ -154,7 +155,7 @@ def _start(value: int | str) -> int | str:
     if value in ("best", "first"):
         return value
     if not str(value).isdigit():
-        raise InputError(f"--start is best, first, or the number of a frame from 0, got {value!r}")
+        raise InputError(f"--start must be best, first, or the number of a frame from 0, got {value!r}")
     return int(value)
 
 
@@ -162,7 +163,9 @@ def _face(option: str, value: int | str) -> int | str:
     if value == "largest":
         return value
     if not str(value).isdigit() or int(value) < 1:
-        raise InputError(f"--{option} is largest, or the number of a face counted from the left, from 1; got {value!r}")
+        raise InputError(
+            f"--{option} must be largest, or the number of a face counted from the left (1 = leftmost); got {value!r}"
+        )
     return int(value)
 
 
@@ -173,9 +176,9 @@ def _crop(option: str, value: Any, *others: str) -> Any:
     try:
         left, top, side = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
     except (TypeError, ValueError) as error:
-        raise InputError(f"--{option} is {', '.join(words)}, or left,top,side in pixels, got {value!r}") from error
+        raise InputError(f"--{option} must be {', '.join(words)}, or left,top,side in pixels, got {value!r}") from error
     if side <= 0:
-        raise InputError(f"--{option} needs a side above 0, got {value!r}")
+        raise InputError(f"--{option} must have a side above 0, got {value!r}")
     return CropBox(left, top, side)
 
 

@@ -38,7 +38,7 @@ from .motion import Motion, batches, nearest_frame, repair_keypoints
 from .options import DrivingCrop, Mode, ReenactOptions, SourceCrop
 
 SMALL_MODEL = "mcnet_nano"
-"""Trained on rendered heads; it comes with visionzoo."""
+"""The network whose weights come with visionzoo; it was trained on rendered heads."""
 Pixels = NDArray[np.uint8]
 
 
@@ -48,9 +48,9 @@ class Portrait:
 
     Attributes:
         frame: the image, (H, W, 3) uint8.
-        box: what the network sees of it; None for all of it.
-        crop: that, (S, S, 3) uint8.
-        cache: what the network made of it.
+        box: the part of it that the network sees; None for all of it.
+        crop: this part, (S, S, 3) uint8.
+        cache: its encoding.
     """
 
     frame: Pixels
@@ -65,8 +65,8 @@ class ReenactResult:
 
     Attributes:
         frames: (N, S, S, 3) uint8 RGB.
-        fps: frames a second.
-        motion: the driver's, to use again.
+        fps: frames per second.
+        motion: the driver's motion, which can be reused.
     """
 
     frames: Pixels
@@ -78,16 +78,16 @@ class ReenactPipeline(TaskPipeline):
     """Animates faces with MCNet (arXiv 2307.09906).
 
     Args:
-        model: the network; it stays unchanged, its fused form runs.
+        model: the network; it stays unchanged, as a fused copy runs.
         name: what the model is called: a registered name, or "custom".
         device, dtype: where and in what precision the network runs. On a CPU "auto" is bfloat16 if it has instructions for
             it, else float32; see `MCNet.compute_in` for what stays in float32.
-        checkpoint: the weights file that was loaded, recorded beside results.
+        checkpoint: the weights file that was loaded, recorded with results.
         size: side of the crops in pixels; the published network was trained at 256.
-        detector: of faces, by name; see `visionzoo.faces.open_detector`.
+        detector: name of the face detector; see `visionzoo.faces.open_detector`.
 
     Raises:
-        InputError: a size that the network does not take.
+        InputError: the network cannot work at this size.
     """
 
     task = "reenact"
@@ -108,7 +108,7 @@ class ReenactPipeline(TaskPipeline):
     ):
         if size % model.config.size_multiple or size < model.config.smallest_side:
             raise InputError(
-                f"size must be a multiple of {model.config.size_multiple} from {model.config.smallest_side} on, got {size}"
+                f"size must be a multiple of {model.config.size_multiple} and at least {model.config.smallest_side}, got {size}"
             )
         super().__init__(model, name, device, dtype, checkpoint)
         if dtype == "auto" and has_fast_bfloat16(self.device):
@@ -157,7 +157,7 @@ class ReenactPipeline(TaskPipeline):
             face: "largest", or its number counted from the left, from 1; with `crop` "auto".
 
         Raises:
-            InputError: the image cannot be read, or shows no such face.
+            InputError: the image cannot be read, or does not show this face.
         """
         frame = load_image(source)
         name = str(source) if isinstance(source, str | Path) else "the image"
@@ -187,13 +187,13 @@ class ReenactPipeline(TaskPipeline):
         return box
 
     def cut(self, frame: Pixels, box: CropBox | None) -> Pixels:
-        """What the network sees of a frame: (H, W, 3) -> (S, S, 3)."""
+        """The part of a frame that the network sees: (H, W, 3) -> (S, S, 3)."""
         if box is not None:
             return crop_face(frame, box, self.size)
         return np.asarray(Image.fromarray(frame).resize((self.size, self.size), Image.Resampling.BICUBIC))
 
     def tensor(self, crops: list[Pixels]) -> Tensor:
-        """Crops (S, S, 3) uint8 as the network takes them: (B, 3, S, S) in [0, 1], on its device."""
+        """Crops (S, S, 3) uint8 -> the network's input (B, 3, S, S) in [0, 1], on its device."""
         return to_float(np.stack(crops), device=self.device)
 
     # Motion
@@ -216,7 +216,7 @@ class ReenactPipeline(TaskPipeline):
         Args:
             driving: a video, or a motion template of this network.
             crop: see `DrivingCrop`; "auto" is around all positions of the face, "follow" removes its movement across the frame.
-            face: as for `portrait`.
+            face: as in `portrait`.
             keep_crops: keep what the network sees of each frame in the result.
 
         Raises:
@@ -254,7 +254,9 @@ class ReenactPipeline(TaskPipeline):
 
     def _own(self, motion: Motion, path: Path) -> Motion:
         if motion.weights != self.fingerprint:
-            raise InputError(f"{path}: holds keypoints of other weights; make it again from the video with these")
+            raise InputError(
+                f"{path}: holds keypoints of other weights; make it again from the video with these weights"
+            )
         return motion
 
     # Animation
@@ -274,7 +276,7 @@ class ReenactPipeline(TaskPipeline):
             mode, adapt_scale, start: see `ReenactOptions`.
 
         Raises:
-            InputError: no such frame, or mode.
+            InputError: there is no such frame or mode.
         """
         source = Keypoints(portrait.cache.keypoints.value.cpu(), portrait.cache.keypoints.jacobian.cpu())
         if start == "best":
@@ -282,7 +284,7 @@ class ReenactPipeline(TaskPipeline):
         else:
             first = 0 if start == "first" else int(start)
         if not 0 <= first < len(motion):
-            raise InputError(f"start is a frame from 0 to {len(motion) - 1}, got {first}")
+            raise InputError(f"start must be a frame from 0 to {len(motion) - 1}, got {first}")
         initial = motion.keypoints.at(slice(first, first + 1))
         moved = transfer_motion(source, motion.keypoints, initial, mode=mode, adapt_scale=adapt_scale)
         return repair_keypoints(moved, "the motion")
@@ -300,10 +302,10 @@ class ReenactPipeline(TaskPipeline):
         """Frames (S, S, 3) uint8, one by one, with a batch of them in memory.
 
         Args:
-            keypoints: of `transfer`.
-            noise: in the network's memory; the published code draws it at random in every frame.
-            seed: of the noise.
-            rng: draws the noise, instead of one with the seed: for motions that are animated in pieces.
+            keypoints: result of `transfer`.
+            noise: noise in the network's memory; the published code draws it at random in every frame.
+            seed: random seed for the noise.
+            rng: generator to use instead of one with this seed, for motions that are animated in pieces.
         """
         rng = torch.Generator().manual_seed(seed) if rng is None else rng
         for start in range(0, len(keypoints.value), batch_size):
@@ -342,7 +344,7 @@ class ReenactPipeline(TaskPipeline):
     def live(
         self, source: Any, *, mode: Mode = "relative", adapt_scale: bool = True, crop: SourceCrop = "auto"
     ) -> Live:
-        """Frame in, frame out, in constant memory: for a webcam. Arguments as in `ReenactOptions`."""
+        """Reenactment frame by frame in constant memory, for a webcam. Arguments as in `ReenactOptions`."""
         return Live(self, self.portrait(source, crop=crop), mode=mode, adapt_scale=adapt_scale)
 
 

@@ -1,4 +1,4 @@
-"""`visionzoo retrieve`: index photos, search them by example."""
+"""`visionzoo retrieve`: index photos and search them by example."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ def index(
     photos: Annotated[list[Path], options.inputs("Folders (searched recursively), files or glob patterns.")],
     /,
     *,
-    output: Annotated[Path, options.output("The index, a folder; extended if it exists.")],
+    output: Annotated[Path, options.output("Folder of the index; it is extended if it exists.")],
     model: Annotated[str | None, options.model("retrieve", "or timm:NAME; superglobal_lite0 by default")] = None,
     checkpoint: Checkpoint = None,
     max_side: Annotated[
-        int | None, options.option(MODEL, "Shrink photos to this longest side in pixels; 0: native size.")
+        int | None,
+        options.option(MODEL, "Shrink photos whose longest side has more pixels than this; 0 keeps their size."),
     ] = None,
     scales: Annotated[
         Literal[1, 3, 5] | None,
-        options.option(MODEL, "Sizes at which a photo is described: 1 is fastest; the default is the model's, 3."),
+        options.option(MODEL, "Number of sizes at which a photo is described: 1 is fastest; the models' default is 3."),
     ] = None,
     store: Annotated[
         Literal["matrix", "faiss", "qdrant"], options.option(OUTPUT, "Where a new index keeps its descriptors.")
     ] = "matrix",
     storage: Annotated[
-        Literal["float32", "float16"], options.option(OUTPUT, "Precision of kept descriptors (matrix and faiss).")
+        Literal["float32", "float16"], options.option(OUTPUT, "Precision of stored descriptors (matrix and faiss).")
     ] = "float32",
     faiss_kind: Annotated[
         Literal["flat", "fp16", "ivf"],
@@ -54,13 +55,16 @@ def index(
     ] = "flat",
     qdrant_url: Annotated[
         str | None,
-        options.option(OUTPUT, "Address of a Qdrant server (key in QDRANT_API_KEY); else a local folder."),
+        options.option(
+            OUTPUT, "Address of a Qdrant server (its key is read from QDRANT_API_KEY); by default a local folder."
+        ),
     ] = None,
     prune: Annotated[bool, options.option(OUTPUT, "Remove photos from the index whose file no longer exists.")] = False,
     prune_empty: Annotated[
         bool,
         options.option(
-            OUTPUT, "The same, also for folders that have no photos left (make sure that their disks are mounted)."
+            OUTPUT,
+            "Like --prune, but also in folders that have no photos left (make sure that their disks are mounted).",
         ),
     ] = False,
     rebuild: Annotated[bool, options.option(OUTPUT, "Discard an existing index and make it again.")] = False,
@@ -165,9 +169,9 @@ def search(
         int, options.option(MODEL, "Number of neighbours that refine a candidate (K in the paper).")
     ] = 9,
     beta: Annotated[float, options.option(MODEL, "Weight of a neighbour in the reranking.")] = 0.15,
-    model: Annotated[str | None, options.option(MODEL, "Model that made the index, which is also the default.")] = None,
+    model: Annotated[str | None, options.option(MODEL, "Model that made the index (the default).")] = None,
     checkpoint: Annotated[
-        Path | None, options.option(MODEL, "Weights file of the model, if it has moved since.")
+        Path | None, options.option(MODEL, "Weights file of the model, if it was moved since.")
     ] = None,
     overwrite: Overwrite = False,
     computing: Computing = Computing(),  # noqa: B008 (frozen)
@@ -184,7 +188,7 @@ def search(
     corners = None if box is None else _parse_box(box)
     queries = [path for path, _ in find_inputs(query, IMAGES)]
     if len(queries) == 1:
-        read_head(queries[0], "an image file")  # before torch is loaded, and weights
+        read_head(queries[0], "an image file")  # before torch and the weights are loaded
 
     from .pipeline import RetrievePipeline
     from .results import MISSING
@@ -230,7 +234,7 @@ def duplicates(
         ),
     ] = None,
     min_score: Annotated[
-        float, options.option(OUTPUT, "Score from which two photos are duplicates; copies score nearly 1.")
+        float, options.option(OUTPUT, "Lowest score of duplicates; copies score nearly 1.")
     ] = MIN_SCORE,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -341,19 +345,19 @@ def _parse_box(text: str) -> tuple[float, ...]:
     except ValueError:
         corners = ()
     if len(corners) != 4:
-        raise InputError(f"--box is x0,y0,x1,y1 in pixels, e.g. --box 40,60,300,420; got {text!r}")
+        raise InputError(f"--box must be x0,y0,x1,y1 in pixels, e.g. --box 40,60,300,420; got {text!r}")
     return corners
 
 
 def _store(backend: str, storage: str, faiss_kind: str, qdrant_url: str | None) -> dict[str, Any]:
     """Options of a new index's store, for `visionzoo.memory.open_store`."""
     if qdrant_url and backend != "qdrant":
-        raise InputError("--qdrant-url goes with --store qdrant")
+        raise InputError("--qdrant-url needs --store qdrant")
     if faiss_kind != "flat" and backend != "faiss":
-        raise InputError("--faiss-kind goes with --store faiss")
+        raise InputError("--faiss-kind needs --store faiss")
     if backend == "qdrant":
         if storage != "float32":
-            raise InputError("--storage goes with --store matrix or faiss; Qdrant keeps its own")
+            raise InputError("--storage needs --store matrix or faiss, as Qdrant stores its own precision")
         return {"backend": backend, "url": qdrant_url} if qdrant_url else {"backend": backend}
     options = {"backend": backend}
     if storage != "float32":

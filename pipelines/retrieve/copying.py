@@ -1,4 +1,4 @@
-"""Copies of the photos that were found, under names that do not collide with each other or with files that are there."""
+"""Copies of the photos found, under names that do not collide with each other or with existing files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from visionzoo.io.files import make_folder
 from .results import Match, RetrievalResult
 
 LONGEST = 200
-"""Bytes of a name, so that a number before and after it fit into the 255 that file systems take."""
+"""Largest number of bytes of a name, which leaves room for a number before and after it (file systems allow 255)."""
 
 
 def check_folder(folder: str | Path, index: str | Path) -> Path:
-    """`folder`, if copies may be put there. Raises `InputError` for a file, and for the index or a place in it."""
+    """`folder`, if copies may be put there. Raises `InputError` for a file, for the index, and for a folder in it."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, expected a folder for the copies")
+        raise InputError(f"{folder}: is a file; --copy-to must be a folder")
     if folder.resolve().is_relative_to(Path(index).resolve()):
         raise InputError(f"{folder}: is the index or a folder in it; choose another folder for the copies")
     return folder
@@ -34,8 +34,8 @@ def check_folder(folder: str | Path, index: str | Path) -> Path:
 def copy_matches(results: Sequence[RetrievalResult], folder: Path) -> list[RetrievalResult]:
     """Copy the photos found for each query: rank and name, in a folder for each query if there are several.
 
-    An existing file is never replaced: if it is the same photo, it is left alone, otherwise the copy gets a number. A photo that
-    cannot be copied is warned of.
+    An existing file is never replaced: if it is the same photo, it is kept, otherwise the copy gets a number. A photo that
+    cannot be copied causes a warning.
 
     Returns:
         The results, in which each match has its `copy`.
@@ -76,7 +76,7 @@ def _copy(match: Match, folder: Path, result: RetrievalResult) -> Match:
 
 
 def _write_new(source: Path, target: Path) -> None:
-    """Copy a file with its times to a name that is free; what was written of an unfinished copy is deleted."""
+    """Copy a file with its times to a name that is free; an unfinished copy is deleted."""
     with source.open("rb") as reader, target.open("xb") as writer:
         try:
             shutil.copyfileobj(reader, writer, 1 << 20)

@@ -26,7 +26,7 @@ from .limits import MIN_SCORE
 from .searching import check_score
 
 SHOWN, SHOWN_EACH = 500, 60
-"""Groups on a sheet, and photos of each."""
+"""Largest number of groups on a sheet, and of photos in each."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Duplicate:
     Attributes:
         path: the file.
         score: similarity to the first photo of the group: the dot product of unit vectors.
-        width, height: of the photo in pixels, where the index knows them.
-        size: of the file in bytes.
+        width, height: size of the photo in pixels, if the index knows it.
+        size: size of the file in bytes.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class DuplicateResult:
-    """What was found.
+    """The groups of duplicates in an index.
 
     Attributes:
         groups: of two or more photos, larger groups first. The first photo of a group has the most pixels; the others follow by their
@@ -81,7 +81,7 @@ def find_duplicates(
 ) -> DuplicateResult:
     """Groups of photos that are at least `min_score` alike, directly or through others of the group.
 
-    Every pair of photos is compared, in blocks: 100,000 photos take about 200 MB beside the index, whatever its store.
+    Every pair of photos is compared, in blocks: 100,000 photos take about 200 MB in addition to the index, with any store.
 
     Args:
         index: an index, or its path. The network that made it is not needed.
@@ -89,7 +89,7 @@ def find_duplicates(
         device: where vectors are compared.
 
     Raises:
-        InputError: a score that is none, or an index that is missing, damaged or empty.
+        InputError: a score out of range, or an index that is missing, damaged or empty.
     """
     check_score(min_score)
     limit = MIN_SCORE if min_score is None else min_score
@@ -158,7 +158,7 @@ def _group(index: PhotoIndex, photos: Sequence[Photo]) -> tuple[Duplicate, ...]:
 
 
 def write_duplicates(path: Path, result: DuplicateResult, options: Mapping[str, Any]) -> None:
-    """A contact sheet with a row for each group at `path`, and its sidecar; only the latter for `.json`."""
+    """Write a contact sheet with a row for each group at `path`, and its sidecar; only the latter for `.json`."""
     if path.suffix.lower() != ".json":
         count = sum(map(len, result.groups))
         shown = f", the first {SHOWN} are shown" if len(result.groups) > SHOWN else ""

@@ -40,8 +40,8 @@ def update_index(
         sources: folders, files or glob patterns.
         path: the index, a folder; made if it does not exist.
         manifest: what a new index records; an existing one must have been made with the same model, weights and settings.
-        describe_files: gives the descriptors of files, in any order.
-        prune, prune_empty, rebuild, chunk, progress: as for `RetrievePipeline.index`.
+        describe_files: function that returns the descriptors of files, in any order.
+        prune, prune_empty, rebuild, chunk, progress: as in `RetrievePipeline.index`.
 
     Raises:
         InputError: a source without photos, none readable, or an index that was made with another model.
@@ -81,15 +81,15 @@ def check_same(path: Path, found: Manifest, wanted: Manifest) -> None:
     """Raise `InputError` unless the index at `path` (`found`) was made with the model, weights and settings of `wanted`."""
     remedy = "search or extend it with that model, or make it again with --rebuild"
     if found.model != wanted.model:
-        raise InputError(f"{path}: was made with the model {found.model}, this is {wanted.model}; {remedy}")
+        raise InputError(f"{path}: was made with the model {found.model}, but this is {wanted.model}; {remedy}")
     if found.fingerprint != wanted.fingerprint or found.dim != wanted.dim:
         raise InputError(
             f"{path}: was made with other weights of {found.model} "
-            f"({found.fingerprint}, these are {wanted.fingerprint}); {remedy}"
+            f"({found.fingerprint}, but these are {wanted.fingerprint}); {remedy}"
         )
     changed = [key for key, value in found.config.items() if wanted.config.get(key) != value]
     if changed or found.max_side != wanted.max_side:
-        what = ", ".join(changed) or f"max_side {found.max_side}, this is {wanted.max_side}"
+        what = ", ".join(changed) or f"max_side {found.max_side}, but this is {wanted.max_side}"
         raise InputError(f"{path}: was made with other settings ({what}); {remedy}")
 
 
@@ -106,7 +106,7 @@ def describe_on_ray(files: list[Path], chunk: int, create: dict[str, Any], gpus:
 
 
 def _describe_on_worker(create: dict[str, Any]) -> Callable[[list[str]], list[Described[Path]]]:
-    """What a process of a cluster does with a chunk of photos; called once in each."""
+    """Makes the function with which a process of a cluster describes a chunk of photos; called once in each process."""
     pipe: Any = pipeline(**create)
 
     def work(chunk: list[str]) -> list[Described[Path]]:

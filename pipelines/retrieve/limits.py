@@ -1,4 +1,4 @@
 """Numbers that both the command, which loads nothing heavy, and the pipeline state."""
 
 MIN_SCORE = 0.95
-"""Where duplicates begin, if nothing else is asked for."""
+"""Default of the lowest score of duplicates."""

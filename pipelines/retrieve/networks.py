@@ -1,4 +1,4 @@
-"""What describes photos: SuperGlobal's pooling on other networks, and the size at which a model sees photos."""
+"""Networks that describe photos: SuperGlobal's pooling on other networks, and the size at which a model sees photos."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from visionzoo.weights import load_checkpoint
 from ...models.superglobal import SuperGlobal, SuperGlobalConfig, from_classifier, from_timm
 
 MAX_SIDE = {"superglobal_lite0": 448}
-"""Longest side in pixels for models that do not work at the photos' native size; others: `DEFAULT_MAX_SIDE`."""
-CLASSIFIER_MAX_SIDE = 320  # where shvit_xs finds most
-DEFAULT_MAX_SIDE = 1024  # as the photos of the benchmarks that the published numbers are for
+"""Longest side in pixels for models that do not use the photos' native size; for others it is `DEFAULT_MAX_SIDE`."""
+CLASSIFIER_MAX_SIDE = 320  # at which shvit_xs finds most
+DEFAULT_MAX_SIDE = 1024  # as in the benchmarks of the published numbers
 
 
 def usual_max_side(name: str, config: SuperGlobalConfig) -> int:
-    """Longest side in pixels to which photos are shrunk for a model, if nothing else is asked for."""
+    """Default of the longest side in pixels to which photos are shrunk for a model."""
     usual = CLASSIFIER_MAX_SIDE if config.backbone.startswith("visionzoo:") else DEFAULT_MAX_SIDE
     return MAX_SIDE.get(name, usual)
 

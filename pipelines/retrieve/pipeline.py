@@ -49,7 +49,7 @@ class RetrievePipeline(TaskPipeline):
     Args:
         model: a network that gives unit vectors.
         name: what the model is called in an index: a registered name or "timm:NAME".
-        device, dtype: where and in what the network runs.
+        device, dtype: where and in what precision the network runs.
         max_side: longest side in pixels to which photos are shrunk; 0 keeps their native size; None is the model's default.
         checkpoint: the weights file that was loaded, recorded in indexes.
     """
@@ -60,7 +60,7 @@ class RetrievePipeline(TaskPipeline):
     networks = (SuperGlobal,)
 
     given: dict[str, Any] | None = None
-    """What `create` was asked for; None for a pipeline that was made of a network. All else is taken over from an index."""
+    """The arguments of `create`; None for a pipeline that was made from a network. Other settings come from an index."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class RetrievePipeline(TaskPipeline):
         checkpoint: str | Path | None = None,
         **settings: Any,
     ) -> Self:
-        """A pipeline for `model`; see `TaskPipeline.create`. What is not given here is taken over from an index that is used.
+        """A pipeline for `model`; see `TaskPipeline.create`. Other settings are taken from the index that is used.
 
         Args:
             model: a registered model for this task or a classifier, "timm:NAME", or a `SuperGlobal` network (which takes any
@@ -176,10 +176,10 @@ class RetrievePipeline(TaskPipeline):
         return super().to(device)
 
     def fitting(self, index: Path, manifest: Manifest) -> RetrievePipeline:
-        """This pipeline if it made the index; or one with the settings of the index, where they were not asked for.
+        """This pipeline if it made the index; or one with the settings of the index, if they were not given.
 
         Raises:
-            InputError: what this pipeline was asked for is not what made the index.
+            InputError: the index was made with other settings than this pipeline's.
         """
         try:
             self.check_index(index, manifest)
@@ -194,7 +194,7 @@ class RetrievePipeline(TaskPipeline):
             self._adopted[key] = known
         return known[1]
 
-    # Describing
+    # Description
 
     def describe(
         self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None
@@ -243,7 +243,7 @@ class RetrievePipeline(TaskPipeline):
             prune: remove photos from the index whose file no longer exists, except where all photos of a folder are missing, as on
                 a disk that is not mounted.
             prune_empty: remove those, too.
-            rebuild: throw an existing index away first (once the new photos have been found).
+            rebuild: delete an existing index first (once the new photos have been found).
             chunk: photos per step; an interrupted run loses at most this many.
             progress: show a progress bar.
             engine: "local", or "ray" to describe the photos on a cluster; the index is written by this process.
@@ -267,14 +267,14 @@ class RetrievePipeline(TaskPipeline):
         )
 
     def _manifest(self, store: dict[str, Any] | None = None) -> Manifest:
-        """What an index that this pipeline makes says of it."""
+        """The manifest of an index that this pipeline makes."""
         return Manifest(
             model=self.name, fingerprint=self.fingerprint, dim=self.model.dim, max_side=self.max_side, config=as_dict(self.config),
             checkpoint=self.checkpoint, store=store or {"backend": "matrix"},
         )  # fmt: skip
 
     def _described(self, files: list[Path], chunk: int, engine: Engine) -> Iterator[Described[Path]]:
-        """Photos described here, in order, or on a cluster, as they become ready."""
+        """Descriptors of photos: computed here, in order, or on a cluster, as they become ready."""
         if engine == "local" or not files:
             return self._describe(((file, file, None) for file in files), identify=True)
         return describe_on_ray(files, chunk, self.arguments(), self.gpus)
@@ -305,7 +305,7 @@ class RetrievePipeline(TaskPipeline):
             index: an index, or its path.
             top: how many to return.
             min_score: leave out photos with a lower score, after reranking if there is one.
-            rerank: reorder the best `candidates` with each other's help (section 3.3 of the paper).
+            rerank: reorder the best `candidates` with the help of their neighbours (section 3.3 of the paper).
             box: (x0, y0, x1, y1) in pixels: search for this part of the query.
             candidates, neighbours, beta: M, K and beta of the reranking.
 
@@ -343,7 +343,7 @@ class RetrievePipeline(TaskPipeline):
     ) -> list[RetrievalResult]:
         """`__call__` for several queries at once, which is faster."""
         if top < 1:
-            raise InputError(f"top is the number of photos to return, at least 1; got {top}")
+            raise InputError(f"top must be at least 1, got {top}")
         check_score(min_score)
         if not queries:
             return []
@@ -358,7 +358,7 @@ class RetrievePipeline(TaskPipeline):
                 rerank_in_place(opened, vectors, first.ids, order, scores, candidates, neighbours, beta)
             return [
                 RetrievalResult(
-                    query=str(query) if isinstance(query, (str, Path)) else "the picture",
+                    query=str(query) if isinstance(query, (str, Path)) else "the image",
                     matches=matches(opened, first.ids[q], scores[q], order[q], top, min_score),
                     first_stage=matches(
                         opened, first.ids[q], first.scores[q], np.arange(first.ids.shape[1]), top, min_score
@@ -400,7 +400,7 @@ class RetrievePipeline(TaskPipeline):
             path_out: a contact sheet (`.html`, `.jpg`, `.png`, `.webp`), with the results in the sidecar `<path_out>.json`; `.json`
                 for the results alone, or None to write nothing.
             progress: show a progress bar.
-            index, box, **options: as for `__call__`.
+            index, box, **options: as in `__call__`.
             copy_to: a folder for copies of the photos found, which is made if it does not exist. No file in it is replaced.
         """
         check_score(options.get("min_score"))

@@ -1,4 +1,4 @@
-"""What searches and indexing give, and what is written of it."""
+"""The results of searches and of indexing, and their output files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from visionzoo.io.sheets import short_names
 from visionzoo.jobs import check_result, write_sidecar
 
 MISSING = "file is missing"
-"""Stands beside a photo whose file no longer exists."""
+"""Shown with a photo whose file no longer exists."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Match:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """What was found for one query, best first. `first_stage` is the ranking before reranking (the same without it)."""
+    """The photos found for one query, best first. `first_stage` is the ranking before reranking (the same without it)."""
 
     query: str
     matches: tuple[Match, ...]
@@ -59,18 +59,18 @@ class RetrievalResult:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What one run of `index` did.
+    """The result of one run of `index`.
 
     Attributes:
-        photos: number that can now be found.
-        added: read in this run.
-        unchanged: up to date already, not read again.
+        photos: number of photos that can now be found.
+        added: number of photos that were read in this run.
+        unchanged: number of photos that were up to date.
         moved: those of `unchanged` that were listed under a path where they no longer are.
         failed: (path, reason) of files that cannot be read as images, and of folders that cannot be searched.
         vanished: photos of the index whose file no longer exists.
         unsure: those of `vanished` that may lie on a disk that is not mounted; only `prune_empty` removes them.
         removed: how many of `vanished` were removed from the index.
-        pruned: whether removing was asked for.
+        pruned: whether missing photos were to be removed.
         seconds: time that reading took.
     """
 
@@ -97,12 +97,14 @@ class IndexReport:
 def check_sheet(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (*SHEETS_WRITTEN, ".json"):
-        raise InputError(f"{path}: results are written as {', '.join(SHEETS_WRITTEN)} or .json; give -o such a name")
+        raise InputError(
+            f"{path}: results are written as {', '.join(SHEETS_WRITTEN)} or .json; give -o one of these extensions"
+        )
     return check_result(path, overwrite=overwrite)
 
 
 def write_results(path: Path, results: Sequence[RetrievalResult], options: Mapping[str, Any]) -> None:
-    """The contact sheet at `path`, and its sidecar with the results and everything that made them."""
+    """Write the contact sheet at `path`, and its sidecar with the results and all settings."""
     if path.suffix.lower() != ".json":
         count = sum(len(result.matches) for result in results)
         how = "reranked" if results[0].reranked else "first stage"
@@ -115,7 +117,7 @@ def write_results(path: Path, results: Sequence[RetrievalResult], options: Mappi
 
 
 def missing_note(results: Sequence[RetrievalResult], index: str | Path) -> str | None:
-    """One line on photos that were found and whose files no longer exist; None if there are none."""
+    """One line about photos found whose files no longer exist; None if there are none."""
     gone = {match.path for result in results for match in result.matches if match.missing}
     if not gone:
         return None

@@ -1,4 +1,4 @@
-"""The second stage of a search, and the photos that a ranking stands for."""
+"""The second stage of a search, and the photos of a ranking."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .results import Match
 
 
 def check_score(min_score: float | None) -> None:
-    """Raise `InputError` unless a limit for scores makes sense."""
+    """Raise `InputError` unless `min_score` is a possible score."""
     if min_score is not None and not (math.isfinite(min_score) and -1 <= min_score <= 1):
-        raise InputError(f"min_score must be between -1 and 1, as scores are; got {min_score}")
+        raise InputError(f"min_score must be between -1 and 1, got {min_score}")
 
 
 def rerank_in_place(

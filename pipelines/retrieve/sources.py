@@ -17,7 +17,7 @@ from ...models.superglobal.planning import Photo
 
 @dataclass
 class Sources:
-    """What was found.
+    """The files that were found.
 
     Attributes:
         files: every photo file once, under its real path.
@@ -31,7 +31,7 @@ class Sources:
 
 
 def find_photos(sources: Sequence[str | Path], index: Path) -> Sources:
-    """The photos that folders, files and glob patterns name; those in the folder `index` are none.
+    """The photos that folders, files and glob patterns name; those in the folder `index` are excluded.
 
     Raises:
         InputError: there is no source.
@@ -92,7 +92,7 @@ def check_emptied(sources: Sources, photos: Sequence[Photo], prune_empty: bool) 
         if not prune_empty:
             what = "is not there" if not place.exists() else "holds no photos now"
             raise InputError(
-                f"{place}: {what}, but the index lists {held} photo{'s' if held > 1 else ''} of it; if it is on a disk that is "
+                f"{place}: {what}, but the index lists {held} photo{'s' if held > 1 else ''} in it; if it is on a disk that is "
                 "not mounted, mount the disk and run the command again; to remove them from the index, add --prune-empty"
             )
 

@@ -46,7 +46,7 @@ BAD_IMAGES = [
     (b"these are words", "not an image"),
     (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|damaged"),
     (png((64, 64))[:80], "truncated|damaged"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not of a format"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not in a format"),
     (b"P6 9000 9000 255\n" + b"\0" * 10, "9000 x 9000 pixels is over this page's limit of 50 million"),
     (b"P6 90 90 255\n" + b"\0" * 10, "truncated"),
     (b"<!doctype html><html>", "web page"),

@@ -130,7 +130,7 @@ def test_what_cannot_be_walked_is_said() -> None:
         Walk.describe([], colors, "recent")
     with pytest.raises(InputError, match="differ in size"):
         Walk.describe([*noise(1), np.zeros((8, 8, 3), np.uint8)], colors, "recent")
-    with pytest.raises(InputError, match="no design 'x'; known: working-and-long-term"):
+    with pytest.raises(InputError, match="design must be one of working-and-long-term.* got 'x'"):
         Walk.describe(noise(1), colors, "x")
     with pytest.raises(InputError, match="at least 2"):
         Walk.describe(noise(1), colors, "recent", room=1)

@@ -41,10 +41,10 @@ def test_what_only_the_server_s_owner_can_change_is_said_so() -> None:
     )
     assert (
         explain(missing)
-        == "This server lacks a package for reading videos. Ask whoever runs it, or try another kind of file."
+        == "This server lacks a package for reading videos. Ask its operator, or try another kind of file."
     )
     weights = explain(WeightsError("x.one: not in the cache; pass --checkpoint FILE"))
-    assert weights == "x.one: not in the cache. Choose another model, or ask whoever runs this server."
+    assert weights == "x.one: not in the cache. Choose another model, or ask the operator of this server."
     assert (
         explain(VisionZooError("--port is taken")) == "This cannot be done with these files and settings. Try others."
     )

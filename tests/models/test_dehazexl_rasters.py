@@ -250,7 +250,7 @@ def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float,
     opened = raster(tmp_path / "a.tif", pixels)
     if says is None:
         with pytest.warns(
-            UserWarning, match=rf"a\.tif: 1\.6% of the values .* are {alone:.0f}, all others .*gdal_edit"
+            UserWarning, match=rf"a\.tif: 1\.6% of the sampled values are {alone:.0f}, all others .*gdal_edit"
         ):
             RasterPicture(opened)
     else:

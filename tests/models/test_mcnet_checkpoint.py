@@ -133,7 +133,10 @@ def changed(change: Any) -> dict[str, Tensor]:
             r"1 are unexpected \(generator.extra.weight\)",
         ),
         (lambda s: s.update({"kp_detector.kp.bias": torch.zeros(10)}), "create it with num_keypoints=10"),
-        (lambda s: s.update({"kp_detector.down.weight": torch.ones(3, 1, 5, 5)}), "no filter for scale_factor=0.25"),
+        (
+            lambda s: s.update({"kp_detector.down.weight": torch.ones(3, 1, 5, 5)}),
+            "not the filter for scale_factor=0.25",
+        ),
     ],
     ids=["missing", "part", "shape", "unexpected", "keypoints", "filter"],
 )

@@ -60,7 +60,7 @@ def test_onnxruntime_gives_the_same_and_its_file_is_kept(
     [
         ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "is for float32 on the CPU, not for bfloat16 on cpu"),
         ({"runtime": "tensorrt"}, "there is no runtime 'tensorrt'"),
-        ({"runtime": "onnxruntime", "compile": True}, "compile is the runtime compiled"),
+        ({"runtime": "onnxruntime", "compile": True}, "compile=True means"),
     ],
 )
 def test_runtimes_that_do_not_go_together_are_refused(weights: Path, options: dict[str, Any], message: str) -> None:

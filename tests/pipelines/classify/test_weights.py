@@ -42,7 +42,7 @@ def test_damaged_metadata(tmp_path: Path) -> None:
         ({"classes": '{"a": 1}'}, "are damaged"),
         ({"config": '{"width": 3}'}, "no field 'width'"),
         ({"classes": '["a"]'}, "the labels name 1 class, but the network has 3"),
-        ({"image_size": "0"}, "size of at least 1"),
+        ({"image_size": "0"}, "image_size must be at least 1"),
     ):
         save_safetensors(state, tmp_path / "w.safetensors", facts() | texts)
         with pytest.raises(InputError, match=says):
@@ -109,7 +109,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         ClassifyPipeline.create(small(), num_classes=4)
     with pytest.raises(InputError, match="at most 4096; got 5000"):
         ClassifyPipeline(small(), image_size=5000)
-    with pytest.raises(InputError, match="size of at least 1"):
+    with pytest.raises(InputError, match="image_size must be at least 1"):
         ClassifyPipeline(small(), image_size=0)
 
 

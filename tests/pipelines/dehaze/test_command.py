@@ -45,7 +45,7 @@ def test_a_folder_that_is_called_samples_is_told_from_the_command(
         (["a.jpg", "-o", "a.jpg", "--overwrite"], r"a\.jpg: is the input itself, which is never overwritten"),
         ([".", "-o", "."], r"is the input itself"),
         (["a.jpg", "-o", "x.png", "--bands", "1,2"], "--bands must be 1 or 3 numbers"),
-        (["a.jpg", "-o", "x.png", "--bands", "0,1,2"], "--bands counts from 1, got 0,1,2"),
+        (["a.jpg", "-o", "x.png", "--bands", "0,1,2"], "--bands must be counted from 1, got 0,1,2"),
         (["a.jpg", "-o", "x.png", "--bands", "1,2,4"], r"a\.jpg: has 3 bands of colours; .* 1, 2, 4"),
         (["a.jpg", "-o", "x.png", "--bands", "1,1,1"], r"a\.jpg: has 3 bands of colours; .* 1, 1, 1"),
         (["a.jpg", "-o", "x.png", "--limits", "9,9"], "the lower first; got 9, 9"),

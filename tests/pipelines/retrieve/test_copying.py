@@ -74,7 +74,7 @@ def test_missing_photos_and_bad_folders(small: RetrievePipeline, made: Path, tmp
         (result,) = small.run(query, None, False, index=made, top=99, copy_to=tmp_path / "found")
     assert [match.path.name for match in result.matches if match.copy is None] == ["p1.png"]
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="is a file, expected a folder"):
+    with pytest.raises(InputError, match="is a file; --copy-to must be a folder"):
         small.run(query, None, False, index=made, copy_to=tmp_path / "file")
     with pytest.raises(InputError, match="is the index or a folder in it"):
         small.run(query, None, False, index=made, copy_to=made / "store")

@@ -59,7 +59,7 @@ def test_damaged_index_is_one_clear_line(
 def test_another_model_is_refused(pipe: RetrievePipeline, copy: Path, samples: Path) -> None:
     query = ASSETS / "queries" / "cat.jpg"
     other = RetrievePipeline.create(scales=(1.0,), max_side=192)
-    with pytest.raises(InputError, match="other settings .max_side 160, this is 192"):
+    with pytest.raises(InputError, match="other settings .max_side 160, but this is 192"):
         other(query, index=copy)
     with pytest.raises(InputError, match="other settings .scales"):
         RetrievePipeline.create(scales=(1.0, 2.0))(query, index=copy)
@@ -75,7 +75,7 @@ def test_another_model_is_refused(pipe: RetrievePipeline, copy: Path, samples: P
 def test_for_index_needs_no_settings(index: Path, pipe: RetrievePipeline) -> None:
     again = RetrievePipeline.for_index(index)
     assert (again.fingerprint, again.max_side, again.config) == (pipe.fingerprint, pipe.max_side, pipe.config)
-    with pytest.raises(InputError, match="was made with the model superglobal_lite0, this is superglobal_r50"):
+    with pytest.raises(InputError, match="was made with the model superglobal_lite0, but this is superglobal_r50"):
         weights_free = RetrievePipeline(visionzoo.create_model("superglobal_r50", dim=8), "superglobal_r50")  # pyright: ignore
         weights_free.check_index(index, PhotoIndex.open(index).manifest)
 
