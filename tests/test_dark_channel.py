@@ -68,5 +68,5 @@ def test_command(tmp_path, monkeypatch, clear):
 def test_what_is_refused(clear):
     with pytest.raises(InputError, match="patch must be an odd number of pixels, got 14"):
         dehaze(clear, patch=14)
-    with pytest.raises(InputError, match=r"\(512, 512\), expected \(3, H, W\)"):
+    with pytest.raises(InputError, match=r"must be \(3, H, W\), got shape \(512, 512\)"):
         dehaze(clear[0])

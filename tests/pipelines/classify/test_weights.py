@@ -29,7 +29,7 @@ def test_metadata_decides_and_arguments_win(weights: Path) -> None:
         ClassifyPipeline.create("shvit_s2", checkpoint=weights)
     with pytest.raises(InputError, match="num_classes|head"):
         ClassifyPipeline.create(checkpoint=weights, num_classes=7)
-    with pytest.raises(InputError, match="with a head, this one has 3 input channels and none"):
+    with pytest.raises(InputError, match="with a head, but this one has 3 input channels and none"):
         ClassifyPipeline.create(checkpoint=weights, num_classes=0)
 
 
@@ -107,7 +107,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         ClassifyPipeline.create(torch.nn.Linear(1, 1))
     with pytest.raises(InputError, match="go with a name"):
         ClassifyPipeline.create(small(), num_classes=4)
-    with pytest.raises(InputError, match="at most 4096; got 5000"):
+    with pytest.raises(InputError, match="at most 4096, got 5000"):
         ClassifyPipeline(small(), image_size=5000)
     with pytest.raises(InputError, match="image_size must be at least 1"):
         ClassifyPipeline(small(), image_size=0)
