@@ -183,7 +183,7 @@ def test_a_new_system_shows_everywhere_by_itself(checkout: Path, tmp_path: Path)
     assert found["task"] is True
     assert found["source"] == ["inverter.one"]
     assert (found["pixel"], found["again"], found["record"]) == (205, 205, "inverter")
-    assert found["bench"] == "inversion, beside: numpy"
+    assert found["bench"] == "inversion, compared with: numpy"
     assert found["page"] == "visionzoo.demos.invert"
     assert found["doctor"] == "missing: inverting faster; pip install 'visionzoo[invert]'"
     own = {name.split("/")[0] + "/" + name.split("/")[1].removesuffix(".py") for name in FILES}

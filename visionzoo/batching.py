@@ -1,4 +1,4 @@
-"""Batches for a network: items are prepared in threads while it runs, and a device that runs out of memory gets smaller batches."""
+"""Batches for a network: items are prepared in threads while it runs, and batches shrink if the device runs out of memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ R = TypeVar("R")
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[tuple[T, R | InputError]]:
-    """`work` over `items` in threads, at most `depth` ahead of the consumer, with the results in order.
+    """Apply `work` to `items` in threads, at most `depth` items ahead of the consumer; yield (item, result) in order.
 
-    An `InputError` takes the place of the item's result; any other error is raised.
+    An `InputError` is yielded instead of the item's result; any other error is raised.
     """
     source = iter(items)
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -39,12 +39,12 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int, depth: int) 
 
 
 class Batches:
-    """How many items go through a network at once: half as many whenever the device runs out of memory, with one warning.
+    """Runs items through a network in batches; the batch size is halved when the device runs out of memory, with one warning.
 
     Args:
         device: where the network runs.
-        size: most items in a batch.
-        budget: most that the items of a batch may cost together, e.g. their pixels; None for no such limit.
+        size: maximum number of items in a batch.
+        budget: maximum total cost of a batch, e.g. in pixels; None for no limit.
     """
 
     def __init__(self, device: torch.device, size: int, budget: int | None = None):
@@ -52,11 +52,11 @@ class Batches:
         self._warned = False
 
     def at_once(self, cost: int = 1) -> int:
-        """Items in a batch whose items cost `cost` each; at least 1."""
+        """Number of items in a batch if each costs `cost`; at least 1."""
         return max(1, self.size if self.budget is None else min(self.size, self.budget // cost))
 
     def run(self, compute: Callable[[list[T]], R], items: Sequence[T], cost: int = 1) -> list[R]:
-        """`compute` over `items`, batch by batch; returns the results of the batches in order.
+        """Apply `compute` to `items`, batch by batch; return the results of the batches in order.
 
         Raises:
             torch.OutOfMemoryError: a single item does not fit in memory.
@@ -72,7 +72,7 @@ class Batches:
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
-            # out here the error is gone, and with it the tensors that its traceback kept alive
+            # here the error is gone, and so are the tensors that its traceback kept alive
             self._halve(len(part), cost)
         return results
 

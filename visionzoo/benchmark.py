@@ -1,4 +1,4 @@
-"""Side-by-side measurements: ours and a peer alternate in one process, the median counts, one table format."""
+"""Side-by-side measurements: ours and a peer alternate in one process; the medians are reported in a common table format."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OWN = (
         "splatting", "benchmarks.splatting:benchmark", "20,000 Gaussians on 256 x 256 pixels, on a CPU", "torch-tiles"
     ),
 )
-"""Benchmarks of the ground floor; tasks register theirs."""
+"""Benchmarks of the base package; tasks register their own."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way of doing the work: `run()` does it once and returns something to compare."""
+    """One implementation: `run()` does the work once and returns an output to compare."""
 
     name: str
     run: Callable[[], Any]
@@ -39,7 +39,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Median over the rounds, in seconds per run; `peak_mb` is what a run held at most beyond what was there before."""
+    """Medians over the rounds, in seconds per run; `peak_mb` is the peak memory of a run beyond what was allocated before."""
 
     name: str
     seconds: float
@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Table:
-    """Measurements of one subject, the peer first."""
+    """Measurements of one benchmark, the peer first."""
 
     title: str
     rows: Sequence[Measurement]
@@ -81,7 +81,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of several subjects: a row each, columns by name."""
+    """A table with a row for each case and named columns."""
 
     title: str
     columns: Sequence[str]
@@ -101,7 +101,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Report:
-    """Several tables that one command prints."""
+    """Several tables printed by one command."""
 
     tables: Sequence[Table | Grid]
 
@@ -117,7 +117,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _origin(command: str, environment: dict[str, Any]) -> list[str]:
-    """Which command printed a table, and on what."""
+    """The command that printed a table, and its environment."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     processor = f"{environment['processor']}, {counted(environment['threads'], 'thread')}"
     where = environment["gpus"][0] if environment["gpus"] else processor
@@ -135,11 +135,11 @@ def compare(
     judge: Callable[[Sequence[Any]], Sequence[str]] | None = None,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Run the contestants in turns and tabulate the medians; the first one is the peer that ratios refer to.
+    """Run the contestants alternately and tabulate the medians; the first is the peer, the reference for ratios.
 
     Args:
-        items, unit: what one run gets done, for the throughput: 8, "queries".
-        judge: is given every contestant's first output and returns a note for each, e.g. how far it is from the peer's.
+        items, unit: work done by one run, for the throughput, e.g. 8, "queries".
+        judge: called with every contestant's first output; returns a note for each, e.g. its difference from the peer's.
     """
     from .devices import environment
 
@@ -158,7 +158,7 @@ def compare(
             _synchronise()
             wall[place].append(time.perf_counter() - started)
             cpu[place].append(time.process_time() - used)
-    # last: the profiler that counts memory slows what runs after it in the same process
+    # last, as the memory profiler slows down later runs in the same process
     peaks = [peak_memory_mb(contestant.run) for contestant in contestants]
     base = statistics.median(wall[0])
     rows = [
@@ -184,7 +184,7 @@ def _synchronise() -> None:
 
 
 def peak_memory_mb(run: Callable[[], Any]) -> float:
-    """Most memory that one run holds beyond what was there: CUDA's own count, else torch's CPU allocations."""
+    """Peak memory of one run in MB beyond what was allocated before: CUDA's own count, else torch's CPU allocations."""
     import torch
 
     gc.collect()
@@ -193,7 +193,7 @@ def peak_memory_mb(run: Callable[[], Any]) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler talks about GPUs that are not there
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise the profiler logs messages about missing GPUs
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = peak = 0
@@ -205,20 +205,20 @@ def peak_memory_mb(run: Callable[[], Any]) -> float:
 
 
 def benchmarks() -> dict[str, Bench]:
-    """Every benchmark by name, those of the tasks first."""
+    """All benchmarks by name, those of the tasks first."""
     return {bench.name: bench for bench in (*(b for entry in pipeline_entries() for b in entry.benches), *OWN)}
 
 
 def list_benchmarks() -> dict[str, str]:
     """Name -> what is measured."""
-    return {name: f"{bench.summary}, beside: {bench.peer}" for name, bench in benchmarks().items()}
+    return {name: f"{bench.summary}, compared with: {bench.peer}" for name, bench in benchmarks().items()}
 
 
 def run_benchmark(name: str, *, vs: str | None = None, rounds: int = 5) -> Table | Grid | Report:
     """Run a benchmark by name.
 
     Raises:
-        InputError: an unknown name or peer, or the scripts are not there (they are part of the source checkout).
+        InputError: an unknown name or peer, or the scripts are missing (they are part of the source checkout).
     """
     known = benchmarks()
     if name not in known:

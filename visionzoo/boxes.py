@@ -1,7 +1,7 @@
-"""Boxes (left, top, right, bottom): how much they overlap, the best of many, and cutting them out of feature maps.
+"""Operations on boxes (left, top, right, bottom): overlap, non-maximum suppression, and RoI align.
 
-The kernels are torchvision's, called as torch operators. `import torchvision` also loads torch._dynamo, which takes as long as
-importing torch; a command that only searches a face does not wait for it.
+The kernels are torchvision's, called as torch operators. `import torchvision` would also load torch._dynamo, which takes as long
+as importing torch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 __all__ = ["box_iou", "nms", "roi_align"]
 
 LIBRARY = "_C*"
-"""torchvision's compiled operators are in a library of such a name, next to its `__init__.py`."""
+"""File names of the library with torchvision's compiled operators, beside its `__init__.py`."""
 SUFFIXES = (".so", ".pyd", ".dylib", ".dll")
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of boxes (N, 4) with others (M, 4): (N, M), in [0, 1], NaN for two boxes without area.
+    """Intersection over union of boxes (N, 4) with others (M, 4): (N, M) in [0, 1]; NaN for two boxes without area.
 
-    As `torchvision.ops.box_iou`, for floating-point boxes.
+    Like `torchvision.ops.box_iou`, for floating-point boxes.
     """
     corner = torch.maximum(boxes[:, None, :2], others[:, :2])
     shared = (torch.minimum(boxes[:, None, 2:], others[:, 2:]) - corner).clamp(min=0).prod(2)
@@ -35,15 +35,16 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Numbers of the boxes (N, 4) to keep, highest score first: none overlaps a better one by an IoU above `threshold`."""
+    """Non-maximum suppression: indices of the boxes (N, 4) to keep, highest score first; none has an IoU above `threshold` with a
+    better one."""
     return _kernels().nms(boxes, scores, threshold)
 
 
 def roi_align(x: Tensor, boxes: Tensor, size: int, sampling_ratio: int) -> Tensor:
-    """The boxes (N, 4), in pixels of one map `x` (1, C, H, W), each averaged to (N, C, size, size); 0 beyond the map.
+    """Average boxes (N, 4), in pixels of one map `x` (1, C, H, W), to (N, C, size, size); 0 outside the map.
 
     Args:
-        sampling_ratio: points sampled along each side of a cell of the result.
+        sampling_ratio: number of sampling points along each side of an output cell.
     """
     of_first = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
     return _kernels().roi_align(x, of_first, 1.0, size, size, sampling_ratio, True)
@@ -51,7 +52,7 @@ def roi_align(x: Tensor, boxes: Tensor, size: int, sampling_ratio: int) -> Tenso
 
 @cache
 def _kernels() -> Any:
-    """`torch.ops.torchvision` with its operators, without importing torchvision where its library can be loaded alone."""
+    """`torch.ops.torchvision`, without importing torchvision if its library can be loaded separately."""
     spec = None if "torchvision" in sys.modules else find_spec("torchvision")
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).glob(LIBRARY)):

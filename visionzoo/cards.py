@@ -1,4 +1,4 @@
-"""Model cards: what a model is for, where its weights come from and under which licence, as data."""
+"""Model cards as data: purpose of a model, origin and licence of its weights."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One checkpoint: where it comes from and what turns it into our model.
+    """A checkpoint and its origin.
 
     Attributes:
         name: unique name, `<model>.<tag>`, e.g. "superglobal_r50.cvnet".
         file: file name in the weights folder (see `visionzoo.weights.weights_dir`).
-        license: licence of the weights, as stated by whoever publishes them.
+        license: licence of the weights, as stated by their publisher.
         hub: (repository, file) on the Hugging Face hub.
         url: direct download address.
-        package: (python package, path inside it, extra of visionzoo that installs it): weights inside an installed package.
-        bundled: path inside `visionzoo/assets`: the file comes with visionzoo itself.
-        page: a page to download it from by hand, for hosts that serve no direct address.
-        sha256: of the file, where known.
+        package: (Python package, path inside it, extra of visionzoo that installs it), for weights inside an installed package.
+        bundled: path inside `visionzoo/assets`, for files that come with visionzoo.
+        page: page for a manual download, if there is no direct address.
+        sha256: checksum of the file, if known.
         size_mb: approximate size of the file.
-        note: one line: trained by whom and on what.
-        caution: one line that whoever uses these weights must know; pipelines warn with it.
+        note: one line: who trained it, and on what data.
+        caution: one line that users of these weights must know; pipelines give it as a warning.
     """
 
     name: str
@@ -41,7 +41,7 @@ class WeightSource:
 
     @property
     def origin(self) -> str:
-        """Where the file comes from, in words."""
+        """The origin of the file as text."""
         if self.bundled:
             return "comes with visionzoo"
         if self.package:
@@ -53,7 +53,7 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model is: `print(card)` shows it, `card.to_dict()` is for machines.
+    """A model card: `print(card)` shows it; `card.to_dict()` is machine-readable.
 
     Attributes:
         name: registered name.
@@ -65,8 +65,8 @@ class ModelCard:
         code_license: licence of the published code (ours is Apache-2.0, an independent implementation).
         weights: published checkpoints, the default first.
         published: metric name -> published value.
-        limits: what it is not good at.
-        citation: BibTeX key facts in one line.
+        limits: known limitations.
+        citation: authors, title, venue and year in one line.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Networks compiled ahead of time for this machine (torch's AOTInductor): no Python and no checks between the kernels.
+"""Networks compiled ahead of time for this machine (torch's AOTInductor), without Python and checks between kernels.
 
-For one shape of the input and one dtype. On a CPU, weights are packed once for the kernels that read them; small batches
-gain most (docs/benchmarks.md). Files of this kind are machine code: load only those that you made.
+A compiled network accepts a single input shape and dtype. On a CPU, weights are packed once for their kernels; small batches gain
+most (docs/benchmarks.md). The files are machine code: load only those that you made.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .errors import VisionZooError
 from .io.files import atomic_path
 
 Compiled = Callable[[Tensor], Any]
-"""Takes an input of the shape and dtype that it was compiled for, and nothing else."""
+"""A function that accepts inputs of the compiled shape and dtype only."""
 
 
 def compile_ahead(network: nn.Module, example: Tensor, path: str | PathLike[str] | None = None) -> Compiled:
-    """Compile `network` for inputs like `example`; takes half a minute or so for a small network.
+    """Compile `network` for inputs like `example`; takes about half a minute for a small network.
 
     Args:
-        network: for inference, on the device where it is to run.
-        example: an input: its shape, dtype and device are those of every input.
-        path: where to keep the result (.pt2), for `load_compiled`; without one it is gone with the process.
+        network: network in eval mode, on its device.
+        example: an example input; all inputs must have its shape, dtype and device.
+        path: file to save the result to (.pt2), for `load_compiled`; None: the result exists only in this process.
 
     Raises:
         VisionZooError: there is no C++ compiler, or torch cannot compile this network.
@@ -43,7 +43,7 @@ def compile_ahead(network: nn.Module, example: Tensor, path: str | PathLike[str]
             with torch.no_grad():
                 program = torch.export.export(network.eval(), (example,))
                 torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=options)
-        except Exception as error:  # what torch raises here has no common class
+        except Exception as error:  # torch's errors here have no common base class
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             missing = "InvalidCxxCompiler" in str(error) or "No working C++ compiler" in str(error)
             remedy = "install a C++ compiler (Debian: apt install g++)" if missing else "run it without compiling"
@@ -55,10 +55,10 @@ def compile_ahead(network: nn.Module, example: Tensor, path: str | PathLike[str]
 
 
 def load_compiled(path: str | PathLike[str]) -> Compiled:
-    """What `compile_ahead` kept at `path`, which is machine code of that version of torch, for that kind of machine.
+    """Load what `compile_ahead` saved at `path`: machine code for the same version of torch and kind of machine.
 
     Raises:
-        VisionZooError: no such file, or it cannot be loaded here.
+        VisionZooError: the file is missing or cannot be loaded here.
     """
     if not Path(path).is_file():
         raise VisionZooError(f"{path}: no such file; compile the network first")
@@ -74,7 +74,7 @@ def _load(path: str) -> Compiled:
 
 
 def machine() -> str:
-    """What compiled networks depend on, as a part of a file name: torch's version and the kind of processor."""
+    """torch's version and the kind of processor, which compiled networks depend on, as part of a file name."""
     kind = torch.cuda.get_device_name().replace(" ", "-") if torch.cuda.is_available() else "cpu"
     return (
         f"{torch.__version__}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability().replace(' ', '-')}-{kind}"

@@ -12,10 +12,10 @@ C = TypeVar("C")
 
 
 def configure(base: C, overrides: Mapping[str, Any]) -> C:
-    """A copy of the dataclass instance `base` with `overrides`; lists become tuples (as JSON and YAML give lists).
+    """A copy of the dataclass instance `base` with `overrides`; lists, as in JSON and YAML, become tuples.
 
     Raises:
-        InputError: a key that is no field; the message lists the known ones.
+        InputError: an unknown field; the message lists the known ones.
     """
     known = {field.name for field in dataclasses.fields(base)}  # pyright: ignore[reportArgumentType]
     wrong = sorted(set(overrides) - known)

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: fewer passes over memory at inference, the same result."""
+"""Fold batch norms into the preceding convolutions: fewer passes over memory at inference, with the same result."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fold_batchnorm(network: nn.Module, example: Tensor, *, tolerance: float = 1e-3) -> nn.Module:
     """Fold every batch norm that follows a convolution, in place, and return `network`.
 
-    Pairs are found by running `example` and seeing which norm reads exactly what a convolution wrote, so that no naming
-    or block type needs to be known. An activation inside the norm (timm's `BatchNormAct2d`) stays in its place.
+    Pairs are found by running `example` and recording which norm reads the output of a convolution, so that names and block types
+    do not matter. An activation inside the norm (timm's `BatchNormAct2d`) is kept.
 
     Args:
-        network: in eval mode, float32. What it returns for `example` must be a tensor.
+        network: network in eval mode and float32; it must return a tensor.
         example: an input, e.g. (1, 3, 96, 96).
-        tolerance: largest relative change of the output that is taken for rounding.
+        tolerance: maximum relative change of the output that counts as rounding.
 
     Raises:
-        ValueError: the network is in training mode, or its output changed by more than rounding (a convolution's output
-            is read by something else besides its norm).
+        ValueError: the network is in training mode, or its output changed by more than rounding (a convolution's output is
+            also used elsewhere).
     """
     if network.training:
         raise ValueError("batch norms are folded in eval mode only; call .eval() first")
@@ -70,7 +70,7 @@ def _fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _what_remains(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a norm does after normalising: nothing, or timm's drop and activation."""
+    """The part of a norm after normalisation: nothing, or timm's drop and activation."""
     rest = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
     rest = [module for module in rest if not isinstance(module, nn.Identity)]
     return nn.Sequential(*rest) if rest else nn.Identity()

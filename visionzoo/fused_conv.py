@@ -1,7 +1,7 @@
-"""A convolution and the activation after it as one kernel on the CPU: a pass over memory less for each pair.
+"""Fuse convolutions with their activations into one kernel on the CPU, which saves a pass over memory for each pair.
 
-Uses the operator that torch's own compiler emits (oneDNN's post-ops), for images of any size and without compiling. Elsewhere, and
-where gradients are wanted, the pair runs one after the other with the same numbers.
+It uses the operator that torch's compiler emits (oneDNN's post-ops), for images of any size and without compiling. On other devices,
+and if gradients are needed, convolution and activation run separately with the same results.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _POST_OPS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
     nn.SiLU: ("swish", []),
 }
-"""Activations by the name that the operator has for them, with its arguments."""
+"""Activation -> the operator's name for it, with its arguments."""
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution of stride 2 with TensorFlow's "same" padding: of an even side, one pixel less before than after.
+    """A convolution of stride 2 with TensorFlow's "same" padding: on an even side, one pixel less before than after.
 
-    Not the input but the kernel is padded, with a row or column of zeros in front: exact, and a third of the time.
+    Instead of the input, the kernel is padded with a leading row or column of zeros: exact, and three times as fast.
 
     Args:
         kernel_size: odd.
@@ -33,11 +33,11 @@ class SameConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, 2, kernel_size // 2, groups=groups, bias=bias)
 
     def kernel(self, x: Tensor) -> Tensor:
-        """The weights for inputs of the size of `x`, to be used with the symmetric padding `self.padding`."""
+        """The weights for inputs of the size of `x`, for the symmetric padding `self.padding`."""
         return F.pad(self.weight, (1 - x.shape[-1] % 2, 0, 1 - x.shape[-2] % 2, 0))
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # sizes are symbols there, and a kernel has a size of its own
+        if torch.compiler.is_compiling():  # sizes are symbolic there, but a kernel's size is fixed
             pads = [(self.kernel_size[0] - 2 + side % 2) for side in (input.shape[-1], input.shape[-2])]
             padded = F.pad(input, [part for total in pads for part in (total // 2, total - total // 2)])
             return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
@@ -48,7 +48,7 @@ class FusedConv2d(nn.Module):
     """activation(conv(x)), x (B, C, H, W).
 
     Args:
-        conv: a plain convolution padded with zeros, or a `SameConv2d`.
+        conv: a convolution with zero padding, or a `SameConv2d`.
         activation: None, or one of `nn.ReLU`, `nn.ReLU6`, `nn.SiLU`.
     """
 
@@ -60,7 +60,7 @@ class FusedConv2d(nn.Module):
 
     @staticmethod
     def takes(conv: nn.Module, activation: nn.Module | None) -> bool:
-        """Whether these two can be fused."""
+        """Whether the two can be fused."""
         plain = (
             type(conv) in (nn.Conv2d, SameConv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
         )
@@ -76,11 +76,11 @@ class FusedConv2d(nn.Module):
         )
 
     def _weight(self, x: Tensor) -> Tensor:
-        """The kernel for `x`; in bfloat16 in the order that the kernels for it read, found once instead of at every call."""
+        """The kernel for `x`; in bfloat16 it is packed once in the layout of oneDNN's kernels, not at every call."""
         conv = self.conv
         if isinstance(conv, SameConv2d):
             return conv.kernel(x)
-        if x.dtype != torch.bfloat16:  # in float32 the order that is chosen without an input can be a slow one
+        if x.dtype != torch.bfloat16:  # in float32, the layout chosen without an input can be slow
             return conv.weight
         state = (conv.weight.data_ptr(), 0 if conv.weight.is_inference() else conv.weight._version)
         if self._packed is None or self._packed[0] != state:
@@ -90,7 +90,7 @@ class FusedConv2d(nn.Module):
         return self._packed[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # which can be neither copied nor pickled
+        return {**self.__dict__, "_packed": None}  # packed weights can be neither copied nor pickled
 
 
 def _usable(x: Tensor) -> bool:
@@ -103,17 +103,17 @@ def _usable(x: Tensor) -> bool:
 
 @torch.no_grad()
 def fuse_convolutions(network: nn.Module, example: Tensor, *, tolerance: float = 1e-3) -> nn.Module:
-    """Replace every convolution, with the activation that reads its output, by a `FusedConv2d`; in place, returns `network`.
+    """Replace every convolution and its activation by a `FusedConv2d`, in place, and return `network`.
 
-    Pairs are found by running `example` and seeing which activation reads exactly what a convolution wrote.
+    Pairs are found by running `example` and recording which activation reads the output of a convolution.
 
     Args:
-        network: in eval mode, float32, batch norms folded (`folding.fold_batchnorm`). It returns a tensor.
-        example: an input.
-        tolerance: largest relative change of the output that is taken for rounding.
+        network: network in eval mode and float32 with folded batch norms (`folding.fold_batchnorm`); it must return a tensor.
+        example: an example input.
+        tolerance: maximum relative change of the output that counts as rounding.
 
     Raises:
-        ValueError: the network is in training mode, or its output changed (a convolution's output has a second reader).
+        ValueError: the network is in training mode, or its output changed (a convolution's output is also used elsewhere).
     """
     if network.training:
         raise ValueError("convolutions are fused in eval mode only; call .eval() first")
@@ -142,7 +142,7 @@ def _trace_pairs(network: nn.Module, example: Tensor) -> tuple[Tensor, list[tupl
 
     def on_conv(module: nn.Module, _: tuple, output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
-        # holding the tensor keeps its id from being reused; its version says whether it was changed in place, as by a shortcut's sum
+        # holding the tensor prevents reuse of its id; its version shows whether it was changed in place, e.g. by a shortcut's sum
         written[id(output)] = (module, output, output._version)
         convs.append(module)
 
@@ -160,6 +160,6 @@ def _trace_pairs(network: nn.Module, example: Tensor) -> tuple[Tensor, list[tupl
     finally:
         for hook in hooks:
             hook.remove()
-    once = [conv for conv in convs if convs.count(conv) == 1]  # a shared one would need as many replacements
+    once = [conv for conv in convs if convs.count(conv) == 1]  # a shared convolution would need several replacements
     found = ((conv, readers.get(id(conv))) for conv in once)
     return out, [(c, a if a is not None and calls[id(a)] == 1 else None) for c, a in found]

@@ -1,4 +1,4 @@
-"""Names of a classifier's classes: from a file, or ImageNet's."""
+"""Class names of a classifier: from a file, or those of ImageNet."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .io.head import read_head
 
 
 def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Names of a network's `count` classes: those given, ImageNet's for 1000, or "class 0", …
+    """Names of a network's `count` classes: `labels` if given, ImageNet's for 1000 classes, or else "class 0", …
 
     Raises:
-        InputError: a file that cannot be read, or another number of names.
+        InputError: a file that cannot be read, or a wrong number of names.
     """
     if labels is None:
         return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
@@ -30,12 +30,12 @@ def class_names(labels: str | Path | Sequence[str] | None, count: int) -> tuple[
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """English names of the 1000 classes of ImageNet-1k, as torchvision has them (whose import would take seconds)."""
+    """English names of the 1000 classes of ImageNet-1k, as in torchvision (whose import would take seconds)."""
     return read_labels(bundled("imagenet_classes.txt"))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Names of classes from a file: a JSON list, or one name a line. Raises `InputError` if it is neither."""
+    """Read class names from a file: a JSON list, or one name per line. Raises `InputError` if it is neither."""
     read_head(path, "a file of labels")
     try:
         text = path.read_text(encoding="utf-8-sig").strip()

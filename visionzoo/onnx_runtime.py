@@ -1,6 +1,6 @@
-"""Networks run by onnxruntime: on a CPU in float32 usually the fastest way to run a small network (docs/benchmarks.md).
+"""Run networks with onnxruntime, usually the fastest way to run a small network on a CPU in float32 (docs/benchmarks.md).
 
-For one shape of the input, as with `compiled.py`; the network is written as ONNX once and kept.
+As with `compiled.py`, a network accepts a single input shape; it is written as ONNX once and kept.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .errors import InputError, VisionZooError, require
 from .io.files import atomic_path
 
 TOLERANCE = 1e-4
-"""Largest relative difference from the network that is taken for rounding."""
+"""Maximum relative difference from the network that counts as rounding."""
 
 
 def convert(network: nn.Module, example: Tensor, path: str | PathLike[str]) -> Compiled:
-    """Write `network` for inputs like `example` to `path` (.onnx), and return what runs it.
+    """Write `network` for inputs like `example` to `path` (.onnx), and return a function that runs it.
 
     Args:
-        network: for inference, float32, on the CPU; it returns a tensor or a tuple of tensors.
-        example: an input; every input has its shape.
+        network: network in eval mode and float32 on the CPU; it returns a tensor or a tuple of tensors.
+        example: an example input; all inputs must have its shape.
 
     Raises:
-        InputError: another device or dtype.
+        InputError: a wrong device or dtype.
         MissingDependencyError: the packages of the extra `export` are not installed.
-        VisionZooError: the network cannot be written, or the file computes something else; nothing is kept then.
+        VisionZooError: the network cannot be exported, or the file's outputs differ; no file is kept then.
     """
     check(example.device, example.dtype)
     for package in ("onnx", "onnxscript"):
@@ -61,10 +61,10 @@ def convert(network: nn.Module, example: Tensor, path: str | PathLike[str]) -> C
 
 
 def load(path: str | PathLike[str]) -> Compiled:
-    """What runs the file that `convert` kept at `path`.
+    """Load the file that `convert` wrote to `path`.
 
     Raises:
-        VisionZooError: no such file, or onnxruntime cannot load it.
+        VisionZooError: the file is missing, or onnxruntime cannot load it.
     """
     if not Path(path).is_file():
         raise VisionZooError(f"{path}: no such file; convert the network first")
@@ -72,7 +72,7 @@ def load(path: str | PathLike[str]) -> Compiled:
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise `InputError` where onnxruntime is not used here: on GPUs, and in anything but float32."""
+    """Raise `InputError` unless the device is a CPU and the dtype float32, as onnxruntime is only used for these."""
     if device.type != "cpu" or dtype != torch.float32:
         name = str(dtype).removeprefix("torch.")
         raise InputError(
@@ -87,10 +87,10 @@ def _session(path: Path) -> Compiled:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes have no common base
+    except Exception as error:  # its exception classes have no common base
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise VisionZooError(
-            f"{path}: onnxruntime cannot load it ({reason}); delete it, and it is made again"
+            f"{path}: onnxruntime cannot load it ({reason}); delete it to have it written again"
         ) from error
 
     def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""From images to a classifier's input, as the published evaluations do it."""
+"""Preprocessing of images for classifiers, as in the published evaluations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Image (H, W, 3) uint8 RGB -> (3, size, size) float32, cropped in the centre and normalised.
+    """Image (H, W, 3) uint8 RGB -> (3, size, size) float32, centre-cropped and normalised.
 
-    The numbers are those of torchvision's transforms and timm's, which is not imported, as its import takes as long as torch's.
+    The results equal those of the transforms of torchvision and timm, whose import would take as long as that of torch.
 
     Attributes:
         size: side of the input in pixels.
-        crop: share of the shorter side that the central crop keeps, e.g. 0.875 (224 of 256 pixels).
-        mean, std: of the normalisation, for values in [0, 1].
+        crop: fraction of the shorter side that the centre crop keeps, in (0, 1], e.g. 0.875 (224 of 256 pixels).
+        mean, std: for the normalisation of values in [0, 1].
     """
 
     size: int = 224
@@ -38,10 +38,10 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.crop <= 1:
-            raise InputError(f"expected a size of at least 1 and a crop in (0, 1], got {self.size} and {self.crop}")
+            raise InputError(f"size must be at least 1 and crop must be in (0, 1], got {self.size} and {self.crop}")
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """The shorter side to size / crop (bicubic, rounded down), then the centre: (H, W, 3) -> (size, size, 3) uint8."""
+        """Resize the shorter side to size / crop (bicubic, rounded down) and crop the centre: (H, W, 3) -> (size, size, 3) uint8."""
         pil = Image.fromarray(_without_ends(image))
         short, long = sorted(pil.size)
         shorter = math.floor(self.size / self.crop)
@@ -53,7 +53,7 @@ class Preprocess:
         return np.asarray(pil.crop((left, top, left + self.size, top + self.size)))
 
     def normalise(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 RGB -> (3, H, W) float32."""
+        """Normalise: (H, W, 3) uint8 RGB -> (3, H, W) float32."""
         import torch
 
         pixels = to_float(image)
@@ -64,8 +64,8 @@ class Preprocess:
 
 
 def _without_ends(image: np.ndarray, longest: int = 8) -> np.ndarray:
-    """The middle of a strip that is over `longest` times as long as wide, of which the crop keeps a part only: enlarged
-    whole, a strip of one pixel's width would fill the memory."""
+    """Cut the ends off a strip that is more than `longest` times as long as wide, as the centre crop drops them anyway: resized as
+    a whole, a strip one pixel wide would fill the memory."""
     height, width = image.shape[:2]
     limit = longest * min(height, width)
     top, left = max(0, (height - limit) // 2), max(0, (width - limit) // 2)

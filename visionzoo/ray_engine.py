@@ -1,4 +1,4 @@
-"""The same work on many items, spread over the processes and machines of a Ray cluster. The extra `ray` brings Ray Data."""
+"""Distribute work on many items over the processes and machines of a Ray cluster. The extra `ray` installs Ray Data."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def on_ray(
     gpus: float = 0.0,
     processes: int | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Call `build(**arguments)` once in every process, and what it returns with each item.
+    """Call `build(**arguments)` once in every process, and the function that it returns with each item.
 
-    The cluster is the one that `RAY_ADDRESS` names, or this machine. All machines must see the same files.
+    The cluster is the one at `RAY_ADDRESS`, or else this machine. All machines must see the same files.
 
     Args:
-        items: what to work on; anything that can be pickled.
-        build: importable under its name on every machine.
-        gpus: of each process.
-        processes: at most; by default as many as the cluster has room for.
+        items: items to process; anything that can be pickled.
+        build: a function that every machine can import by name.
+        gpus: number of GPUs per process.
+        processes: maximum number of processes; by default as many as the cluster has room for.
 
     Yields:
-        (number of the item, its result), as results become ready, in any order.
+        (index of the item, its result) as results become ready, in any order.
 
     Raises:
         MissingDependencyError: Ray Data is not installed.
@@ -66,7 +66,7 @@ def on_ray(
             .iter_rows()
         )
         for row in rows:
-            yield int(row["number"]), pickle.loads(row["result"])  # of our own process
+            yield int(row["number"]), pickle.loads(row["result"])  # written by our own process
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise VisionZooError(f"Ray: {' '.join(str(error).split())[-300:]}") from error
     finally:

@@ -1,4 +1,4 @@
-"""What a weights file says of itself: the model, its configuration, its classes, the size of its input."""
+"""Metadata of a weights file: model, configuration, classes, input size."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 CUSTOM = "custom"
-"""The model name of a network that was made in code; its whole configuration is stored."""
+"""Model name for a network that was made in code; its whole configuration is stored."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The facts that a training or `save_pretrained` put beside the tensors.
+    """The metadata that training or `save_pretrained` stores beside the tensors.
 
     Attributes:
         model: registered name, or "custom".
-        task: of the pipeline that saved it.
-        config: fields of the configuration that differ from the model's.
-        classes: names, in the order of the network's outputs.
-        image_size: side in pixels that it was trained for.
-        max_side: longest side in pixels to which images are shrunk; 0 for their native size.
+        task: task of the pipeline that saved it.
+        config: configuration fields that differ from those of the registered model.
+        classes: class names in the order of the network's outputs.
+        image_size: side in pixels of the training images.
+        max_side: maximum side in pixels; larger images are shrunk; 0 for no limit.
     """
 
     model: str | None = None
@@ -39,7 +39,7 @@ class Stored:
 
     @classmethod
     def of(cls, facts: Any) -> Stored:
-        """Check facts that were read from JSON. Raises `ValueError`."""
+        """Check metadata that were read from JSON. Raises `ValueError`."""
         if not isinstance(facts, dict):
             raise ValueError(f"expected an object, got {type(facts).__name__}")
         config, classes = facts.get("config") or {}, facts.get("classes")
@@ -52,15 +52,15 @@ class Stored:
             and all(isinstance(value, str | None) for value in texts.values())
         )
         if not fits:
-            raise ValueError("config is an object, classes a list, image_size and max_side numbers")
+            raise ValueError("config must be an object, classes a list, image_size and max_side numbers")
         return cls(**texts, config=config, classes=None if classes is None else tuple(map(str, classes)), **numbers)
 
 
 def read_stored(path: str | PathLike[str]) -> Stored:
-    """What a `.safetensors` file or a checkpoint of our training says of itself; nothing for other files.
+    """The metadata of a `.safetensors` file or a checkpoint of our training; empty for other files.
 
     Raises:
-        InputError: the file is missing or none, or what it says is damaged.
+        InputError: the file is missing or not a checkpoint, or its metadata are damaged.
     """
     from .weights import read_metadata
 
@@ -73,7 +73,7 @@ def read_stored(path: str | PathLike[str]) -> Stored:
 
 
 def facts_of(path: str | PathLike[str]) -> Stored:
-    """As `read_stored`, but nothing where the texts of a file have another meaning: other programs write some, too."""
+    """Like `read_stored`, but empty if the metadata cannot be parsed, as other programs also write metadata."""
     try:
         return read_stored(path)
     except InputError:
@@ -81,17 +81,17 @@ def facts_of(path: str | PathLike[str]) -> Stored:
 
 
 def remember_stored(model: nn.Module, stored: Stored) -> None:
-    """Let a network know what is known of its weights."""
+    """Attach metadata to a network, as `model.stored`."""
     object.__setattr__(model, "stored", stored)
 
 
 def stored_of(model: nn.Module) -> Stored:
-    """What `load_checkpoint` and `create_model` found out about a network's weights."""
+    """The metadata of a network's weights, from `load_checkpoint` or `create_model`."""
     return getattr(model, "stored", Stored())
 
 
 def stored_facts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Facts as the texts that a `.safetensors` file holds; `read_stored` reads them."""
+    """Metadata as text for a `.safetensors` file; `read_stored` reads them."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 

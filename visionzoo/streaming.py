@@ -1,4 +1,4 @@
-"""Tensors that pass through a device one after the other while they live elsewhere."""
+"""Stream tensors that are stored elsewhere through a device, one after another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Pieces = Iterable[tuple[Tensor, ...]]
 
 
 def stream_to(device: torch.device, pieces: Pieces) -> Iterator[tuple[Tensor, ...]]:
-    """The pieces on `device`, in order; on CUDA the next piece is under way while the current one is worked on.
+    """Yield the pieces on `device`, in order; on CUDA, the next piece is copied while the current one is used.
 
-    At most two pieces are on the device at a time, provided that the caller keeps none. Pieces that are there already
-    are passed through unchanged. Host memory that is not pinned goes through two pinned buffers.
+    At most two pieces are on the device at a time, provided that the caller keeps none. Pieces that are already on the device are
+    passed through unchanged. Host memory that is not pinned is copied through two pinned buffers.
     """
     if device.type != "cuda":
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""What the pipelines of all tasks share: opening a network by name or file, saving and loading, moving, and saying what made a result.
+"""Base of the pipelines of all tasks: opening networks by name or file, saving, loading, moving, and recording how a result was made.
 
 (The module is not called `pipeline`, as `visionzoo.pipeline` is the public function.)
 """
@@ -33,9 +33,9 @@ class Opened:
 
     Attributes:
         network: in eval mode, on the CPU.
-        name: of the registered model, as it was asked for; or "custom".
-        checkpoint: the weights file that was given; None for published weights and networks made in code.
-        stored: what the file says of itself.
+        name: the registered model's name as requested, or "custom".
+        checkpoint: the given weights file; None for published weights and networks made in code.
+        stored: metadata of the file.
     """
 
     network: Any
@@ -45,25 +45,25 @@ class Opened:
 
 
 _SHARED = ("model", "network", "name", "device", "dtype", "checkpoint")
-"""Arguments of every pipeline's constructor."""
+"""Constructor arguments of every pipeline."""
 
 
 class TaskPipeline:
-    """Base of the pipelines. A subclass sets the class attributes, and in its constructor `model`, which runs.
+    """Base of the pipelines. A subclass sets the class attributes and, in its constructor, `model`.
 
     Attributes:
-        task: registered name.
-        kind: the adjective in "a dehazing model".
-        default_model: what is used if neither a model nor a checkpoint that names one is given; see `default`.
-        networks: classes of networks that the pipeline takes.
-        files: "module:class" of the `FileJob` that `run` does; empty where a subclass has a `run` of its own.
-        name: of the model: a registered name, or "custom".
-        config: of the network.
-        checkpoint: the weights file that was loaded, recorded beside results.
+        task: registered name of the task.
+        kind: adjective for models of the task, e.g. "dehazing" in "a dehazing model".
+        default_model: model to use if neither a model nor a checkpoint that states one is given; see `default`.
+        networks: network classes that the pipeline accepts.
+        files: "module:class" of the `FileJob` for `run`; empty if a subclass defines its own `run`.
+        name: name of the model: a registered name, or "custom".
+        config: configuration of the network.
+        checkpoint: the loaded weights file, recorded beside results.
         device, dtype: where and in what precision the network runs.
-        fingerprint: of the weights.
-        network: as it was given; it is not changed.
-        model: what runs: `network` prepared for inference, on the device.
+        fingerprint: fingerprint of the weights.
+        network: the given network, unchanged.
+        model: `network` prepared for inference, on the device.
     """
 
     task: ClassVar[str]
@@ -88,7 +88,7 @@ class TaskPipeline:
         self.dtype = pick_dtype(dtype, self.device)
         self.fingerprint = fingerprint(network)
 
-    # Made by name, from a file, or from a network
+    # Creation by name, from a file, or from a network
 
     @classmethod
     def create(
@@ -99,18 +99,18 @@ class TaskPipeline:
         checkpoint: str | Path | None = None,
         **settings: Any,
     ) -> Self:
-        """A pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `open`.
+        """Create a pipeline for `model`, with the weights of `checkpoint` or else the model's own; see `open`.
 
         Args:
             model: a registered name, with or without a tag of weights, or a network; None is the checkpoint's model, or the default.
             device, dtype: where and in what precision the network runs.
-            checkpoint: published or own key names.
-            **settings: arguments of the class, of which None is what the checkpoint says, or the default; and fields of the
+            checkpoint: weights file, with published or our key names.
+            **settings: constructor arguments, where None means the checkpoint's value or the default; and fields of the
                 network's configuration.
 
         Raises:
-            InputError: a name, file or setting that cannot be used, a file of another model than `model`, or a model without weights
-                here.
+            InputError: a name, file or setting that cannot be used, a file for another model than `model`, or a model whose
+                weights are not available.
         """
         own = {name: settings.pop(name) for name in cls.own_settings() if name in settings}
         own = {name: value for name, value in own.items() if value is not None}
@@ -120,7 +120,7 @@ class TaskPipeline:
 
     @classmethod
     def own_settings(cls) -> list[str]:
-        """Names of the constructor's arguments that are this task's own."""
+        """Names of the constructor arguments that are specific to this task."""
         return [name for name in inspect.signature(cls).parameters if name not in _SHARED]
 
     @classmethod
@@ -133,9 +133,9 @@ class TaskPipeline:
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:
-        """The network for `create`: `model` with the weights of `checkpoint`, or else its published ones.
+        """Open the network for `create`: `model` with the weights of `checkpoint`, or else its published ones.
 
-        A file that `visionzoo fit` or `save_pretrained` wrote says which model it is for; what is given here wins.
+        A file written by `visionzoo fit` or `save_pretrained` states its model; arguments given here take precedence.
 
         Args:
             model: a registered name, with or without a tag of weights, or a network; None is the checkpoint's model, or the default.
@@ -143,13 +143,15 @@ class TaskPipeline:
             overrides: fields of the network's configuration.
 
         Raises:
-            InputError: a name, file or setting that cannot be used, or a file of another model than `model`.
+            InputError: a name, file or setting that cannot be used, or a file for another model than `model`.
         """
         if isinstance(model, nn.Module):
             if not isinstance(model, cls.networks):
                 raise InputError(f"expected a {cls.networks[0].__name__} network or a name, got {type(model).__name__}")
             if checkpoint is not None or overrides:
-                raise InputError("a network has its weights and configuration; a checkpoint and fields go with a name")
+                raise InputError(
+                    "a network already has weights and a configuration; checkpoints and fields need a model name"
+                )
             return Opened(model, CUSTOM)
         if model is not None:
             cls.check_name(model)
@@ -190,23 +192,23 @@ class TaskPipeline:
         except WeightsError as error:
             if "does not fit" not in str(error) or model is not None or stored.model is not None:
                 raise
-            raise WeightsError(f"{error}; if it is not of {base}, name its model: --model NAME") from error
+            raise WeightsError(f"{error}; if it is not for {base}, give its model with --model NAME") from error
         return Opened(network, name, path, stored)
 
     @classmethod
     def default(cls) -> str:
-        """The model that is used with published weights if none is named."""
+        """The model to use with published weights if none is given."""
         return cls.default_model
 
     @classmethod
     def base_of(cls, config: dict[str, Any]) -> str:
-        """A registered model of the class of a custom network, whose stored configuration has every field."""
+        """A registered model of the same class as a custom network, whose stored configuration has every field."""
         del config
         return cls.default_model
 
     @classmethod
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:
-        """The network called `name` with a file's weights; `config` are fields of its configuration."""
+        """Load the network `name` with a file's weights; `config` holds fields of its configuration."""
         return create_model(name, checkpoint=path, **config)
 
     @classmethod
@@ -225,7 +227,7 @@ class TaskPipeline:
 
     @classmethod
     def instead(cls, model: str | None) -> str:
-        """The end of the message that weights are not here: a model whose weights are."""
+        """The end of the message for unavailable weights: a model whose weights are bundled."""
         del model
         sources = [source for name in list_models(task=cls.task) for source in model_card(name).weights]
         bundled = next((source.name for source in sources if source.bundled and not source.caution), None)
@@ -233,21 +235,21 @@ class TaskPipeline:
 
     @classmethod
     def _made(cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, **settings: Any) -> Self:
-        """The pipeline of an opened network; settings that are not given come from the file."""
+        """Make the pipeline of an opened network; missing settings come from the file."""
         facts = {**cls.stored_settings(opened.stored), **settings}
         return cls(opened.network, opened.name, device, dtype, checkpoint=opened.checkpoint, **facts)
 
     @classmethod
     def stored_settings(cls, stored: Stored) -> dict[str, Any]:
-        """Arguments of the class that a weights file states."""
+        """Constructor arguments that a weights file states."""
         del stored
         return {}
 
-    # Saved and loaded
+    # Saving and loading
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "auto", dtype: str = "auto") -> Self:
-        """The pipeline that `save_pretrained` wrote to `directory`, or the one of a registered model's name.
+        """Load the pipeline that `save_pretrained` wrote to `directory`, or that of a registered model.
 
         Raises:
             InputError: the folder holds no pipeline of this task, or its weights do not fit.
@@ -258,7 +260,7 @@ class TaskPipeline:
         try:
             stored = Stored.of(json.loads((folder / "pipeline.json").read_text(encoding="utf-8")))
             if stored.model is None:
-                raise ValueError("it names no model")
+                raise ValueError("it states no model")
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (pipeline.json: {error})") from error
         if stored.model != CUSTOM:
@@ -275,13 +277,13 @@ class TaskPipeline:
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the weights (not fused, float32) and settings to a folder.
 
-        `model.safetensors` in it holds the same facts as `pipeline.json`, so that it is a checkpoint of its own.
+        `model.safetensors` in it holds the same metadata as `pipeline.json`, so that it can be used as a checkpoint by itself.
 
         Raises:
-            InputError: the network is fused, and could not be loaded again; or the folder cannot be made.
+            InputError: the network is fused and could not be loaded again; or the folder cannot be created.
         """
         if getattr(self.network, "is_fused", False):
-            raise InputError("a fused network cannot be saved to be loaded again; save the one that it was made of")
+            raise InputError("a fused network could not be loaded again; save the original network")
         folder = make_folder(directory)
         name = self.name if self.name == CUSTOM else self.variant(self.name)
         facts = {"task": self.task, "model": name, "config": as_dict(self.config), **self.settings()}
@@ -293,19 +295,19 @@ class TaskPipeline:
         write_json(folder / "pipeline.json", facts)
 
     def settings(self) -> dict[str, Any]:
-        """What is saved beside the weights, as fields of `visionzoo.stored.Stored`."""
+        """Settings to save beside the weights, as fields of `visionzoo.stored.Stored`."""
         return {}
 
-    # In use
+    # Use
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the network; returns the pipeline."""
+        """Move the network to a device; return the pipeline."""
         self.device = pick_device(device)
         self.model.to(self.device)
         return self
 
     def facts(self) -> dict[str, Any]:
-        """What made a result: model, weights, device, precision and settings; recorded beside outputs."""
+        """How a result was made: model, weights, device, precision and settings; recorded beside outputs."""
         settings = {key: value for key, value in self.settings().items() if key != "classes"}
         return {
             "model": self.name,
@@ -317,15 +319,15 @@ class TaskPipeline:
         }
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments with which `visionzoo.pipeline` makes this pipeline again, also on another machine.
+        """Arguments with which `visionzoo.pipeline` recreates this pipeline, also on another machine.
 
         Raises:
-            InputError: the network was made in code, and is in no file.
+            InputError: the network was made in code and is not in a file.
         """
         if self.name == CUSTOM and self.checkpoint is None:
             raise InputError(
                 "--engine ray needs a network that other processes can load; save this one with save_pretrained first, and "
-                "make the pipeline with from_pretrained"
+                "create the pipeline with from_pretrained"
             )
         return {
             "task": self.task,
@@ -348,15 +350,15 @@ class TaskPipeline:
         on_result: Callable[[FileResult], None] | None = None,
         **options: Any,
     ) -> list[FileResult]:
-        """Process a file to a file; or several files, a folder or a glob pattern to a folder.
+        """Process one file to a file, or several files, a folder or a glob pattern to a folder.
 
         Args:
             progress, overwrite, engine, on_result: see `visionzoo.jobs.run_files`.
-            format: extension of the results in a folder of outputs, e.g. ".png"; see `visionzoo.jobs.make_plan`.
-            **options: of the task's job, which `files` names.
+            format: extension of the results in an output folder, e.g. ".png"; see `visionzoo.jobs.make_plan`.
+            **options: options of the task's job; see `files`.
 
         Raises:
-            InputError: nothing found, none readable, or an output that cannot be written.
+            InputError: nothing was found, no input is readable, or an output cannot be written.
         """
         job: FileJob = resolve(self.files)(self, **options)
         plan = make_plan(path_in, path_out, job.kinds, format)
@@ -364,7 +366,7 @@ class TaskPipeline:
 
     @property
     def gpus(self) -> float:
-        """GPUs that a process needs which runs this pipeline."""
+        """Number of GPUs that a process running this pipeline needs."""
         return 1.0 if self.device.type == "cuda" else 0.0
 
 

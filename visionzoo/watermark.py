@@ -1,12 +1,12 @@
-"""A mark on synthetic frames: an invisible one that survives video encoding, and a visible label for a corner.
+"""Marks for synthetic frames: an invisible watermark that survives video encoding, and a visible corner label.
 
 The invisible mark is spread spectrum (Cox et al. 1997) in the 8 x 8 DCT of luma: pseudo-random signs, which carry 64 bits, are
-added to twelve low frequencies of every block, more where the block has texture to hide them. The reader correlates with
-those signs; on images without the mark its score is a standard normal variable, so a threshold has a known rate of false alarms.
+added to twelve low frequencies of every block, more strongly where texture hides them. The reader correlates with those
+signs; on unmarked images its score is a standard normal variable, so a threshold has a known false-alarm rate.
 
-It outlives H.264 at usual qualities and JPEG, and needs no original; all 64 bits come back only from larger or several frames. It
-does not outlive resizing, rotation, or a crop that is not aligned to 8 pixels of the upper left corner, nor somebody who wants
-it gone: a label of origin, no proof. Among peers, diffusers marks SDXL images by the package invisible-watermark (DWT and DCT).
+It survives H.264 at usual qualities and JPEG, and reading needs no original; recovering all 64 bits takes large or several frames.
+It does not survive resizing, rotation, a crop that is not aligned to 8 pixels of the upper left corner, or deliberate removal: it
+labels the origin but proves nothing. For comparison, diffusers marks SDXL images with the package invisible-watermark (DWT and DCT).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = ["PAYLOAD", "THRESHOLD", "Watermark", "add_label", "add_watermark", "r
 PAYLOAD = b"vz-synth"
 """The 64 bits that visionzoo writes: "visionzoo: synthetic"."""
 THRESHOLD = 6.0
-"""Score from which a mark is there; an image without it reaches that once in 1e9."""
+"""Minimum score of a marked image; an unmarked image reaches it with a probability of 1e-9."""
 _BLOCK = 8
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FREQUENCIES = [(u, v) for u in range(5) for v in range(5) if 2 <= u + v <= 4]
 _FLAT, _TEXTURED, _PER_STD = 0.6, 1.9, 0.2
-"""Strength in grey levels (root mean square) of a flat block, at most, and for each grey level of its deviation.
-At most 1.9 and half a level of rounding leave any image at 42 dB or more."""
+"""Strength in grey levels (root mean square): of a flat block, the maximum, and per grey level of the block's deviation.
+A maximum of 1.9 plus half a level of rounding keeps any image at 42 dB or more."""
 _SOFT = 8.0
-"""DCT coefficients well above this count as this: strong edges would drown the mark."""
+"""Soft limit of DCT coefficients, as strong edges would hide the mark."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Watermark:
 
     Attributes:
         score: correlation with the mark, in standard deviations of that of unmarked images.
-        payload: the 8 bytes read; without a mark they are chance.
+        payload: the 8 bytes read; random if there is no mark.
     """
 
     score: float
@@ -53,20 +53,20 @@ class Watermark:
 
     @property
     def present(self) -> bool:
-        """Whether the mark is there: `score` is at least `THRESHOLD`."""
+        """Whether the image is marked: `score` is at least `THRESHOLD`."""
         return self.score >= THRESHOLD
 
 
 def add_watermark(frame: NDArray[np.uint8], payload: bytes = PAYLOAD) -> NDArray[np.uint8]:
-    """`frame` with the invisible mark: at least 42 dB from it, and of the same hue.
+    """Add the invisible mark to a copy of `frame`; the PSNR is at least 42 dB, and hues are kept.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it stays unchanged. Rows and columns beyond the last whole 8 pixels get no mark; a frame of
-            less than about 64 x 64 pixels carries too little of it to be read for sure.
+        frame: (H, W, 3) uint8 RGB; it stays unchanged. Rows and columns beyond the last complete block of 8 pixels are not
+            marked; in a frame below about 64 x 64 pixels, the mark cannot be read reliably.
         payload: 8 bytes.
 
     Raises:
-        InputError: another shape or type, or another number of bytes.
+        InputError: a wrong shape or type, or a payload that is not 8 bytes.
     """
     check_image(frame)
     rows, columns = frame.shape[0] // _BLOCK, frame.shape[1] // _BLOCK
@@ -85,20 +85,20 @@ def read_watermark(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], payl
 
     Args:
         frames: (H, W, 3) uint8 RGB, (T, H, W, 3), or an iterable of frames of one size.
-        payload: the 8 bytes looked for.
+        payload: the 8 bytes to look for.
 
     Raises:
-        InputError: another shape or type, frames of several sizes, or none.
+        InputError: a wrong shape or type, frames of different sizes, or no frame.
     """
     _checked(payload)
     total, count = None, 0
     for frame in [frames] if isinstance(frames, np.ndarray) and frames.ndim == 3 else frames:
         values = _coefficients(check_image(frame))
         if total is not None and values.shape != total.shape:
-            raise InputError(f"frame {count} has another size than those before it; read them by themselves")
+            raise InputError(f"frame {count} has a different size than the previous ones; read them separately")
         total, count = values if total is None else total + values, count + 1
     if total is None:
-        raise InputError("a clip has at least one frame, got none")
+        raise InputError("a clip must have at least one frame, got none")
     rows, columns = total.shape[:2]
     signs, slots = _signs(rows, columns)
     parts = np.bincount(slots.ravel(), (total * signs).sum(-1).ravel(), 64)
@@ -109,19 +109,19 @@ def read_watermark(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]], payl
 
 
 def add_label(frame: NDArray[np.uint8], text: str = "synthetic", corner: str = "bottom right") -> NDArray[np.uint8]:
-    """`frame` with a small visible label: white on a dark, half clear plate, a twentieth of the frame's height.
+    """Add a small visible label to a copy of `frame`: white on a dark translucent plate, a twentieth of the frame's height.
 
     Args:
         frame: (H, W, 3) uint8 RGB; it stays unchanged.
         corner: "top left", "top right", "bottom left" or "bottom right".
 
     Raises:
-        InputError: another shape or type, or no such corner.
+        InputError: a wrong shape or type, or an unknown corner.
     """
     check_image(frame)
     down, _, across = corner.partition(" ")
     if down not in ("top", "bottom") or across not in ("left", "right"):
-        raise InputError(f"the corner is top left, top right, bottom left or bottom right, got {corner!r}")
+        raise InputError(f"the corner must be top left, top right, bottom left or bottom right, got {corner!r}")
     height, width = frame.shape[:2]
     plate = _plate(text, max(9, round(height / 20)))
     plate = plate[:height, :width]
@@ -135,7 +135,7 @@ def add_label(frame: NDArray[np.uint8], text: str = "synthetic", corner: str = "
 
 def _checked(payload: bytes) -> bytes:
     if not isinstance(payload, bytes) or len(payload) != 8:
-        raise InputError(f"a watermark carries 8 bytes, got {payload!r}")
+        raise InputError(f"the payload of a watermark must be 8 bytes, got {payload!r}")
     return payload
 
 
@@ -146,7 +146,7 @@ def _bits(payload: bytes) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def _signs(rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Signs (rows, columns, 12), and which of the 64 bits each block carries (rows, columns): functions of the place alone."""
+    """Signs (rows, columns, 12), and the index of the bit in each block (rows, columns); both depend only on the position."""
     row, column = np.mgrid[:rows, :columns].astype(np.uint64)
     # the mixing steps of SplitMix64, so that the signs are the same on every machine and for every frame size
     value = (row << np.uint64(32) | column) * np.uint64(0x9E3779B97F4A7C15)
@@ -169,7 +169,7 @@ def _dct() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def _pattern(rows: int, columns: int, payload: bytes) -> NDArray[np.float32]:
-    """(8 rows, 8 columns): what is added to luma at a strength of 1 (root mean square of every block)."""
+    """(8 * rows, 8 * columns): the pattern added to luma at a strength of 1 (root mean square of every block)."""
     signs, slots = _signs(rows, columns)
     signs = signs * _bits(payload)[slots][..., None]
     blocks = np.einsum("rcf,fyx->rycx", signs, _dct()) * (_BLOCK / math.sqrt(len(_FREQUENCIES)))

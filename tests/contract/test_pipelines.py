@@ -129,7 +129,7 @@ def test_files_and_names_of_other_models_are_refused(task: str, pipe: Any, tmp_p
         create(pipe.default_model + "x")
     with pytest.raises(InputError, match="network or a name, got Linear"):
         create(torch.nn.Linear(1, 1))
-    with pytest.raises(InputError, match="go with a name"):
+    with pytest.raises(InputError, match="need a model name"):
         create(tiny.NETWORKS[task](), checkpoint="x.safetensors")
     variants = visionzoo.list_models(task=task)
     file = tmp_path / "other.safetensors"

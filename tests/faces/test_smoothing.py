@@ -107,9 +107,9 @@ def test_a_refused_value_leaves_the_filter_as_it_was() -> None:
         one.filter(np.zeros(2), 0.0)
     with pytest.raises(InputError, match="NaN or infinite"):
         smooth.filter(np.array([np.nan, 0]), 1.0)
-    with pytest.raises(InputError, match="times rise: got 0.0 s after 0.0 s"):
+    with pytest.raises(InputError, match="times must increase, got 0.0 s after 0.0 s"):
         smooth.filter(np.zeros(2), 0.0)
-    with pytest.raises(InputError, match=r"shape \(2,\) of the values before, got \(3,\)"):
+    with pytest.raises(InputError, match=r"shape \(2,\) of earlier values, got \(3,\)"):
         smooth.filter(np.zeros(3), 1.0)
     np.testing.assert_array_equal(smooth.filter(np.ones(2), 1.0), other.filter(np.ones(2), 1.0))
 

@@ -1,4 +1,4 @@
-"""Faces in images and clips: find, follow, cut out square, paste back, steady keypoints, compare."""
+"""Faces in images and clips: detection, tracking, cropping, pasting, keypoint smoothing, landmarks, identity."""
 
 from __future__ import annotations
 

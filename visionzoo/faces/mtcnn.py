@@ -1,8 +1,8 @@
-"""MTCNN: three small networks in a cascade that find faces and five points of each (Zhang et al. 2016, arXiv 1604.02878).
+"""MTCNN: a cascade of three small networks that detect faces with five points each (Zhang et al. 2016, arXiv 1604.02878).
 
-P-Net slides over an image pyramid and proposes boxes, R-Net throws most of them out, O-Net decides and places the points.
-The weights are the published ones (visionzoo/assets/weights/mtcnn/README.md); 0.5 million parameters. The network is written
-here because the packages that hold it pin old versions of torch and Pillow.
+P-Net proposes boxes over an image pyramid, R-Net rejects most of them, and O-Net makes the final decision and locates the points.
+The weights are the published ones (visionzoo/assets/weights/mtcnn/README.md), 0.5 million parameters. The network is
+implemented here because the packages that contain it pin old versions of torch and Pillow.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["MTCNN", "WEIGHTS"]
 
 WEIGHTS = Path(__file__).parent.parent / "assets" / "weights" / "mtcnn" / "mtcnn.safetensors"
 CELL, STRIDE = 12, 2
-"""P-Net sees 12 x 12 pixels and moves by 2."""
+"""Receptive field (12 x 12 pixels) and stride of P-Net."""
 PYRAMID_STEP = 0.709
-"""Side of a level to that of the one before: half the area."""
+"""Ratio of the sides of consecutive pyramid levels: half the area."""
 MOST_PROPOSALS = 512
-"""Kept of each level and of all; an image of foliage or noise has thousands."""
+"""Maximum number of boxes kept from each level and in total; an image of foliage or noise has thousands."""
 
 
 class PNet(nn.Module):
-    """(B, 3, H, W) -> face probability (B, h, w) and box offsets (B, 4, h, w), h about H / 2 - 5."""
+    """(B, 3, H, W) -> face probability (B, h, w) and box offsets (B, 4, h, w), with h about H / 2 - 5."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,15 +88,15 @@ class ONet(nn.Module):
 
 
 class MTCNN:
-    """Faces with five points each.
+    """Detects faces with five points each.
 
     Args:
         device: where the networks run.
         longest: larger images are searched at this many pixels along their longer side.
-        min_face: the smallest face that is searched for, as a share of the longer side; never under 20 pixels of the
-            image searched.
-        thresholds: probability of a face from which P-Net, R-Net and O-Net let a box pass. The paper's code has
-            0.6, 0.7, 0.7; the last is higher here, since for a crop one false face is worse than one missed frame.
+        min_face: size of the smallest face to find, as a fraction of the longer side, in (0, 1]; at least 20 pixels of the
+            searched image.
+        thresholds: minimum face probability at which P-Net, R-Net and O-Net accept a box. The paper's code has 0.6, 0.7,
+            0.7; the last is higher here, as a false face harms a crop more than a missed frame.
     """
 
     name = "mtcnn"
@@ -110,7 +110,9 @@ class MTCNN:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
     ) -> None:
         if longest < 64 or not 0 < min_face <= 1:
-            raise InputError(f"longest must be at least 64 and min_face in (0, 1], got {longest} and {min_face}")
+            raise InputError(
+                f"longest must be at least 64 and min_face must be in (0, 1], got {longest} and {min_face}"
+            )
         self.device = torch.device(device)
         self.longest, self.min_face, self.thresholds = longest, min_face, thresholds
         nets = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
@@ -120,7 +122,7 @@ class MTCNN:
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for another shape or type."""
+        """Find the faces of `image`, (H, W, 3) uint8 RGB, highest score first. Raises InputError for a wrong shape or type."""
         check_image(image)
         # the networks were trained on (value - 127.5) / 128
         x = (torch.tensor(image, device=self.device).permute(2, 0, 1)[None].float() - 127.5) / 128
@@ -131,21 +133,21 @@ class MTCNN:
         boxes = self._propose(x)
         boxes = self._refine(x, boxes)
         boxes, scores, points = self._decide(x, boxes)
-        # by axis, since the sides were rounded
+        # per axis, as the sides were rounded
         stretch = torch.tensor([width / x.shape[3], height / x.shape[2]], device=self.device)
         boxes, points = boxes * stretch.repeat(2), points * stretch
         faces = zip(boxes.tolist(), scores.tolist(), points.cpu().numpy(), strict=True)
         return [Face((left, top, right, bottom), score, of) for (left, top, right, bottom), score, of in faces]
 
     def _propose(self, x: Tensor) -> Tensor:
-        """Square boxes (N, 4) that may hold a face, by P-Net over the pyramid."""
+        """Square candidate boxes (N, 4) from P-Net over the pyramid."""
         height, width = x.shape[2:]
         scale = CELL / max(20.0, self.min_face * max(height, width))
         boxes, scores, offsets, level = [], [], [], x
         while min(height, width) * scale >= CELL:
             level = _resized(
                 level, round(height * scale), round(width * scale)
-            )  # of the one before: antialiased, and cheaper
+            )  # from the previous level: antialiased, and cheaper
             probability, offset = self.pnet(level)
             probability, offset = probability[0], offset[0].permute(1, 2, 0)
             hits = probability > self.thresholds[0]
@@ -165,7 +167,7 @@ class MTCNN:
         return _squares(_moved(found, torch.cat(offsets))[keep])
 
     def _refine(self, x: Tensor, boxes: Tensor) -> Tensor:
-        """The boxes (N, 4) that R-Net keeps, moved and squared again."""
+        """The boxes (N, 4) that R-Net accepts, adjusted and made square again."""
         probability, offset = self.rnet(_cut(x, boxes, 24))
         passed = probability > self.thresholds[1]
         boxes, probability, offset = boxes[passed], probability[passed], offset[passed]
@@ -185,7 +187,7 @@ class MTCNN:
 
 
 def _columns_first(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, W * H * C): the order of the published weights, which come from column-major code."""
+    """(B, C, H, W) -> (B, W * H * C): the order of the published weights, which come from column-major code."""
     return x.permute(0, 3, 2, 1).flatten(1)
 
 
@@ -194,26 +196,26 @@ def _resized(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _cut(x: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The boxes of `x` (1, 3, H, W), each averaged to (size, size); grey beyond the image: (N, 3, size, size)."""
+    """Crop the boxes of `x` (1, 3, H, W) and average each to (size, size), grey outside the image: (N, 3, size, size)."""
     if not len(boxes):
         return x.new_zeros(0, 3, size, size)
     return roi_align(x, boxes, size, sampling_ratio=4)
 
 
 def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:
-    """Boxes (N, 4) whose sides move by offsets (N, 4), which are in units of the box."""
+    """Boxes (N, 4) with their sides moved by offsets (N, 4) relative to the box size."""
     return boxes + offsets * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
 
 
 def _squares(boxes: Tensor) -> Tensor:
-    """The squares around the same centres, as wide as the longer sides."""
+    """Squares with the same centres, as wide as the longer sides."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) / 2
     return torch.cat([centre - half, centre + half], 1)
 
 
 def _outermost(boxes: Tensor, scores: Tensor) -> list[int]:
-    """Numbers of the boxes to keep: of two that share 70 % of the smaller one's area the surer, in that order."""
+    """Indices of the boxes to keep, highest score first: of two boxes that share 70 % of the smaller one's area, the better one."""
     area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
     both, iou = area[:, None] + area[None], box_iou(boxes, boxes)
     shared = iou * both / (1 + iou) / torch.minimum(area[:, None], area[None]).clamp(min=1e-6)

@@ -1,6 +1,6 @@
-"""Networks of others in files that the user has: dlib's `.dat` and TorchScript, opened or refused in one line.
+"""Open third-party networks in the user's files: dlib's `.dat` and TorchScript, with one-line errors.
 
-Nothing is downloaded. Needs no package of its own until a dlib file is opened.
+Nothing is downloaded. No extra package is needed until a dlib file is opened.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .detector import FaceDetector, open_detector
 __all__ = ["DlibFaces", "check_file", "import_dlib", "load_dlib", "load_torchscript", "short"]
 
 DLIB_SCALE, DLIB_SHIFT = 0.79, 0.07
-"""Side of dlib's face box to MTCNN's squared one, and how far its centre lies lower in that one's sides: measured on 26 frames of two
-people, where the means were 0.76 to 0.81 and 0.04 to 0.08."""
+"""Ratio of the side of dlib's face box to that of MTCNN's squared box, and the downward shift of its centre in units of that side:
+measured on 26 frames of two people, where the means were 0.76 to 0.81 and 0.04 to 0.08."""
 
 
 def check_file(path: str | PathLike[str], what: str) -> Path:
-    """`path`, if it is a file that may hold a network: see `read_head`.
+    """Return `path` if it is a file that can hold a network; see `read_head`.
 
     Args:
-        what: the network that is expected in it, for the message.
+        what: the expected network, for the error message.
 
     Raises:
-        WeightsError: it is not, or it is still packed.
+        WeightsError: the file cannot hold a network, or is still packed.
     """
     path = Path(path)
     expected = f"the file with {what}"
@@ -50,7 +50,7 @@ def check_file(path: str | PathLike[str], what: str) -> Path:
 
 
 def short(error: BaseException) -> str:
-    """What an error says, in at most 120 characters: its first line; of TorchScript's its last, after the trace."""
+    """An error's message in at most 120 characters: its first line, or for TorchScript errors the last, after the trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1 if "TorchScript" in lines[0] else 0].removeprefix("RuntimeError: ")[:120]
 
@@ -59,22 +59,20 @@ def short(error: BaseException) -> str:
 
 
 def load_torchscript(path: str | PathLike[str], what: str, device: torch.device | str = "cpu") -> Any:
-    """The TorchScript network in a file, for inference. Such a file is a program: open only one whose author you trust.
+    """Open the TorchScript network in a file for inference. Such a file is a program: open only files whose author you trust.
 
     Raises:
-        WeightsError: no such file, truncated, or something other than TorchScript.
+        WeightsError: the file is missing, truncated, or not TorchScript.
     """
     path = check_file(path, what)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # torch advises its users to write other files; this one exists
+            warnings.simplefilter("ignore", FutureWarning)  # torch recommends a newer format; this file exists already
             return torch.jit.load(str(path), map_location=torch.device(device)).eval()
     except (RuntimeError, ValueError) as error:
         if "constants.pkl" in str(error):
             raise WeightsError(
-                f"{path}: is not a TorchScript file (perhaps weights alone, or torch.export's form), expected {what}; "
+                f"{path}: is not a TorchScript file (perhaps only weights, or a torch.export program), expected {what}; "
                 "write the whole network with torch.jit.trace(network, image).save(FILE)"
             ) from error
         raise WeightsError(
@@ -86,7 +84,7 @@ def load_torchscript(path: str | PathLike[str], what: str, device: torch.device 
 
 
 def import_dlib(purpose: str) -> Any:
-    """The package dlib. Raises MissingDependencyError, with `purpose` as the subject of the message."""
+    """Import dlib. Raises MissingDependencyError, with `purpose` as the subject of the message."""
     try:
         return importlib.import_module("dlib")
     except ImportError as error:
@@ -100,7 +98,7 @@ def load_dlib(kind: str, path: str | PathLike[str], what: str) -> Any:
 
     Raises:
         MissingDependencyError: dlib is not installed.
-        WeightsError: no such file, truncated, or something else of dlib's.
+        WeightsError: the file is missing, truncated, or another dlib file.
     """
     path = check_file(path, what)
     dlib = import_dlib(path.name)
@@ -111,25 +109,25 @@ def load_dlib(kind: str, path: str | PathLike[str], what: str) -> Any:
 
 
 class DlibFaces:
-    """Boxes as dlib's predictors of landmarks were trained on.
+    """Finds face boxes like those that dlib's landmark predictors were trained on.
 
-    dlib's own detector decides (upright faces from the front, 40 pixels or more); where it finds none, the largest face of
-    `detector` with its box made square, smaller and lower, as dlib's are. Measured on 26 frames of 128 x 128, in pixels of 256:
-    the predictor's coordinates differ by 0.4 between the two boxes on average, as they do when the image gets a little noise
-    (0.3); with MTCNN's box merely made square they differ by 0.6 to 1.0.
+    dlib's own detector is tried first (upright frontal faces of 40 pixels or more). If it finds none, the largest face of
+    `detector` is used, with its box made square, smaller and lower, like dlib's. Measured on 26 frames of 128 x 128, in pixels of
+    256: the predictor's coordinates differ by 0.4 between the two boxes on average, about as much as with a little added noise
+    (0.3); with MTCNN's box only made square, they differ by 0.6 to 1.0.
 
     Args:
-        detector: finds the faces that dlib's does not; None opens visionzoo's first choice.
+        detector: detector for faces that dlib's detector misses; None opens visionzoo's default.
     """
 
     def __init__(self, detector: FaceDetector | None = None) -> None:
-        self._dlib = import_dlib("finding faces for a network of dlib's")
+        self._dlib = import_dlib("finding faces for a dlib network")
         self._find = self._dlib.get_frontal_face_detector()
         self._other = detector or open_detector()
 
     def __call__(self, image: NDArray[np.uint8]) -> CropBox | None:
-        """The box of the largest face of `image`, (H, W, 3) uint8 RGB, or None where there is none."""
-        found = self._find(np.ascontiguousarray(image), 1)  # 1: once doubled in size
+        """The box of the largest face of `image`, (H, W, 3) uint8 RGB; None if there is none."""
+        found = self._find(np.ascontiguousarray(image), 1)  # 1: upsampled once by 2
         if found:
             box = max(found, key=lambda box: box.area())
             return CropBox(float(box.left()), float(box.top()), float(box.width()))
@@ -142,16 +140,16 @@ class DlibFaces:
     def points(
         self, predictor: Any, image: NDArray[np.uint8], box: CropBox, shortest: int = 512
     ) -> tuple[NDArray[np.uint8], Any, int]:
-        """What `predictor` says of the face in `box`, in a copy of the image that is enlarged by a whole number.
+        """Run `predictor` on the face in `box`, in a copy of the image enlarged by an integer factor.
 
-        The predictor rounds to whole pixels, which at 128 x 128 is as much as what is to be measured; enlarged four times, its
-        coordinates move by 0.3 and not 0.5 pixels of 256 when the image gets a little noise.
+        The predictor rounds to whole pixels, which at 128 x 128 is as large as the differences to measure. Enlarged four
+        times, its coordinates change by 0.3 instead of 0.5 pixels of 256 when a little noise is added.
 
         Args:
-            shortest: the shorter side of the image in pixels, at least.
+            shortest: minimum length of the shorter side of the enlarged image in pixels.
 
         Returns:
-            The enlarged image, dlib's points in its pixels, and how often it was enlarged.
+            The enlarged image, dlib's points in its pixels, and the enlargement factor.
         """
         factor = math.ceil(shortest / min(image.shape[:2]))
         large = np.ascontiguousarray(image)

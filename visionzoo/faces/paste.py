@@ -1,4 +1,4 @@
-"""An animated crop back into the frame that it was cut from."""
+"""Paste an animated crop back into its frame."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ __all__ = ["paste_face"]
 def paste_face(
     frame: NDArray[np.uint8], crop: NDArray[np.uint8], box: CropBox, *, feather: float = 0.1
 ) -> NDArray[np.uint8]:
-    """`frame` with `crop` laid over `box`, fading out towards the sides of the box.
+    """Paste `crop` over `box` in a copy of `frame`, fading out towards the sides of the box.
 
     Args:
         frame: (H, W, 3) uint8 RGB; it stays unchanged.
-        crop: (S, S, 3) uint8 RGB, resized (bicubic, antialiased) to the box. What sticks out of the frame is left out.
-        feather: width of the fade, as a share of the side of the box, 0 (hard) … 0.5 (to the centre).
+        crop: (S, S, 3) uint8 RGB, resized (bicubic, antialiased) to the box; parts outside the frame are clipped.
+        feather: width of the fade as a fraction of the box's side, 0 (hard edge) … 0.5 (to the centre).
 
     Returns:
-        (H, W, 3) uint8; outside the box the very values of `frame`.
+        (H, W, 3) uint8; outside the box, the values of `frame` are unchanged.
 
     Raises:
-        InputError: images of another shape or type, a box without area, or a feather outside 0 … 0.5.
+        InputError: images of a wrong shape or type, a box without area, or a feather outside 0 … 0.5.
     """
     check_image(frame)
     check_image(crop)
     check_box(box)
     size = crop.shape[0]
     if crop.shape[1] != size:
-        raise InputError(f"a crop is square, got {crop.shape[1]} x {size} pixels")
+        raise InputError(f"the crop must be square, got {crop.shape[1]} x {size} pixels")
     if not 0 <= feather <= 0.5:
-        raise InputError(f"feather is a share of the crop from 0 to 0.5, got {feather}")
+        raise InputError(f"feather must be from 0 to 0.5, as a fraction of the crop's side, got {feather}")
     height, width = frame.shape[:2]
     # whole pixels inside the box and the frame
     left, right = max(0, math.ceil(box.left)), min(width, math.floor(box.right))
@@ -60,7 +60,7 @@ def paste_face(
 
 
 def _fade(positions: NDArray[np.float64], start: float, side: float, feather: float) -> NDArray[np.float32]:
-    """0 at both ends of the side, 1 from `feather` of it on inwards, smooth between."""
+    """Weights along a side: 0 at both ends, rising smoothly to 1 over a fraction `feather` of the side."""
     inwards = np.minimum(positions - start, start + side - positions) / side
     share = np.clip(inwards / feather, 0, 1) if feather else np.ones_like(inwards)
     return (share * share * (3 - 2 * share)).astype(np.float32)

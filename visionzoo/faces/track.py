@@ -1,4 +1,4 @@
-"""One face through a clip, and the crop boxes for it: one that stays, or one that moves with the head."""
+"""Track one face through a clip, and compute its crop: fixed, or moving with the head."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .smoothing import OneEuroFilter
 __all__ = ["FaceTrack", "fixed_box", "follow_face", "moving_boxes", "overlap"]
 
 SAME_FACE = 0.25
-"""Overlap (intersection over union) with the last box from which a box is the same face; first-order-model's value."""
+"""Minimum overlap (intersection over union) with the last box for the same face; the value of first-order-model."""
 LOST_AFTER = 25
-"""Searches without the face after which another may be taken: it left, or the scene changed."""
+"""Number of searches without the face after which another face may be followed, as it left or the scene changed."""
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where one face is in the frames of a clip.
+    """The positions of one face in the frames of a clip.
 
     Attributes:
         times: (T,) seconds.
-        boxes: (T, 4) left, top, right, bottom in pixels; NaN where it was not found.
-        first: the face as it was found first, or None.
+        boxes: (T, 4) left, top, right, bottom in pixels; NaN if it was not found.
+        first: the first detection of the face, or None.
     """
 
     times: NDArray[np.float64]
@@ -40,7 +40,7 @@ class FaceTrack:
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """(T,) whether the face was found in the frame."""
+        """(T,) bool: whether the face was found in each frame."""
         return ~np.isnan(self.boxes[:, 0])
 
 
@@ -52,16 +52,16 @@ def follow_face(
     every: int = 1,
     min_size_px: float = 24,
 ) -> FaceTrack:
-    """Look for one face in the frames of a clip, one frame in memory at a time.
+    """Track one face through the frames of a clip, with one frame in memory at a time.
 
     Args:
-        frames: when each frame is shown, in seconds (`Frame.time_s`, not its number by the rate), and its (H, W, 3) uint8 RGB.
-        which: "largest", or the number from the left, from 1, in the first frame that has a face.
-        every: search every so many frames; the frames between count as not found.
-        min_size_px: smaller faces are ignored.
+        frames: (display time in seconds, (H, W, 3) uint8 RGB) of each frame; use `Frame.time_s`, not number / rate.
+        which: "largest", or the number from the left (1 = leftmost), in the first frame that has a face.
+        every: interval in frames between searches; frames between them count as not found.
+        min_size_px: faces whose longer side is shorter than this are ignored.
 
     Raises:
-        InputError: `every` below 1, no frames, or fewer faces than `which` says.
+        InputError: `every` is below 1, there are no frames, or fewer faces than `which`.
     """
     if every < 1:
         raise InputError(f"every must be at least 1, got {every}")
@@ -85,14 +85,14 @@ def follow_face(
         times.append(time_s)
         boxes.append(face.box if face is not None else (np.nan,) * 4)
     if not times:
-        raise InputError("a clip has at least one frame, got none")
+        raise InputError("a clip must have at least one frame, got none")
     return FaceTrack(np.array(times), np.array(boxes), first)
 
 
 def fixed_box(track: FaceTrack, scale: float = UNION_SCALE) -> CropBox:
-    """One crop for the whole clip, which shows how the head moves: around the union of the face boxes.
+    """A fixed crop for the whole clip, around the union of the face boxes, so that head motion stays visible.
 
-    Of each side the outermost 2 % are left out, so that a false face here and there changes nothing.
+    The outermost 2 % on each side are ignored, so that single false detections have no effect.
 
     Raises:
         InputError: the face was found in no frame, or a scale that is not above 0.
@@ -106,17 +106,17 @@ def fixed_box(track: FaceTrack, scale: float = UNION_SCALE) -> CropBox:
 def moving_boxes(
     track: FaceTrack, scale: float = STILL_SCALE, *, min_cutoff: float = 0.5, beta: float = 2.0
 ) -> list[CropBox]:
-    """A crop for every frame, which keeps the face in its middle: head movement across the frame is taken out.
+    """A crop for each frame, centred on the face, which removes head motion across the frame.
 
-    Frames without the face get a box between those around them. Centre and side are smoothed by a one-euro filter,
-    both in units of the median side, forwards in time.
+    Frames without the face get an interpolated box. Centre and side, in units of the median side, are smoothed by a one-euro
+    filter forwards in time.
 
     Args:
-        min_cutoff: Hz at rest.
-        beta: Hz of cutoff per side a second.
+        min_cutoff: cutoff in Hz at rest.
+        beta: Hz of cutoff per unit of speed, in sides per second.
 
     Raises:
-        InputError: the face was found in no frame, times that do not rise, or a scale that is not above 0.
+        InputError: the face was found in no frame, times do not increase, or a scale that is not above 0.
     """
     known = [square_box(box, scale) for box in _found_boxes(track)]
     unit = float(np.median([box.side for box in known]))
@@ -131,7 +131,7 @@ def moving_boxes(
 
 
 def overlap(boxes: Sequence[tuple[float, ...]], other: tuple[float, ...]) -> NDArray[np.float64]:
-    """Intersection over union of N boxes (left, top, right, bottom) with another one: (N,), 0 … 1."""
+    """Intersection over union of N boxes (left, top, right, bottom) with another box: (N,), in [0, 1]."""
     these = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
     return box_iou(these, torch.tensor([other], dtype=torch.float64))[:, 0].nan_to_num().numpy()
 
@@ -140,7 +140,7 @@ def _found_boxes(track: FaceTrack) -> NDArray[np.float64]:
     boxes = track.boxes[track.found]
     if not len(boxes):
         raise InputError(
-            f"no face was found in {len(track.times)} frames; choose the crop by hand, or use a clip that shows the face"
+            f"no face was found in {len(track.times)} frames; set the crop manually, or use a clip that shows the face"
             " larger and from the front"
         )
     return boxes

@@ -80,7 +80,7 @@ def test_a_users_own_file(tmp_path: Path, folder: Path, form: str) -> None:
 def test_weights_of_another_model(tmp_path: Path) -> None:
     visionzoo_s1 = visionzoo.create_model("shvit_s1")
     torch.save(visionzoo_s1.state_dict(), tmp_path / "s1.pth")
-    with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT: .*name its model: --model NAME"):
+    with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT: .*give its model with --model NAME"):
         ClassifyPipeline.create(checkpoint=tmp_path / "s1.pth")
     with pytest.raises(WeightsError, match=r"s1\.pth does not fit SHViT") as caught:
         ClassifyPipeline.create("shvit_s2", checkpoint=tmp_path / "s1.pth")
@@ -105,7 +105,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         ClassifyPipeline.create("shvit_s1.oficial")
     with pytest.raises(InputError, match="SHViT network or a name, got Linear"):
         ClassifyPipeline.create(torch.nn.Linear(1, 1))
-    with pytest.raises(InputError, match="go with a name"):
+    with pytest.raises(InputError, match="need a model name"):
         ClassifyPipeline.create(small(), num_classes=4)
     with pytest.raises(InputError, match="at most 4096, got 5000"):
         ClassifyPipeline(small(), image_size=5000)
