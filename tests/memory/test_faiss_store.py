@@ -95,7 +95,7 @@ def test_faiss_index_that_does_not_fit_is_made_anew(
         wanted = store.search(clusters[:5], 20)
     with open_store(tmp_path / "s") as store:
         assert isinstance(store, FaissStore)
-        assert "does not fit the vectors beside it" in caplog.text
+        assert "is out of date, as the vectors have changed" in caplog.text
         np.testing.assert_array_equal(store.search(clusters[:5], 20).ids, wanted.ids)
     os.truncate(tmp_path / "s" / "faiss.index", 1000)
     with FaissStore(path=tmp_path / "s") as store:

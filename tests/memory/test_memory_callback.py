@@ -281,7 +281,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         MemoryCallback({"x": nn.Linear(1, 1)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="in the checkpoint already"):
         MemoryCallback({"x": LearnedBank(nn.Linear(2, 2), "weight")})
-    with pytest.raises(InputError, match="has not met"):
+    with pytest.raises(InputError, match="not attached yet"):
         _ = MemoryCallback("memories").banks
     memory = MemoryCallback({"a": IndexBank.open(dim=2)})
     state = memory.state_dict()

@@ -130,7 +130,7 @@ def test_a_config_names_a_consolidator(consolidator: object) -> None:
         ({"n": 5}, "no policy None; known: fifo"),
         ({"policy": "fifo", "size": 5}, "no field 'size'; known: n, hysteresis"),
         ({"policy": "usage"}, "needs 'n'"),
-        ({"policy": "fifo", "n": "5"}, "n is '5'; expected a whole number"),
+        ({"policy": "fifo", "n": "5"}, "n must be an integer of at least"),
         ({"policy": "fifo", "n": -1}, "n is -1"),
         ({"policy": "usage", "n": 5, "hysteresis": 6}, "hysteresis 6 is more than n, 5"),
         ({"policy": "anchors_and_recent", "n_anchor": 1, "n_recent": 1, "stride": 0}, "stride is 0"),

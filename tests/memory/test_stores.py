@@ -149,7 +149,7 @@ class TestContract:
             ([1, 2], np.zeros((1, DIM)), r"expected \(2, 6\)"),
             ([1], np.zeros(DIM), r"expected \(1, 6\)"),
             ([1, 4, 1], np.zeros((3, DIM)), "id 1 is given twice"),
-            ([-1], np.zeros((1, DIM)), "id -1 is below 0"),
+            ([-1], np.zeros((1, DIM)), "ids must be at least 0, got -1"),
             ([0.5], np.zeros((1, DIM)), "whole numbers"),
             ([[1]], np.zeros((1, DIM)), "one dimension"),
             ([1], np.zeros((1, DIM), complex), "real numbers"),

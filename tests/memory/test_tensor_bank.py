@@ -378,7 +378,7 @@ def test_sequences_and_groups_do_not_mix() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TensorBank(0, 8), "key_dim is 0"),
+        (lambda: TensorBank(0, 8), "key_dim must be an integer of at least 1"),
         (lambda: TensorBank(8, {}), "at least one value"),
         (lambda: TensorBank(8, {"a": -1}), "value_dim 'a' is -1"),
         (lambda: TensorBank(8, 8, 5, policy=Usage(6)), "more than the capacity of 5"),

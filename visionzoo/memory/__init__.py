@@ -1,11 +1,11 @@
-"""Memory: what a system keeps and reads again.
+"""Memory banks: content that a system writes and reads later.
 
-`MemoryBank` is the face of all: `TensorBank` (keys and values in time), `TieredBank` (several of them, each taking what the
-one before lets go), `IndexBank` (keyed vectors), `LearnedBank` (a model's own parameters), `ParametricBank` (weights trained at run
-time). Policies say what leaves, consolidators what becomes of it.
+`MemoryBank` is the common interface: `TensorBank` (keys and values over time), `TieredBank` (several of them, each receiving what
+the previous one evicts), `IndexBank` (keyed vectors), `LearnedBank` (a model's own parameters), `ParametricBank` (weights trained
+at run time). Policies decide what is evicted, consolidators how it is merged into the next tier.
 
-The vector stores under `IndexBank` hold keyed vectors, in memory, in a folder, or in a vector database, and answer top-k
-queries by inner product. All of them give the same ranking: score descending, ties by the lower id.
+The vector stores behind `IndexBank` hold keyed vectors in memory, in a folder, or in a vector database, and answer top-k queries
+by inner product. All of them rank in the same order: by descending score, ties by the lower id.
 """
 
 from __future__ import annotations

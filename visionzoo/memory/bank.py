@@ -1,4 +1,4 @@
-"""The common face of every memory: write, read, reset, count, move, save, load."""
+"""The interface of all memory banks: write, read, reset, count, move, save, load."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KINDS = {
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What a read by attention gives.
+    """The result of a read by attention.
 
     Attributes:
         output: (B, H, L, Dv) weighted values, in the dtype of the query.
         lse: (B, H, L) log-sum-exp of the scores, float32, to merge with other reads (`merge_attention`).
-        usage: (N,) the attention that each element got, summed over heads and queries and averaged over the batch, in
+        usage: (N,) attention that each element received, summed over heads and queries and averaged over the batch, in
             the order of `ids`; None unless it was counted.
-        ids: (N,) int64 the elements that were looked at, or None.
+        ids: (N,) int64 ids of the elements that were read, or None.
     """
 
     output: Tensor
@@ -47,13 +47,13 @@ class ReadResult:
 
 
 class MemoryBank(ABC):
-    """What a system keeps and reads again. Never part of a model's state dict, unless it is learned.
+    """A memory that a system writes and reads. It is not part of a model's state dict, unless it is learned.
 
-    A bank belongs to one running sequence: the pipeline makes it and hands it to the modules, which do not keep it.
+    A bank belongs to one running sequence: the pipeline creates it and passes it to the modules, which do not keep it.
 
     Attributes:
         kind: the name in `KINDS`.
-        supports_query: `read` takes a query.
+        supports_query: whether `read` accepts a query.
     """
 
     kind: ClassVar[str]
@@ -69,11 +69,11 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget what was written since the bank was made. A learned bank has nothing to forget and refuses."""
+        """Forget everything written since the bank was created. A learned bank raises an error."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many elements it holds."""
+        """Number of elements."""
 
     def __bool__(self) -> bool:
         return True  # so that `memory or default` keeps an empty bank
@@ -81,33 +81,33 @@ class MemoryBank(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of the content, wherever it is stored."""
+        """Size of the content in bytes, wherever it is stored."""
 
     @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move the content, in place. Returns the bank. What belongs to a model moves with the model."""
+        """Move the content in place and return the bank. Parameters of a model move with the model."""
 
     # --- saving: a plain config and plain tensors, which a checkpoint, a folder or a test can carry ---
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What makes an equal empty bank, and counters: only what JSON holds."""
+        """Options that recreate an equal empty bank, and counters, as JSON values."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The content under flat names. No two share memory."""
+        """The content as tensors by flat names; no two share memory."""
 
     @classmethod
     @abstractmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """An empty bank."""
+        """Create an empty bank."""
 
     @abstractmethod
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Continue from the content that `config()` and `tensors()` of an equal bank returned.
 
         Raises:
-            InputError: tensors that are missing, or do not fit this bank.
+            InputError: tensors are missing or do not fit this bank.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,27 +118,27 @@ class MemoryBank(ABC):
         """Continue from the `state_dict()` of an equal bank.
 
         Raises:
-            InputError: the state of another kind of bank, or one that does not fit.
+            InputError: the state belongs to another kind of bank, or does not fit.
         """
         if state.get("kind") != self.kind:
             raise InputError(f"this is the state of a {state.get('kind')!r} bank; expected {self.kind!r}")
         self.take_over(state["config"], state["tensors"])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json and memory.safetensors (in shards above 5 GB) into `folder`, which is made."""
+        """Write config.json and memory.safetensors (in shards above 5 GB) into `folder`, which is created."""
         write_state(self.state_dict(), folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """The bank that `save` wrote; `MemoryBank.load` finds the class by the config.
+        """Load the bank that `save` wrote; `MemoryBank.load` finds the class from the config.
 
-        A memory in a model's weights needs that model: `ParametricBank.load(folder, module=…)`.
+        A memory in a model's weights requires the model: `ParametricBank.load(folder, module=…)`.
 
         Raises:
-            InputError: no bank there, another kind, or a damaged one.
+            InputError: the folder holds no bank, another kind of bank, or a damaged one.
         """
         found = resolve(KINDS[cls._saved_config(folder)["kind"]])
-        if found.load.__func__ is not MemoryBank.load.__func__:  # it keeps its content in its own way
+        if found.load.__func__ is not MemoryBank.load.__func__:  # the class stores its content in its own format
             return found.load(folder)
         state = read_state(folder, KINDS)
         bank = found.from_config(state["config"])

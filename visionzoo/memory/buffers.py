@@ -1,7 +1,7 @@
-"""What the slots of one group of a memory hold: tensors and tags, where they are stored, and writing into them in place.
+"""The slots of one group of a memory: tensors and tags, their storage, and writing in place.
 
-Tensors are written in place unless someone needs the old content: a tensor in a graph that autograd will go back through, or one
-that other tensors share. Those are replaced.
+Tensors are written in place unless the old content is still needed: by an autograd graph, or by other tensors that share the
+memory. Such tensors are replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 1 << 16  # elements that move at a time when a bank closes its gaps
 
 
 class Folder:
-    """A temporary folder for files that tensors are mapped from; it goes with the last reference."""
+    """A temporary folder for memory-mapped files; it is deleted with the last reference."""
 
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
         if parent is not None:
@@ -41,15 +41,15 @@ class Folder:
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes and place of the tensors.
+    """Shapes and placement of the tensors.
 
     Attributes:
         widths: tensor name -> D, of tensors (batch, heads, slots, D).
         batch, heads: sizes.
-        dtype: what is stored.
-        device: where the computing is.
-        place: "device"; "host": in main memory, pinned where the device is CUDA; "disk": mapped from files.
-        folder: for the files.
+        dtype: the stored dtype.
+        device: where computation runs.
+        place: "device"; "host": in main memory, pinned if the device is CUDA; "disk": memory-mapped files.
+        folder: folder of the files.
     """
 
     widths: Mapping[str, int]
@@ -62,7 +62,7 @@ class Layout:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of one element, over the whole batch."""
+        """Size of one element in bytes, over the whole batch."""
         return sum(self.widths.values()) * self.batch * self.heads * self.dtype.itemsize
 
     @property
@@ -88,14 +88,14 @@ class Layout:
 
 @dataclass
 class Tags:
-    """Arrays of one length N, on the host.
+    """Metadata of N elements, as arrays (N,) on the host.
 
     Attributes:
-        ids: int64, given in the order of writing, never twice in one bank.
+        ids: int64, assigned in the order of writing, unique in a bank.
         times: float64, in the caller's unit.
-        uses: float64, the attention that each element got in counted reads (mean over the batch).
-        lives: int64, the counted reads that it took part in.
-        weights: float64, how many originals it stands for, where elements were merged.
+        uses: float64, attention that each element received in counted reads (mean over the batch).
+        lives: int64, number of counted reads that it took part in.
+        weights: float64, number of originals that it represents after merging.
         permanent: bool.
     """
 
@@ -165,13 +165,13 @@ _SAVED = {
 
 @dataclass(frozen=True)
 class Elements:
-    """Elements of a memory with what is known about them.
+    """Elements of a memory with their metadata.
 
     Attributes:
         keys: (B, H, N, Dk).
         values: name -> (B, H, N, Dv).
         ids, times, uses, lives, weights: (N,) on the CPU, see `Tags`.
-        group: the group that all of them are from, or None.
+        group: the common group of all elements, or None.
     """
 
     keys: Tensor
@@ -188,7 +188,7 @@ class Elements:
 
     @property
     def value(self) -> Tensor:
-        """The values, where there is one kind of them."""
+        """The values, if there is only one kind."""
         (value,) = self.values.values()
         return value
 

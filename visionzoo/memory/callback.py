@@ -55,7 +55,7 @@ class MemoryCallback(Callback):
         max_bytes: int = 64 * 2**20,
     ) -> None:
         if reset_on not in ("epoch", "never"):
-            raise InputError(f"reset_on is {reset_on!r}; use epoch or never")
+            raise InputError(f"reset_on must be epoch or never, got {reset_on!r}")
         self.reset_on, self.max_bytes = reset_on, max_bytes
         self._given = banks
         self._banks: dict[str, MemoryBank] | None = None
@@ -68,7 +68,7 @@ class MemoryCallback(Callback):
         """By name."""
         if self._banks is None:
             raise InputError(
-                "the banks come from the LightningModule, which this callback has not met yet: start the Trainer first"
+                "the banks come from the LightningModule, which is not attached yet; start the Trainer first"
             )
         return self._banks
 
@@ -156,7 +156,7 @@ class MemoryCallback(Callback):
         if len(ranks) != _ranks():
             raise InputError(
                 f"the checkpoint holds the memories of {len(ranks)} processes, this run has {_ranks()}; "
-                "resume with as many, or leave out MemoryCallback to begin with empty memories"
+                "resume with the same number, or omit MemoryCallback to start with empty memories"
             )
         saved = ranks[dist.get_rank() if len(ranks) > 1 else 0]
         if saved.keys() != self.banks.keys():
@@ -243,7 +243,7 @@ def _checked(banks: Banks) -> dict[str, MemoryBank]:
         if not isinstance(bank, MemoryBank):
             raise InputError(f"{name} is a {type(bank).__name__}, expected a MemoryBank")
         if bank.kind == "learned":
-            raise InputError(f"{name} is a learned memory: it is a weight, and in the checkpoint already; leave it out")
+            raise InputError(f"{name} is a learned memory: it is a weight, and in the checkpoint already; omit it")
     return dict(banks)
 
 

@@ -1,4 +1,4 @@
-"""Some parameters of a module, looked up by name at every use: their values, and training nothing else."""
+"""A selection of a module's parameters, looked up by name at every use: copy, overwrite, and train only these."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
     if callable(selection):
         names = [name for name, parameter in present.items() if selection(name, parameter)]
         if not names:
-            raise InputError(f"the function chooses none of the {len(present)} parameters of {type(module).__name__}")
+            raise InputError(f"the function selects none of the {len(present)} parameters of {type(module).__name__}")
         return tuple(names)
     patterns = [selection] if isinstance(selection, str) else [*selection]
     names = [name for name in present if any(name == p or fnmatchcase(name, p) for p in patterns)]

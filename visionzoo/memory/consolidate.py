@@ -1,4 +1,4 @@
-"""What becomes of elements that leave one tier of a memory for the next.
+"""Consolidators: how elements evicted from one tier of a memory enter the next.
 
 `Prototypes` works on elements. `SimilarityMerge` and `Pool` join *frames* (the elements of one time) element by element,
 so all frames that leave together must have the same number of elements: let `n` and `hysteresis` of the tier's policy be
@@ -38,11 +38,11 @@ __all__ = [
 
 
 class Consolidator(ABC):
-    """Turns elements that leave one tier into those that enter the next.
+    """Turns elements evicted from one tier into those that enter the next.
 
     Attributes:
-        name: what a config calls it.
-        needs_usage: it looks at use counts, so reads have to count.
+        name: its name in a config.
+        needs_usage: whether it needs use counts, so that reads must count.
     """
 
     name: ClassVar[str]
@@ -51,7 +51,7 @@ class Consolidator(ABC):
 
     @abstractmethod
     def __call__(self, leaving: Elements) -> Elements | None:
-        """What enters the next tier (keys, values, times and weights count), or None for nothing."""
+        """The elements that enter the next tier (keys, values, times and weights are used), or None."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Prototypes(Consolidator):
     candidates pass unchanged if there are no more than `n`.
 
     Attributes:
-        n: elements. XMem takes 128.
-        scale: of the attention; default 1 / sqrt(Dk).
+        n: number of elements; XMem uses 128.
+        scale: scale of the attention; default 1 / sqrt(Dk).
     """
 
     n: int
@@ -88,13 +88,13 @@ class Prototypes(Consolidator):
 
 @dataclass(frozen=True)
 class SimilarityMerge(Consolidator):
-    """Averages the two most similar neighbouring frames, again and again until `n` remain (MovieChat, arXiv:2307.16449).
+    """Repeatedly averages the two most similar neighbouring frames until `n` remain (MovieChat, arXiv:2307.16449).
 
-    Similarity is the cosine between keys, mean over elements, heads and batch; of equals the earliest pair. An average
-    weighs each side by the number of originals that it stands for.
+    Similarity is the cosine between keys, averaged over elements, heads and batch; ties go to the earliest pair. Averages are
+    weighted by the number of originals that each side represents.
 
     Attributes:
-        n: frames that remain.
+        n: number of frames that remain.
     """
 
     n: int
@@ -123,10 +123,10 @@ class SimilarityMerge(Consolidator):
 class Pool(Consolidator):
     """The mean over each `rate` neighbouring frames (Compressive Transformer, arXiv:1911.05507, Sec. 3.1).
 
-    The last mean is over what is left. Each frame weighs by the number of originals that it stands for.
+    The last mean is over the remaining frames. Frames are weighted by the number of originals that they represent.
 
     Attributes:
-        rate: frames to one.
+        rate: number of frames that are merged into one.
     """
 
     rate: int
@@ -168,7 +168,7 @@ def consolidator_from_config(config: Consolidator | Mapping[str, Any]) -> Consol
     """The consolidator that `{"consolidator": "prototypes", "n": 128}` describes; a consolidator passes through.
 
     Raises:
-        InputError: an unknown name or field, a missing or an unfit one.
+        InputError: an unknown name or field, or a field that is missing or invalid.
     """
     found = named.from_config(config, "consolidator", CONSOLIDATORS)
     if not isinstance(found, Consolidator):

@@ -66,7 +66,7 @@ class FaissStore(MatrixStore):
         if kind is not None and kind not in KINDS:
             raise InputError(f"unknown kind {kind!r}; use {', '.join(KINDS)}")
         if nprobe is not None and nprobe < 1:
-            raise InputError(f"nprobe is {nprobe}; search at least 1 cluster")
+            raise InputError(f"nprobe must be at least 1, got {nprobe}")
         self._faiss: Any = require("faiss", extra="retrieval", purpose="a faiss store")
         self.kind, self.nprobe = kind or KINDS[0], nprobe or _NPROBE
         self._index: Any = None
@@ -122,13 +122,13 @@ class FaissStore(MatrixStore):
         kind = self.kind
         if kind != "flat" and self._norm_bound > 65504:
             log.warning(
-                "vectors longer than 65504 do not fit half precision: a flat faiss index is used instead of %s", kind
+                "vectors with a norm above 65504 exceed half precision; a flat faiss index is used instead of %s", kind
             )
             kind = "flat"
         lists = min(int(4 * math.sqrt(len(live))), len(live) // _MIN_SAMPLE)
         if kind == "ivf" and lists < _MIN_LISTS:
             log.warning(
-                "%d vectors are too few for an IVF index (%d or more): a flat one is used",
+                "%d vectors are too few for an IVF index (at least %d); a flat one is used",
                 len(live),
                 _MIN_SAMPLE * _MIN_LISTS,
             )
@@ -186,7 +186,7 @@ class FaissStore(MatrixStore):
                     self._current = True
                     return
         log.warning(
-            "%s does not fit the vectors beside it (they have changed since): it is rebuilt on the first search",
+            "%s is out of date, as the vectors have changed; it is rebuilt on the first search",
             folder / INDEX,
         )
 

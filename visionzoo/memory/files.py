@@ -20,7 +20,7 @@ _SHARD_BYTES = 5 * 10**9
 
 
 def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write the `state_dict()` of a bank into `folder`, which is made: in several files above 5 GB."""
+    """Write the `state_dict()` of a bank into `folder`, which is created; above 5 GB in several files."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
@@ -40,10 +40,10 @@ def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> Non
 
 
 def read_state(folder: str | os.PathLike[str], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """The `state_dict()` that `write_state` wrote.
+    """Read the `state_dict()` that `write_state` wrote.
 
     Raises:
-        InputError: no bank of one of `kinds` there, or a damaged one.
+        InputError: the folder holds no bank of one of `kinds`, or a damaged one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -60,7 +60,7 @@ def read_state(folder: str | os.PathLike[str], kinds: Mapping[str, str]) -> dict
 
 
 def read_config(folder: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """config.json of a bank, checked. Raises `InputError`."""
+    """Read and check config.json of a bank. Raises `InputError`."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -73,5 +73,5 @@ def read_config(folder: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"{folder / CONFIG} has format {config.get('format')}; this version reads format {FORMAT}")
     files = config.get("files")
     if not isinstance(files, list) or not all(isinstance(f, str) and Path(f).name == f for f in files):
-        raise InputError(f"{folder / CONFIG} names files outside its folder, or none; save the bank again")
+        raise InputError(f"{folder / CONFIG} lists files outside its folder, or none; save the bank again")
     return config

@@ -60,7 +60,7 @@ class IndexBank(MemoryBank):
 
     def __init__(self, store: VectorStore, *, sharded: bool = False, group: dist.ProcessGroup | None = None) -> None:
         if sharded and not (dist.is_available() and dist.is_initialized()):
-            raise InputError("sharded=True needs torch.distributed; call init_process_group first, or leave it out")
+            raise InputError("sharded=True needs torch.distributed; call init_process_group first, or omit it")
         self.store, self.sharded, self.group = store, sharded, group
         self._floor = 0  # fresh ids start here or above
         self._settled = False  # `_floor` is above every id of the store

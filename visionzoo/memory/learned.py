@@ -60,7 +60,7 @@ class LearnedBank(MemoryBank):
         self.parameters: tuple[str, ...] = (parameters,) if isinstance(parameters, str) else tuple(parameters)
         self.project, self.layout, self.scale = project, layout, scale
         if layout not in ("tokens", "map"):
-            raise InputError(f"layout is {layout!r}; use tokens or map")
+            raise InputError(f"layout must be tokens or map, got {layout!r}")
         if not self.parameters or (project is None and len(self.parameters) > 2):
             raise InputError(f"{len(self.parameters)} parameters without project=…; give one, or keys and values")
         least = 3 if layout == "map" else 2

@@ -76,7 +76,7 @@ class MatrixStore(VectorStore):
                     else InputError("a store in memory cannot be opened for reading only")
                 )
             if dim is None or dim < 1:
-                raise InputError(f"dim is {dim}; a new store needs the length of its vectors, e.g. dim=2048")
+                raise InputError(f"dim must be the length of the vectors of a new store, e.g. dim=2048, got {dim}")
             meta = {**self._options(), "dim": dim, "storage": storage or "float32", "rows": 0, "norm_bound": 1.01}
         else:
             meta = self._checked(self.path, dim, storage)

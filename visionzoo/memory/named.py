@@ -64,4 +64,4 @@ def whole(owner: object, field: str, value: object, least: int) -> None:
         InputError: `value` is not a whole number, or below `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{type(owner).__name__}: {field} is {value!r}; expected a whole number, {least} or more")
+        raise InputError(f"{type(owner).__name__}: {field} must be an integer of at least {least}, got {value!r}")

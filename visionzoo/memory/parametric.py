@@ -134,7 +134,7 @@ class ParametricBank(MemoryBank):
             VisionZooError: a loss or gradient that is not finite.
         """
         if steps < 1:
-            raise InputError(f"steps is {steps}; a write takes at least 1")
+            raise InputError(f"steps must be at least 1, got {steps}")
         self._refuse_active("write")
         counted = _takes_step(loss)
         before, drawn = self._chosen.copy(), self.generator.get_state()

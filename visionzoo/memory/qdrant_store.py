@@ -43,7 +43,7 @@ class QdrantStore(VectorStore):
     Args:
         url: of a server, e.g. "http://localhost:6333".
         path: a folder for the local mode. Neither url nor path: in memory, gone when closed.
-        collection: its name; made if it does not exist.
+        collection: its name; created if it does not exist.
         api_key: for the server. Default: the environment variable QDRANT_API_KEY. Never written to a file.
         dim: length of a vector; needed for a new collection, checked for an existing one.
         readonly: refuse changes; the collection must exist.
@@ -105,7 +105,7 @@ class QdrantStore(VectorStore):
             if self.readonly:
                 raise InputError(f"{self._where}: does not exist; index some photos into it first or check the name")
             if dim is None or dim < 1:
-                raise InputError(f"dim is {dim}; a new collection needs the length of its vectors, e.g. dim=2048")
+                raise InputError(f"dim must be the length of the vectors of a new collection, e.g. dim=2048, got {dim}")
             vectors = models.VectorParams(size=dim, distance=models.Distance.DOT)
             self._client.create_collection(self.collection, vectors_config=vectors)
             return dim
@@ -287,14 +287,14 @@ class QdrantStore(VectorStore):
             raise InputError(f"{file}: is a {meta['backend']} store; open it with visionzoo.memory.open_store")
         if not isinstance(meta.get("collection"), str) or not isinstance(meta.get("url") or meta.get("path"), str):
             raise InputError(
-                f"{file}: is damaged (no address or collection); make it again with QdrantStore(…).save(…)"
+                f"{file}: is damaged (no address or collection); create it again with QdrantStore(…).save(…)"
             )
         check_dim(dim, meta["dim"], file)
         local = None if meta.get("url") else Path(path) / meta["path"]  # an absolute path stays what it is
         for key, value in (("url", meta.get("url")), ("path", local), ("collection", meta["collection"])):
             given = options.pop(key, None)  # may be repeated, as in the settings that made the store
             if given is not None and str(given) != str(value):
-                raise InputError(f"{file}: has the {key} {str(value)!r}, not {str(given)!r}; leave it out")
+                raise InputError(f"{file}: has the {key} {str(value)!r}, not {str(given)!r}; omit it")
         return cls(meta.get("url"), local, meta["collection"], api_key, dim=meta["dim"], readonly=readonly, **options)
 
     def close(self) -> None:

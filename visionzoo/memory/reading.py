@@ -104,9 +104,9 @@ def read(
         block: keys per piece that is copied or converted.
     """
     if top_k is not None and top_k < 1:
-        raise InputError(f"top_k is {top_k}; look at 1 key or more, or at all with None")
+        raise InputError(f"top_k must be at least 1, or None for all keys, got {top_k}")
     if usage_queries is not None and usage_queries < 1:
-        raise InputError(f"usage_queries is {usage_queries}; expected at least 1, or None for all")
+        raise InputError(f"usage_queries must be at least 1, or None for all, got {usage_queries}")
     segments = [segment for selection in selections for segment in selection.segments(value)]
     total = sum(segment.k.shape[2] for segment in segments)
     heads = query if query.ndim == 4 else query.unsqueeze(1)

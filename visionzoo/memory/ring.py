@@ -248,7 +248,7 @@ class RingGroups(MemoryBank, ABC):
         sizes |= {f"value_dim {name!r}": width for name, width in self.value_dims.items()}
         for name, size in (sizes | ({} if capacity is None else {"capacity": capacity})).items():
             if not isinstance(size, int) or size < 1:
-                raise InputError(f"{name} is {size!r}; expected a whole number, 1 or more")
+                raise InputError(f"{name} must be an integer of at least 1, got {size!r}")
         if not self.value_dims or permanent < 0 or mode not in MODES or placement not in PLACEMENTS:
             raise InputError(
                 f"value_dim {value_dim}, permanent {permanent}, mode {mode!r}, placement {placement!r}: expected at least "

@@ -146,7 +146,7 @@ class VectorStore(ABC):
             InputError: a shape that does not fit, NaN or infinity in a query, or k below 1.
         """
         if k < 1:
-            raise InputError(f"k is {k}; ask for at least 1 result")
+            raise InputError(f"k must be at least 1, got {k}")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"queries of shape {tuple(queries.shape)} do not fit; expected (Q, {self.dim})")
         values = np.ascontiguousarray(_numpy(queries, "queries"), np.float32)
@@ -331,9 +331,9 @@ def _check_ids(ids: Ids) -> NDArray[np.int64]:
     if array.dtype.kind not in "iu":
         raise InputError(f"ids are of type {array.dtype}, expected whole numbers (int64)")
     if array.min() < 0:
-        raise InputError(f"id {array.min()} is below 0; ids start at 0")
+        raise InputError(f"ids must be at least 0, got {array.min()}")
     if array.max() > np.iinfo(np.int64).max:
-        raise InputError(f"id {array.max()} is too large; ids are below 2**63")
+        raise InputError(f"ids must be below 2**63, got {array.max()}")
     return np.ascontiguousarray(array, np.int64)
 
 
@@ -346,5 +346,5 @@ def _check_finite(values: NDArray[np.float32], what: str, ids: NDArray[np.int64]
         name = f"{what}[{row}]" + ("" if ids is None else f" (id {ids[row]})")
         problem = "is longer than 1e15" if np.isfinite(values[row]).all() else "holds NaN or infinity"
         raise InputError(
-            f"{name} {problem}; vectors must be finite, leave out this vector, or fix the code that computed it"
+            f"{name} {problem}; vectors must be finite: skip this vector, or fix the code that computed it"
         )

@@ -123,7 +123,9 @@ class TensorBank(SavedGroups):
                 time = torch.tensor(time, dtype=torch.float64)
             return self._static_ring(name).write(sources, time, permanent)
         if not detach and self.placement == "disk":
-            raise InputError("a bank on disk keeps no graph: write with detach=True, or place the bank elsewhere")
+            raise InputError(
+                "a bank on disk cannot keep the autograd graph; write with detach=True, or use another placement"
+            )
         new = key.shape[-2]
         ring = self._rings.get(name)
         ring = Ring(self._layout(), self.permanent, self.capacity) if ring is None else ring
