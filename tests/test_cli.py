@@ -54,7 +54,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
     assert report["versions"]["torch"]
     assert report["weights"]["folder"].startswith(os.environ["VISIONZOO_HOME"])
     assert report["attention backends"]["chunked"] == "takes all"
-    assert "gives a mask no gradient" in report["attention backends"]["sdpa"]
+    assert "has no gradient for the mask" in report["attention backends"]["sdpa"]
     rules = next(facts for section, facts in report.items() if section.startswith("attention, auto"))
     assert rules["override"].startswith("none")
     assert any("chunked" in rule for rule in rules.values())

@@ -242,8 +242,8 @@ def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatc
         ((2, 3, 8), (2, 2, 4, 8), (2, 2, 4, 8), {}, "no head axis"),
         ((3, 8), (4, 8), (4, 8), {}, "expected q (batch, heads, length, key width)"),
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"mask": torch.ones(5, 4).bool()}, "does not broadcast"),
-        ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"mask": torch.ones(3, 4).int()}, "give booleans"),
-        ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"scale": float("nan")}, "scale is nan"),
+        ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"mask": torch.ones(3, 4).int()}, "must be boolean"),
+        ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"scale": float("nan")}, "scale must be a finite number"),
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"backend": "sdp"}, "did you mean sdpa"),
     ],
 )

@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_said() -> None:
         segment_attention(q, [])
     with pytest.raises(VisionZooError, match="segment 1 has k"):
         segment_attention(q, [(k, k), (k[..., :4], k)])
-    with pytest.raises(VisionZooError, match="of which 6 cannot count"):
+    with pytest.raises(VisionZooError, match="its length cannot be 6"):
         segment_attention(q, [Segment(k, k, 6)])
     with pytest.raises(VisionZooError, match="10 keys of all segments"):
         segment_attention(q, [(k, k), (k, k)], mask=torch.ones(3, 9).bool())

@@ -76,7 +76,7 @@ def test_a_backend_that_cannot_is_refused_with_the_reason(monkeypatch: pytest.Mo
     mask = torch.zeros(4, 4, requires_grad=True)
     with (
         pytest.raises(
-            VisionZooError, match=r"attention_backend\('sdpa'\).*gives a mask no gradient.*use backend='auto'"
+            VisionZooError, match=r"attention_backend\('sdpa'\).*has no gradient for the mask.*use backend='auto'"
         ),
         attention_backend("sdpa"),
     ):

@@ -214,8 +214,8 @@ def test_gradients_through_output_and_log_sum_exp(groups: int) -> None:
     ("change", "reason"),
     [
         ({"dtype": torch.float64}, "not float64"),
-        ({"width": 520}, "keys are at most 512 wide, not 520"),
-        ({"mask": torch.zeros(6, 7)}, "adds no mask"),
+        ({"width": 520}, "key width must be at most 512, got 520"),
+        ({"mask": torch.zeros(6, 7)}, "no additive mask"),
         ({"mask": torch.ones(6, 7, dtype=torch.bool)}, "by batch and key only"),
     ],
 )

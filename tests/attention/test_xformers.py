@@ -122,7 +122,7 @@ def test_says_what_it_does_not_take(install: Install) -> None:
     narrow = replace(narrow, v=narrow.v[..., :6])
     assert "multiples of 4 in this dtype, not 16 and 6" in (supports(on_cuda(narrow)) or "")
     masked = replace(call(), mask=torch.ones(1, 1, 1, 20, dtype=torch.bool))
-    assert "masks go to sdpa or flex" in (supports(on_cuda(masked)) or "")
+    assert "for masks, sdpa and flex" in (supports(on_cuda(masked)) or "")
     with pytest.raises(InputError, match="run on CUDA, not on cpu"):
         attention(*(torch.zeros(1, 1, 4, 8),) * 3, backend="xformers")
 

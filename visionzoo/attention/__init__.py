@@ -1,7 +1,7 @@
-"""Memory-efficient attention: one call, several backends, partial results that merge.
+"""Memory-efficient attention: one function, several backends, and partial results that can be merged.
 
-Layout everywhere: (batch, heads, length, width). The module itself can be called: `visionzoo.attention(q, k, v)` is
-`visionzoo.attention.attention(q, k, v)`. In code that `torch.compile` traces, import the function.
+The layout is always (batch, heads, length, width). The module itself is callable: `visionzoo.attention(q, k, v)` is
+`visionzoo.attention.attention(q, k, v)`. In code traced by `torch.compile`, import the function.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 
 
 # `vz.attention(q, k, v)` is public, and so is this package under the same name: importing it binds the name to the
-# module, in place of the function. Only a module that can be called serves both.
+# module instead of the function. Only a callable module serves both uses.
 class _CallableModule(ModuleType):
-    """The package `visionzoo.attention` is also the function of that name."""
+    """Makes the package `visionzoo.attention` callable like the function of the same name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.attention(*args, **kwargs)

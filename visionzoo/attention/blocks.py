@@ -1,6 +1,6 @@
-"""Attention in blocks of queries and keys: forward by online softmax, backward by recomputing the weights.
+"""Attention in blocks of queries and keys: the forward pass uses online softmax, the backward pass recomputes the weights.
 
-Memory beyond the results is a few blocks of scores, whatever the number of queries and keys.
+Besides the results, only a few blocks of scores are in memory, whatever the number of queries and keys.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .call import AttentionCall, accumulate_dtype, expand_mask, left_out
 __all__ = ["MULTIPLIES_BFLOAT16", "Gradients", "backward", "forward", "merge_into"]
 
 _QUERIES, _KEYS = 256, 2048
-_SCORES = {"cpu": 1 << 21, "cuda": 1 << 25}  # entries of a block of scores: 8 MB, 128 MB in float32
+_SCORES = {"cpu": 1 << 21, "cuda": 1 << 25}  # entries in a block of scores: 8 MB, 128 MB in float32
 # Whether this CPU has instructions for products of bfloat16 (AVX512-BF16, AMX).
 MULTIPLIES_BFLOAT16: bool = any(
     getattr(torch.cpu, check, bool)() for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 )
-_NO_KEY = -1e37  # a log-sum-exp below this is that of keys that `_masked` has left out
-# torch multiplies half-precision matrices on CUDA with a float32 result since 2.8
+_NO_KEY = -1e37  # a log-sum-exp below this comes from keys that `_masked` has excluded
+# since 2.8, torch can multiply half-precision matrices on CUDA with a float32 result
 _WIDE_PRODUCTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 
 
 @dataclass
 class Gradients:
-    """Sums of the gradients of one attention or of several over disjoint keys; None where not wanted."""
+    """Summed gradients of one attention, or of several over disjoint keys; None if not requested."""
 
     q: Tensor | None
     k: Tensor | None
@@ -38,10 +38,10 @@ class Gradients:
 
 
 def forward(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-    """Output (B, H, L, Dv) in the dtype of q, and where asked for the log-sum-exp (B, H, L) in float32 or float64.
+    """Output (B, H, L, Dv) in the dtype of q, and if requested the log-sum-exp (B, H, L) in float32 or float64.
 
-    Each block of keys gives a whole softmax (torch's is one fused pass, its exp alone is slower) and its log-sum-exp;
-    blocks merge by these.
+    Each block of keys gives a complete softmax (torch's is one fused pass, while its exp alone is slower) and its log-sum-exp,
+    by which blocks are merged.
     """
     q, k, v = call.q, call.k, call.v
     dtype = accumulate_dtype(q.dtype)
@@ -96,11 +96,11 @@ def _wide_block(scores: Tensor, v: Tensor, wants_lse: bool) -> tuple[Tensor, Ten
 def _narrow_block(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, wants_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Both products in bfloat16, which a CPU with instructions for it multiplies five times as fast as float32.
+    """Compute both products in bfloat16, which a CPU with bfloat16 instructions multiplies five times as fast as float32.
 
-    torch rounds such a product to bfloat16, too coarse for scores far from 0. So a constant near the largest score of
-    each row is subtracted inside the product, by one more column: the scores that matter come out near 0, where
-    bfloat16 is fine. The constant cancels in the softmax and is added to the log-sum-exp.
+    torch rounds such a product to bfloat16, which is too coarse for scores far from 0. So a constant near the largest score of
+    each row is subtracted inside the product, by an additional column: the relevant scores are then near 0, where bfloat16
+    is precise enough. The constant cancels in the softmax and is added to the log-sum-exp.
     """
     some = slice(None, None, max(1, min(8, k.shape[2] // 8)))
     column = -(q @ k[:, :, some].transpose(-2, -1)).amax(-1, keepdim=True)
@@ -127,16 +127,16 @@ def backward(
     """Gradients of `out` and `lse` with respect to q, k, v and mask.
 
     With P = exp(S - lse) and S = scale q k^T + mask, the gradient of the scores is
-    P * (dOut v^T - rowsum(dOut * out) + dLse): the term dLse is what a kernel without a differentiable log-sum-exp drops.
+    P * (dOut v^T - rowsum(dOut * out) + dLse); kernels without a differentiable log-sum-exp lack the term dLse.
 
     Args:
         out_grad: (B, H, L, Dv).
-        lse: (B, H, L) over all keys, also those of other pieces.
+        lse: (B, H, L) over all keys, including those of other segments.
         delta: (B, H, L) rowsum(dOut * out) - dLse.
-        wanted: which of q, k, v, mask.
+        wanted: which gradients to compute, of q, k, v, mask.
 
     Returns:
-        float32 sums (float64 for float64); the mask's in the shape of `call.mask`.
+        float32 sums (float64 for float64); that of the mask has the shape of `call.mask`.
     """
     if autocast_dtype(call.q.device) is not None:  # a backward pass inside an autocast region
         with torch.autocast(call.q.device.type, enabled=False):
@@ -154,7 +154,7 @@ def backward(
         zeros(v) if wanted[2] else None,
         zeros(call.mask) if wanted[3] and call.mask is not None else None,
     )
-    # a row without any key has lse -inf; with +inf its weights come out as the zeros they are
+    # a row without keys has lse -inf; with +inf, its weights become 0, as they should be
     lse = lse.masked_fill(lse == -torch.inf, torch.inf).unsqueeze(-1)
     delta = delta.unsqueeze(-1)
     for here, keys in _outer_blocks(q, k):
@@ -184,7 +184,7 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, dtype: torc
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Applies a mask in place: the lowest finite number where it leaves a key out, as -inf would give NaN in softmax."""
+    """Apply a mask in place: excluded keys get the lowest finite number, as -inf would give NaN in the softmax."""
     if mask is None:
         return scores
     scores = scores if mask.dtype == torch.bool else scores.add_(mask)
@@ -192,7 +192,7 @@ def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
-    """scale * a @ b, summed and returned in `dtype`; half-precision operands stay so where the device widens the sums."""
+    """scale * a @ b, accumulated and returned in `dtype`; half-precision operands are not cast if the device widens the sums."""
     half = b.dtype if b.dtype != dtype else a.dtype
     shape = (*a.shape[:-1], b.shape[-1])
     if half != dtype and b.device.type == "cuda" and _WIDE_PRODUCTS:
@@ -212,10 +212,10 @@ def _add_to_mask(total: Tensor, grad: Tensor, here: tuple[slice, slice, slice], 
 
 
 def _outer_blocks(q: Tensor, k: Tensor) -> Iterator[tuple[tuple[slice, slice, slice], list[slice]]]:
-    """(batch, heads, queries) blocks of the work, each with the blocks of keys that it passes over."""
+    """(batch, heads, queries) blocks, each with its blocks of keys."""
     batch, heads, queries, keys = *q.shape[:3], k.shape[2]
     budget = _SCORES.get(q.device.type, _SCORES["cpu"])
-    # a single block of keys needs no online softmax: stretch it rather than leave a small rest
+    # a single block of keys needs no online softmax: enlarge it rather than leave a small remainder
     key_step = keys if keys <= 2 * _KEYS else _KEYS
     query_step = max(1, min(queries, max(_QUERIES, budget // (heads * key_step)), budget // key_step))
     head_step = max(1, min(heads, budget // (query_step * key_step)))

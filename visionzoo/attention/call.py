@@ -1,4 +1,4 @@
-"""What every backend is given: checked inputs in one layout."""
+"""Checked inputs of an attention call, in one layout for all backends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from ..errors import InputError
 __all__ = ["LOWEST", "AttentionCall", "Segment", "accumulate_dtype", "expand_mask", "left_out", "prepare"]
 
 LOWEST = -65504.0
-"""The lowest finite float16. An additive mask at or below it leaves a key out, as -inf does, whatever its dtype."""
+"""The lowest finite float16. An additive mask at or below it excludes a key, like -inf, whatever its dtype."""
 
 
 class Segment(NamedTuple):
-    """A piece of keys and values.
+    """A segment of keys and values.
 
     Attributes:
-        k: (B or 1, Hk, N, Dk); v: (B or 1, Hk, N, Dv). On the device of the queries, or on the CPU: plain, pinned, or
-            mapped from a file.
-        length: how many of the N keys count, from the front: an int, (B,) integers on the device of the queries, or
-            None for all.
+        k: (B or 1, Hk, N, Dk); v: (B or 1, Hk, N, Dv). On the device of the queries, or on the CPU (pageable, pinned, or
+            memory-mapped).
+        length: number of valid keys at the front: an int, (B,) integers on the device of the queries, or None for all N.
     """
 
     k: Tensor
@@ -35,17 +34,17 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
-    """Inputs of one attention, checked: `softmax(scale * q k^T + mask) v`.
+    """The checked inputs of `softmax(scale * q k^T + mask) v`.
 
     Attributes:
         q: (B, H, L, Dk).
         k: (B, H, N, Dk); batches or heads that were broadcast have stride 0.
         v: (B, H, N, Dv).
         mask: None, or boolean (True takes part) or additive float, four dimensions that broadcast to (B, H, L, N).
-            `left_out` says which keys it leaves out.
-        scale: what scores are multiplied by.
-        needs_lse: the log-sum-exp of the scores is wanted beside the output.
-        needs_grad: some input wants a gradient.
+            `left_out` tells which keys it excludes.
+        scale: factor of the scores.
+        needs_lse: whether the log-sum-exp of the scores is requested besides the output.
+        needs_grad: whether any input requires a gradient.
     """
 
     q: Tensor
@@ -67,10 +66,10 @@ class AttentionCall:
 def prepare(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, *, needs_lse: bool
 ) -> AttentionCall:
-    """Check shapes, dtypes and devices, and bring all to four dimensions.
+    """Check shapes, dtypes and devices, and expand all tensors to four dimensions.
 
     Raises:
-        InputError: with the shapes that do not fit and those that would.
+        InputError: shapes, dtypes or devices that do not fit; the message states the expected shapes.
     """
     if q.ndim == 3:  # one head, no head axis
         if k.ndim != 3 or v.ndim != 3:
@@ -111,7 +110,7 @@ def prepare(
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[3])
     elif not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise InputError(f"scale is {scale!r}; give a finite number, or None for 1 / sqrt(key width)")
+        raise InputError(f"scale must be a finite number, or None for 1 / sqrt(key width), got {scale!r}")
     needs_grad = torch.is_grad_enabled() and (
         q.requires_grad or k.requires_grad or v.requires_grad or (mask is not None and mask.requires_grad)
     )
@@ -121,7 +120,7 @@ def prepare(
 def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise InputError(
-            f"mask is {mask.dtype}; give booleans (True takes part in the attention) or floats that are added to the scores"
+            f"mask must be boolean (True takes part) or floating-point (added to the scores), got {mask.dtype}"
         )
     if mask.ndim > 4 or any(
         have not in (1, want) for have, want in zip(reversed(mask.shape), reversed(shape), strict=False)
@@ -137,11 +136,11 @@ def _check_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
 
 
 def left_out(mask: Tensor) -> Tensor:
-    """Which keys a mask leaves out: False, or a number at or below `LOWEST`.
+    """Which keys a mask excludes: False, or a number at or below `LOWEST`.
 
-    Programs write -inf, -1e9 or the lowest number of some dtype for "not this key". All of them mean the same here, in
-    every backend. The bound is the lowest number of the narrowest dtype, so that what lies above it is finite in any
-    other, and no row loses its keys by a cast.
+    Programs use -inf, -1e9 or the lowest number of some dtype to exclude a key. Here, all of these have the same meaning in every
+    backend. The bound is the lowest number of the narrowest dtype, so that larger numbers are finite in every other dtype, and
+    casts exclude no further keys.
     """
     return ~mask if mask.dtype == torch.bool else mask <= LOWEST
 
@@ -152,7 +151,7 @@ def expand_mask(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and the log-sum-exp are kept in: float64 for float64, else float32."""
+    """The dtype of sums and of the log-sum-exp: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Gradients for kernels that have none, and for the log-sum-exp, which torch's own kernels do not differentiate."""
+"""Gradients for kernels without a backward pass, and for the log-sum-exp, which torch's own kernels do not differentiate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["differentiable", "row_term"]
 
 
 def differentiable(backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor]:
-    """`backend.forward` with gradients to q, k, v and an additive mask through both the output and the log-sum-exp.
+    """`backend.forward` with gradients of output and log-sum-exp with respect to q, k, v and an additive mask.
 
-    The backward keeps q, k, v, the output and the log-sum-exp, and recomputes the weights block by block.
+    It saves q, k, v, the output and the log-sum-exp; the backward pass recomputes the weights block by block.
     """
     call = replace(call, needs_lse=True)
     return _Attention.apply(backend, call, call.q, call.k, call.v, call.mask)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Which backend takes which calls here, and why others are refused: for `visionzoo doctor` and for people who wonder."""
+"""Report which backend supports which calls on this machine, and why others are refused, for `visionzoo doctor`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["backends", "rules", "trials"]
 
 
 def backends(device: torch.device) -> dict[str, str]:
-    """Name -> "takes all", why it cannot be used here, or what it refuses and why."""
+    """Name -> "takes all", why it cannot be used here, or which calls it refuses and why."""
     return {name: _describe(name, device) for name in BACKENDS}
 
 
 def trials(device: torch.device) -> dict[str, str]:
-    """Name of each backend that can be used here -> "works", or why a small call fails. Some compile first, for seconds."""
+    """Name of each usable backend -> "works", or why a small call fails. Some compile first, which takes seconds."""
     found: dict[str, str] = {}
     for name in BACKENDS:
         backend = backend_named(name)
@@ -31,13 +31,13 @@ def trials(device: torch.device) -> dict[str, str]:
         try:
             backend.forward(call)
             found[name] = "works"
-        except Exception as error:  # a compiler fails in many ways, and this is where one wants to know
+        except Exception as error:  # compilers fail in many ways; all of them are reported
             found[name] = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return found
 
 
 def rules(device: torch.device) -> dict[str, str]:
-    """What `auto` tries for which calls on `device`, in the order in which the rules are asked."""
+    """Which backends `auto` tries for which calls on `device`, in the order of the rules."""
     found: dict[str, str] = {}
     for rule in RULES:
         if rule.device == device.type or (rule.device == "any" and not found):
@@ -62,7 +62,7 @@ def _describe(name: str, device: torch.device) -> str:
 
 
 def _probes(device: torch.device) -> Iterator[tuple[str, AttentionCall]]:
-    """Small calls, each with one thing that some kernels cannot do."""
+    """Small calls, each with one feature that some kernels lack."""
 
     def call(
         width: int = 64,

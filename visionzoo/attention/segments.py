@@ -1,4 +1,4 @@
-"""Attention over pieces of keys and values that are never joined; some may be on the host or mapped from a file."""
+"""Attention over segments of keys and values without concatenation; segments may be on the host or memory-mapped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .select import segmented_backend
 
 __all__ = ["segment_attention"]
 
-_SMALL, _GATHERED = 512, 1024  # pieces of fewer keys are gathered into one pass of at most so many
+_SMALL, _GATHERED = 512, 1024  # segments of fewer keys are gathered into passes of at most this many keys
 
 
 @overload
@@ -58,25 +58,25 @@ def segment_attention(
     backend: str = "auto",
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`attention` over the keys and values of all segments together, which are never joined. Exact.
+    """`attention` over the keys and values of all segments together, exactly, without concatenating them.
 
-    Pieces on the host stream to the device of `q`, the next one while the current one is computed. Memory beyond the
-    result is one piece (two while streaming), a float32 copy of the result, and at most 1024 keys into which
-    neighbouring pieces of fewer than 512 are gathered. Gradients reach q, every k and v, and an additive mask; the
-    backward passes over the pieces once more.
+    Segments on the host are streamed to the device of `q`, the next one while the current one is computed. Besides the result,
+    memory holds one segment (two while streaming), a float32 copy of the result, and at most 1024 keys, into which neighbouring
+    segments of fewer than 512 keys are gathered. Gradients flow to q, every k and v, and an additive mask; the backward pass
+    goes over the segments once more.
 
     Args:
         q: (B, H, L, Dk).
         segments: any number of `Segment` or (k, v), each with the layout of `attention`.
         mask: as for `attention`; broadcasts to (B, H, L, sum of all N): the keys of all segments in their order.
-        scale, backend: as for `attention`. "triton" goes over all pieces in one launch.
+        scale, backend: as for `attention`. "triton" processes all segments in one launch.
         return_lse: also return the log-sum-exp.
 
     Returns:
-        out (B, H, L, Dv), and with `return_lse` lse (B, H, L); zeros and -inf where there is no key.
+        out (B, H, L, Dv), and with `return_lse` lse (B, H, L); zeros and -inf if there is no key.
 
     Raises:
-        InputError: pieces that fit neither `q` nor each other, or no piece at all (the value width is then unknown).
+        InputError: segments that do not fit `q` or each other, or no segment (the value width is then unknown).
     """
     pieces = [segment if isinstance(segment, Segment) else Segment(*segment) for segment in segments]
     q4, pieces, mask = _check(q, pieces, mask)
@@ -106,7 +106,7 @@ def segment_attention(
 
 @dataclass(frozen=True)
 class _Pass:
-    """Neighbouring pieces that are computed together, and where their keys stand among all."""
+    """Neighbouring segments that are computed together, and the position of their keys among all keys."""
 
     pieces: tuple[int, ...]
     start: int
@@ -121,7 +121,7 @@ class _Plan:
 
 
 def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tensor, list[Segment], Tensor | None]:
-    """All with a head axis, lengths given as ints cut off, the batch of q that of the widest piece."""
+    """Check the inputs, add head axes, apply integer lengths, and expand the batch of q to the largest of the segments."""
     if not pieces:
         raise InputError("segment_attention needs at least one segment; it may be empty, with N = 0")
     if q.ndim == 3:
@@ -142,10 +142,10 @@ def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tenso
                 f"segment {number} is on {k.device} and {v.device}; keep it on the device of q ({q.device}) or on the CPU"
             )
         if mask is not None and piece.length is not None:
-            raise InputError("give lengths or a mask, not both: a mask can leave out the same keys")
+            raise InputError("give lengths or a mask, not both; a mask can exclude the same keys")
         if isinstance(piece.length, int):
             if not 0 <= piece.length <= k.shape[2]:
-                raise InputError(f"segment {number} has {k.shape[2]} keys, of which {piece.length} cannot count")
+                raise InputError(f"segment {number} has {k.shape[2]} keys; its length cannot be {piece.length}")
             piece = Segment(k[:, :, : piece.length], v[:, :, : piece.length])
         checked.append(piece)
     batch = max(piece.k.shape[0] for piece in checked)
@@ -162,7 +162,7 @@ def _check(q: Tensor, pieces: list[Segment], mask: Tensor | None) -> tuple[Tenso
 
 
 def _passes(pieces: Sequence[Segment]) -> Iterator[_Pass]:
-    """Each piece by itself; runs of small ones together, as one pass costs about the same for 1 key as for 500."""
+    """One pass per segment; runs of small segments share a pass, as a pass costs about the same for 1 key as for 500."""
     waiting: list[int] = []
     start = stop = 0
     for number, piece in enumerate(pieces):
@@ -301,7 +301,7 @@ def _backward_pass(
     delta: Tensor,
     wanted: tuple[bool, bool, bool, bool],
 ) -> blocks.Gradients:
-    """`blocks.backward`, with sums over what k, v were broadcast over: the batch, and the query heads of a group."""
+    """`blocks.backward`, summed over the broadcast dimensions of k and v: the batch, and the query heads of a group."""
     groups = q.shape[1] // k.shape[1]
     if groups == 1:
         call = AttentionCall(q, k.expand(q.shape[0], -1, -1, -1), v.expand(q.shape[0], -1, -1, -1), mask, scale)

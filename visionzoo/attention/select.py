@@ -1,4 +1,4 @@
-"""Which backend takes which call."""
+"""Choice of the backend for a call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BACKENDS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """On `device` ("any" is the rest), calls that are `like` this go to the first of `order` that takes them."""
+    """On `device` ("any": all others), calls described by `like` go to the first backend of `order` that supports them."""
 
     device: str
     like: str
@@ -55,7 +55,7 @@ def _plain(call: AttentionCall) -> bool:
 
 _HAS_AMX: bool = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 
-# The times behind this table: docs/benchmarks.md, "Attention".
+# Measurements behind this table: docs/benchmarks.md, "Attention".
 RULES = (
     Rule(
         "cpu",
@@ -102,13 +102,13 @@ _override: ContextVar[tuple[str, ...]] = ContextVar("visionzoo_attention", defau
 
 @contextlib.contextmanager
 def attention_backend(*names: str) -> Iterator[None]:
-    """Inside the block, attention goes to the first of `names` that takes the call: "sdpa", "flex", "auto", ….
+    """Inside the block, attention uses the first of `names` that supports the call: "sdpa", "flex", "auto", ….
 
     An argument `backend=` takes precedence over this, and this over the environment variable VISIONZOO_ATTENTION, which is
     read the same way ("triton,auto"). The choice holds for the current thread or task.
 
     Raises:
-        InputError: an unknown name; and, from the attention itself, a call that none of the names takes.
+        InputError: an unknown name; and, from the attention itself, a call that none of the named backends supports.
 
     >>> with attention_backend("chunked"):
     ...     out = attention(q, k, v)
@@ -130,7 +130,7 @@ def check_names(names: tuple[str, ...], origin: str) -> None:
 
 
 def asked_for(backend: str) -> tuple[tuple[str, ...], str]:
-    """The names to try, and who said so."""
+    """The names to try, and where they were set."""
     if backend != "auto":
         check_names((backend,), "backend=")
         return (backend,), f"backend={backend!r}"
@@ -143,7 +143,7 @@ def asked_for(backend: str) -> tuple[tuple[str, ...], str]:
     return ("auto",), ""
 
 
-# Those that `auto` chooses from are there from the start: what torch.compile traces must not import.
+# The backends that `auto` chooses from are imported at once, as code traced by torch.compile must not import.
 _instances: dict[str, Backend] = {backend.name: backend for backend in (SdpaBackend(), ChunkedBackend(), MathBackend())}
 
 
@@ -157,7 +157,7 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
     """The backend that computes `call`.
 
     Raises:
-        InputError: none of the backends asked for takes it; with each one's reason.
+        InputError: none of the requested backends supports it; the message gives each one's reason.
     """
     names, origin = asked_for(backend)
     reasons = []
@@ -169,13 +169,13 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
                 return chosen
             reasons.append(f"{candidate}: {reason}")
     raise InputError(
-        f"{origin or 'auto'}: no backend takes q {tuple(call.q.shape)}, k {tuple(call.k.shape)}, v {tuple(call.v.shape)} "
+        f"{origin or 'auto'}: no backend supports q {tuple(call.q.shape)}, k {tuple(call.k.shape)}, v {tuple(call.v.shape)} "
         f"in {call.q.dtype} on {call.q.device} ({'; '.join(reasons)}); use backend='auto' or 'chunked'"
     )
 
 
 def segmented_backend(backend: str, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> Backend | None:
-    """The backend that goes over all pieces at once, where the first one asked for that can be used here does."""
+    """The first requested backend that is available, if it can process all segments at once; else None."""
     for name in asked_for(backend)[0]:
         if name == "auto":
             return None

@@ -1,1 +1,1 @@
-"""The backends of attention, each one class with `supports` and `forward`."""
+"""The attention backends, each a class with `supports` and `forward`."""

@@ -1,4 +1,4 @@
-"""What a backend is."""
+"""The base class of attention backends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Backend(ABC):
     """One way to compute attention.
 
     Attributes:
-        name: how it is asked for.
-        autograd: what torch can differentiate by itself: "none", the "output" only, or "both" output and log-sum-exp.
-            The rest goes through the blocked backward of `gradient.py`.
+        name: its name in `backend=` and `attention_backend`.
+        autograd: what torch can differentiate by itself: "none", only the "output", or "both" output and log-sum-exp.
+            The rest uses the blocked backward pass of `gradient.py`.
     """
 
     name: ClassVar[str]
@@ -31,19 +31,19 @@ class Backend(ABC):
 
     @abstractmethod
     def supports(self, call: AttentionCall) -> str | None:
-        """Why this backend cannot take this call, or None. Asked only of backends that are available."""
+        """Why this backend does not support this call, or None. Called only for available backends."""
 
     @abstractmethod
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        """Output (B, H, L, Dv) in the dtype of q, and the log-sum-exp (B, H, L) where `call.needs_lse`.
+        """Output (B, H, L, Dv) in the dtype of q, and the log-sum-exp (B, H, L) if `call.needs_lse`.
 
-        There is at least one query and one key. A row without any key that counts gives zeros and -inf.
+        There is at least one query and one key. A row whose keys are all excluded gives zeros and -inf.
         """
 
     def supports_segments(self, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> bool:
-        """Whether `forward_segments` goes over these pieces at once, rather than piece by piece."""
+        """Whether `forward_segments` can process these segments in one call."""
         return False
 
     def forward_segments(self, q: Tensor, pieces: Sequence[Segment], scale: float) -> tuple[Tensor, Tensor]:
-        """Output and log-sum-exp over all pieces. No piece is asked to be joined with another."""
-        raise NotImplementedError(f"{self.name} takes one piece at a time")
+        """Output and log-sum-exp over all segments, which need not be concatenated."""
+        raise NotImplementedError(f"{self.name} processes one segment at a time")

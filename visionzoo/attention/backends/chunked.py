@@ -14,7 +14,7 @@ __all__ = ["ChunkedBackend"]
 
 
 class ChunkedBackend(Backend):
-    """Takes every shape, mask and dtype; memory beyond the result is a few blocks of scores."""
+    """Supports every shape, mask and dtype; besides the result, only a few blocks of scores are in memory."""
 
     name: ClassVar[str] = "chunked"
 

@@ -46,7 +46,7 @@ class FlexBackend(Backend):
         if call.q.dtype not in _DTYPES:
             return f"it computes in float32, float16 and bfloat16, not {str(call.q.dtype).removeprefix('torch.')}"
         if call.mask_needs_grad:
-            return "it gives a mask no gradient"
+            return "it has no gradient for the mask"
         if call.q.device.type == "cpu":
             return _unfit_for_cpu(call)
         if call.q.device.type == "cuda":
@@ -85,7 +85,7 @@ def _unfit_for_cuda(call: AttentionCall) -> str | None:
     if util.find_spec("triton") is None:
         return "on CUDA it needs the package triton"
     if min(widths) < 16:
-        return f"on CUDA widths are at least 16, not {min(widths)}"
+        return f"on CUDA, widths must be at least 16, got {min(widths)}"
     if hasattr(flex, "_supported_head_dim") and any(width & (width - 1) for width in widths):
         return (
             f"torch {torch.__version__} compiles it for widths that are powers of two, not {widths[0]} and {widths[1]}"
@@ -119,7 +119,7 @@ def _compiled() -> Callable[..., Any]:
 
 @functools.cache
 def _limit_name() -> str:
-    """What torch calls the number of kernels that one function may be compiled into."""
+    """The name of torch's limit on the number of kernels that one function may be compiled into."""
     return "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
 
 

@@ -1,4 +1,4 @@
-"""The reference: scores, softmax and product by the textbook. Memory is quadratic."""
+"""The reference implementation: scores, softmax, product. Memory is quadratic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["MathBackend"]
 
 
 class MathBackend(Backend):
-    """Holds the whole (B, H, L, N) score matrix in float32, or float64 for float64 inputs. For tests and tiny inputs."""
+    """Stores the whole (B, H, L, N) score matrix in float32, or float64 for float64 inputs; for tests and tiny inputs."""
 
     name: ClassVar[str] = "math"
     autograd: ClassVar[Literal["none", "output", "both"]] = "both"

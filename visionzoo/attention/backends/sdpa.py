@@ -23,9 +23,9 @@ _FLASH_CPU = (
 
 
 class SdpaBackend(Backend):
-    """Only the kernels that never hold the score matrix; what would fall back to the quadratic path is refused.
+    """Uses only kernels that never store the score matrix; calls that would fall back to the quadratic path are refused.
 
-    `F.scaled_dot_product_attention` gives no log-sum-exp, so calls that want one go to the operators below it.
+    `F.scaled_dot_product_attention` returns no log-sum-exp, so calls that need it use the operators below it.
     """
 
     name: ClassVar[str] = "sdpa"
@@ -37,15 +37,15 @@ class SdpaBackend(Backend):
             if _FLASH_CPU is None:
                 return f"torch {torch.__version__} has no flash attention for the CPU"
             if call.mask_needs_grad:
-                return "flash attention on the CPU gives a mask no gradient"
+                return "flash attention on the CPU has no gradient for the mask"
             return None
         if device in ("cuda", "meta"):
             if dtype not in (torch.float32, *_HALF):
                 return f"fused kernels compute in float32, float16 and bfloat16, not {_short(dtype)}"
             if call.needs_lse and call.mask_needs_grad:
-                return "the kernels that return a log-sum-exp give a mask no gradient"
+                return "the kernels that return a log-sum-exp have no gradient for the mask"
             return None
-        return f"torch holds the whole score matrix on {device}"
+        return f"torch stores the whole score matrix on {device}"
 
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         if call.q.device.type == "cpu":
@@ -61,13 +61,13 @@ def _cpu(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     out = out[..., : call.v.shape[3]]
     if not call.needs_lse:
         return out, None
-    if call.mask is not None:  # the kernel says 0 for a row without keys
+    if call.mask is not None:  # the kernel returns 0 for a row without keys
         lse = lse.masked_fill(left_out(call.mask).all(-1), -torch.inf)
     return out, lse
 
 
 def _cpu_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask as the kernel takes it: in the dtype of q, or in float32, so that no bias is rounded to half precision."""
+    """The mask for the kernel: in the dtype of q, or in float32, so that no bias is rounded to half precision."""
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     return mask.to(torch.float64 if dtype == torch.float64 else torch.float32).masked_fill(left_out(mask), -torch.inf)
@@ -106,10 +106,10 @@ def _bias(mask: Tensor, dtype: torch.dtype, floats: bool = False) -> tuple[Tenso
     row is not rounded.
 
     Args:
-        floats: turn booleans into numbers as well.
+        floats: also convert booleans to numbers.
 
     Returns:
-        The bias; which rows have no key, (…, 1); what was subtracted, (…, 1), to be added to the log-sum-exp.
+        The bias; which rows have no key, (…, 1); the subtracted numbers, (…, 1), to be added to the log-sum-exp.
     """
     out = left_out(mask)
     empty = out.all(-1, keepdim=True)
@@ -129,7 +129,7 @@ def _one_width(q: Tensor, k: Tensor, v: Tensor, multiple: int = 1) -> tuple[Tens
 
 
 def _widen(tensor: Tensor, width: int) -> Tensor:
-    """With zeros to `width`, and neighbouring along it in memory: kernels below torch's checks take that for granted."""
+    """Pad with zeros to `width`, contiguous along it, which kernels below torch's checks assume."""
     if tensor.shape[3] != width:
         return F.pad(tensor, (0, width - tensor.shape[3]))
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()

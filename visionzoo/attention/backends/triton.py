@@ -1,4 +1,4 @@
-"""Our own kernel in Triton: keys and values in pieces, one launch over all of them."""
+"""Our own Triton kernel: one launch over all segments of keys and values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TritonBackend(Backend):
         if mask is None:
             return None
         if mask.dtype != torch.bool:
-            return "it adds no mask to the scores; booleans over keys it takes"
+            return "it supports no additive mask, only a boolean mask of keys"
         if mask.shape[1] != 1 or mask.shape[2] != 1:
             return f"a mask may differ by batch and key only, not by head or query, as {tuple(mask.shape)} does"
         return None
@@ -135,13 +135,17 @@ def _kernels() -> Any:
 
 
 def _unfit(q: Tensor) -> str | None:
-    """Why queries like these cannot be computed here, whatever keys they meet."""
+    """Why queries like these are not supported, whatever the keys."""
     if q.dtype not in _DTYPES:
         return f"it computes in float32, float16 and bfloat16, not {str(q.dtype).removeprefix('torch.')}"
     if q.shape[3] > _WIDEST_KEY:
-        return f"keys are at most {_WIDEST_KEY} wide, not {q.shape[3]}"
+        return f"the key width must be at most {_WIDEST_KEY}, got {q.shape[3]}"
     if _kernels().INTERPRETED:
-        return None if q.device.type == "cpu" else f"TRITON_INTERPRET=1 takes tensors on the CPU, not on {q.device}"
+        return (
+            None
+            if q.device.type == "cpu"
+            else f"TRITON_INTERPRET=1 supports only tensors on the CPU, not on {q.device}"
+        )
     if q.device.type != "cuda":
         return f"the kernel runs on CUDA, not on {q.device}"
     if (capability := torch.cuda.get_device_capability(q.device)) < (8, 0):
@@ -150,7 +154,7 @@ def _unfit(q: Tensor) -> str | None:
 
 
 def _matches(q: Tensor, piece: Segment) -> bool:
-    """Whether the kernel may read this piece for these queries; what does not fit at all is refused elsewhere."""
+    """Whether the kernel can read this segment for these queries; wrong shapes are refused elsewhere."""
     k, v, length = piece
     if not (k.device == v.device == q.device and k.dtype == v.dtype == q.dtype):
         return False

@@ -1,4 +1,4 @@
-"""The kernels of the optional package xformers."""
+"""Kernels of the optional package xformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class XformersBackend(Backend):
-    """Attention without a mask on CUDA, for installations that carry xformers. The backward is ours (`gradient.py`)."""
+    """Attention without a mask on CUDA, if xformers is installed. The backward pass is ours (`gradient.py`)."""
 
     name: ClassVar[str] = "xformers"
     autograd: ClassVar[Literal["none", "output", "both"]] = "none"
@@ -36,11 +36,11 @@ class XformersBackend(Backend):
         if call.q.dtype not in _DTYPES:
             return f"it computes in float32, float16 and bfloat16, not {str(call.q.dtype).removeprefix('torch.')}"
         if call.mask is not None:
-            return "masks go to sdpa or flex, whose kernels for them are the same or faster"
+            return "for masks, sdpa and flex have the same or faster kernels"
         multiple = 16 // call.q.element_size()
         if call.q.shape[3] % multiple or call.v.shape[3] % multiple:
             return (
-                f"widths are multiples of {multiple} in this dtype, not {call.q.shape[3]} and {call.v.shape[3]}: "
+                f"widths must be multiples of {multiple} in this dtype, got {call.q.shape[3]} and {call.v.shape[3]}: "
                 "its kernels read 16 bytes at a time"
             )
         return None
@@ -57,7 +57,7 @@ class XformersBackend(Backend):
 
 
 def _readable(tensor: Tensor) -> Tensor:
-    """Itself where its rows start at multiples of 16 bytes and their entries are neighbours, else a copy."""
+    """The tensor itself if its rows are contiguous and start at multiples of 16 bytes, else a copy."""
     multiple = 16 // tensor.element_size()
     aligned = tensor.data_ptr() % 16 == 0 and all(stride % multiple == 0 for stride in tensor.stride()[:3])
     return tensor if aligned and tensor.stride(3) == 1 else tensor.contiguous()
@@ -76,7 +76,7 @@ def _problem() -> str | None:
     try:
         library = _quietly("xformers._cpp_lib")
         _ops()
-    except Exception as error:  # whatever a package that was built for another torch raises as it is loaded
+    except Exception as error:  # a package built for another torch can raise anything on import
         return f"{name} does not import ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     failure = getattr(library, "_cpp_library_load_exception", None)
     if failure is None:
@@ -90,7 +90,7 @@ def _problem() -> str | None:
 
 
 def _quietly(module: str) -> Any:
-    """Import without what the package has to say about it: this backend says it where it is asked for."""
+    """Import without the package's own messages; this backend reports the problem when it is requested."""
     logger = logging.getLogger("xformers")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
