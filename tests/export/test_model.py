@@ -87,7 +87,7 @@ def test_opset_is_the_one_asked_for(tmp_path: Path) -> None:
         imports = onnx.load(tmp_path / "a.onnx").opset_import
         assert report.opset == opset == next(entry.version for entry in imports if entry.domain == "")
     for wrong in (17, 999):
-        with pytest.raises(InputError, match=f"opset is 18 to .*got {wrong}"):
+        with pytest.raises(InputError, match=f"opset must be from 18 to .*got {wrong}"):
             export_model(network(), tmp_path / "b.onnx", opset=wrong)
     with pytest.raises(InputError, match=r"opset applies only to \.onnx"):
         export_model(network(), tmp_path / "b.pt2", opset=20)

@@ -136,9 +136,9 @@ def test_boxes_that_are_none(astronaut, box) -> None:
 def test_bad_values_are_named(astronaut) -> None:
     with pytest.raises(InputError, match="at least 1 pixel"):
         crop_face(astronaut, CropBox(0, 0, 10), 0)
-    with pytest.raises(InputError, match="box with area"):
+    with pytest.raises(InputError, match="box must have an area"):
         square_box((10, 10, 10, 20), 1.5)
-    with pytest.raises(InputError, match="scale above 0"):
+    with pytest.raises(InputError, match="scale must be above 0"):
         face_box(face(0, 0, 10, 10), 0)
     with pytest.raises(InputError, match="frame must have at least one pixel"):
         centre_box(0, 10)
@@ -165,7 +165,7 @@ def test_no_face_of_that_number(which) -> None:
 
 @pytest.mark.parametrize("which", ["left", 1.0, True, None])
 def test_a_choice_that_is_none(which) -> None:
-    with pytest.raises(InputError, match="by 'largest' or by its number"):
+    with pytest.raises(InputError, match="must be .largest. or the number of a face"):
         choose_face(FACES, which)
 
 

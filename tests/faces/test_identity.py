@@ -96,7 +96,7 @@ def test_onnx_names_its_size(tmp_path: Path) -> None:
     assert open_identity(odd).name.endswith("96 x 77 BGR")
     with pytest.raises(InputError, match="odd.onnx takes images of 3 x [?] x 77 .*got the shape"):
         open_identity(odd, shape=(3, 96, 96))
-    with pytest.raises(WeightsError, match="takes 4 channels, expected a network of images with 1 or 3"):
+    with pytest.raises(WeightsError, match="takes 4 channels, expected a network for images with 1 or 3"):
         open_identity(onnx_of(tmp_path / "four.onnx", (1, 4, 96, 96)))
 
 

@@ -87,7 +87,7 @@ def test_a_file_that_is_no_network_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.zip").mkdir()
     for name, reason in {
         "cut.pt": "not a TorchScript file, or truncated .*download it again",
-        "weights.pth": "perhaps weights alone.*torch.jit.trace",
+        "weights.pth": "perhaps only weights.*torch.jit.trace",
         "page.zip": "is a web page",
         "pointer.pt": "git lfs pull",
         "packed.dat": "bunzip2",

@@ -246,7 +246,7 @@ def test_no_store_there(tmp_path: Path) -> None:
             open_store(tmp_path / name, readonly=True)
         with pytest.raises(InputError, match="holds no vector store"):
             MatrixStore.load(tmp_path / name)
-    with pytest.raises(InputError, match="a new store needs the length of its vectors"):
+    with pytest.raises(InputError, match="must be the length of the vectors of a new store"):
         open_store(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(InputError, match="unknown backend 'tape'; use matrix, faiss, qdrant"):

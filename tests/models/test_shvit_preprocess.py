@@ -34,5 +34,5 @@ def test_strips_and_dots_take_little_memory(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"crop": 0.0}, {"crop": 1.5}])
 def test_refuses_what_makes_no_sense(wrong: dict) -> None:
-    with pytest.raises(InputError, match="expected a size"):
+    with pytest.raises(InputError, match="size must be at least 1"):
         Preprocess(**wrong)
