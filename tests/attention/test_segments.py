@@ -158,6 +158,7 @@ def test_gradients_reach_host_pieces() -> None:
     q = torch.randn(1, 2, 64, 32, device="cuda", requires_grad=True)
     k, v = (torch.randn(1, 2, 2000, 32, requires_grad=True) for _ in range(2))
     segment_attention(q, split(k, v, [900])).square().sum().backward()
+    assert q.grad is not None and k.grad is not None and v.grad is not None  # noqa: PT018
     got = (q.grad.clone(), k.grad.clone(), v.grad.clone())
     q.grad = k.grad = v.grad = None
     attention(q, k.cuda(), v.cuda(), backend="math").square().sum().backward()

@@ -156,6 +156,7 @@ def test_cuda_against_the_reference(backend: str) -> None:
     ):
         case = Case(2, 4, 1, 200, 333, key, value, mask, "plain", 0)
         q, k, v, m = (None if t is None else t.cuda() for t in case.tensors(dtype))
+        assert q is not None and k is not None and v is not None  # noqa: PT018
         want, want_lse = reference(q, k, v, m)
         for out in (
             attention(q, k, v, mask=m, backend=backend),

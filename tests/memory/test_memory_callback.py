@@ -35,6 +35,12 @@ WIDTH = 4
 STEPS = 4  # in an epoch
 
 
+def loader(count: int) -> torch.utils.data.DataLoader:
+    """`count` batches of one number."""
+    data: Any = torch.zeros(count, 1)
+    return torch.utils.data.DataLoader(data)
+
+
 class Tiny(lightning.LightningModule):
     """Reads and writes three memories in every step: keys and values in time, vectors, and weights of an adapter."""
 
@@ -93,7 +99,7 @@ def fit(
         enable_model_summary=False,
         plugins=plugins,
     )
-    trainer.fit(model, torch.utils.data.DataLoader(torch.zeros(STEPS, 1)), ckpt_path=resume, weights_only=True)
+    trainer.fit(model, loader(STEPS), ckpt_path=resume, weights_only=True)
     return model, memory
 
 
@@ -167,7 +173,7 @@ def test_the_folder_goes_with_its_checkpoint(tmp_path: Path) -> None:
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=3, callbacks=[memory, keep], logger=False, enable_progress_bar=False
     )
-    trainer.fit(model, torch.utils.data.DataLoader(torch.zeros(STEPS, 1)))
+    trainer.fit(model, loader(STEPS))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step=3.ckpt", "step=3.ckpt.memory"]
     memory.max_bytes = 1 << 20
     trainer.save_checkpoint(tmp_path / "step=3.ckpt")  # overwritten, and now small: the old folder is gone
@@ -189,7 +195,7 @@ def test_a_test_run_begins_with_empty_memories(tmp_path: Path) -> None:
             enable_progress_bar=False,
             inference_mode=False,
         )
-        data = torch.utils.data.DataLoader(torch.zeros(2, 1))
+        data = loader(2)
         trainer.test(model, data, ckpt_path=tmp_path / "step=2.ckpt", verbose=False, weights_only=True)
         assert model.seen == expected
 
@@ -227,7 +233,7 @@ def fit_clips(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    data = torch.utils.data.DataLoader(torch.zeros(STEPS, 1))
+    data = loader(STEPS)
     trainer.fit(Clips(banks), data, weights_only=True, ckpt_path=resume)
     return folder / f"step={steps}.ckpt"
 
@@ -322,7 +328,9 @@ def test_each_rank_gets_back_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.slow
 def test_each_process_gets_back_its_own(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(save_and_restore, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.spawn(  # pyright: ignore[reportPrivateImportUsage]
+        save_and_restore, (str(tmp_path),), nprocs=2
+    )
     assert sorted(p.name for p in (tmp_path / "c.ckpt.memory").iterdir()) == ["rank0", "rank1"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ POLICIES = st.one_of(
 )
 
 
-def tags_of(times: list[float], uses: list[float] | None = None, lives: list[int] | None = None) -> Tags:
+def tags_of(times: Sequence[float], uses: Sequence[float] | None = None, lives: list[int] | None = None) -> Tags:
     tags = Tags.empty(len(times))
     tags.ids[:], tags.times[:] = np.arange(len(times)), times
     tags.uses[:] = 0 if uses is None else uses
