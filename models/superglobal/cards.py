@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from visionzoo.cards import ModelCard, WeightSource
 
-from ..efficientnet_lite.cards import PACKAGE_FILE, PACKAGE_SHA256
+from ..efficientnet_lite import PACKAGE_FILE, PACKAGE_SHA256
 
 _PAPER = (
     "Global Features are All You Need for Image Retrieval and Reranking, ICCV 2023, https://arxiv.org/abs/2308.06954"

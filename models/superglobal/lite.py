@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..efficientnet_lite.model import EfficientNetLite, EfficientNetLiteConfig
+from ..efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 
 
 class Lite0Backbone(nn.Module):
