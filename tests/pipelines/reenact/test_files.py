@@ -157,7 +157,7 @@ def test_what_is_wrong_is_one_line(
         ([face, tmp_path / "no.safetensors"], "no.safetensors: is not a motion template"),
         ([face, weights], "is not a motion template"),
         ([face, talk, "--face", "3"], "there is no face number 3"),
-        ([face, talk, "--crop", "1,2"], "--crop is auto, centre, none, or left,top,side"),
+        ([face, talk, "--crop", "1,2"], "--crop must be auto, centre, none, or left,top,side"),
         ([face, talk, "--start", "soon"], "--start must be best, first, or the number"),
         ([face, talk, "--start", "99"], "a frame from 0 to 6, got 99"),
         ([face, talk, "--smooth", "1"], "smooth must be at least 0 and below 1"),
