@@ -23,6 +23,8 @@ from .words import duration, file_stem
 
 MIN_SIDE = 16
 """Smallest side of an upload in pixels; the network has one token per 32 x 32."""
+ENOUGH_MEGAPIXELS = 0.25
+"""Size from which the time per megapixel is shown; smaller images are padded to whole tiles, so their time says nothing about larger ones."""
 SHOWN_SIDE = 2048
 """Longest side of the images in the slider."""
 
@@ -129,10 +131,12 @@ def show(removed: Removed, pipe: DehazePipeline) -> str:
         if max(height, width) > SHOWN_SIDE
         else ""
     )
+    took = f"in {duration(removed.seconds)} on {device}"
+    if megapixels >= ENOUGH_MEGAPIXELS:
+        took = f"{megapixels:.2f} megapixels {took} ({duration(removed.seconds / megapixels)} per megapixel)"
     return summary(
         f"{width} x {height} pixels",
-        f"{megapixels:.2f} megapixels in {duration(removed.seconds)} on {device} "
-        f"({duration(removed.seconds / megapixels)} per megapixel)",
+        took,
         f"{removed.tiles} {'tile' if removed.tiles == 1 else 'tiles'}",
         f"by {pipe.name}",
         below=f"Left of the line: before. Right: after.{small}",

@@ -341,17 +341,16 @@ def export(
         check=not no_check,
         dtype=dtype,
     )  # before torch and weights are loaded
-    note(
-        f"{output}: writing{'' if no_check else ' and checking'}, which takes about ten seconds", quiet=reporting.silent
-    )
     from .export import export_registered
 
+    doing = f"writing{'' if no_check else ' and checking'}"
     report = export_registered(
         model,
         output,
         checkpoint=checkpoint,
         random=random,
         image_size=image_size,
+        on_open=lambda: note(f"{output}: {doing}, which takes about ten seconds", quiet=reporting.silent),
         dynamic=not fixed,
         dtype=dtype,
         opset=opset,

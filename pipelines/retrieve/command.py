@@ -79,12 +79,13 @@ def index(
     Example: visionzoo retrieve index ~/Pictures -o pictures.index
     """
     from visionzoo.errors import SomeFailed
+    from visionzoo.io.files import check_name
     from visionzoo.jobs.resume import RESUME, Interrupted
 
     from ...models.superglobal.model import SCALES
     from .pipeline import RetrievePipeline
 
-    made = (output / "manifest.json").exists()
+    made = (check_name(output) / "manifest.json").exists()
     for source in () if made else photos:
         if not source.exists() and not any(mark in str(source) for mark in "*?["):
             raise InputError(f"{source}: no such file or folder")

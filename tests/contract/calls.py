@@ -12,11 +12,8 @@ from visionzoo.cli import build_app
 from visionzoo.lazy import resolve
 from visionzoo.registry import pipeline_entries
 
-ELSEWHERE = {
-    "retrieve index": "an index is not a file; see tests/pipelines/retrieve/test_indexing.py",
-    "retrieve duplicates": "its input is an index",
-}
-"""Commands of tasks with an input and an output that are tried in another place."""
+ELSEWHERE = ("retrieve index", "retrieve duplicates")
+"""Commands of tasks whose output or input is no file: their cases are in `other_cases.py`."""
 
 
 @dataclass(frozen=True)

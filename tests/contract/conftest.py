@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from .cases import Material, material
 from .setting import SETTINGS, draw, made
+
+
+@pytest.fixture(scope="session")
+def stuff(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return material(tmp_path_factory.mktemp("stuff"))
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,10 @@ from tests.command import run
 from visionzoo import registry
 
 from .calls import Call, calls, commands_with_files, options_of, words_of
-from .cases import CASES, Case, Material, material
+from .cases import CASES, Case, Material
 from .setting import SETTINGS, draw, made
 
 CALLS = calls()
-
-
-@pytest.fixture(scope="session")
-def stuff(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return material(tmp_path_factory.mktemp("stuff"))
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
         draw(tmp_path / "in" / f"{number}.png", number)
     words = [*COMMAND, "dehaze", "in", "-o", "out"]
     running = subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "out").glob("*.png")) and running.poll() is None:
+    while not list((tmp_path / "out").glob("[!.]*.png.json")) and running.poll() is None:  # a temporary name has a dot
         pass
     running.send_signal(signal.SIGINT)
     _, err = running.communicate()

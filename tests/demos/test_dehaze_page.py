@@ -62,9 +62,27 @@ def test_a_picture_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, b
     assert np.array_equal(load_image(file), removed.clear)
     text = show(removed, pipe)
     assert "300 x 200 pixels" in text
-    assert "0.06 megapixels in" in text
+    assert re.search(r"in [\d.]+ m?s on the CPU", text)
+    assert "megapixel" not in text
     assert f"{tiles} tiles" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((16, 16), "in 3.0 s on the CPU"),
+        ((500, 499), "in 3.0 s on the CPU"),
+        ((1000, 1500), "1.50 megapixels in 3.0 s on the CPU (2.0 s per megapixel)"),
+    ],
+)
+def test_a_small_image_promises_nothing_for_a_large_one(pipe: Any, size: tuple[int, int], said: str) -> None:
+    from visionzoo.demos.dehaze_result import Removed, show
+
+    blank = np.zeros((*size, 3), np.uint8)
+    text = show(Removed(blank, blank, "a", 1, 3.0), pipe)
+    assert said in text
+    assert ("per megapixel" in text) == ("per megapixel" in said)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
@@ -22,6 +23,7 @@ def export_registered(
     checkpoint: str | PathLike[str] | None = None,
     random: bool = False,
     image_size: int | None = None,
+    on_open: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExportReport:
     """Build a registered model and export it with `export_model`; the file's metadata describe it.
@@ -31,6 +33,7 @@ def export_registered(
         checkpoint: load this file instead. Files of our own training state classes, image size and configuration.
         random: use random weights, to try out a deployment.
         image_size: side in pixels; None for the training size of the weights.
+        on_open: called when the network has been loaded, before anything is written.
         **options: arguments of `export_model`.
 
     Raises:
@@ -57,6 +60,8 @@ def export_registered(
     classes = stored.classes
     if classes is None and published and model.config.num_classes == 1000:  # pyright: ignore[reportAttributeAccessIssue]
         classes = imagenet_classes()
+    if on_open is not None:
+        on_open()
     return export_model(
         model,
         path,

@@ -198,7 +198,10 @@ def check_config(config: dict[str, Any], subcommand: str) -> None:
     for section in ("model", "data"):
         value = config.get(section)
         if not isinstance(value, dict) or "class_path" not in value:
-            raise InputError(f"the configuration lacks {section}.class_path")
+            raise InputError(
+                f"the configuration lacks {section}.class_path; a file that changes settings follows the one that it changes: "
+                "--config BASE --config CHANGES.yaml"
+            )
         _check_keys(value, ("class_path", "init_args", "dict_kwargs"), section)
         built = _class_of(value["class_path"], section)
         parameters = inspect.signature(built).parameters

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from visionzoo.errors import InputError, VisionZooError, require
+from visionzoo.io.files import remove_empty
 
 from .configuration import check_config, load_config, one_line, split_overrides
 from .folders import check_writable, checkpoints, folder_of, last_folder, new_folder
@@ -48,12 +49,24 @@ def run(
     for module in ("lightning", "jsonargparse", "omegaconf"):
         require(module, extra="train", purpose=f"visionzoo {subcommand}")
     config = _placed(subcommand, configs, overrides)
-    with _quiet(), contextlib.redirect_stdout(sys.stderr):
-        report, speaks = _run(subcommand, config, _again(subcommand, configs, overrides))
+    missing = _missing_folders(config) if subcommand == "fit" else []
+    try:
+        with _quiet(), contextlib.redirect_stdout(sys.stderr):
+            report, speaks = _run(subcommand, config, _again(subcommand, configs, overrides))
+    except BaseException:
+        if missing:
+            remove_empty(missing[-1])
+        raise
     result = report.as_dict() if hasattr(report, "as_dict") else report
     if speaks:  # only one of several processes prints
         print(json_format.dumps(result, indent=1) if json else _text(report))
     return result
+
+
+def _missing_folders(config: dict[str, Any]) -> list[Path]:
+    """The folder that a run writes to and those around it, innermost first, as far as they do not exist yet."""
+    folder = Path(config["trainer"]["default_root_dir"])
+    return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def _placed(subcommand: str, configs: Sequence[str | Path], overrides: Sequence[str]) -> dict[str, Any]:
@@ -100,6 +113,8 @@ def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool
     check_config(config, subcommand)
     checkpoint = config.pop("ckpt_path", None)
     if checkpoint is not None:
+        if checkpoint != "best":
+            _check_resumable(Path(checkpoint))
         config["weights_only"] = True  # a checkpoint must not run code
     config.setdefault("seed_everything", 0)
     config["trainer"] = dict(config.get("trainer") or {})
@@ -150,6 +165,18 @@ def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool
             signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     report = getattr(instantiated.model, "report", None)
     return report if report is not None else _metrics(instantiated.trainer), instantiated.trainer.is_global_zero
+
+
+def _check_resumable(path: Path) -> None:
+    """Raise `InputError` unless the file is a checkpoint of a training, which holds more than weights."""
+    from visionzoo.weights import read_checkpoint
+
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
+        raise InputError(
+            f"{path}: is not a checkpoint of a training, which holds its state beside the weights; give a .ckpt file of a "
+            "former run, or ckpt_path=last"
+        )
 
 
 def _interrupted(config: dict[str, Any], subcommand: str, again: str) -> str:

@@ -1,0 +1,119 @@
+"""Awkward files for the commands that make no file of an image: indexes, exports, conversions, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from .cases import PAGE, POINTER, TOO_LONG, Case, Material, jpeg
+
+TRAINING = ("fit", "validate", "test", "predict")
+
+Files = Mapping[str, Callable[[Material], bytes] | bytes]
+
+
+def line(name: str, words: str, files: Files | None = None, says: str = "", folders: Sequence[str] = ()) -> Case:
+    """A case whose whole command line is `words`. Nothing may be left."""
+    return Case(name, files or {}, inputs=words.split(), says=says, folders=folders)
+
+
+def outputs(words: str, ext: str, files: Files) -> list[Case]:
+    """What is wrong with the output OUT of a command line."""
+    found = [
+        line("output exists", words, {**files, f"out{ext}": b"mine"}, rf"out\{ext}: exists already; choose another"),
+        line("output is a folder", words, files, rf"out\{ext}: (is a folder|exists)", folders=[f"out{ext}"]),
+        line(
+            "folder of the output is missing", words, files, rf"no/out\{ext}: the folder .*/no does not exist; create"
+        ),
+        line("long output", words, files, rf"y+\{ext}: the name is too long for this file system"),
+        line("output of an unknown extension", words, files, r"out\.xyz: .*\.(html|onnx|safetensors)"),
+    ]
+    names = {"folder of the output is missing": f"no/out{ext}", "long output": TOO_LONG + ext}
+    names["output of an unknown extension"] = "out.xyz"
+    return [
+        replace(case, inputs=[names.get(case.name, f"out{ext}") if word == "OUT" else word for word in case.inputs])
+        for case in found
+    ]
+
+
+def checkpoints(words: str, name: str = "a.pth", files: Files | None = None) -> list[Case]:
+    """What is wrong with a checkpoint called `name` in a command line."""
+    contents = {
+        "empty checkpoint": (b"", "the file is empty .*copy or download it again"),
+        "a web page as checkpoint": (PAGE, "is a web page"),
+        "an LFS pointer as checkpoint": (POINTER, "is a Git LFS pointer"),
+        "a photo as checkpoint": (jpeg, "is not a checkpoint"),
+        "text as checkpoint": (b"hello\n", "is not a checkpoint"),
+        "truncated checkpoint": (b"PK\3\4" + b"\0" * 200, "truncated checkpoint"),
+    }
+    cases = [
+        line(title, words, {**(files or {}), name: content}, f"{name}: {says}")
+        for title, (content, says) in contents.items()
+    ]
+    return [*cases, line("missing checkpoint", words, files, says=rf"{name}: no such (file|checkpoint)")]
+
+
+INDEX = "retrieve index d -o i.index --device cpu"
+DUPLICATES = "retrieve duplicates {index} -o OUT --device cpu"
+EXPORT = "export shvit_s1 -o OUT --random"
+CONVERT = "weights convert a.pth OUT"
+PHOTO = {"d/a.jpg": jpeg}
+
+OTHERS: dict[str, list[Case]] = {
+    "retrieve index": [
+        line("missing", INDEX, says="d: no such file or folder"),
+        line("folder without images", INDEX, says="d: no images found; expected files with the extension", folders=["d"]),
+        line("output is a file", INDEX, {**PHOTO, "i.index": b"mine"}, r"i\.index: exists and is not an index"),
+        line("output is another folder", INDEX, {**PHOTO, "i.index/a": b"mine"}, r"i\.index: is not an index"),
+        line("long output", f"retrieve index d -o {TOO_LONG}", PHOTO, r"y+: the name is too long for this file system"),
+        line("no such model", f"{INDEX} --model nosuch", PHOTO, "there is no model 'nosuch'"),
+        line("no such device", "retrieve index d -o i --device abacus", PHOTO, "unknown device 'abacus'"),
+        *checkpoints(f"{INDEX} --checkpoint a.pth", files=PHOTO),
+        replace(
+            line("some bad", INDEX, {**PHOTO, "d/b.jpg": b""}, r".*d/b\.jpg: the file is empty"),
+            code=1, left=["i.index/*"] * 5,
+        ),
+    ],
+    "retrieve duplicates": [
+        line("missing", "retrieve duplicates gone", says="gone: no such index; make it with: visionzoo retrieve index"),
+        line("not an index", "retrieve duplicates a.jpg", {"a.jpg": jpeg}, r"a\.jpg: is not an index of photos"),
+        line("no score", "retrieve duplicates {index} --min-score 2", says=r".*between -1 and 1.*2"),
+        *outputs(DUPLICATES, ".html", {}),
+    ],
+    "export": [
+        line("no such model", "export nosuch -o a.onnx --random", says="there is no model 'nosuch'"),
+        line("model of another task", "export mcnet -o a.onnx --random", says="mcnet: models of the task 'reenact' can"),
+        line("no size", "export shvit_s1 -o a.onnx --random --image-size 0", says="--image-size must be at least 1"),
+        *outputs(EXPORT, ".onnx", {}),
+        *checkpoints("export shvit_s1 -o a.onnx --checkpoint a.pth"),
+    ],
+    "weights convert": [
+        line("output is the input", "weights convert a.safetensors a.safetensors --overwrite", {"a.safetensors": b"x"},
+             r"a\.safetensors: is an input, which is never overwritten"),
+        line("folder", "weights convert d out.safetensors", says="d: is a folder, expected a checkpoint", folders=["d"]),
+        line("no such model", "weights convert a.pth o.safetensors --model nosuch", {"a.pth": b"x"}, "there is no model"),
+        *outputs(CONVERT, ".safetensors", {"a.pth": b"x"}),
+        *checkpoints("weights convert a.pth out.safetensors"),
+    ],
+}  # fmt: skip
+
+for _word in TRAINING:
+    _given = f"{_word} --config a.yaml"
+    OTHERS[_word] = [
+        line("missing configuration", f"{_word} --config superglobal/tinny", says=".*/tinny: no such .*did you mean"),
+        line("empty configuration", _given, {"a.yaml": b""}, r"the configuration lacks model\.class_path; a file that"),
+        line("broken configuration", _given, {"a.yaml": b"a: [1"}, r"a\.yaml, line \d: not valid YAML"),
+        line("a photo as configuration", _given, {"a.yaml": jpeg}, r"a\.yaml: not a text file"),
+        line(
+            "unknown setting", f"{_word} --config shvit/tiny nosuch=1", says="the configuration has no setting 'nosuch'"
+        ),
+        line(
+            "not a setting", f"{_word} --config shvit/tiny trainer", says="'trainer' is not a setting; write key=value"
+        ),
+    ]
+OTHERS["fit"] += [
+    line("unknown setting of the trainer", "fit --config shvit/tiny trainer.nosuch=1", says="trainer has no setting"),
+    line("missing data", "fit --config dehazexl/nano data.root=nowhere", says="nowhere: "),
+    *checkpoints("fit --config shvit/tiny ckpt_path=a.ckpt", "a.ckpt"),
+]
+OTHERS["validate"] += checkpoints("validate --config shvit/tiny ckpt_path=a.ckpt", "a.ckpt")[3:4]

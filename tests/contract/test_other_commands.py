@@ -1,0 +1,63 @@
+"""The commands that make no file of an image, over awkward files: what they say, their exit codes, the files that they leave."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.command import run
+
+from .calls import ELSEWHERE, Call
+from .cases import Case, Material
+from .other_cases import OTHERS
+from .test_commands import assert_left, lay_out
+
+PAIRS = [(command, case) for command, cases in OTHERS.items() for case in cases]
+CALL = Call("", output="")
+
+
+@pytest.mark.parametrize(("command", "case"), PAIRS, ids=[f"{command}-{case.name}" for command, case in PAIRS])
+def test_what_is_said_and_left(
+    command: str,
+    case: Case,
+    stuff: Material,
+    index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    if command == "export":
+        pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    before = lay_out(case, CALL, stuff, tmp_path)
+    code, _, err = run(capsys, *(word.format(index=index) for word in case.inputs))
+    lines = [one for one in err.splitlines() if "smallest size; enlarged" not in one]
+    assert re.match(case.says, lines[0].removeprefix("visionzoo: error: ")), err
+    assert code == case.code, err
+    assert sum(one.startswith("visionzoo: error: ") for one in lines) == 1
+    assert_left(tmp_path, before, list(case.left))
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_is_missing_is_named_with_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
+    code, _, err = run(capsys, *command.split())
+    assert code == 2
+    assert re.fullmatch(rf"visionzoo: error: \S+( \(-\w\))? is missing, e\.g\. visionzoo {command} .*\n", err)
+
+
+def test_a_weights_file_resumes_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(tiny.NETWORKS["classify"]().state_dict(), "w.pth")
+    code, _, err = run(capsys, "fit", "--config", "shvit/tiny", "ckpt_path=w.pth")
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(r"w\.pth: is not a checkpoint of a training, .*former run", err)
+
+
+def test_what_is_tried_elsewhere_is_tried_here() -> None:
+    assert set(ELSEWHERE) <= set(OTHERS)
