@@ -24,7 +24,7 @@ from .words import duration, file_stem
 MIN_SIDE = 16
 """Smallest side of an upload in pixels; the network has one token per 32 x 32."""
 ENOUGH_MEGAPIXELS = 0.25
-"""Size from which the time per megapixel is shown; smaller images are padded to whole tiles, so their time says nothing about larger ones."""
+"""Size from which the time per megapixel is shown; smaller ones are padded to whole tiles."""
 SHOWN_SIDE = 2048
 """Longest side of the images in the slider."""
 
