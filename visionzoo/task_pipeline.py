@@ -226,8 +226,8 @@ class TaskPipeline:
         return model_entry(name).card.name
 
     @classmethod
-    def instead(cls, model: str | None) -> str:
-        """The end of the message for unavailable weights: a model whose weights are bundled."""
+    def instead(cls, model: str) -> str:
+        """The end of the message for weights of `model` that are not available: a model whose weights are bundled."""
         del model
         sources = [source for name in list_models(task=cls.task) for source in model_card(name).weights]
         bundled = next((source.name for source in sources if source.bundled and not source.caution), None)

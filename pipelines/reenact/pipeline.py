@@ -123,8 +123,8 @@ class ReenactPipeline(TaskPipeline):
         return {"size": stored.image_size} if stored.image_size else {}
 
     @classmethod
-    def instead(cls, model: str | None) -> str:
-        if model is not None:
+    def instead(cls, model: str) -> str:
+        if cls.variant(model) == SMALL_MODEL:
             return ""
         return (
             f"; to try it without them, run visionzoo reenact samples -o talking, then use --model {SMALL_MODEL}, which was "

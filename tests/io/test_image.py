@@ -288,3 +288,9 @@ def test_reading_gives_no_warnings(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("value", [None, 12, 0.5])
+def test_what_is_no_image_is_named(value: object) -> None:
+    with pytest.raises(ImageError, match=f"{value} is not an image; expected a path, a PIL image"):
+        load_image(value)  # pyright: ignore[reportArgumentType]

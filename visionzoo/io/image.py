@@ -314,6 +314,10 @@ def _array_to_bytes(values: Any) -> np.ndarray:
         if values.ndim == 3 and values.shape[0] in (1, 3, 4):
             values = values.transpose(1, 2, 0)
     array = np.asarray(values)
+    if array.ndim == 0:
+        raise ImageError(
+            f"{values!r:.60} is not an image; expected a path, a PIL image, an array, a tensor or the bytes of a file"
+        )
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or array.size == 0:

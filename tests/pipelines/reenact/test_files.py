@@ -200,3 +200,12 @@ def test_outputs_are_planned(face: Path, photo: Any, tmp_path: Path) -> None:
     photo("faces/b.png")
     with pytest.raises(InputError, match="with several inputs, the output must be a folder"):
         make_plan(tmp_path / "faces", tmp_path / "a.mp4", KINDS)
+
+
+@pytest.mark.parametrize("model", [None, "mcnet", "mcnet.official"])
+def test_without_weights_the_bundled_model_is_named(
+    model: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="visionzoo reenact samples -o talking, then use --model mcnet_nano"):
+        ReenactPipeline.create(model)
