@@ -35,7 +35,7 @@ def test_what_is_said_and_left(
     monkeypatch.chdir(tmp_path)
     before = lay_out(case, CALL, stuff, tmp_path)
     code, _, err = run(capsys, *(word.format(index=index) for word in case.inputs))
-    lines = [one for one in err.splitlines() if "smallest size; enlarged" not in one]
+    lines = [one for one in err.splitlines() if "is below the smallest size" not in one]
     assert re.match(case.says, lines[0].removeprefix("visionzoo: error: ")), err
     assert code == case.code, err
     assert sum(one.startswith("visionzoo: error: ") for one in lines) == 1
