@@ -133,9 +133,9 @@ def test_a_config_names_a_consolidator(consolidator: object) -> None:
         ({"policy": "fifo", "size": 5}, "no field 'size'; known: n, hysteresis"),
         ({"policy": "usage"}, "needs 'n'"),
         ({"policy": "fifo", "n": "5"}, "n must be an integer of at least"),
-        ({"policy": "fifo", "n": -1}, "n is -1"),
+        ({"policy": "fifo", "n": -1}, "n must be an integer of at least 0, got -1"),
         ({"policy": "usage", "n": 5, "hysteresis": 6}, "hysteresis 6 is more than n, 5"),
-        ({"policy": "anchors_and_recent", "n_anchor": 1, "n_recent": 1, "stride": 0}, "stride is 0"),
+        ({"policy": "anchors_and_recent", "n_anchor": 1, "n_recent": 1, "stride": 0}, "stride must be an integer"),
         ({"policy": "time_window", "t0": 3, "t1": 2}, "t0 must not be later"),
     ],
 )

@@ -172,7 +172,7 @@ class TestContract:
             store.search(np.zeros(DIM, np.float32), 1)
         with pytest.raises(InputError, match=r"queries\[1\] holds NaN"):
             store.search(np.array([[0] * DIM, [np.nan] * DIM], np.float32), 1)
-        with pytest.raises(InputError, match="k is 0"):
+        with pytest.raises(InputError, match="k must be at least 1, got 0"):
             store.search(np.zeros((1, DIM), np.float32), 0)
         assert store.search(np.zeros((0, DIM), np.float32), 3).ids.shape == (0, 1)
 

@@ -390,7 +390,10 @@ def test_sequences_and_groups_do_not_mix() -> None:
         (lambda: bank_of(3).read(torch.ones(1, 1, 2, 9)), r"query \(1, 1, 2, 9\) does not fit.*width 8"),
         (lambda: bank_of(3, batch=2).read(torch.ones(3, 1, 2, 8)), "expected batch 2"),
         (lambda: bank_of(3, heads=2).read(torch.ones(1, 3, 2, 8)), "2 heads or a multiple"),
-        (lambda: bank_of(3).read(torch.ones(1, 1, 2, 8), top_k=0), "top_k is 0"),
+        (
+            lambda: bank_of(3).read(torch.ones(1, 1, 2, 8), top_k=0),
+            "top_k must be at least 1, or None for all keys, got 0",
+        ),
         (lambda: bank_of(3).read(torch.ones(1, 1, 2, 8), mask=torch.ones(2, 4)), "does not broadcast"),
         (lambda: bank_of(3).read(torch.ones(1, 1, 2, 8), mask=torch.ones(2, 4), top_k=2), "does not broadcast"),
         (lambda: bank_of(3).read(torch.ones(1, 1, 2, 8), where={"policy": "last"}), "known: fifo"),
