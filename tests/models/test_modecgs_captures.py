@@ -259,7 +259,7 @@ def test_an_unknown_layout(tmp_path: Path):
 def test_an_image_of_another_shape_than_its_camera(tmp_path: Path):
     scene = read_capture(write_nerfies(tmp_path / "scene", TRAIN, TEST, POINTS))
     Image.new("RGB", (WIDTH, 2 * HEIGHT)).save(scene.train[0].image)
-    with pytest.raises(InputError, match="is 20 x 24, but its camera has the shape 20 x 12"):
+    with pytest.raises(InputError, match="is 20 x 24, but its camera has 20 x 12"):
         scene.train[0].pixels()
 
 
@@ -307,7 +307,7 @@ def test_points_of_nerfies(tmp_path: Path):
     np.save(tmp_path / "points.npy", POINTS.positions.astype(np.float32))
     assert len(read_points(tmp_path / "points.npy")) == len(POINTS)
     np.save(tmp_path / "points.npy", np.zeros(4))
-    with pytest.raises(InputError, match=r"expected an array of points \(N, 3\) or \(N, 6\), found \(4,\)"):
+    with pytest.raises(InputError, match=r"must be an array of points \(N, 3\) or \(N, 6\), got \(4,\)"):
         read_points(tmp_path / "points.npy")
 
 

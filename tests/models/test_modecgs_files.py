@@ -184,7 +184,7 @@ def damaged(folder: Path, what: str) -> None:
         ("no field", "deformation_LGD.pth is missing"),
         ("options", "must be the printed options"),
         ("gate", "position_gate must be one of mask, mul, got 'both'"),
-        ("method", "LGD_method='implicit' is in no published configuration"),
+        ("method", "LGD_method must be 'explicit', as in every published configuration"),
         ("times", "is not an array of numbers"),
         ("other network", "does not fit MoDecGS"),
     ],
@@ -253,10 +253,10 @@ def test_torchscript_is_read_without_torch(tmp_path: Path, monkeypatch: pytest.M
         (pickle.dumps(Hostile()), "holds posix.system|holds os.system"),
         (pickle.dumps(np.zeros(2)), "holds numpy"),
         (tensor_pickle("I1000000000\n"), "a tensor larger than its numbers"),
-        (tensor_pickle("I4\n", count=5), "not a TorchScript archive, or damaged"),
+        (tensor_pickle("I4\n", count=5), "not a TorchScript archive, or is damaged"),
         (tensor_pickle("I4\n", name="builtins\neval"), "holds builtins.eval"),
         (b"\x80\x02}.", "holds no tensors"),
-        (b"junk", "not a TorchScript archive, or damaged"),
+        (b"junk", "not a TorchScript archive, or is damaged"),
     ],
 )
 def test_hostile_archives_are_refused_and_never_run(data: bytes, says: str, tmp_path: Path) -> None:
