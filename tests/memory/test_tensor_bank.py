@@ -380,7 +380,7 @@ def test_sequences_and_groups_do_not_mix() -> None:
     [
         (lambda: TensorBank(0, 8), "key_dim must be an integer of at least 1"),
         (lambda: TensorBank(8, {}), "at least one value"),
-        (lambda: TensorBank(8, {"a": -1}), "value_dim 'a' is -1"),
+        (lambda: TensorBank(8, {"a": -1}), "value_dim 'a' must be an integer of at least 1, got -1"),
         (lambda: TensorBank(8, 8, 5, policy=Usage(6)), "more than the capacity of 5"),
         (lambda: TensorBank(8, 8, mode="quick"), "'quick'.*dynamic, static"),
         (lambda: TensorBank(8, 8, placement="moon"), "'moon'.*device, host, disk"),  # type: ignore[arg-type]

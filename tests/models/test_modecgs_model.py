@@ -252,7 +252,7 @@ def test_voxel_size_from_points() -> None:
     ("points", "says"),
     [
         (np.zeros((10, 2)), "must be numbers"),
-        (np.zeros((2, 3)), "2 points are too few"),
+        (np.zeros((2, 3)), "must be at least 4 points to start from, got 2"),
         (np.full((10, 3), 3.0), "in one place"),
         (
             np.where(np.arange(30).reshape(10, 3) == 4, np.inf, np.arange(30).reshape(10, 3)),
