@@ -25,7 +25,7 @@ class Call:
         words: the rest; INPUT and OUTPUT are replaced by paths, {weights}, {motion} and {index} by those of the tiny networks.
         output: extension of the output.
         many: whether several inputs can be given.
-        to_folder: whether several inputs go to a folder, a file each; otherwise into one output.
+        to_folder: whether several inputs go to a folder, one file per input; otherwise into one output.
         videos: whether videos are inputs.
     """
 

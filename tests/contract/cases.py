@@ -28,7 +28,7 @@ class Case:
         name: for the test's name.
         files: of the current folder, by name; a function of the material, or text.
         inputs: as they are typed; by default the first file.
-        output: as it is typed; {ext} is the extension of the command's output.
+        output: as the user types it; {ext} is the extension of the command's output.
         options: added to the command line; they replace those of the same name.
         code: exit code.
         says: regular expression for the first line on standard error, of which `visionzoo: error: ` is left out.

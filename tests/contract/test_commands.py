@@ -153,7 +153,7 @@ def test_a_full_disk_is_one_line_that_is_true(
     call: Call, places: dict[str, Path], stuff: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    """What is said to be kept is there; nothing else is left."""
+    """What the message says is kept is there; nothing else is left."""
     import errno
     import os
 

@@ -51,7 +51,7 @@ BAD_IMAGES = [
     (b"P6 90 90 255\n" + b"\0" * 10, "truncated"),
     (b"<!doctype html><html>", "web page"),
 ]
-"""Contents of files that no page takes as an image, and what is said."""
+"""Contents of files that no page takes as an image, and the message for each."""
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_42_db_on_any_picture(seed) -> None:
 def test_bad_values_are_named(astronaut) -> None:
     with pytest.raises(InputError, match="8 bytes"):
         add_watermark(astronaut, b"short")
-    with pytest.raises(InputError, match="another size"):
+    with pytest.raises(InputError, match="a different size"):
         read_watermark([astronaut, astronaut[:64]])
     with pytest.raises(InputError, match="at least one frame"):
         read_watermark([])

@@ -106,7 +106,7 @@ def top_k(
             f"queries of shape {tuple(host.shape)} do not fit a matrix of {dim} columns; expected (Q, {dim})"
         )
     if k < 1:
-        raise ValueError(f"k is {k}, expected 1 or more")
+        raise ValueError(f"k must be at least 1, got {k}")
     row_ids = np.arange(count, dtype=np.int64) if ids is None else ids
     k = min(k, int(np.count_nonzero(row_ids >= 0)))
     out_ids = np.empty((len(host), k), np.int64)

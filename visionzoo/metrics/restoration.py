@@ -99,7 +99,7 @@ def quality(
             f"SSIM needs {WINDOW} x {WINDOW} pixels or more, got {height} x {width}; compare larger images, or use PSNR alone"
         )
     if tile < 1:
-        raise InputError(f"tile is {tile}, expected at least 1")
+        raise InputError(f"tile must be at least 1, got {tile}")
     error = similarity = 0.0
     for rows, columns in _tiles(height, width, tile):
         top, left = max(rows.start - HALO, 0), max(columns.start - HALO, 0)
