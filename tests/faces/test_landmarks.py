@@ -180,7 +180,7 @@ def test_dlibs_other_files_are_said(dlib: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_text(words)
     with pytest.raises(WeightsError, match="five.dat: predicts 5 points, expected 68"):
         open_landmarks(tmp_path / "five.dat")
-    with pytest.raises(WeightsError, match="other.dat: does not hold a shape predictor.*, or is truncated"):
+    with pytest.raises(WeightsError, match="other.dat: does not hold a dlib shape predictor.*, or is truncated"):
         open_landmarks(tmp_path / "other.dat")
 
 
@@ -213,5 +213,5 @@ def test_dlibs_real_network_follows_the_face(astronaut: NDArray[np.uint8]) -> No
     np.testing.assert_allclose([*eyes, nose], [[204, 101], [247, 103], [225, 128]], atol=6)
     with pytest.raises(WeightsError, match="predicts 5 points, expected 68"):
         open_landmarks(models / "shape_predictor_5_face_landmarks.dat")
-    with pytest.raises(WeightsError, match="does not hold a shape predictor"):
+    with pytest.raises(WeightsError, match="does not hold a dlib shape predictor"):
         open_landmarks(models / "dlib_face_recognition_resnet_model_v1.dat")
