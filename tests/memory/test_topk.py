@@ -147,7 +147,7 @@ def test_wrong_arguments_are_named() -> None:
     matrix = np.zeros((3, 4), np.float32)
     with pytest.raises(ValueError, match=r"expected \(Q, 4\)"):
         top_k(np.zeros((1, 5), np.float32), matrix, 1)
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         top_k(np.zeros((1, 4), np.float32), matrix, 0)
 
 
