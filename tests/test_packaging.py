@@ -90,7 +90,9 @@ def test_an_editable_install_works_beside_the_clone(tmp_path: Path) -> None:
     (wheel,) = installed.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    started = f"import site; site.addsitedir({str(installed)!r}); import visionzoo, visionzoo.models.shvit as shvit"
+    # the environment of the tests may have an editable install of its own, which must not be found first
+    forget = f"import site, sys; sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]"
+    started = f"{forget}; site.addsitedir({str(installed)!r}); import visionzoo, visionzoo.models.shvit as shvit"
     shown = run_python(f"{started}; print(visionzoo.__file__); print(shvit.__file__)", cwd=tmp_path, PYTHONPATH="")
     assert shown.split() == [str(clone / "visionzoo" / "__init__.py"), str(clone / "models" / "shvit" / "__init__.py")]
 
