@@ -198,7 +198,7 @@ def test_gradients_on_screen_are_in_ndc_and_of_drawn_gaussians() -> None:
 def test_strategy_names_what_is_wrong() -> None:
     model, optimizers = trained()
     strategy = AnchorStrategy(RULES, start=0)
-    with pytest.raises(InputError, match="lack features, offsets, positions, scaling"):
+    with pytest.raises(InputError, match="lacks features, offsets, positions, scaling"):
         strategy.check_sanity({}, {})
     with pytest.raises(InputError, match="'offsets' does not hold the parameter"):
         strategy.check_sanity(model.anchors, {"offsets": optimizers["scaling"]})

@@ -182,7 +182,7 @@ def test_pictures_of_other_sizes_and_without_anything() -> None:
         retinanet(classes=3)
     with pytest.raises(InputError, match="min_size"):
         DetectorConfig(min_size=0)
-    with pytest.raises(InputError, match="levels"):
+    with pytest.raises(InputError, match="finer and coarser"):
         NeckConfig(finer=5)
 
 

@@ -59,7 +59,7 @@ def test_better_weights_in_the_cache_are_used(home: Path, capsys: pytest.Capture
         (["words.jpg"], "words.jpg: not an image"),
         (["words.jpg", "empty.jpg"], "none of the 2 images can be read"),
         ([str(CAT), "--every", "0"], "--every must be at least 0.001 seconds, got 0"),
-        ([str(CAT), "--image-size", "0"], "size of at least 1; got 0"),
+        ([str(CAT), "--image-size", "0"], "image_size must be at least 1, got 0"),
         ([str(CAT), "--labels", "gone.txt"], "gone.txt: no such file"),
         ([str(CAT), "--dtype", "bfloat16", "--runtime", "onnxruntime"], "is for float32 on the CPU"),
     ],

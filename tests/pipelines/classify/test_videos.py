@@ -53,7 +53,7 @@ def test_a_row_for_every_second_and_their_mean(classifier: ClassifyPipeline, cli
     once = classifier(clip, every=60)
     assert isinstance(once, ClassificationResult)
     assert best(once) == ["red"]
-    with pytest.raises(InputError, match=r"at least 0\.001 seconds; got 0"):
+    with pytest.raises(InputError, match=r"at least 0\.001 seconds, got 0"):
         classifier(clip, every=0)
 
 

@@ -111,7 +111,7 @@ def test_disk_full_keeps_what_is_there(
         real(self, entries)
 
     monkeypatch.setattr(module.PhotoIndex, "put", full)
-    with pytest.raises(VisionZooError, match=r"the disk is full.*25 photos are safe"):
+    with pytest.raises(VisionZooError, match=r"the disk is full.*25 photos are kept in the index"):
         pipe.index(folder, copy, progress=False)
     monkeypatch.undo()
     assert len(pipe(ASSETS / "queries" / "cat.jpg", index=copy, top=99).matches) == 25
