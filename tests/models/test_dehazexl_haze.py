@@ -77,5 +77,5 @@ def test_levels_are_in_order_and_drawn_from_the_generator() -> None:
         means.append(np.mean([one(picture).mean() for one in drawn]))
     assert means == sorted(means)
     assert draw_haze(np.random.default_rng(5)) == draw_haze(np.random.default_rng(5))
-    with pytest.raises(InputError, match="no level 'foggy'"):
+    with pytest.raises(InputError, match="got 'foggy'"):
         draw_haze(np.random.default_rng(0), "foggy")  # pyright: ignore[reportArgumentType]

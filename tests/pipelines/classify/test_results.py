@@ -101,7 +101,7 @@ def test_top(classifier: ClassifyPipeline, folder: Path) -> None:
         assert len(result.predictions) == wanted
     with pytest.raises(InputError, match="at least 1, got 0"):
         classifier(folder / "0.png", top=0)
-    with pytest.raises(InputError, match="at least 1; got -1"):
+    with pytest.raises(InputError, match="at least 1, got -1"):
         classifier.classify([], batch_size=-1)  # at once, not when the first result is asked for
 
 

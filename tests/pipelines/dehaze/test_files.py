@@ -73,7 +73,7 @@ def test_patterns(inside: Path, photo: Callable) -> None:
     ):
         planned("d/x/1.jpg", "d/y/1.jpg")
     photo("d/2.gif", size=(8, 8))
-    with pytest.raises(InputError, match=r"both become out/2\.png"):
+    with pytest.raises(InputError, match=r"both be written to out/2\.png"):
         planned("d")
 
 

@@ -91,7 +91,7 @@ def test_a_backbone_of_ones_own_is_refused_on_saving(folder: Path, tmp_path: Pat
     network = SuperGlobal(SuperGlobalConfig(dim=None, scales=(1.0,), rgem=False), Own()).eval()
     pipe = RetrievePipeline(network, device="cpu", dtype="float32", max_side=64)
     with pytest.raises(
-        InputError, match=r"has a backbone of its own, not the resnet50 .* could not be loaded again"
+        InputError, match=r"has its own backbone, not the resnet50 .* could not be loaded again"
     ) as raised:
         pipe.save_pretrained(tmp_path / "p")
     assert "\n" not in str(raised.value)
