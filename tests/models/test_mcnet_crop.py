@@ -82,7 +82,7 @@ def test_faces_of_a_video_become_clips(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.abs(red[64, 64] - (200, 30, 30)).max() < 12
     assert blue[4].max() < 30, "a tenth of margin around the face"
     assert face_tubes.cut_faces([video], tmp_path / "none", least_frames=31) == []
-    with pytest.raises(InputError, match="two faces: the name of two videos"):
+    with pytest.raises(InputError, match="two faces: two videos have this name"):
         face_tubes.cut_faces([video, tmp_path / "two faces.mov"], tmp_path / "train")
 
 
