@@ -125,7 +125,10 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture) -> None:
         (["shvit_s1", "-o", "a.tflite"], r"a\.tflite: the extension"),
         (["shvit_s9", "-o", "a.pt2"], "did you mean"),
         (["shvit_s1.nonsense", "-o", "a.pt2"], "no checkpoint 'shvit_s1.nonsense'"),
-        (["superglobal_r50", "-o", "a.pt2"], "'retrieve' cannot be exported yet; those that can: shvit_s1"),
+        (
+            ["superglobal_r50", "-o", "a.pt2"],
+            "'retrieve' cannot be exported yet; those that can: efficientnet_lite0, shvit_s1",
+        ),
         (["shvit_s1", "-o", "a.pt2"], "put the file at .*shvit_s1.in1k.safetensors"),
         (["shvit_s1", "-o", "a.pt2", "--random", "--checkpoint", "b.pth"], "not both"),
         (["shvit_s1", "-o", "a.pt2", "--checkpoint", "none.safetensors"], "none.safetensors: no such"),

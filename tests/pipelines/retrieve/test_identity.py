@@ -175,7 +175,7 @@ def test_a_disk_that_is_not_mounted_empties_nothing(
     if left == "empty":
         disk.mkdir()
     for sources in ([photos, disk], [disk]):
-        with pytest.raises(InputError, match=r"disk: .*the index lists 1 photo of it; .*mount.*add --prune-empty"):
+        with pytest.raises(InputError, match=r"disk: .*the index lists 1 photo in it; .*mount.*add --prune-empty"):
             update(*sources, prune=True)
     report = update(photos, prune=True)  # the disk is not named, and its photos stay
     assert (report.photos, report.removed, [path.name for path in report.unsure]) == (4, 0, ["a.png"])
