@@ -62,7 +62,7 @@ def test_a_policy_keeps_what_its_definition_says(
     naive = [Element(i, t, 0, False, nothing, nothing, u, life) for i, (t, u, life) in enumerate(elements)]
     kept = policy.keep(tags_of(times, uses, lives))
     assert kept.tolist() == [e.id for e in keep(policy, naive)]
-    if policy.surely_keeps(len(elements)):
+    if policy.keeps_all(len(elements)):
         assert len(kept) == len(elements)
 
 

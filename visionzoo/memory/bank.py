@@ -61,11 +61,11 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def write(self, *args: Any, **kwargs: Any) -> Any:
-        """Store something."""
+        """Store new content."""
 
     @abstractmethod
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what matches a query."""
+        """Return the content that matches a query."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -87,15 +87,15 @@ class MemoryBank(ABC):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move the content in place and return the bank. Parameters of a model move with the model."""
 
-    # --- saving: a plain config and plain tensors, which a checkpoint, a folder or a test can carry ---
+    # --- saving: a plain config and plain tensors, which fit into a checkpoint, a folder or a test ---
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Options that recreate an equal empty bank, and counters, as JSON values."""
+        """Options that recreate an empty bank of the same kind, and counters, as JSON values."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The content as tensors by flat names; no two share memory."""
+        """The content as tensors under flat names; no two of them share memory."""
 
     @classmethod
     @abstractmethod
@@ -104,7 +104,7 @@ class MemoryBank(ABC):
 
     @abstractmethod
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Continue from the content that `config()` and `tensors()` of an equal bank returned.
+        """Continue from the content that `config()` and `tensors()` of a bank with equal options returned.
 
         Raises:
             InputError: tensors are missing or do not fit this bank.
@@ -115,7 +115,7 @@ class MemoryBank(ABC):
         return {"kind": self.kind, "config": self.config(), "tensors": self.tensors()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the `state_dict()` of an equal bank.
+        """Continue from the `state_dict()` of a bank with equal options.
 
         Raises:
             InputError: the state belongs to another kind of bank, or does not fit.
@@ -132,7 +132,7 @@ class MemoryBank(ABC):
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Load the bank that `save` wrote; `MemoryBank.load` finds the class from the config.
 
-        A memory in a model's weights requires the model: `ParametricBank.load(folder, module=…)`.
+        A memory that lives in a model's weights requires the model: `ParametricBank.load(folder, module=…)`.
 
         Raises:
             InputError: the folder holds no bank, another kind of bank, or a damaged one.

@@ -88,7 +88,7 @@ class Layout:
 
 @dataclass
 class Tags:
-    """Metadata of N elements, as arrays (N,) on the host.
+    """Metadata of N elements, as arrays of shape (N,) on the host.
 
     Attributes:
         ids: int64, assigned in the order of writing, unique in a bank.
@@ -108,7 +108,7 @@ class Tags:
 
     @classmethod
     def empty(cls, count: int = 0) -> Self:
-        """`count` places: no use, no life, weight 1."""
+        """Tags of `count` unused elements: use 0, life 0, weight 1."""
         return cls(
             np.zeros(count, np.int64),
             np.zeros(count),
@@ -133,7 +133,7 @@ class Tags:
         return Tags(*(array[index] for array in self.arrays()))
 
     def put(self, places: slice | NDArray[np.int64], other: Tags) -> None:
-        """Take over `other` at these places."""
+        """Copy `other` into these places."""
         self.ids[places] = other.ids
         self.times[places] = other.times
         self.uses[places] = other.uses
@@ -211,11 +211,11 @@ class Buffers:
     layout: Layout
     slots: int = 0
     tags: Tags = field(default_factory=Tags.empty)
-    shared: bool = False  # with a graph, or by the members of a batch: replace before writing
+    shared: bool = False  # an autograd graph or other batch members use the same memory: replace before writing
     _tensors: dict[str, Tensor] = field(default_factory=dict)
     _files: dict[str, Path | None] = field(default_factory=dict)
-    _under_way: torch.cuda.Event | None = None  # copies of all tensors on a side stream
-    _sources: list[Tensor] = field(default_factory=list)  # what they are copied from
+    _copied: torch.cuda.Event | None = None  # recorded after copies of all tensors on a side stream
+    _sources: list[Tensor] = field(default_factory=list)  # the tensors that those copies read
 
     def __post_init__(self) -> None:
         self._allocate(self.slots)
@@ -223,8 +223,8 @@ class Buffers:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors, once copies under way are usable."""
-        self._arrive()
+        """The tensors, after waiting for copies that are still running."""
+        self._wait_for_copies()
         return self._tensors
 
     @property
@@ -240,12 +240,12 @@ class Buffers:
     def _replace(self, tensors: dict[str, Tensor], files: Mapping[str, Path | None] | None = None) -> None:
         for file in self._files.values():
             if file is not None:
-                with contextlib.suppress(OSError):  # some systems keep a file that is mapped; the folder goes later
+                with contextlib.suppress(OSError):  # some systems keep mapped files until the folder is deleted
                     file.unlink()
         self._tensors, self._files = tensors, dict(files or {})
 
     def resize(self, slots: int, moves: Sequence[tuple[slice, int]]) -> None:
-        """Replace the slots by `slots` new ones. Each (slice, start) of `moves` copies old slots to new ones from `start` on."""
+        """Replace the slots by `slots` new ones; each (slice, start) in `moves` copies old slots to the new ones from `start` on."""
         self._resize_tensors(slots, moves)
         old, self.tags = self.tags, Tags.empty(slots)
         for source, start in moves:
@@ -284,7 +284,7 @@ class Buffers:
         self.tags.put(slice(start, start + len(tags)), tags)
 
     def compact(self, kept: NDArray[np.int64], slot_of: NDArray[np.int64]) -> None:
-        """Move slot `slot_of[kept[j]]` to slot `slot_of[j]` for all j. `kept` rises."""
+        """Move slot `slot_of[kept[j]]` to slot `slot_of[j]` for all j. `kept` is ascending."""
         moved = np.flatnonzero(kept != np.arange(len(kept)))
         if len(moved):
             self._compact_tensors(kept, slot_of, int(moved[0]))
@@ -301,7 +301,7 @@ class Buffers:
             self.shared = False
             return
         self.own()
-        # kept[j] >= j: going up, no block overwrites what a later one reads
+        # kept[j] >= j: in ascending order, no block overwrites what a later one reads
         for begin in range(first, len(kept), _BLOCK):
             end = min(begin + _BLOCK, len(kept))
             sources = torch.from_numpy(slot_of[kept[begin:end]])
@@ -314,7 +314,7 @@ class Buffers:
         """Make sure that writing in place changes nothing that others hold."""
         if self.shared:
             old = self.tensors
-            kept = {name: tensor for name, tensor in old.items() if tensor.requires_grad}  # those are replaced
+            kept = {name: tensor for name, tensor in old.items() if tensor.requires_grad}  # replaced by writing
             self._allocate(self.slots)
             for name, tensor in self._tensors.items():
                 if name not in kept:
@@ -331,7 +331,7 @@ class Buffers:
         self._over_batch(len(indices), {n: t.index_select(0, indices.to(t.device)) for n, t in self.tensors.items()})
 
     def repeat(self, count: int) -> None:
-        """The batch `count` times over; a batch of 1 is not copied before the next write."""
+        """Repeat the batch `count` times; a batch of 1 is not copied before the next write."""
         if self.layout.batch == 1:
             self.layout = replace(self.layout, batch=count)
             self._tensors = {name: tensor.expand(count, -1, -1, -1) for name, tensor in self.tensors.items()}
@@ -367,10 +367,10 @@ class Buffers:
         for name, tensor in self._tensors.items():
             tensor.copy_(tensors[name].detach())
 
-    # --- CUDA: away to pinned memory and back while something else is computed ---
+    # --- CUDA: to pinned memory and back while something else is computed ---
 
     def start_move(self, layout: Layout, stream: torch.cuda.Stream) -> None:
-        """`move` between the device and pinned memory on `stream`. The next use waits for it."""
+        """Like `move`, between the device and pinned memory, on `stream`. The next use waits for it."""
         if layout == self.layout:
             return
         if self.attached or not {self.layout.place, layout.place} <= {"device", "host"}:
@@ -385,26 +385,26 @@ class Buffers:
                 tensor.copy_(sources[name], non_blocking=True)
                 for used in (tensor, sources[name]):
                     if used.is_cuda:
-                        used.record_stream(stream)  # its memory is not given away while the copy runs
-            self._under_way = torch.cuda.Event()
-            self._under_way.record(stream)
+                        used.record_stream(stream)  # its memory is not reused while the copy runs
+            self._copied = torch.cuda.Event()
+            self._copied.record(stream)
         self._sources = [tensor for tensor in sources.values() if not tensor.is_cuda]
 
-    def _arrive(self) -> None:
-        if self._under_way is None:
+    def _wait_for_copies(self) -> None:
+        if self._copied is None:
             return
         if self.layout.place == "device":
-            torch.cuda.current_stream(self.layout.device).wait_event(self._under_way)
-            if not self._under_way.query():
+            torch.cuda.current_stream(self.layout.device).wait_event(self._copied)
+            if not self._copied.query():
                 return  # pinned sources must outlive the copy, and other streams must wait as well
         else:
-            self._under_way.synchronize()  # the host reads it
-        self._under_way, self._sources = None, []
+            self._copied.synchronize()  # the host reads it
+        self._copied, self._sources = None, []
 
 
 @contextlib.contextmanager
 def _recording() -> Iterator[None]:
-    """Autograd on: what was written with its graph keeps it, whatever the mode of the caller."""
+    """Enable autograd, so that tensors written with their graph keep it in any mode of the caller."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 

@@ -1,4 +1,4 @@
-"""Episodic memory in Lightning's checkpoints. Experimental: no system uses it yet."""
+"""Saves episodic memory with Lightning's checkpoints. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ Banks = Mapping[str, MemoryBank]
 
 
 class MemoryCallback(Callback):
-    """Saves memory banks with every checkpoint and restores them on resume; the module's state dict has none of it.
+    """Saves memory banks with every checkpoint and restores them on resume; they are not part of the module's state dict.
 
-    A bank goes into the checkpoint, readable with `torch.load(weights_only=True)`. One above `max_bytes` goes into a folder
-    beside it, `CHECKPOINT.memory/NAME/` with config.json and safetensors, which follows the checkpoint when Lightning
-    deletes it. (Not for strategies that write checkpoints in parts, and not for remote ones: there all goes inside.)
+    A bank is stored in the checkpoint, readable with `torch.load(weights_only=True)`. A bank above `max_bytes` is stored in
+    a folder next to it, `CHECKPOINT.memory/NAME/` with config.json and safetensors, which is deleted when Lightning deletes
+    the checkpoint. (Strategies that write checkpoints in parts, and remote checkpoints, keep every bank inside.)
 
-    Banks are per process: each rank gets back its own. A Trainer may have several of these callbacks, for memories that
-    are reset at different times: each holds banks of other names.
+    Each process has its own banks, and each rank gets back its own. A Trainer may have several of these callbacks, for
+    memories that are reset at different times; the names of their banks must differ.
 
     Args:
-        banks: by name; or a function of the LightningModule that gives them, or the name of such an attribute of it.
-            Validation inside a fit finds the banks as training left them: give it banks of its own.
-            The names (or the name of the function or attribute) are what a checkpoint finds this callback by.
-        reset_on: "epoch": reset all banks when an epoch of training, or a run of validation, test or prediction begins.
-            "never": only by `reset()`.
-        max_bytes: of a bank inside a checkpoint.
+        banks: banks by name; or a function of the LightningModule that returns them, or the name of an attribute of the
+            module that holds them. Validation during a fit sees the banks in the state that training left them in; use
+            separate banks if it should not. A checkpoint identifies this callback by the names of the banks (or by the
+            name of the function or attribute).
+        reset_on: "epoch" resets all banks when a training epoch or a validation, test or prediction run begins;
+            "never" resets them only in `reset()`.
+        max_bytes: the largest bank that is stored inside a checkpoint.
 
     Raises:
         MissingDependencyError: Lightning is not installed (extra "train").
@@ -59,13 +60,13 @@ class MemoryCallback(Callback):
         self.reset_on, self.max_bytes = reset_on, max_bytes
         self._given = banks
         self._banks: dict[str, MemoryBank] | None = None
-        self._epoch: int | None = None  # of training, for which the banks were reset
+        self._epoch: int | None = None  # the training epoch for which the banks were last reset
         if isinstance(banks, Mapping):
             self._banks = _checked(banks)
 
     @property
     def banks(self) -> dict[str, MemoryBank]:
-        """By name."""
+        """The banks by name."""
         if self._banks is None:
             raise InputError(
                 "the banks come from the LightningModule, which is not attached yet; start the Trainer first"
@@ -74,7 +75,7 @@ class MemoryCallback(Callback):
 
     @property
     def state_key(self) -> str:
-        """What this callback's state is called in a checkpoint. Lightning asks before it has met the module."""
+        """Name of this callback's state in a checkpoint. Lightning asks for it before the module is attached."""
         if isinstance(self._given, Mapping):
             return self._generate_state_key(banks=sorted(self._given))
         if isinstance(self._given, str):
@@ -102,7 +103,7 @@ class MemoryCallback(Callback):
                 raise InputError(
                     f"two MemoryCallbacks hold a memory named {', '.join(shared)}; a checkpoint needs each name once: rename one"
                 )
-        self._epoch = None  # of an earlier fit
+        self._epoch = None  # forget the epoch of an earlier fit
         if not isinstance(trainer.strategy.checkpoint_io, _BesideCheckpoint):
             trainer.strategy.checkpoint_io = _BesideCheckpoint(trainer.strategy.checkpoint_io)
 
@@ -110,10 +111,10 @@ class MemoryCallback(Callback):
         self._enter_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._enter_epoch(trainer)  # Lightning leaves out the hook above after a checkpoint of an epoch's last batch
+        self._enter_epoch(trainer)  # Lightning skips the hook above when it resumes from an epoch's last batch
 
     def _enter_epoch(self, trainer: Trainer) -> None:
-        # Not when a run that was interrupted within this epoch is resumed.
+        # The banks are not reset when a run that was interrupted within this epoch resumes.
         if self.reset_on == "epoch" and self._epoch != trainer.current_epoch:
             self.reset()
         self._epoch = trainer.current_epoch
@@ -131,7 +132,7 @@ class MemoryCallback(Callback):
             self.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Called on every rank when a checkpoint is made; the first one gets the state of all."""
+        """Called on every rank when a checkpoint is made; rank 0 gets the states of all ranks."""
         own = {name: bank.state_dict() for name, bank in self.banks.items()}
         ranks: list[Any] = [own]
         if _ranks() > 1:
@@ -140,7 +141,7 @@ class MemoryCallback(Callback):
         return {KEY: self.max_bytes, "epoch": self._epoch, "ranks": ranks}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse memories that no callback of this run would take; Lightning would only warn and continue without them."""
+        """Refuse memories that no callback of this run would load; Lightning would only warn and continue without them."""
         states = {
             key: state
             for key, state in checkpoint.get("callbacks", {}).items()
@@ -168,7 +169,7 @@ class MemoryCallback(Callback):
 
 
 class _BesideCheckpoint(CheckpointIO):
-    """Takes banks that are too large out of a checkpoint, into a folder beside it."""
+    """Writes banks that are too large for a checkpoint into a folder next to it."""
 
     def __init__(self, inner: CheckpointIO) -> None:
         self.inner = inner
@@ -177,7 +178,7 @@ class _BesideCheckpoint(CheckpointIO):
         folder = _folder(path)
         if folder is not None:
             with writing(folder):
-                # An older checkpoint of this name is overwritten: its folder must not speak for the new one.
+                # An older checkpoint of this name is overwritten: its folder must not be taken for the new one's.
                 shutil.rmtree(folder, ignore_errors=True)
                 callbacks = {
                     key: _outside(state, folder) if isinstance(state, dict) and KEY in state else state
@@ -209,7 +210,7 @@ class _BesideCheckpoint(CheckpointIO):
 
 
 def _outside(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The callback's state with the large banks replaced by where they were written, relative to `folder`."""
+    """The callback's state, with large banks replaced by the path they were written to, relative to `folder`."""
     ranks = []
     for rank, banks in enumerate(state["ranks"]):
         kept = {}
@@ -224,7 +225,7 @@ def _outside(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _folder(path: str | Path) -> Path | None:
-    """Beside the checkpoint `path`; None where it is not on this machine's disk."""
+    """The folder next to the checkpoint `path`; None if the checkpoint is not on a local disk."""
     text = str(path)
     return None if "://" in text else Path(f"{text}.memory")
 

@@ -1,4 +1,4 @@
-"""A selection of a module's parameters, looked up by name at every use: copy, overwrite, and train only these."""
+"""A selection of a module's parameters, looked up by name at every use, to copy, overwrite or train only these."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Values = dict[str, Tensor]
 
 
 class Chosen:
-    """Parameters of `module` that a pattern, several, or a function of name and parameter chooses.
+    """Parameters of `module`, selected by a pattern, several patterns, or a function of the name and the parameter.
 
     Attributes:
-        names: in the module's order.
+        names: names of the parameters, in the module's order.
 
     Raises:
-        InputError: no parameter fits.
+        InputError: no parameter matches.
     """
 
     def __init__(self, module: nn.Module, selection: Selection) -> None:
         self.module, self.names = module, _select(module, selection)
 
     def resolve(self) -> dict[str, nn.Parameter]:
-        """The parameters that the module has under these names now.
+        """The parameters that the module currently has under these names.
 
         Raises:
-            InputError: the module has lost some.
+            InputError: the module no longer has some of them.
         """
         present = dict(self.module.named_parameters())
         if missing := [name for name in self.names if name not in present]:
@@ -43,8 +43,8 @@ class Chosen:
         return {name: present[name] for name in self.names}
 
     def copy(self) -> Values:
-        """Copies of their values."""
-        with torch.inference_mode(False):  # a later write may need them outside of it
+        """Return copies of their values."""
+        with torch.inference_mode(False):  # a later write may need them outside inference mode
             return {name: p.detach().clone() for name, p in self.resolve().items()}
 
     def put(self, values: Mapping[str, Tensor]) -> None:
@@ -55,7 +55,7 @@ class Chosen:
 
     @contextmanager
     def training(self) -> Iterator[list[nn.Parameter]]:
-        """While it lasts only they are trainable. All flags, and their gradients, come back afterwards."""
+        """Inside the block, only these parameters are trainable; afterwards all flags and their gradients are restored."""
         chosen = self.resolve()
         flags = [(p, p.requires_grad) for p in self.module.parameters()]
         gradients = [(p, p.grad) for p in chosen.values()]
@@ -74,7 +74,7 @@ class Chosen:
 
 
 def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
-    """Names of the parameters that fit, in the module's order."""
+    """Names of the parameters that match, in the module's order."""
     present = dict(module.named_parameters())
     if callable(selection):
         names = [name for name, parameter in present.items() if selection(name, parameter)]
@@ -93,6 +93,6 @@ def _select(module: nn.Module, selection: Selection) -> tuple[str, ...]:
 
 
 def listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
-    """The first `most` items, and how many more there are."""
+    """The first `most` items as text, and how many more there are."""
     rest = len(items) - most
     return separator.join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

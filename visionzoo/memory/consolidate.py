@@ -1,8 +1,8 @@
 """Consolidators: how elements evicted from one tier of a memory enter the next.
 
-`Prototypes` works on elements. `SimilarityMerge` and `Pool` join *frames* (the elements of one time) element by element,
-so all frames that leave together must have the same number of elements: let `n` and `hysteresis` of the tier's policy be
-multiples of it, and give each element its own time if tokens rather than frames are to be joined.
+`Prototypes` works on elements. `SimilarityMerge` and `Pool` merge *frames* (the elements of one time) element by element,
+so all frames that leave together must have the same number of elements: choose `n` and `hysteresis` of the tier's policy as
+multiples of that number, or give each element its own time to merge tokens instead of frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..attention import attention
 from ..errors import InputError
 from . import named
 from .buffers import Elements
-from .named import whole
+from .named import check_count
 from .policies import frames, most_used
 
 __all__ = [
@@ -41,8 +41,8 @@ class Consolidator(ABC):
     """Turns elements evicted from one tier into those that enter the next.
 
     Attributes:
-        name: its name in a config.
-        needs_usage: whether it needs use counts, so that reads must count.
+        name: name in a config.
+        needs_usage: whether it needs use counts, so that reads must collect them.
     """
 
     name: ClassVar[str]
@@ -58,8 +58,8 @@ class Consolidator(ABC):
 class Prototypes(Consolidator):
     """The `n` candidates with the most use per life, their values read by attention over all candidates.
 
-    Each value is a convex mixture of the candidates' values; "potentiation" in XMem (arXiv:2207.07115, Sec. 3.3). All
-    candidates pass unchanged if there are no more than `n`.
+    Each value is a convex combination of the candidates' values; "potentiation" in XMem (arXiv:2207.07115, Sec. 3.3). All
+    candidates pass unchanged if there are `n` or fewer.
 
     Attributes:
         n: number of elements; XMem uses 128.
@@ -72,7 +72,7 @@ class Prototypes(Consolidator):
     needs_usage: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        whole(self, "n", self.n, 1)
+        check_count(self, "n", self.n, 1)
 
     def __call__(self, leaving: Elements) -> Elements:
         if len(leaving) <= self.n:
@@ -83,7 +83,7 @@ class Prototypes(Consolidator):
             name: attention(keys, leaving.keys, value, scale=self.scale) for name, value in leaving.values.items()
         }
         weights = torch.full((self.n,), float(leaving.weights.sum()) / self.n, dtype=torch.float64)
-        return _made(leaving, keys, values, leaving.times[chosen], weights)
+        return _new_elements(leaving, keys, values, leaving.times[chosen], weights)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class SimilarityMerge(Consolidator):
     name: ClassVar[str] = "similarity_merge"
 
     def __post_init__(self) -> None:
-        whole(self, "n", self.n, 1)
+        check_count(self, "n", self.n, 1)
 
     def __call__(self, leaving: Elements) -> Elements:
         stack = _Frames(leaving)
@@ -110,7 +110,7 @@ class SimilarityMerge(Consolidator):
         members = [stack.take(slice(place, place + 1)) for place in range(stack.count)]
         alike = [_similarity(a, b) for a, b in itertools.pairwise(members)]
         while len(members) > self.n:
-            place = int(np.argmax(alike))  # the first of equals
+            place = int(np.argmax(alike))  # the first one if several are equal
             members[place : place + 2] = [_Frames.mean(members[place : place + 2])]
             del alike[place]
             for pair in (place - 1, place):
@@ -121,7 +121,7 @@ class SimilarityMerge(Consolidator):
 
 @dataclass(frozen=True)
 class Pool(Consolidator):
-    """The mean over each `rate` neighbouring frames (Compressive Transformer, arXiv:1911.05507, Sec. 3.1).
+    """Replaces every `rate` neighbouring frames by their mean (Compressive Transformer, arXiv:1911.05507, Sec. 3.1).
 
     The last mean is over the remaining frames. Frames are weighted by the number of originals that they represent.
 
@@ -133,7 +133,7 @@ class Pool(Consolidator):
     name: ClassVar[str] = "pool"
 
     def __post_init__(self) -> None:
-        whole(self, "rate", self.rate, 1)
+        check_count(self, "rate", self.rate, 1)
 
     def __call__(self, leaving: Elements) -> Elements:
         stack = _Frames(leaving)
@@ -165,7 +165,7 @@ def consolidator_config(consolidator: Consolidator) -> dict[str, Any]:
 
 
 def consolidator_from_config(config: Consolidator | Mapping[str, Any]) -> Consolidator:
-    """The consolidator that `{"consolidator": "prototypes", "n": 128}` describes; a consolidator passes through.
+    """The consolidator that e.g. `{"consolidator": "prototypes", "n": 128}` describes; a `Consolidator` is returned unchanged.
 
     Raises:
         InputError: an unknown name or field, or a field that is missing or invalid.
@@ -177,7 +177,7 @@ def consolidator_from_config(config: Consolidator | Mapping[str, Any]) -> Consol
 
 
 class _Frames:
-    """Elements as frames of equal size, in the order of time: tensors (B, H, frames, size, D), weights (frames, size)."""
+    """Elements as frames of equal size, in order of time: tensors (B, H, frames, size, D), weights (frames, size)."""
 
     def __init__(self, leaving: Elements) -> None:
         order = np.lexsort((leaving.ids.numpy(), leaving.times.numpy()))
@@ -221,7 +221,7 @@ class _Frames:
         )
 
     def pooled(self, rate: int) -> _Frames:
-        """Weighted means over each `rate` frames, of which there is a multiple."""
+        """Weighted means over every `rate` frames; the number of frames must be a multiple of `rate`."""
         weights = self.weights.unflatten(0, (-1, rate))
         total = weights.sum(1)
         share = weights / total.unsqueeze(1)
@@ -230,7 +230,7 @@ class _Frames:
             wide = tensor.unflatten(2, (-1, rate)).to(torch.promote_types(tensor.dtype, torch.float32))
             mean = (wide * share.to(wide.device, wide.dtype).unsqueeze(-1)).sum(3)
             tensors[name] = mean.to(tensor.dtype)
-        frame = weights.sum(2)  # a frame stays one: all its elements get the same time
+        frame = weights.sum(2)  # all elements of a merged frame get the same time, so that it stays one frame
         times = (self.times.unflatten(0, (-1, rate)) * frame).sum(1) / frame.sum(1)
         return self.of(tensors, total, times)
 
@@ -241,15 +241,17 @@ class _Frames:
         stack = cls.join(members)
         tensors = {name: tensor.flatten(2, 3) for name, tensor in stack.tensors.items()}
         times = stack.times.unsqueeze(1).expand_as(stack.weights).flatten()
-        return _made(leaving, tensors.pop(""), tensors, times, stack.weights.flatten())
+        return _new_elements(leaving, tensors.pop(""), tensors, times, stack.weights.flatten())
 
 
 def _similarity(a: _Frames, b: _Frames) -> float:
     return float(cosine_similarity(a.tensors[""].detach().float(), b.tensors[""].detach().float(), dim=-1).mean())
 
 
-def _made(leaving: Elements, keys: Tensor, values: dict[str, Tensor], times: Tensor, weights: Tensor) -> Elements:
-    """New elements: without ids yet, unused."""
+def _new_elements(
+    leaving: Elements, keys: Tensor, values: dict[str, Tensor], times: Tensor, weights: Tensor
+) -> Elements:
+    """New elements that have no ids yet and have not been used."""
     count = len(times)
     return replace(
         leaving,

@@ -29,26 +29,26 @@ INDEX = "faiss.index"
 STAMP = "faiss.json"  # which state of the rows INDEX was built from
 KINDS = ("flat", "fp16", "ivf")
 _NPROBE = 64
-_SAMPLE = 64  # training vectors per list
-_MIN_SAMPLE = 39  # faiss warns below
+_SAMPLE = 64  # training vectors per IVF list
+_MIN_SAMPLE = 39  # faiss warns if a list has fewer
 _MIN_LISTS = 16
-_FEW = 20_000  # rows that are searched beside the index rather than built into it
+_FEW = 20_000  # up to this many changed rows are searched separately instead of rebuilding the index
 
 
 class FaissStore(MatrixStore):
-    """A `MatrixStore` with a faiss index over it. The extra `retrieval` brings faiss.
+    """A `MatrixStore` with a faiss index over it. The extra `retrieval` installs faiss.
 
-    The originals stay in the matrix: `fetch` returns them, and every candidate that faiss names is scored and ordered
-    with them. The index is derived: it is built on the first search, by `build` or on closing, saved beside the rows,
-    mapped when opened, and rebuilt when the rows have changed; few changed rows are searched beside it until then.
+    The original vectors stay in the matrix: `fetch` returns them, and every candidate that faiss finds is scored and ranked
+    with them. The index is derived from them: it is built on the first search, by `build` or on closing, saved next to the
+    rows, memory-mapped when opened, and rebuilt when many rows have changed; a few changed rows are searched separately.
 
     Args:
         dim, path, storage, readonly: as for `MatrixStore`.
-        kind: "flat" is exact, with the very ranking of `MatrixStore`; "fp16" keeps half-precision codes (may miss
-            entries at the end of the list); "ivf" looks only into the `nprobe` nearest of about 4 * sqrt(N) clusters
-            of half-precision codes: much faster, misses more, meant for unit vectors. Default: what the folder
-            holds, else "flat".
-        nprobe: clusters looked into by "ivf". Default: what the folder holds, else 64.
+        kind: "flat" is exact, with the same ranking as `MatrixStore`; "fp16" keeps half-precision codes (may miss
+            entries at the end of the list); "ivf" searches only the `nprobe` nearest of about 4 * sqrt(N) clusters
+            of half-precision codes: much faster, misses more, meant for unit vectors. Default: the kind of the store in
+            the folder, else "flat".
+        nprobe: number of clusters that "ivf" searches. Default: the value stored in the folder, else 64.
     """
 
     backend: ClassVar[str] = "faiss"
@@ -71,15 +71,15 @@ class FaissStore(MatrixStore):
         self.kind, self.nprobe = kind or KINDS[0], nprobe or _NPROBE
         self._index: Any = None
         self._built = 0  # rows that the index covers
-        self._rewritten = np.zeros(0, bool)  # (built,) rows that were filled again since
-        self._current = False  # the saved index matches the rows
+        self._rewritten = np.zeros(0, bool)  # (built,) rows overwritten since the index was built
+        self._current = False  # whether the saved index matches the rows
         super().__init__(dim, path, storage=storage, readonly=readonly)
         if self.path is not None:
-            self._settle(kind, nprobe)
+            self._resolve_options(kind, nprobe)
             self._read_index()
 
-    def _settle(self, kind: str | None, nprobe: int | None) -> None:
-        """Take from META what was not asked for, and write there what was."""
+    def _resolve_options(self, kind: str | None, nprobe: int | None) -> None:
+        """Read options that were not given from META, and write those that were given to it."""
         assert isinstance(self._rows, RowFile)
         assert self.path is not None
         meta = self._rows.meta
@@ -105,7 +105,7 @@ class FaissStore(MatrixStore):
 
     def _build(self) -> None:
         matrix, ids = self._matrix(), self._row_ids[: self._count]
-        self._index = None  # the old one must not take memory beside the new one
+        self._index = None  # free the old index before the new one takes memory
         index = self._empty_index(matrix, np.flatnonzero(ids != FREE))
         step = max(1, (1 << 24) // self.dim)
         for start in range(0, self._count, step):
@@ -117,7 +117,7 @@ class FaissStore(MatrixStore):
         self._rewritten = np.zeros(self._built, bool)
 
     def _empty_index(self, matrix: np.ndarray, live: NDArray[np.intp]) -> Any:
-        """A trained index without rows. Row number = position in faiss, so that ids need no second table."""
+        """A trained index without rows. The position in faiss is the row number, so that ids need no second table."""
         faiss, metric = self._faiss, self._faiss.METRIC_INNER_PRODUCT
         kind = self.kind
         if kind != "flat" and self._norm_bound > 65504:
@@ -148,7 +148,7 @@ class FaissStore(MatrixStore):
 
     def _write_index(self, folder: Path) -> None:
         index, file = self._index, folder / INDEX
-        self._index = None  # lets go of the mapped old file, which Windows could not replace otherwise
+        self._index = None  # releases the mapped old file, which Windows could not replace otherwise
         with atomic_path(file) as temporary:
             try:
                 self._faiss.write_index(index, str(temporary))
@@ -171,7 +171,7 @@ class FaissStore(MatrixStore):
             made = json.loads((folder / STAMP).read_text(encoding="utf-8"))
             size = (folder / INDEX).stat().st_size
         except (OSError, ValueError):
-            return  # none yet
+            return  # no index has been saved yet
         wanted = {"format": 1, "stamp": self._stamp, "kind": self.kind, "bytes": size}
         if not self._changed and made == wanted:
             faiss = self._faiss
@@ -215,7 +215,7 @@ class FaissStore(MatrixStore):
         self._prepare()
         matrix, row_ids = self._matrix(), self._row_ids[: self._count]
         usable = (row_ids[: self._built] != FREE) & ~self._rewritten
-        beside = self._search_beside(values, k, matrix, row_ids)
+        unindexed = self._search_unindexed(values, k, matrix, row_ids)
         out = SearchResult(np.empty((len(values), k), np.int64), np.empty((len(values), k), np.float32))
         exact_stage = isinstance(self._index, self._faiss.IndexFlat)
         slack = error_bound(values, self._norm_bound)
@@ -227,11 +227,11 @@ class FaissStore(MatrixStore):
             for place, query in enumerate(waiting.tolist()):
                 found = rows[place][rows[place] >= 0]
                 found = found[usable[found]]
-                ids = np.concatenate([row_ids[found], *(part_ids[query] for part_ids, _ in beside)])
+                ids = np.concatenate([row_ids[found], *(part_ids[query] for part_ids, _ in unindexed)])
                 exact = exact_scores(values[query], matrix[found])
-                exact = np.concatenate([exact, *(part_scores[query] for _, part_scores in beside)])
+                exact = np.concatenate([exact, *(part_scores[query] for _, part_scores in unindexed)])
                 order = rank(exact, ids, k)
-                # Settled when no row that faiss left out can score as high: none of them is above its last.
+                # Final if no row that faiss left out can score as high: none of them scores above its last result.
                 settled = len(order) == k and (
                     width == self._built or not exact_stage or exact[order[-1]] > approximate[place, -1] + slack[query]
                 )
@@ -243,7 +243,7 @@ class FaissStore(MatrixStore):
             if width == self._built:
                 break
             width *= 4
-        if len(waiting):  # crowds of equal scores, or clusters that hold fewer than k: the plain scan settles them
+        if len(waiting):  # many equal scores, or clusters with fewer than k rows: the plain scan finds the answer
             rest = super()._search(values[waiting], k)
             out.ids[waiting], out.scores[waiting] = rest.ids, rest.scores
         return out
@@ -257,10 +257,10 @@ class FaissStore(MatrixStore):
         parameters = self._faiss.SearchParametersIVF(nprobe=min(self.nprobe, self._index.nlist))
         return self._index.search(queries, width, params=parameters)
 
-    def _search_beside(
+    def _search_unindexed(
         self, queries: NDArray[np.float32], k: int, matrix: np.ndarray, row_ids: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """The best of the rows that are not in the index: appended ones, and ones that were filled again."""
+        """The best of the rows that are not in the index: appended ones and overwritten ones."""
         parts = []
         if self._count > self._built:
             parts.append((matrix[self._built :], row_ids[self._built :]))
@@ -269,11 +269,11 @@ class FaissStore(MatrixStore):
             parts.append((matrix[rewritten], row_ids[rewritten]))
         return [top_k(queries, part, k, ids=ids, norm_bound=self._norm_bound) for part, ids in parts]
 
-    def _twin(self, path: Path) -> FaissStore:
+    def _empty_copy(self, path: Path) -> FaissStore:
         return FaissStore(self.dim, path, kind=self.kind, nprobe=self.nprobe, storage=self.storage)
 
     def close(self) -> None:
-        """Flush, build and save the index if the rows have changed, and let go of the files."""
+        """Flush, build and save the index if the rows have changed, and close the files."""
         if self._closed:
             return
         try:
@@ -288,6 +288,6 @@ class FaissStore(MatrixStore):
     ) -> None:
         if kind is None:
             self.close()
-        else:  # the vectors count; building takes time that an interrupted user does not want to wait
+        else:  # the vectors are what matters; after an interrupt, nobody wants to wait for the index
             self._index = None
             super().close()

@@ -20,7 +20,7 @@ _SHARD_BYTES = 5 * 10**9
 
 
 def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write the `state_dict()` of a bank into `folder`, which is created; above 5 GB in several files."""
+    """Write the `state_dict()` of a bank into `folder`, which is created; more than 5 GB are split into several files."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
@@ -35,7 +35,7 @@ def write_state(state: Mapping[str, Any], folder: str | os.PathLike[str]) -> Non
         for file, names in files.items():
             with atomic_path(path / file) as temporary:
                 save_file({name: tensors[name] for name in names}, temporary)
-        # last, so that a folder with a config is whole
+        # written last, so that a folder with a config is complete
         write_json(path / CONFIG, {**state["config"], "format": FORMAT, "kind": state["kind"], "files": [*files]})
 
 

@@ -1,4 +1,4 @@
-"""Memory banks in the folder of a pipeline, beside its other parts. Experimental: no system uses it yet."""
+"""Saves memory banks in the folder of a pipeline. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FOLDER = "memory"
 
 
 def save_memory(banks: Mapping[str, MemoryBank], folder: str | os.PathLike[str]) -> None:
-    """Write every bank to `folder`/memory/NAME: config.json and what it holds.
+    """Write every bank to `folder`/memory/NAME: config.json and the content.
 
     Args:
-        banks: by name: letters, digits, "_", "-" and "." only, as it becomes a folder.
-        folder: of a pipeline, e.g. where `save_pretrained` wrote. A bank of that name is replaced, others stay.
+        banks: banks by name; a name becomes a folder, so it consists of letters, digits, "_", "-" and "." only.
+        folder: the folder of a pipeline, e.g. the one that `save_pretrained` wrote. Banks of the same names are replaced, others stay.
 
     Raises:
-        InputError: a name that is no folder's name.
+        InputError: a name that cannot be the name of a folder.
         VisionZooError: the folder cannot be written.
     """
     check_names(banks)
@@ -40,11 +40,11 @@ def load_memory(
     """The banks that `save_memory` wrote, by name; none if there is no `folder`/memory.
 
     Args:
-        arguments: what `load` of a bank's class needs, by the name of the bank. A memory in weights needs its module:
+        arguments: arguments for the `load` method of a bank's class, by the name of the bank. A memory in weights needs its module:
             {"episode": {"module": unet}}.
 
     Raises:
-        InputError: a bank that is damaged, lacks its arguments, or is not there although there are arguments for it.
+        InputError: a bank is damaged, its arguments are missing, or there are arguments for a bank that does not exist.
     """
     arguments = dict(arguments or {})
     top = Path(folder) / FOLDER

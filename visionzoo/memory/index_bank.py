@@ -1,4 +1,4 @@
-"""A keyed vector store as a memory bank: written once under ids, read by top-k, never differentiated."""
+"""A vector store as a memory bank: vectors are written under ids and read by top-k search, without gradients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STORE = "store"  # the subfolder of a saved bank that holds its store, in the st
 
 @dataclass(frozen=True)
 class IndexResult:
-    """The best entries of each query, best first; equal scores stand in the order of their ids.
+    """The best entries for each query, best first; equal scores are ordered by id.
 
     Attributes:
         ids: (Q, k) int64, on the device of the query.
@@ -46,14 +46,14 @@ class IndexResult:
 class IndexBank(MemoryBank):
     """Vectors under integer ids, in memory, in a folder or in a database (`VectorStore`).
 
-    The rows stay where the store keeps them; results land on the device of the query. Nothing carries a gradient.
+    The rows stay where the store keeps them; results are returned on the device of the query. Nothing carries a gradient.
 
     Args:
-        store: what keeps and searches the vectors. The bank closes it.
+        store: the store that keeps and searches the vectors. The bank closes it.
         sharded: every rank of `group` holds its own rows (no id on two ranks) and `read` searches all of them. Then
             `read` and `weighted_read` are collective: all ranks call them together, each with its own queries. The other
-            verbs concern the rows of this rank.
-        group: of `torch.distributed`; default all ranks.
+            methods act on the rows of this rank.
+        group: process group of `torch.distributed`; default all ranks.
     """
 
     kind: ClassVar[str] = "index"
@@ -62,8 +62,8 @@ class IndexBank(MemoryBank):
         if sharded and not (dist.is_available() and dist.is_initialized()):
             raise InputError("sharded=True needs torch.distributed; call init_process_group first, or omit it")
         self.store, self.sharded, self.group = store, sharded, group
-        self._floor = 0  # fresh ids start here or above
-        self._settled = False  # `_floor` is above every id of the store
+        self._floor = 0  # new ids start here or above
+        self._floor_known = False  # whether `_floor` is known to be above every id of the store
 
     @classmethod
     def open(
@@ -77,7 +77,7 @@ class IndexBank(MemoryBank):
         group: dist.ProcessGroup | None = None,
         **options: Any,
     ) -> Self:
-        """A bank over the store in the folder `path`, or over a new one; arguments and errors are those of `open_store`."""
+        """A bank over the store in the folder `path`, or over a new one; arguments and errors as for `open_store`."""
         store = open_store(path, backend=backend, dim=dim, readonly=readonly, **options)
         return cls(store, sharded=sharded, group=group)
 
@@ -89,16 +89,16 @@ class IndexBank(MemoryBank):
     # --- write ---
 
     def write(self, vectors: Vectors, ids: Ids | None = None) -> Tensor:
-        """Keep (n, D) finite vectors under (n,) ids; the vector of an id that exists is replaced.
+        """Store (n, D) finite vectors under (n,) ids; the vector of an existing id is replaced.
 
-        Without ids each vector gets a fresh one: above every id that the store holds or has held since the bank was
-        opened; under `sharded` the ids of rank r are r modulo the number of ranks.
+        Without ids, each vector gets a new one, above every id that the store holds or has held since the bank was
+        opened; with `sharded`, the ids of rank r are r modulo the number of ranks.
 
         Returns:
             (n,) int64 ids, on the CPU.
 
         Raises:
-            InputError: shapes that do not fit, NaN or infinity, an id twice or below 0, or a store for reading only.
+            InputError: shapes that do not fit, NaN or infinity, a repeated or negative id, or a read-only store.
         """
         if vectors.ndim != 2:
             raise InputError(f"vectors of shape {tuple(vectors.shape)} do not fit; expected (n, {self.dim})")
@@ -107,33 +107,33 @@ class IndexBank(MemoryBank):
         return self._raise_floor(given)
 
     def _fresh(self, count: int) -> Tensor:
-        if not self._settled:
+        if not self._floor_known:
             held = self.store.ids()
             self._floor = max(self._floor, int(held[-1]) + 1 if len(held) else 0)
-            self._settled = True
+            self._floor_known = True
         rank, ranks = self._place()
         first = self._floor + (rank - self._floor) % ranks
         return first + ranks * torch.arange(count)
 
     def _raise_floor(self, ids: Ids) -> Tensor:
-        """Keep fresh ids above `ids`, which the store has checked. Returns `ids` as a tensor."""
+        """Make sure that new ids are above `ids`, which the store has checked. Returns `ids` as a tensor."""
         tensor = torch.as_tensor(ids).detach().cpu().to(torch.int64)
         if tensor.numel():
             self._floor = max(self._floor, int(tensor.max()) + 1)
         return tensor
 
     def _place(self) -> tuple[int, int]:
-        """Rank and number of ranks."""
+        """This process's rank and the number of ranks."""
         return (dist.get_rank(self.group), dist.get_world_size(self.group)) if self.sharded else (0, 1)
 
     def remove(self, ids: Ids) -> int:
-        """Drop (n,) ids; those that it does not hold are ignored. Returns how many were dropped."""
+        """Remove (n,) ids; unknown ids are ignored. Returns the number of removed entries."""
         dropped = self.store.remove(ids)
-        self._raise_floor(ids)  # an id that was removed is not given out again
+        self._raise_floor(ids)  # a removed id is not assigned again
         return dropped
 
     def reset(self) -> None:
-        """Remove every entry, also from the disk."""
+        """Remove every entry, also on disk."""
         self.remove(self.store.ids())
 
     # --- read ---
@@ -142,14 +142,14 @@ class IndexBank(MemoryBank):
     def read(self, query: Vectors, top_k: int, *, with_vectors: bool = False) -> IndexResult:
         """The top_k entries with the largest inner product for each of (Q, D) finite queries.
 
-        top_k is cut to the number of entries, so that an empty bank gives (Q, 0) results.
+        `top_k` is limited to the number of entries, so an empty bank gives (Q, 0) results.
 
         Args:
-            with_vectors: fetch the vectors of the results too.
+            with_vectors: also fetch the vectors of the results.
 
         Raises:
-            InputError: a shape that does not fit, NaN or infinity in a query, top_k below 1, or, under `sharded`, ranks
-                that ask for different top_k or vectors (on every rank).
+            InputError: a shape that does not fit, NaN or infinity in a query, top_k below 1, or, with `sharded`, ranks
+                that pass different `top_k` or `with_vectors` (raised on every rank).
         """
         device = query.device if isinstance(query, Tensor) else torch.device("cpu")
         if self.sharded:
@@ -205,18 +205,18 @@ class IndexBank(MemoryBank):
         return torch.from_numpy(self.store.ids())
 
     def _read_shards(self, query: Vectors, top_k: int, with_vectors: bool) -> tuple[SearchResult, Tensor | None]:
-        """Every rank searches its rows for the queries of all ranks; the best of all by score, then id, then rank."""
+        """Every rank searches its rows for the queries of all ranks; results are merged by score, then id, then rank."""
         rank, ranks = self._place()
         device = torch.device("cpu")
         if dist.get_backend(self.group) == "nccl":
             device = torch.device("cuda", torch.cuda.current_device())
         own = torch.as_tensor(query).detach().to(device, torch.float32)
-        # Compare the requests first: a mistake on one rank is then an error on all of them, and none waits forever.
+        # Compare the requests first: a mistake on one rank then raises on all of them, and none waits forever.
         fits = own.ndim == 2 and own.shape[1] == self.dim and bool(own.isfinite().all())
         asked = torch.tensor([fits, len(own) if fits else 0, self.dim, top_k, with_vectors], device=device)
         all_asked = torch.stack(self._gather(asked)).cpu()
         if not fits or top_k < 1:
-            self.store.search(query, top_k)  # raises the error that says what is wrong
+            self.store.search(query, top_k)  # raises the error that names the problem
         if not all_asked[:, 0].all() or (all_asked[:, 2:] != all_asked[0, 2:]).any():
             raise InputError(
                 "the ranks ask for different things, or one has unusable queries: (usable, queries, dim, top_k, vectors) "
@@ -242,7 +242,7 @@ class IndexBank(MemoryBank):
         held = torch.from_numpy(owner == rank)
         vectors[held] = self.fetch(merged.ids[owner == rank])
         vectors = vectors.to(device)
-        dist.all_reduce(vectors, group=self.group)  # one rank has the row, the others zeros: exact
+        dist.all_reduce(vectors, group=self.group)  # one rank has the row, the others have zeros: the sum is exact
         return result, vectors[mine]
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
@@ -251,23 +251,23 @@ class IndexBank(MemoryBank):
         dist.all_gather(parts, tensor, group=self.group)
         return parts
 
-    # --- size, place, life ---
+    # --- size, device, lifetime ---
 
     def __len__(self) -> int:
         return len(self.store)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the vectors and their ids, in memory, on disk or in the database."""
+        """Size of the vectors and their ids in bytes, in memory, on disk or in the database."""
         width = 2 if getattr(self.store, "storage", "float32") == "float16" else 4
         return len(self) * (self.dim * width + 8)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Nothing moves: the store keeps the rows, a read answers on the device of its query."""
+        """Do nothing: the store keeps the rows, and a read returns its result on the device of the query."""
         return self
 
     def flush(self) -> None:
-        """When this returns, everything written and removed so far survives a crash (of a store on disk)."""
+        """Make all changes so far durable: a store on disk then survives a crash."""
         self.store.flush()
 
     def close(self) -> None:
@@ -280,7 +280,7 @@ class IndexBank(MemoryBank):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.store.__exit__(kind, error, trace)  # a store knows what not to do after an error
+        self.store.__exit__(kind, error, trace)  # the store decides what to skip after an error
 
     # --- saving ---
 
@@ -292,10 +292,10 @@ class IndexBank(MemoryBank):
         return {"backend": self.store.backend, "dim": self.dim, "options": options, "next_id": self._floor}
 
     def tensors(self) -> dict[str, Tensor]:
-        """`ids` (N,) and `vectors` (N, D), for a store in memory.
+        """`ids` (N,) and `vectors` (N, D) of a store in memory.
 
         Raises:
-            InputError: the store lives on disk or in a database; `save` copies it.
+            InputError: the store is on disk or in a database; use `save` to copy it.
         """
         if not self._in_memory():
             raise InputError(
@@ -321,12 +321,12 @@ class IndexBank(MemoryBank):
             raise InputError(f"the state holds vectors of {config.get('dim')} values, this bank of {self.dim}")
         self.reset()
         self.store.add(tensors["ids"], tensors["vectors"])
-        self._floor, self._settled = int(config["next_id"]), False
+        self._floor, self._floor_known = int(config["next_id"]), False
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json and the store, in its own format, into the subfolder "store" of `folder`.
 
-        For a store in a database, the address is written. A store that is in that subfolder already is flushed.
+        For a store in a database, only its address is written. A store that is already in that subfolder is flushed.
         """
         path = Path(folder)
         target = path / STORE
@@ -360,10 +360,10 @@ class IndexBank(MemoryBank):
         sharded: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> Self:
-        """Open what `save` wrote, mapped from the disk. The bank lives there from now on: writes change that folder.
+        """Open the bank that `save` wrote, memory-mapped. From then on, the bank lives in that folder: writes change it.
 
         Raises:
-            InputError: no bank there, another kind, or a damaged one.
+            InputError: the folder holds no bank, another kind of bank, or a damaged one.
         """
         config = cls._saved_config(folder)
         bank = cls.open(Path(folder) / STORE, dim=config["dim"], readonly=readonly, sharded=sharded, group=group)
@@ -374,7 +374,7 @@ class IndexBank(MemoryBank):
 def _merge(
     ids: NDArray[np.int64], scores: NDArray[np.float32], owners: NDArray[np.int64], k: int
 ) -> tuple[SearchResult, NDArray[np.int64]]:
-    """The k best of (Q, ranks * k) candidates, of which id -1 is none, and the (Q, k) ranks that hold them."""
+    """The k best of (Q, ranks * k) candidates (id -1 marks no candidate), and the (Q, k) ranks that hold them."""
     held = int((ids[0] >= 0).sum()) if len(ids) else 0  # the same for every query
     order = np.lexsort((owners, ids, -scores), axis=-1)[:, : min(k, held)]
     best = SearchResult(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))

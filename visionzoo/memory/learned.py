@@ -1,4 +1,4 @@
-"""Memory that was learned with the model: keys and values are its parameters, or a function of them."""
+"""Memory that was learned with the model: keys and values are the model's parameters, or a function of them."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ Layout = Literal["tokens", "map"]
 class LearnedBank(MemoryBank):
     """Reads parameters of a module by attention. The module owns them.
 
-    Nothing is registered anywhere: the parameters keep their names in the module's state dict, its optimizer trains
-    them, its `.to()` moves them. They are looked up by name at every read, so that a bank which the module keeps as an
-    attribute follows `copy.deepcopy(module)`; so does `project` if it is a bound method of the module.
+    The bank registers nothing: the parameters keep their names in the module's state dict, its optimizer trains them and
+    its `.to()` moves them. They are looked up by name at every read, so a bank that is an attribute of the module stays
+    correct after `copy.deepcopy(module)`; so does `project` if it is a bound method of the module.
 
-    MCNet (arXiv 2307.09906), whose memory is a map of 1024 places and 512 channels, is read after it was
-    modulated by the style of the face and turned into keys and values by a dynamic convolution::
+    The memory of MCNet (arXiv 2307.09906), a map of 1024 positions and 512 channels, is modulated by the style of the face
+    and turned into keys and values by a dynamic convolution before it is read::
 
         bank = LearnedBank(unit, "mb", layout="map", project=unit.keys_and_values, scale=1 / 4)
         found = bank.read(query, condition=style)  # query (frames, 1, h * w, 512)
 
     Args:
-        module: whose parameters they are.
+        module: the module that owns the parameters.
         parameters: a dotted name, e.g. "mbUnit.mb", or several.
-        project: gives keys and values (B, H, N, D) from the parameters, in order, and the condition of the read. Default:
-            a single parameter is both, of two the first is the keys. A head axis of 1, and a batch axis too, may be
-            left out of keys and values.
-        layout: of the first parameter: "tokens" (…, N, D), or "map" (…, D, h, w), whose N = h * w places are the
+        project: returns keys and values (B, H, N, D) for the parameters, in order, and the condition of the read. Without
+            it, a single parameter is both keys and values, and of two parameters the first holds the keys. Keys and values
+            may omit a head axis of 1, and the batch axis too.
+        layout: layout of the first parameter: "tokens" (…, N, D), or "map" (…, D, h, w), whose N = h * w positions are the
             elements; without `project` a map is flattened to tokens.
-        scale: what scores are multiplied by; default 1 / sqrt(D).
+        scale: factor of the scores; default 1 / sqrt(D).
 
     Raises:
-        InputError: no such parameter, or more than two of them without `project`.
+        InputError: a parameter does not exist, or there are more than two without `project`.
     """
 
     kind: ClassVar[str] = "learned"
@@ -72,7 +72,7 @@ class LearnedBank(MemoryBank):
                 )
 
     def values(self) -> tuple[nn.Parameter, ...]:
-        """The parameters, as the module has them now."""
+        """The parameters that the module has now."""
         found = []
         for name in self.parameters:
             try:
@@ -85,12 +85,12 @@ class LearnedBank(MemoryBank):
         return tuple(found)
 
     def view(self, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """Keys (B, H, N, Dk) and values (B, H, N, Dv) under a condition, with their gradient.
+        """Keys (B, H, N, Dk) and values (B, H, N, Dv) for a condition, with their gradient.
 
-        For several reads under one condition, or for a loss on the values.
+        Use it for several reads with one condition, or for a loss on the values.
 
         Raises:
-            InputError: a condition, but nothing that takes it; or keys and values that do not fit each other.
+            InputError: a condition is given but there is no `project`, or keys and values do not fit each other.
         """
         parameters = self.values()
         if self.project is not None:
@@ -115,34 +115,34 @@ class LearnedBank(MemoryBank):
 
         Args:
             query: (B, H, L, Dk), or (B, L, Dk) for one head; the result has its dtype.
-            condition: what `project` takes.
-            scale: instead of the bank's.
+            condition: passed on to `project`.
+            scale: used instead of the bank's scale.
             mask: as for `attention_with_lse`.
-            view: what `view(condition)` gave, in place of a condition.
+            view: result of `view(condition)`, instead of a condition.
 
         Returns:
             output (B, H, L, Dv) and lse (B, H, L).
 
         Raises:
-            InputError: shapes that do not fit, or both a condition and a view.
+            InputError: shapes do not fit, or both a condition and a view are given.
         """
         if view is not None and condition is not None:
             raise InputError("give a condition or the view that was made under it, not both")
         keys, values = self.view(condition) if view is None else view
         query = query.unsqueeze(1) if query.ndim == 3 else query
-        keys, values = keys.to(query.dtype), values.to(query.dtype)  # under autocast weights stay float32
+        keys, values = keys.to(query.dtype), values.to(query.dtype)  # under autocast, weights stay float32
         out, lse = attention_with_lse(query, keys, values, mask=mask, scale=self.scale if scale is None else scale)
         return ReadResult(out, lse)
 
     def write(self, *_: Any, **__: Any) -> NoReturn:
-        """An error: this memory is a weight."""
+        """Raise an error: this memory is a weight."""
         raise VisionZooError(
             "a learned memory is not written at run time: it is a weight of its module; train the module, or write "
-            "into a TensorBank beside it"
+            "to a TensorBank instead"
         )
 
     def reset(self) -> NoReturn:
-        """An error: this memory is a weight."""
+        """Raise an error: this memory is a weight."""
         raise VisionZooError(
             "a learned memory holds nothing episodic to reset; load a checkpoint of the module to change its weights"
         )
@@ -153,11 +153,11 @@ class LearnedBank(MemoryBank):
 
     @property
     def nbytes(self) -> int:
-        """Of the parameters, which the module counts too."""
+        """Size of the parameters in bytes; the module counts them too."""
         return sum(value.numel() * value.element_size() for value in self.values())
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The module moves its parameters, not the bank: an error if they are not there already."""
+        """Check that the parameters are there already, and raise an error if not: the module moves them, not the bank."""
         for name, value in zip(self.parameters, self.values(), strict=True):
             wanted = None if device is None else torch.device(device)
             misplaced = wanted is not None and (
@@ -172,7 +172,7 @@ class LearnedBank(MemoryBank):
     # --- saving: the content is in the module's checkpoint ---
 
     def config(self) -> dict[str, Any]:
-        """Where the parameters are; not what they hold, nor `project`."""
+        """Names and layout of the parameters, without their values and without `project`."""
         shapes = [[*value.shape] for value in self.values()]
         projected = self.project is not None
         return {
@@ -184,7 +184,7 @@ class LearnedBank(MemoryBank):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """None: they are in the module's state dict."""
+        """An empty dict: the parameters are in the module's state dict."""
         return {}
 
     @classmethod
@@ -195,10 +195,10 @@ class LearnedBank(MemoryBank):
         module: nn.Module | None = None,
         project: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> Self:
-        """The bank over the parameters of `module`.
+        """Create the bank over the parameters of `module`.
 
         Raises:
-            InputError: no module or no `project` where one is needed, or parameters that the module does not have.
+            InputError: a required `module` or `project` is missing, or the module lacks the parameters.
         """
         if module is None:
             raise InputError(
@@ -212,7 +212,7 @@ class LearnedBank(MemoryBank):
         return bank
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Check that this bank points at the same parameters; there is nothing to take over."""
+        """Check that this bank uses the same parameters; there is no content to load."""
         here = self.config()
         for key in ("parameters", "shapes", "layout"):
             if config.get(key) != here[key]:
@@ -228,13 +228,13 @@ class LearnedBank(MemoryBank):
         module: nn.Module | None = None,
         project: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> Self:
-        """The bank that `save` described, over the parameters of `module`; errors as `from_config`."""
+        """Load the bank that `save` described, over the parameters of `module`; errors as for `from_config`."""
         config = cls._saved_config(folder)
         return cls.from_config(config, module=module, project=project)
 
 
 def _with_heads(tokens: Tensor) -> Tensor:
-    """(N, D), (B, N, D) or (B, H, N, D) to (B, H, N, D)."""
+    """Reshape (N, D), (B, N, D) or (B, H, N, D) to (B, H, N, D)."""
     if tokens.ndim == 2:
         return tokens[None, None]
     return tokens.unsqueeze(1) if tokens.ndim == 3 else tokens

@@ -30,25 +30,25 @@ from .topk import top_k
 
 __all__ = ["MatrixStore"]
 
-_COPY = 1 << 22  # values copied at once by save: 16 MB
+_COPY = 1 << 22  # values that `save` copies at once: 16 MB
 
 
 class MatrixStore(VectorStore):
-    """Vectors in memory (no path) or in a folder, searched exactly; the default.
+    """Vectors in memory (no path) or in a folder, searched exactly. This is the default backend.
 
-    A folder is opened by mapping its file, whatever its size. What was added since the last `flush` is lost if the
-    program dies; what was flushed is not. One program writes at a time, any number may read; a reader sees the store as
-    it was when it opened it, and should open it again after a writer has replaced or removed entries.
+    The file in a folder is memory-mapped, whatever its size. If the program dies, changes since the last `flush` are lost
+    and earlier ones are safe. One program may write at a time and any number may read. A reader sees the store in the
+    state in which it opened it, and should open it again after a writer has replaced or removed entries.
 
     Args:
         dim: length of a vector; needed for a new store, checked for an existing one.
         path: the folder; None keeps everything in memory.
-        storage: "float32", or "float16": half the size, values rounded to 11 bits (relative error 2**-11) and no larger
-            than 65504. Default: what the folder holds, float32 for a new store.
+        storage: "float32", or "float16": half the size, values rounded to 11 bits (relative error 2**-11) and at most
+            65504. Default: the type that the folder holds, float32 for a new store.
         readonly: never write into the folder; it must hold a store.
 
     Raises:
-        InputError: no dim for a new store, no store to read, a damaged one, or another dim or storage than it has.
+        InputError: no dim for a new store, no store to read, a damaged store, or one with another dim or storage.
         VisionZooError: another program is writing to it, or the folder cannot be written.
     """
 
@@ -97,14 +97,14 @@ class MatrixStore(VectorStore):
         self._begin(ids)
 
     def _options(self) -> dict[str, Any]:
-        """What a backend's META says besides the rows."""
+        """Entries of META that describe the backend."""
         return {"backend": self.backend}
 
     def _checked(self, folder: Path, dim: int | None, storage: str | None) -> dict[str, Any]:
-        """META, if its values make sense and are those asked for."""
+        """META, after checking that its values are valid and match the arguments."""
         meta, file = read_meta(folder), folder / META
         remedy = "restore it from a copy, or delete the folder and index again"
-        if meta["backend"] not in ("matrix", "faiss"):  # both keep their originals in these files
+        if meta["backend"] not in ("matrix", "faiss"):  # both keep the original vectors in these files
             raise InputError(f"{file}: is a {meta['backend']} store; open it with visionzoo.memory.open_store")
         for key, kind in (("storage", str), ("rows", int), ("norm_bound", (int, float))):
             if not isinstance(meta.get(key), kind) or isinstance(meta[key], bool):
@@ -119,17 +119,17 @@ class MatrixStore(VectorStore):
         return meta
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
-        self._count = len(ids)  # rows in use or free
+        self._count = len(ids)  # all rows, in use or free
         self._row_ids = ids  # (capacity,) id of each row
         self._table = IdTable(ids)
-        self._changed: list[NDArray[np.int64]] = []  # rows whose id differs from the disk's
-        self._freed: list[int] = []  # free, but named by an id on the disk: not to be overwritten before a flush
+        self._changed: list[NDArray[np.int64]] = []  # rows whose id differs from the one on disk
+        self._freed: list[int] = []  # free, but an id on disk still points there: not overwritten before a flush
         named = np.flatnonzero(ids != FREE)
-        # An interrupted replacement leaves an id in two rows: the last counts.
+        # An interrupted replacement leaves an id in two rows: the last row is the valid one.
         stale = named[self._table.rows(ids[named]) != named]
         self._live = len(named) - len(stale)
-        self._free = np.flatnonzero(ids == FREE).tolist()  # rows to fill again
-        self._leftover = True  # the files may hold more than `ids` says
+        self._free = np.flatnonzero(ids == FREE).tolist()  # rows to reuse
+        self._leftover = True  # whether the files may hold more rows than `ids`
         if len(stale):
             ids[stale] = FREE
             self._changed.append(stale)
@@ -153,7 +153,7 @@ class MatrixStore(VectorStore):
         end = self._count + len(ids) - len(refilled)
         rows = np.concatenate([np.array(refilled, np.int64), np.arange(self._count, end)])
         self._rows.write(rows, vectors)
-        # Written without an error: only now does the store change.
+        # The state of the store changes only after the rows were written without an error.
         self._norm_bound = max(self._norm_bound, _bound(vectors))
         del self._free[len(self._free) - len(refilled) :]
         if end > len(self._row_ids):
@@ -186,7 +186,7 @@ class MatrixStore(VectorStore):
             self._free.extend(rows.tolist())
 
     def _matrix(self) -> np.ndarray:
-        """All rows, (rows, dim) as stored; the free ones hold anything."""
+        """All rows, (rows, dim) in the stored type; the content of free rows is undefined."""
         return self._rows.view(self._count)
 
     def _search(self, queries: Vectors, k: int) -> SearchResult:
@@ -216,7 +216,7 @@ class MatrixStore(VectorStore):
         self._freed = []
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a copy, without the gaps that removed entries leave, to the new or empty folder `path`."""
+        """Write a copy without the gaps of removed entries to the new or empty folder `path`."""
         self._check_open()
         if self.path is not None and Path(path).absolute() == self.path.absolute():
             self.flush()
@@ -225,7 +225,7 @@ class MatrixStore(VectorStore):
         with writing(target):
             part = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.absolute().parent))
             try:
-                with self._twin(part / "store") as copy:
+                with self._empty_copy(part / "store") as copy:
                     ids, step = self.ids(), max(1, _COPY // self.dim)
                     for start in range(0, len(ids), step):
                         some = ids[start : start + step]
@@ -234,8 +234,8 @@ class MatrixStore(VectorStore):
             finally:
                 shutil.rmtree(part, ignore_errors=True)
 
-    def _twin(self, path: Path) -> MatrixStore:
-        """A new empty store of this kind."""
+    def _empty_copy(self, path: Path) -> MatrixStore:
+        """A new empty store of the same kind."""
         return MatrixStore(self.dim, path, storage=self.storage)
 
     @classmethod
@@ -259,6 +259,6 @@ class MatrixStore(VectorStore):
 
 
 def _bound(vectors: NDArray[np.float32]) -> float:
-    """A power of two (times 1.01) that no row's norm exceeds, after rounding to float16 too; 1.01 for unit vectors."""
+    """A power of two (times 1.01) that no row's norm exceeds, even after rounding to float16; 1.01 for unit vectors."""
     longest = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max()))
     return 1.01 if longest <= 1.005 else 1.01 * 2.0 ** math.ceil(math.log2(longest * 1.005))

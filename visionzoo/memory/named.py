@@ -1,4 +1,4 @@
-"""Small frozen dataclasses that a configuration names: `{"policy": "fifo", "n": 5}` <-> `Fifo(n=5)`."""
+"""Conversion of small frozen dataclasses to and from configs: `{"policy": "fifo", "n": 5}` <-> `Fifo(n=5)`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..errors import InputError
 
-__all__ = ["Named", "from_config", "to_config", "whole"]
+__all__ = ["Named", "check_count", "from_config", "to_config"]
 
 
 class Named(Protocol):
-    """A frozen dataclass with the name that configs know it by."""
+    """A frozen dataclass with the name that it has in configs."""
 
     name: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -22,10 +22,10 @@ T = TypeVar("T", bound=Named)
 
 
 def to_config(thing: Named, kind: str, known: Mapping[str, type[Any]]) -> dict[str, Any]:
-    """`{kind: name, **fields}`.
+    """The config `{kind: name, **fields}`.
 
     Raises:
-        InputError: a class that `known` does not hold, so that the config could not be read again.
+        InputError: the class is not in `known`, so its config could not be read back.
     """
     if known.get(thing.name) is not type(thing):
         raise InputError(f"{type(thing).__name__} is not a registered {kind}; known: {', '.join(known)}")
@@ -33,11 +33,11 @@ def to_config(thing: Named, kind: str, known: Mapping[str, type[Any]]) -> dict[s
 
 
 def from_config(config: T | Mapping[str, Any], kind: str, known: Mapping[str, type[T]]) -> T:
-    """The object that `config` describes; an object passes through.
+    """The object that `config` describes; an object is returned unchanged.
 
     Raises:
-        InputError: no name, an unknown one, unknown or missing fields, or values that do not fit. The message lists
-            what is known.
+        InputError: no name, an unknown name, unknown or missing fields, or invalid values. The message lists the known
+            names or fields.
     """
     if not isinstance(config, Mapping):
         return config
@@ -57,11 +57,11 @@ def from_config(config: T | Mapping[str, Any], kind: str, known: Mapping[str, ty
     return cls(**fields)
 
 
-def whole(owner: object, field: str, value: object, least: int) -> None:
-    """Check a field that counts something.
+def check_count(owner: object, field: str, value: object, least: int) -> None:
+    """Check a field that holds a count.
 
     Raises:
-        InputError: `value` is not a whole number, or below `least`.
+        InputError: `value` is not an integer, or is below `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{type(owner).__name__}: {field} must be an integer of at least {least}, got {value!r}")

@@ -1,4 +1,4 @@
-"""The state of an optimizer as plain settings and named tensors, for JSON and safetensors."""
+"""Converts the state of an optimizer to plain settings and named tensors, for JSON and safetensors, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 
 from ..errors import InputError
 
-__all__ = ["lies_elsewhere", "pack", "unpack"]
+__all__ = ["pack", "state_is_elsewhere", "unpack"]
 
 
 def pack(optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Settings and numbers as JSON holds them, and copies of the tensors under INDEX.KEY (index of the parameter)."""
+    """Settings and numbers for JSON, and copies of the tensors named INDEX.KEY (INDEX is that of the parameter)."""
     state = optimizer.state_dict()
     numbers = {
         str(i): {key: value for key, value in values.items() if not isinstance(value, Tensor)}
@@ -36,10 +36,10 @@ def unpack(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
 ) -> Optimizer:
-    """The optimizer that `pack` took apart, over the same parameters in the same order.
+    """Rebuild the optimizer that `pack` saved, over the same parameters in the same order.
 
     Raises:
-        InputError: `make` gives another kind of optimizer, or other groups of parameters.
+        InputError: `make` returns another kind of optimizer, or other groups of parameters.
     """
     optimizer = make(parameters)
     if type(optimizer).__name__ != config["class"]:
@@ -51,7 +51,7 @@ def unpack(
     if [group["params"] for group in groups] != [group["params"] for group in config["groups"]]:
         raise InputError("the memory was written with other groups of parameters; give the same optimizer=…")
     for group, saved in zip(groups, config["groups"], strict=True):
-        # JSON has no tuples; what it cannot hold at all comes from `make`
+        # JSON has no tuples; settings that JSON cannot hold at all come from `make`
         group.update({key: tuple(v) if isinstance(group.get(key), tuple) else v for key, v in saved.items()})
     state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in config["numbers"].items()}
     for place, value in tensors.items():
@@ -61,8 +61,8 @@ def unpack(
     return optimizer
 
 
-def lies_elsewhere(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
-    """Whether a moment of the parameter (its step count may stay on the CPU) is on another device."""
+def state_is_elsewhere(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
+    """Whether optimizer state of the parameter is on another device (its step count may stay on the CPU)."""
     state = optimizer.state.get(parameter, {})
     return any(isinstance(v, Tensor) and v.ndim > 0 and v.device != parameter.device for v in state.values())
 

@@ -1,4 +1,4 @@
-"""All pairs of entries of a store above a score, block by block: no matrix of all pairs is ever in memory."""
+"""Finds all pairs of entries above a score, block by block, without a matrix of all pairs in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .topk import error_bound, exact_scores
 __all__ = ["pairs_above"]
 
 _BLOCK = 4096  # rows: with 2048 values of float32, a block takes 32 MB, and the scores of two blocks 64 MB
-_PAIRS = 1 << 20  # pairs given out at once
+_PAIRS = 1 << 20  # pairs per yielded array
 
 
 def pairs_above(
@@ -22,16 +22,16 @@ def pairs_above(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Every unordered pair of different entries whose inner product is `min_score` or more.
 
-    Scores are those of `store.search`, so that the result is the same on every device and for every block size: a fast product
-    chooses the pairs, and those too near to the limit for its precision are summed exactly.
+    Scores are those of `store.search`, so the result is the same on every device and for every block size: a fast product
+    selects the pairs, and pairs too close to the limit for its precision are scored exactly.
 
     Args:
-        store: any backend; its vectors are fetched twice a block and once for each pair of blocks.
+        store: a store of any backend. The vectors of a block are fetched once, and once more for every earlier block.
         device: where the products are computed.
-        block: rows at a time. Memory is two blocks of vectors, and block x block scores.
+        block: rows per block. It determines the memory: two blocks of vectors, and block x block scores.
 
     Yields:
-        (n,) ids and (n,) ids, the first of a pair always the lower one; no pair twice.
+        (n,) lower ids and (n,) higher ids of the pairs; no pair appears twice.
     """
     ids = store.ids()
     starts = range(0, len(ids), block)
@@ -60,7 +60,7 @@ def pairs_above(
 
 
 def _unit(vectors: torch.Tensor) -> float:
-    """Relative rounding error of a product on the device of `vectors`."""
+    """Relative rounding error of a matrix product on the device of `vectors`."""
     if vectors.device.type == "cpu":
         return 2.0**-24
     full = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32

@@ -1,4 +1,4 @@
-"""Memory in weights: written by optimizer steps, read by every forward of the module. Experimental: no system uses it yet."""
+"""Memory in weights: optimizer steps write it, every forward pass reads it. Experimental: no system uses it yet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..errors import InputError, VisionZooError
 from .bank import KINDS, MemoryBank
 from .chosen import Chosen, Selection, Values, listed
 from .files import read_state
-from .optimizer_state import lies_elsewhere, pack, unpack
+from .optimizer_state import pack, state_is_elsewhere, unpack
 
 __all__ = ["ParametricBank"]
 
 Loss = Callable[[], Tensor] | Callable[[int], Tensor]
 
 LEARNING_RATE = 1e-4
-"""Of Adam in TEMP-LORA (section B.2 of arXiv 2410.23277)."""
+"""Learning rate of Adam for TEMP-LORA (section B.2 of arXiv 2410.23277)."""
 
 
 def _adam(parameters: list[nn.Parameter]) -> Optimizer:
@@ -32,10 +32,10 @@ def _adam(parameters: list[nn.Parameter]) -> Optimizer:
 
 
 class ParametricBank(MemoryBank):
-    """Chosen parameters of a module as the memory of an episode, e.g. the TEMP-LORA of SlowFast-VGen (arXiv 2410.23277).
+    """Selected parameters of a module as the memory of an episode, e.g. TEMP-LORA of SlowFast-VGen (arXiv 2410.23277).
 
-    A write is a few optimizer steps on them, a read is any forward of the module. The parameters belong to the module:
-    its state dict keeps its keys, and a parameter that was frozen is frozen again after a write::
+    A write runs a few optimizer steps on them; a read is any forward pass of the module. The parameters belong to the
+    module: its state dict keeps its keys, and a frozen parameter is frozen again after a write::
 
         bank = ParametricBank(unet, "*lora_*", seed=0)
         for chunk in chunks:
@@ -43,22 +43,22 @@ class ParametricBank(MemoryBank):
         bank.save("episode")
 
     Args:
-        module: whose parameters they are; looked up by name at every use.
-        parameters: a pattern such as "*lora_*", several, or a function of name and parameter.
-        optimizer: makes an optimizer of a list of parameters. Default: Adam, learning rate 1e-4, as the paper has it.
-        keep_optimizer: keep the optimizer's state from write to write, until `begin` or `reset` (what the paper builds on
-            does, arXiv 2401.11504; the paper does not say). False: a new optimizer for each write.
-        max_grad_norm: clip the gradient to this length before each step.
-        seed: of `generator`.
+        module: the module that owns the parameters; they are looked up by name at every use.
+        parameters: a pattern such as "*lora_*", several patterns, or a function of the name and the parameter.
+        optimizer: creates an optimizer for a list of parameters. Default: Adam with learning rate 1e-4, as in the paper.
+        keep_optimizer: keep the optimizer's state between writes, until `begin` or `reset`, like the method that the paper
+            builds on (arXiv 2401.11504); the paper itself does not specify it. False: a new optimizer for each write.
+        max_grad_norm: clip the norm of the gradient to this value before each step.
+        seed: seed of `generator`.
 
     Attributes:
-        generator: a `torch.Generator` on the CPU for whatever a loss draws. It is saved with the bank, is seeded again by
-            `begin` and `reset`, and makes a resumed episode equal to an uninterrupted one.
+        generator: a `torch.Generator` on the CPU for random numbers in the loss. It is saved with the bank and reseeded by
+            `begin` and `reset`, so that a resumed episode equals an uninterrupted one.
         steps: optimizer steps since `begin`.
         writes: calls of `write` since `begin`.
 
     Raises:
-        InputError: no parameter fits.
+        InputError: no parameter matches.
     """
 
     kind: ClassVar[str] = "parametric"
@@ -84,7 +84,7 @@ class ParametricBank(MemoryBank):
 
     @property
     def module(self) -> nn.Module:
-        """Whose parameters they are."""
+        """The module that owns the parameters."""
         return self._chosen.module
 
     @property
@@ -93,14 +93,14 @@ class ParametricBank(MemoryBank):
         return self._chosen.names
 
     def begin(self) -> None:
-        """Start here: `reset` returns to the present values, `merge` measures from them. Snapshots are unchanged."""
-        self._refuse_active("begin")
+        """Make the current values the start, to which `reset` returns and from which `merge` measures. Snapshots stay."""
+        self._require_inactive("begin")
         self._start = self._chosen.copy()
         self._forget()
 
     def reset(self) -> None:
-        """Back to the values of `begin`, without optimizer state and counts, the generator seeded again. Snapshots stay."""
-        self._refuse_active("reset")
+        """Return to the values of `begin`, clear optimizer state and counts, and reseed the generator. Snapshots stay."""
+        self._require_inactive("reset")
         self._chosen.put(self._start)
         self._forget()
 
@@ -109,33 +109,33 @@ class ParametricBank(MemoryBank):
         self.steps = self.writes = 0
         self.generator.manual_seed(self.seed)
 
-    def _refuse_active(self, what: str) -> None:
+    def _require_inactive(self, what: str) -> None:
         if self._active is not None:
             raise VisionZooError(f"cannot {what} while {self._active} is active; leave that block first")
 
     # --- write ---
 
     def write(self, loss: Loss, steps: int = 1) -> list[float]:
-        """`steps` optimizer steps of a loss on the memory; everything else in the module is unchanged.
+        """Run `steps` optimizer steps on the memory; everything else in the module stays unchanged.
 
-        Gradients are on during the call, also inside `torch.no_grad`. The module's mode is not changed: `eval()` keeps
-        dropout out of the memory. Whatever fails, the bank is left as it was before the call.
+        Gradients are enabled during the call, even inside `torch.no_grad`. The module's mode is not changed, so call
+        `eval()` first if dropout should not affect the memory. If anything fails, the bank stays unchanged.
 
         Args:
-            loss: gives a scalar that depends on the parameters. If it takes an argument, it gets the number of the step
-                within this call, from 0.
-            steps: how many.
+            loss: returns a scalar that depends on the parameters. If it takes an argument, it gets the index of the step
+                within this call, counted from 0.
+            steps: number of optimizer steps.
 
         Returns:
             The loss before each step.
 
         Raises:
-            InputError: steps below 1, or a loss that is no scalar or does not depend on the parameters.
-            VisionZooError: a loss or gradient that is not finite.
+            InputError: `steps` is below 1, or the loss is not a scalar or does not depend on the parameters.
+            VisionZooError: the loss or the gradient is not finite.
         """
         if steps < 1:
             raise InputError(f"steps must be at least 1, got {steps}")
-        self._refuse_active("write")
+        self._require_inactive("write")
         counted = _takes_step(loss)
         before, drawn = self._chosen.copy(), self.generator.get_state()
         state = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
@@ -186,7 +186,7 @@ class ParametricBank(MemoryBank):
 
     @contextmanager
     def training(self) -> Iterator[list[nn.Parameter]]:
-        """While it lasts only the memory is trainable. All flags, and the gradients of the memory, come back afterwards."""
+        """Inside the block, only the memory is trainable; afterwards all flags and the memory's gradients are restored."""
         with self._chosen.training() as parameters:
             yield parameters
 
@@ -196,10 +196,10 @@ class ParametricBank(MemoryBank):
             self._optimizer = self._make_optimizer(parameters)
             return self._optimizer
         held = [p for group in old.param_groups for p in group["params"]]
-        if [id(p) for p in held] != [id(p) for p in parameters]:  # the module got new parameters of these names
+        if [id(p) for p in held] != [id(p) for p in parameters]:  # the module has new parameters under these names
             self._optimizer = self._make_optimizer(parameters)
             self._optimizer.load_state_dict(old.state_dict())
-        elif any(lies_elsewhere(old, p) for p in parameters):  # the module was moved: so are the moments
+        elif any(state_is_elsewhere(old, p) for p in parameters):  # the module was moved: move the state too
             old.load_state_dict(old.state_dict())
         assert self._optimizer is not None
         return self._optimizer
@@ -207,7 +207,7 @@ class ParametricBank(MemoryBank):
     # --- read ---
 
     def read(self, *_: Any, **__: Any) -> NoReturn:
-        """An error: weights are read by running the module."""
+        """Raise an error: weights are read by running the module."""
         raise VisionZooError(
             "a memory in weights takes no query: every forward of the module reads it; active(name) activates a snapshot "
             "for a while"
@@ -215,13 +215,13 @@ class ParametricBank(MemoryBank):
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:
-        """While it lasts the module has the values of a snapshot; None: those of `begin`, as if nothing were remembered.
+        """Inside the block, the module has the values of a snapshot; None selects those of `begin`, an empty memory.
 
         Raises:
-            InputError: no snapshot of that name.
+            InputError: there is no snapshot of that name.
         """
         values = self._start if name is None else self._snapshot(name)
-        self._refuse_active("use another snapshot")
+        self._require_inactive("use another snapshot")
         before = self._chosen.copy()
         self._active = "the start" if name is None else repr(name)
         try:
@@ -239,35 +239,35 @@ class ParametricBank(MemoryBank):
         return tuple(self._snapshots)
 
     def snapshot(self, name: str) -> None:
-        """Remember the present values under a name; an older snapshot of that name is replaced."""
-        self._refuse_active("take a snapshot")
+        """Store the current values under a name; an older snapshot of that name is replaced."""
+        self._require_inactive("take a snapshot")
         self._snapshots.pop(name, None)
         self._snapshots[name] = self._chosen.copy()
 
     def drop(self, name: str) -> None:
-        """Forget a snapshot. Raises `InputError` if there is none of that name."""
+        """Delete a snapshot. Raises `InputError` if there is none of that name."""
         self._snapshot(name)
         del self._snapshots[name]
 
     def restore(self, name: str) -> None:
-        """Back to a snapshot; the optimizer starts again, since its state belongs to other weights.
+        """Return to a snapshot; the optimizer is reset, since its state belongs to other weights.
 
         Raises:
             InputError: no such snapshot.
         """
-        self._refuse_active("restore")
+        self._require_inactive("restore")
         self._chosen.put(self._snapshot(name))
         self._optimizer = None
 
     def merge(self, weights: Mapping[str, float]) -> None:
-        """Start + sum of weight * (snapshot - start); the optimizer starts again.
+        """Set the parameters to start + sum of weight * (snapshot - start), and reset the optimizer.
 
-        Linear in the parameters. For low-rank pairs (A, B) this mixes A and B, not the products B A.
+        The result is linear in the parameters: for low-rank pairs (A, B) it mixes A and B, not the products B A.
 
         Raises:
             InputError: no such snapshot.
         """
-        self._refuse_active("merge")
+        self._require_inactive("merge")
         chosen = [(self._snapshot(name), weight) for name, weight in weights.items()]
         merged: Values = {}
         for name, start in self._start.items():
@@ -292,7 +292,7 @@ class ParametricBank(MemoryBank):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the parameters, their start, the snapshots and the optimizer's state."""
+        """Size in bytes of the parameters, their start values, the snapshots and the optimizer's state."""
         held = [*self._chosen.resolve().values(), *self._start.values()]
         held += [value for values in self._snapshots.values() for value in values.values()]
         if self._optimizer is not None:
@@ -322,7 +322,7 @@ class ParametricBank(MemoryBank):
 
     def tensors(self) -> dict[str, Tensor]:
         """`now.NAME`, `start.NAME`, `snapshot.INDEX.NAME` of every parameter, `optimizer.INDEX.KEY` and `generator`."""
-        self._refuse_active("save")
+        self._require_inactive("save")
         content = {f"now.{name}": value for name, value in self._chosen.copy().items()}
         content |= {f"start.{name}": value.clone() for name, value in self._start.items()}
         for i, values in enumerate(self._snapshots.values()):
@@ -333,8 +333,8 @@ class ParametricBank(MemoryBank):
         return content
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a whole state. Raises `InputError` for one with other parameters; the message lists them."""
-        self._refuse_active("load a state")
+        """Continue from a complete state. Raises `InputError` if it has other parameters; the message lists them."""
+        self._require_inactive("load a state")
         present = self._chosen.resolve()
         saved = dict(config["parameters"])
         problems = [f"{name} is not in this memory" for name in saved if name not in present]
@@ -382,10 +382,10 @@ class ParametricBank(MemoryBank):
         module: nn.Module | None = None,
         optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
     ) -> Self:
-        """A bank over the same parameters of `module`, as they are now.
+        """Create a bank over the same parameters of `module`, with their current values.
 
         Raises:
-            InputError: no module, or one that lacks parameters: the message lists them.
+            InputError: there is no module, or it lacks parameters; the message lists them.
         """
         names = [*config["parameters"]]
         if module is None:
@@ -414,16 +414,16 @@ class ParametricBank(MemoryBank):
         module: nn.Module | None = None,
         optimizer: Callable[[list[nn.Parameter]], Optimizer] = _adam,
     ) -> Self:
-        """Put a saved memory into `module` and continue: equal to never having stopped, bit for bit in float32.
+        """Load a saved memory into `module` and continue; the result is bit-equal in float32 to never having stopped.
 
         Args:
-            folder: that `save` wrote.
-            module: with parameters of the same names and shapes.
-            optimizer: as the bank had it.
+            folder: the folder that `save` wrote.
+            module: a module with parameters of the same names and shapes.
+            optimizer: the same as for the saved bank.
 
         Raises:
-            InputError: no module, one that does not fit (the message lists the parameters), another optimizer, no bank
-                in the folder, or a damaged one.
+            InputError: no module, a module that does not fit (the message lists the parameters), another optimizer, or no
+                bank or a damaged one in the folder.
         """
         config = cls._saved_config(folder)
         bank = cls.from_config(config, module=module, optimizer=optimizer)

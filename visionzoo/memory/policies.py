@@ -1,10 +1,10 @@
-"""Which elements stay when a memory is full, and which ones a read looks at.
+"""Policies: which elements stay when a memory is full, and which ones a read considers.
 
-One rule serves both: as a bank's `policy` it names the elements that stay, as `where=` those that take part in a read.
-`Fifo` and `Usage` count *elements*. `AnchorsAndRecent` and `EvenSample` count *frames*: all elements of one time, which
-is what one call of `write` puts in. `TimeWindow` goes by the time itself.
+A policy serves both purposes: as a bank's `policy` it selects the elements that stay, as `where=` those that take part in
+a read. `Fifo` and `Usage` count *elements*. `AnchorsAndRecent` and `EvenSample` count *frames*: a frame is all elements of
+one time, usually those of one call of `write`. `TimeWindow` uses the time itself.
 
-In a bank a rule is asked within each group, and about the permanent elements only when it selects: they never leave.
+A bank applies a policy to each group separately, and to permanent elements only in reads, as they are never evicted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from . import named
 from .buffers import Tags
-from .named import whole
+from .named import check_count
 
 __all__ = [
     "POLICIES",
@@ -39,11 +39,11 @@ Indices = NDArray[np.int64]
 
 
 class Policy(ABC):
-    """A rule over the tags of elements. Frozen, deterministic, without state.
+    """A rule over the tags of elements. It is frozen, deterministic and stateless.
 
     Attributes:
-        name: what a config calls it.
-        needs_usage: the rule looks at use counts, so reads have to count.
+        name: name in a config.
+        needs_usage: whether the rule needs use counts, so that reads must collect them.
     """
 
     name: ClassVar[str]
@@ -52,10 +52,10 @@ class Policy(ABC):
 
     @abstractmethod
     def keep(self, tags: Tags) -> Indices:
-        """The indices into `tags`, rising, of the elements that stay or take part."""
+        """Ascending indices into `tags` of the elements that stay or take part."""
 
-    def surely_keeps(self, count: int) -> bool:
-        """Whether `keep` gives all of any `count` elements, so that it need not be asked."""
+    def keeps_all(self, count: int) -> bool:
+        """Whether `keep` returns all elements for any `count` elements, so that it need not be called."""
         return False
 
 
@@ -64,8 +64,8 @@ class Fifo(Policy):
     """The `n` elements written last.
 
     Attributes:
-        n: elements that may stay.
-        hysteresis: once there are more than `n`, so many fewer than `n` are kept: a consolidator then gets many elements at a time.
+        n: maximum number of elements.
+        hysteresis: an eviction leaves `n - hysteresis` elements, so that a consolidator gets many elements at a time.
     """
 
     n: int
@@ -77,7 +77,7 @@ class Fifo(Policy):
 
     @property
     def low(self) -> int:
-        """How many are left after an eviction."""
+        """Number of elements that are left after an eviction."""
         return self.n - self.hysteresis
 
     def keep(self, tags: Tags) -> Indices:
@@ -85,7 +85,7 @@ class Fifo(Policy):
             return np.arange(len(tags))
         return np.sort(np.argsort(tags.ids, kind="stable")[len(tags) - self.low :])
 
-    def surely_keeps(self, count: int) -> bool:
+    def keeps_all(self, count: int) -> bool:
         return count <= self.n
 
 
@@ -93,13 +93,13 @@ class Fifo(Policy):
 class Usage(Policy):
     """The `n` elements with the most use per life; when there are more, only `n - hysteresis` are left.
 
-    Use is the attention that an element got, life the counted reads that it took part in (XMem, arXiv:2207.07115,
-    Sec. 3.3). An element that no counted read has seen is new and goes after all others. Of equals the older
-    goes first, then the one with the lower index.
+    Use is the attention that an element received; life is the number of counted reads that it took part in (XMem,
+    arXiv:2207.07115, Sec. 3.3). An element that no counted read has seen is new and is evicted last. Among equal elements,
+    the older one is evicted first, then the one with the lower index.
 
     Attributes:
-        n: elements that may stay.
-        hysteresis: how many fewer are left once there are more, so that not every write has to sort and move.
+        n: maximum number of elements.
+        hysteresis: an eviction leaves `n - hysteresis` elements, so that not every write has to sort and move.
     """
 
     n: int
@@ -115,7 +115,7 @@ class Usage(Policy):
             return np.arange(len(tags))
         return np.sort(most_used(tags, self.n - self.hysteresis))
 
-    def surely_keeps(self, count: int) -> bool:
+    def keeps_all(self, count: int) -> bool:
         return count <= self.n
 
 
@@ -131,14 +131,14 @@ def most_used(tags: Tags, n: int) -> Indices:
 class AnchorsAndRecent(Policy):
     """The first frames and the most recent ones with a stride (as SAM 2 reads its memory, arXiv:2408.00714).
 
-    The recent frames are the newest one and, before it, the first frame of each interval of `stride` units of time
-    [0, stride), [stride, 2 stride), …, the latest `n_recent - 1` of them. So a frame that was left out is never wanted
-    later, and evicting by this rule gives what selecting from all frames would give.
+    The recent frames are the newest one and, from the frames before it, the first frame of each time interval
+    [0, stride), [stride, 2 stride), …, limited to the latest `n_recent - 1` of them. A frame that was once left out is
+    therefore never needed later, and evicting by this rule gives the same result as selecting from all frames.
 
     Attributes:
-        n_anchor: how many of the first frames.
-        n_recent: how many recent ones, beside the anchors.
-        stride: in units of time, as given to `write`. 1 takes every frame, whatever its time.
+        n_anchor: number of first frames.
+        n_recent: number of recent frames, in addition to the anchors.
+        stride: length of an interval, in the units of the times given to `write`. 1 selects every frame, whatever its time.
     """
 
     n_anchor: int
@@ -147,9 +147,9 @@ class AnchorsAndRecent(Policy):
     name: ClassVar[str] = "anchors_and_recent"
 
     def __post_init__(self) -> None:
-        whole(self, "n_anchor", self.n_anchor, 0)
-        whole(self, "n_recent", self.n_recent, 0)
-        whole(self, "stride", self.stride, 1)
+        check_count(self, "n_anchor", self.n_anchor, 0)
+        check_count(self, "n_recent", self.n_recent, 0)
+        check_count(self, "stride", self.stride, 1)
 
     def keep(self, tags: Tags) -> Indices:
         times, frame = frames(tags.times)
@@ -164,25 +164,25 @@ class AnchorsAndRecent(Policy):
         chosen[rest[max(0, len(rest) - self.n_recent) :]] = True
         return np.flatnonzero(chosen[frame])
 
-    def surely_keeps(self, count: int) -> bool:
+    def keeps_all(self, count: int) -> bool:
         return self.stride == 1 and count <= self.n_anchor + self.n_recent
 
 
 @dataclass(frozen=True)
 class EvenSample(Policy):
-    """`n` frames spread evenly over time: the nearest ones to n points from the first time to the last.
+    """`n` frames spread evenly over time: those nearest to n evenly spaced points from the first time to the last.
 
-    Of two equally near frames the earlier. Both ends stay.
+    The first and the last frame stay. Of two equally near frames, the earlier one is used.
 
     Attributes:
-        n: frames.
+        n: number of frames.
     """
 
     n: int
     name: ClassVar[str] = "even_sample"
 
     def __post_init__(self) -> None:
-        whole(self, "n", self.n, 1)
+        check_count(self, "n", self.n, 1)
 
     def keep(self, tags: Tags) -> Indices:
         times, frame = frames(tags.times)
@@ -192,13 +192,13 @@ class EvenSample(Policy):
         chosen[_evenly(times, self.n)] = True
         return np.flatnonzero(chosen[frame])
 
-    def surely_keeps(self, count: int) -> bool:
+    def keeps_all(self, count: int) -> bool:
         return count <= self.n
 
 
 @dataclass(frozen=True)
 class TimeWindow(Policy):
-    """The elements of times from `t0` to `t1`, both included; None leaves that side open."""
+    """The elements with times from `t0` to `t1`, both included; None leaves that side open."""
 
     t0: float | None = None
     t1: float | None = None
@@ -219,14 +219,14 @@ class TimeWindow(Policy):
 
 @dataclass(frozen=True)
 class Never(Policy):
-    """All of them: nothing leaves by itself."""
+    """All elements: nothing is evicted automatically."""
 
     name: ClassVar[str] = "never"
 
     def keep(self, tags: Tags) -> Indices:
         return np.arange(len(tags))
 
-    def surely_keeps(self, count: int) -> bool:
+    def keeps_all(self, count: int) -> bool:
         return True
 
 
@@ -241,10 +241,10 @@ def policy_config(policy: Policy) -> dict[str, Any]:
 
 
 def policy_from_config(config: Policy | Mapping[str, Any]) -> Policy:
-    """The policy that `{"policy": "fifo", "n": 5}` describes; a policy passes through.
+    """The policy that e.g. `{"policy": "fifo", "n": 5}` describes; a `Policy` is returned unchanged.
 
     Raises:
-        InputError: an unknown name or field, a missing or an unfit one.
+        InputError: an unknown name, or an unknown, missing or invalid field.
     """
     policy = named.from_config(config, "policy", POLICIES)
     if not isinstance(policy, Policy):
@@ -253,27 +253,27 @@ def policy_from_config(config: Policy | Mapping[str, Any]) -> Policy:
 
 
 def frames(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], Indices]:
-    """The distinct times, rising, and the place of each element's time among them."""
+    """The distinct times in ascending order, and the index of each element's time among them."""
     steps = np.diff(times)
     if not (steps >= 0).all():
         distinct, place = np.unique(times, return_inverse=True)
         return distinct, place.reshape(-1)
-    begins = np.concatenate([[True], steps > 0])[: len(times)]  # in order, as a rule: no need to sort
+    begins = np.concatenate([[True], steps > 0])[: len(times)]  # times are usually in order, so that no sort is needed
     return times[begins], np.cumsum(begins) - 1
 
 
 def _evenly(times: NDArray[np.float64], n: int) -> Indices:
-    """n places in `times` (rising, more than n): the nearest to evenly spaced points, each taken once."""
+    """n indices into `times` (ascending, more than n), nearest to evenly spaced points, without repetition."""
     points = np.linspace(times[0], times[-1], n)
     after = np.clip(np.searchsorted(times, points), 1, len(times) - 1)
     nearest = np.where(points - times[after - 1] <= times[after] - points, after - 1, after)
     order = np.arange(n)
-    nearest = np.maximum.accumulate(nearest - order) + order  # no place twice …
-    return np.minimum(nearest, len(times) - n + order)  # … and none beyond the end
+    nearest = np.maximum.accumulate(nearest - order) + order  # no index is repeated …
+    return np.minimum(nearest, len(times) - n + order)  # … and none is beyond the end
 
 
 def _bounds(policy: Policy, n: int, hysteresis: int) -> None:
-    whole(policy, "n", n, 0)
-    whole(policy, "hysteresis", hysteresis, 0)
+    check_count(policy, "n", n, 0)
+    check_count(policy, "hysteresis", hysteresis, 0)
     if hysteresis > n:
         raise InputError(f"{type(policy).__name__}: hysteresis {hysteresis} is more than n, {n}")

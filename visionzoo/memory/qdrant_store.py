@@ -29,30 +29,30 @@ from .topk import error_bound, exact_scores, rank
 
 __all__ = ["QdrantStore"]
 
-_PAGE = 4096  # ids asked for at once
-_BATCH_VALUES = 1 << 19  # values per request: some MB of JSON, below the server's limit of 32
+_PAGE = 4096  # ids per request
+_BATCH_VALUES = 1 << 19  # values per request: a few MB of JSON, below the server's limit of 32 MB
 
 
 class QdrantStore(VectorStore):
-    """Vectors in a Qdrant collection with dot-product distance. The extra `qdrant` brings the client.
+    """Vectors in a Qdrant collection with dot-product distance. The extra `qdrant` installs the client.
 
-    Qdrant names candidates; they are scored and ordered here with the vectors it returns, so the ranking is that of the
-    other stores (certain for vectors of about one length, e.g. unit vectors). Every change is durable when the call
-    returns. A large collection belongs on a server: the local mode is a plain scan in Python.
+    Qdrant finds candidates; they are scored and ranked here with the vectors that it returns, so the ranking equals that of
+    the other stores (guaranteed if all vectors have about the same length, e.g. unit vectors). Every change is durable when
+    the call returns. A large collection belongs on a server: the local mode is a plain scan in Python.
 
     Args:
-        url: of a server, e.g. "http://localhost:6333".
-        path: a folder for the local mode. Neither url nor path: in memory, gone when closed.
-        collection: its name; created if it does not exist.
-        api_key: for the server. Default: the environment variable QDRANT_API_KEY. Never written to a file.
+        url: address of a server, e.g. "http://localhost:6333".
+        path: a folder for the local mode. Without url and path, the vectors are in memory and lost when the store is closed.
+        collection: name of the collection; it is created if it does not exist.
+        api_key: key for the server. Default: the environment variable QDRANT_API_KEY. It is never written to a file.
         dim: length of a vector; needed for a new collection, checked for an existing one.
         readonly: refuse changes; the collection must exist.
-        exact: let the server scan all vectors. False uses its HNSW graph: faster, may miss some.
-        timeout_s: for one request.
+        exact: let the server scan all vectors. False uses its HNSW graph, which is faster and may miss some.
+        timeout_s: timeout of one request.
 
     Raises:
-        InputError: both url and path, no dim for a new collection, or one of another dim, distance or number type.
-        VisionZooError: nobody answers, the key is refused, or another program uses the local folder.
+        InputError: both url and path, no dim for a new collection, or a collection with another dim, distance or number type.
+        VisionZooError: the server does not answer or refuses the key, or another program uses the local folder.
     """
 
     backend: ClassVar[str] = "qdrant"
@@ -84,7 +84,7 @@ class QdrantStore(VectorStore):
         with self._talking():
             if url is not None:
                 key = api_key or os.environ.get("QDRANT_API_KEY") or None
-                # the version check would only print a second message when nobody answers
+                # the version check would only print a second message when the server does not answer
                 self._client = package.QdrantClient(
                     url=url, api_key=key, timeout=int(timeout_s), check_compatibility=False
                 )
@@ -128,7 +128,7 @@ class QdrantStore(VectorStore):
 
     @contextlib.contextmanager
     def _talking(self) -> Iterator[None]:
-        """Turn the client's failures into one line."""
+        """Turn the client's exceptions into one-line errors."""
         errors = self._package.http.exceptions
         try:
             yield
@@ -228,7 +228,7 @@ class QdrantStore(VectorStore):
 
     def _ask(self, queries: NDArray[np.float32], width: int) -> list[list[Any]]:
         models = self._models
-        # The local mode always scans, and warns when it is told so.
+        # The local mode always scans, and warns if `exact` is set.
         parameters = models.SearchParams(exact=True) if self._exact and self.url is not None else None
         requests = [
             models.QueryRequest(query=query, limit=width, with_vector=True, with_payload=False, params=parameters)
@@ -240,7 +240,7 @@ class QdrantStore(VectorStore):
     def _order(
         self, query: NDArray[np.float32], points: list[Any], k: int, count: int
     ) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float32], bool]:
-        """Candidates scored exactly; settled when no point that was left out can belong to the k best."""
+        """Score and rank the candidates; the last result is True if no point that was left out can be among the k best."""
         ids = np.array([point.id for point in points], np.int64)
         vectors = np.array([point.vector for point in points], np.float32).reshape(len(points), self.dim)
         scores = exact_scores(query, vectors)
@@ -252,10 +252,10 @@ class QdrantStore(VectorStore):
         return order, ids, scores, bool(scores[order[-1]] > points[-1].score + slack)
 
     def flush(self) -> None:
-        """Nothing to do: every change waits until Qdrant has stored it."""
+        """Do nothing: every change waits until Qdrant has stored it."""
 
     def record(self, folder: str | os.PathLike[str]) -> None:
-        """Write address, collection and dim (never the key) into `folder`, so that `load` finds the collection."""
+        """Write the address, collection and dim (never the key) into `folder`, so that `load` finds the collection."""
         if self.url is None and self.path is None:
             raise InputError("a Qdrant store in memory cannot be saved; make it with path=… or url=…")
         folder = Path(folder)
@@ -269,7 +269,7 @@ class QdrantStore(VectorStore):
         write_meta(folder, {"backend": self.backend, "dim": self.dim, "dtype": "float32", **place})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write where the collection is into the new or empty folder `path`; the vectors stay in Qdrant."""
+        """Write the location of the collection into the new or empty folder `path`; the vectors stay in Qdrant."""
         self.record(empty_folder(path))
 
     @classmethod
@@ -290,9 +290,9 @@ class QdrantStore(VectorStore):
                 f"{file}: is damaged (no address or collection); create it again with QdrantStore(…).save(…)"
             )
         check_dim(dim, meta["dim"], file)
-        local = None if meta.get("url") else Path(path) / meta["path"]  # an absolute path stays what it is
+        local = None if meta.get("url") else Path(path) / meta["path"]  # an absolute path stays unchanged
         for key, value in (("url", meta.get("url")), ("path", local), ("collection", meta["collection"])):
-            given = options.pop(key, None)  # may be repeated, as in the settings that made the store
+            given = options.pop(key, None)  # may be given again, with the value that created the store
             if given is not None and str(given) != str(value):
                 raise InputError(f"{file}: has the {key} {str(value)!r}, not {str(given)!r}; omit it")
         return cls(meta.get("url"), local, meta["collection"], api_key, dim=meta["dim"], readonly=readonly, **options)

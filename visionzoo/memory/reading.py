@@ -1,4 +1,4 @@
-"""Reading a memory by attention: over pieces that are never joined, or over the best k keys of each query."""
+"""Reads a memory by attention: over pieces that are never concatenated, or over the best k keys of each query."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["Selection", "check_query", "read"]
 
 @dataclass
 class Selection:
-    """Elements of a ring that a read looks at.
+    """Elements of a ring that a read considers.
 
     Attributes:
-        chosen: their numbers in reading order, rising; None: all.
-        counts: this read goes into their use counts.
+        chosen: their indices in reading order, ascending; None selects all.
+        counts: whether this read is added to their use counts.
     """
 
     ring: Ring
@@ -49,12 +49,12 @@ class Selection:
         return self.ring.tags_of(self.chosen).ids
 
     def lend(self) -> None:
-        """A graph will hold the buffers: the next write replaces them instead of writing in place."""
+        """Mark the buffers as held by an autograd graph, so that the next write replaces them instead of writing in place."""
         self.ring.buffers.shared = True
 
 
 def blocks_of(segments: Sequence[Segment], q: Tensor, size: int) -> list[Segment]:
-    """Pieces of at most `size` keys, where they have to be copied or converted on their way to the queries."""
+    """The segments; those that must be copied or converted for the queries are split into pieces of at most `size` keys."""
     found = []
     for segment in segments:
         count = segment.k.shape[2]
@@ -68,7 +68,7 @@ def blocks_of(segments: Sequence[Segment], q: Tensor, size: int) -> list[Segment
 
 
 def check_query(query: Tensor, batch: int, heads: int, width: int) -> None:
-    """Raises `InputError` unless `query` fits a bank of this batch, heads and key width."""
+    """Raise `InputError` unless `query` fits a bank with this batch, number of heads and key width."""
     if query.ndim not in (3, 4) or (query.ndim == 3 and heads != 1) or not query.is_floating_point():
         raise InputError(
             f"query is {tuple(query.shape)} {query.dtype}; expected floats (batch, heads, queries, {width})"
@@ -96,12 +96,12 @@ def read(
     counts: bool = False,
     block: int,
 ) -> ReadResult:
-    """One softmax over all selected elements; see `TensorBank.read`.
+    """Attend with one softmax over all selected elements; see `TensorBank.read`.
 
     Args:
-        empty: a segment without keys, of the right widths.
-        counts: return usage, and add it to the selections that count.
-        block: keys per piece that is copied or converted.
+        empty: a segment without keys, with the right widths.
+        counts: return usage, and add it to the selections with `counts` set.
+        block: maximum number of keys in a piece that is copied or converted.
     """
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be at least 1, or None for all keys, got {top_k}")

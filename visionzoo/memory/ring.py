@@ -1,4 +1,4 @@
-"""The slots of one group, a permanent region in front and a ring behind, and the groups that a tensor memory is made of."""
+"""The slots of one group (a permanent region, then a ring), and the groups that make up a tensor memory."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Group = int | str
 DEFAULT_GROUP = 0
 MODES, PLACEMENTS = ("dynamic", "static"), ("device", "host", "disk")
 
-_FIRST = 64  # slots of a ring that starts to grow
+_FIRST = 64  # initial slots of a growing ring
 
 
 class Ring:
-    """Slots [0, room) are for permanent elements, [room, room + size) for the ring.
+    """Slots of one group: [0, room) for permanent elements, [room, room + size) for the ring.
 
-    Elements are numbered in *reading order*: the permanent ones as they were written, then the ring's from the oldest
-    on. `tags` are held per slot.
+    Elements are numbered in *reading order*: the permanent ones in the order of writing, then those of the ring, oldest
+    first. `tags` are stored per slot.
 
     Attributes:
-        pinned: how many permanent elements there are, in slots [0, pinned).
+        pinned: number of permanent elements; they are in slots [0, pinned).
         head: the oldest element of the ring is in slot room + head.
-        count: elements in the ring; the n-th is in slot room + (head + n) % size.
-        capacity: the ring never has more slots than this; None: no limit.
-        writes: calls of `write` so far: the next frame's time unless given.
+        count: number of elements in the ring; the n-th is in slot room + (head + n) % size.
+        capacity: maximum number of slots of the ring; None: no limit.
+        writes: number of calls of `write` so far, which is the default time of the next frame.
     """
 
     def __init__(self, layout: Layout, room: int, capacity: int | None) -> None:
@@ -51,18 +51,18 @@ class Ring:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """(B, H, slots, D) each."""
+        """The stored tensors, (B, H, slots, D) each."""
         return self.buffers.tensors
 
     @property
     def tags(self) -> Tags:
-        """Of each slot."""
+        """The tags of all slots."""
         return self.buffers.tags
 
-    # --- where things are ---
+    # --- slots of elements ---
 
     def parts(self) -> list[slice]:
-        """Runs of slots in reading order: the permanent ones, the ring up to its end, the ring from its beginning."""
+        """Runs of slots in reading order: the permanent ones, the ring from its head to its end, the ring from its start."""
         first = min(self.count, self.size - self.head)
         start = self.room + self.head
         runs = [slice(0, self.pinned), slice(start, start + first), slice(self.room, self.room + self.count - first)]
@@ -77,7 +77,7 @@ class Ring:
         )
 
     def read_tags(self) -> Tags:
-        """The tags in reading order: a view where the slots are one run, else a copy."""
+        """The tags in reading order: a view if the slots are one run, else a copy."""
         parts = self.parts()
         return Tags.join([self.tags[run] for run in parts]) if parts else Tags.empty()
 
@@ -86,7 +86,7 @@ class Ring:
         return self.read_tags() if chosen is None else self.tags[self.slots(chosen)]
 
     def runs(self, chosen: NDArray[np.int64] | None) -> list[slice | NDArray[np.int64]]:
-        """The slots of the chosen elements (rising numbers; None: all): slices, or an array where they are scattered."""
+        """The slots of the chosen elements (ascending; None: all), as slices, or as one array if they are scattered."""
         if chosen is None:
             return [*self.parts()]
         if not len(chosen):
@@ -107,7 +107,7 @@ class Ring:
     # --- writing ---
 
     def missing(self, new: int, permanent: bool) -> int:
-        """How many slots a write of `new` elements would add."""
+        """Number of slots that a write of `new` elements would add."""
         room, size = self._sizes(new, permanent)
         return room + size - self.room - self.size
 
@@ -134,7 +134,7 @@ class Ring:
         self.room, self.size, self.head = room, size, 0
 
     def append(self, sources: Mapping[str, Tensor], tags: Tags, permanent: bool = False) -> None:
-        """Write new elements behind the last ones; there is room for them under the capacity."""
+        """Write new elements after the last ones. The caller makes sure that they fit into the capacity."""
         new = len(tags)
         if not new:
             return
@@ -153,12 +153,12 @@ class Ring:
     # --- dropping ---
 
     def advance(self, count: int) -> None:
-        """Drop the `count` oldest of the ring: nothing moves."""
+        """Drop the `count` oldest elements of the ring; nothing moves."""
         self.head = (self.head + count) % self.size if count < self.count else 0
         self.count -= count
 
     def keep(self, kept: NDArray[np.int64]) -> None:
-        """Drop all elements but these (rising numbers in reading order). Moves those behind the first gap."""
+        """Drop all other elements (`kept` is ascending, in reading order). Elements after the first gap move."""
         border = int(np.searchsorted(kept, self.pinned))
         pinned, ring = kept[:border], kept[border:] - self.pinned
         if len(pinned) < self.pinned:
@@ -174,7 +174,7 @@ class Ring:
     # --- use ---
 
     def add_usage(self, chosen: NDArray[np.int64] | None, usage: NDArray[np.float64]) -> None:
-        """Count one read in which the chosen elements (None: all) took part."""
+        """Record a read in which the chosen elements (None: all) took part."""
         if chosen is None:
             start = 0
             for run in self.parts():
@@ -209,7 +209,7 @@ class Ring:
 
 
 class Ids:
-    """Gives ids; several banks may share it."""
+    """Counter that assigns ids; several banks may share it."""
 
     def __init__(self) -> None:
         self.next = 0
@@ -220,7 +220,7 @@ class Ids:
 
 
 class RingGroups(MemoryBank, ABC):
-    """What a `TensorBank` is made of: see there for the arguments."""
+    """Base class of `TensorBank`, which documents the arguments: its groups and where they are stored."""
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ class RingGroups(MemoryBank, ABC):
         self.counts_usage = self.policy.needs_usage if count_usage is None else count_usage
         self.on_evict: Callable[[Elements], None] | None = None
         self._folder = Folder(folder) if placement == "disk" else None
-        self._crowded = self._away = False  # above max_bytes; offloaded
+        self._over_limit = self._offloaded = False  # above max_bytes; moved by `offload`
         self._stream: torch.cuda.Stream | None = None
         self._ids = Ids()
         self._rings: dict[Group, Ring] = {}
@@ -282,21 +282,21 @@ class RingGroups(MemoryBank, ABC):
             self._next_id = torch.zeros((), dtype=torch.int64, device=self.device)
             self._static_ring(DEFAULT_GROUP)
 
-    # --- what it is ---
+    # --- properties ---
 
     @property
     def storage_dtype(self) -> torch.dtype:
-        """The dtype of what is stored."""
+        """The dtype of the stored tensors."""
         return self._storage_dtype or self.dtype
 
     @property
     def location(self) -> Place:
         """Where the buffers are now: "device", "host" or "disk"."""
-        return "host" if self.placement == "device" and (self._crowded or self._away) else self.placement
+        return "host" if self.placement == "device" and (self._over_limit or self._offloaded) else self.placement
 
     @property
     def groups(self) -> list[Group]:
-        """The groups that were written, in the order of their first write."""
+        """The groups that have been written, in the order of their first write."""
         return [*self._rings, *self._static]
 
     def _layout(self) -> Layout:
@@ -307,14 +307,14 @@ class RingGroups(MemoryBank, ABC):
         return sum(len(ring) for ring in self._all())
 
     def count(self, group: Group | None = None, *, permanent: bool | None = None) -> int:
-        """Elements of a group (None: of all); only the permanent or only the other ones, if asked."""
+        """Number of elements of a group (None: of all); `permanent` counts only permanent (True) or only other ones (False)."""
         rings = self._all() if group is None else [ring for name, ring in self._named() if name == group]
         total, pinned = sum(len(ring) for ring in rings), sum(int(ring.pinned) for ring in rings)
         return total if permanent is None else pinned if permanent else total - pinned
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values of the elements held."""
+        """Size in bytes of the keys and values of all elements."""
         return len(self) * self._layout().element_bytes
 
     # --- groups ---
@@ -333,7 +333,7 @@ class RingGroups(MemoryBank, ABC):
         return ring
 
     def share_ids(self, other: RingGroups) -> None:
-        """Draw ids from the counter of `other`, so that none is given twice."""
+        """Take ids from the counter of `other`, so that no id is assigned twice."""
         self._ids = other._ids
 
     def _dynamic_only(self, what: str, fine: bool = False) -> None:
@@ -341,7 +341,7 @@ class RingGroups(MemoryBank, ABC):
             raise InputError(f"static mode takes no {what}: make the bank with mode='dynamic'")
 
     def reset(self, group: Group | None = None, *, keep_permanent: bool = False) -> None:
-        """Forget a group, or all; with `keep_permanent` all but the permanent elements. Ids keep rising."""
+        """Forget a group, or all groups; `keep_permanent` keeps permanent elements. Ids are not reused."""
         for static in [ring for name, ring in self._static.items() if group in (None, name)]:
             static.clear(keep_permanent)
         for name in [name for name in self._rings if group in (None, name)]:
@@ -350,13 +350,13 @@ class RingGroups(MemoryBank, ABC):
                 ring.keep(np.arange(ring.pinned))
             else:
                 del self._rings[name]
-        if not self._rings and self._crowded:
-            self._crowded = False
+        if not self._rings and self._over_limit:
+            self._over_limit = False
 
     # --- where it is stored ---
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move to a device, or change the dtype of what is given (and, without a `storage_dtype`, stored). In place."""
+        """Move to a device, or change the dtype of results (and, without a `storage_dtype`, of the storage), in place."""
         self.device = self.device if device is None else _device(device)
         self.dtype = self.dtype if dtype is None else dtype
         self._stream = None
@@ -372,25 +372,25 @@ class RingGroups(MemoryBank, ABC):
             ring.buffers.move(self._layout())
 
     def offload(self) -> None:
-        """Begin to move the buffers to main memory (pinned, on a side stream). Reads stream them. Without CUDA: nothing."""
+        """Start to move the buffers to pinned main memory, from where reads stream them. Does nothing without CUDA."""
         self._dynamic_only("offload")
-        self._travel(away=True)
+        self._start_move(offload=True)
 
     def prefetch(self) -> None:
-        """Begin to bring back what `offload` moved; the next use waits for it. Without CUDA: nothing."""
+        """Start to move the buffers back after `offload`; the next use waits for it. Does nothing without CUDA."""
         self._dynamic_only("prefetch")
-        self._travel(away=False)
+        self._start_move(offload=False)
 
-    def _travel(self, away: bool) -> None:
-        if self.device.type != "cuda" or self.placement != "device" or self._away == away:
+    def _start_move(self, offload: bool) -> None:
+        if self.device.type != "cuda" or self.placement != "device" or self._offloaded == offload:
             return
-        self._away = away
+        self._offloaded = offload
         self._stream = self._stream or torch.cuda.Stream(self.device)
         for ring in self._rings.values():
             ring.buffers.start_move(self._layout(), self._stream)
 
     def detach(self) -> None:
-        """Cut the graph of what was written with `detach=False`: gradients stop at what is held now."""
+        """Cut the autograd graph of tensors written with `detach=False`: gradients stop at the current content."""
         for ring in self._rings.values():
             ring.buffers.detach()
 
@@ -412,7 +412,7 @@ class RingGroups(MemoryBank, ABC):
         self._static_batch(lambda ring: ring.select(chosen))
 
     def batch_repeat(self, count: int) -> None:
-        """The whole batch `count` times over, as `Tensor.repeat`. A batch of 1 is not copied before the next write. Experimental."""
+        """Repeat the batch `count` times, like `Tensor.repeat`; a batch of 1 is not copied before the next write. Experimental."""
         if not isinstance(count, int) or count < 1:
             raise InputError(f"cannot repeat a batch {count!r} times; expected 1 or more")
         if count == 1:

@@ -1,4 +1,4 @@
-"""Rows of vectors, in memory or in files, and the table that says which row holds which id."""
+"""Rows of vectors, in memory or in files, and the table that maps ids to rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .store import META, read_meta, write_meta
 
 try:
     import fcntl as _fcntl
-except ImportError:  # Windows has no advisory locks of this kind
+except ImportError:  # Windows does not have these advisory locks
     _fcntl = None
 fcntl: ModuleType | None = _fcntl
 
@@ -24,15 +24,15 @@ __all__ = ["IdTable", "RowArray", "RowFile", "write_at"]
 
 STORAGE = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 IDS = "ids.i64"
-FREE = -1  # stands where a row holds no entry
+FREE = -1  # marks a row without an entry
 _CHUNK = 1 << 24  # bytes converted and written at once
 
 
 class IdTable:
-    """id -> row, as sorted arrays (16 bytes an entry) with a small dictionary of recent changes over them."""
+    """Maps ids to rows with sorted arrays (16 bytes per entry) and a small dictionary of recent changes."""
 
     def __init__(self, ids: NDArray[np.int64]) -> None:
-        """`ids` (N,): the id of each row, FREE for none; an id that stands twice counts for its last row."""
+        """`ids` (N,): the id of each row, or FREE; an id in several rows refers to the last one."""
         rows = np.flatnonzero(ids != FREE)
         self._set(ids[rows], rows)
 
@@ -42,7 +42,7 @@ class IdTable:
         self._recent: dict[int, int] = {}
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) the row of each id, FREE where there is none."""
+        """The row of each id, (n,), or FREE for unknown ids."""
         found = np.full(len(ids), FREE, np.int64)
         if len(self._ids):
             place = np.searchsorted(self._ids, ids, side="right") - 1
@@ -56,7 +56,7 @@ class IdTable:
         return found
 
     def put(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """`rows` (n,) may be FREE to forget an id."""
+        """Set the rows of ids; `rows` (n,) may hold FREE to forget an id."""
         self._recent.update(zip(ids.tolist(), rows.tolist(), strict=True))
         if len(self._recent) > max(8192, len(self._ids) // 8):
             recent_ids = np.fromiter(self._recent.keys(), np.int64, len(self._recent))
@@ -95,16 +95,16 @@ class RowArray:
 class RowFile:
     """Rows in a folder: `vectors.f32` or `.f16` (raw little-endian rows), `ids.i64` (one id a row) and META.
 
-    Order makes it safe. Vectors go to rows that no id on the disk points to, and are synchronised before the ids that
-    point to them; ids that replace others are synchronised before the old rows are freed. An id is 8 aligned bytes,
-    which no system writes by half. So at any moment the ids on the disk describe whole vectors, and an interrupted
-    writer leaves at most rows that nobody names.
+    The order of writes makes it safe. Vectors are written to rows that no id on disk points to, and are synchronised before
+    the ids that point to them; ids that replace others are synchronised before the old rows are freed. An id is 8 aligned
+    bytes, which no system writes partially. So the ids on disk always describe complete vectors, and an interrupted writer
+    leaves at most some unreferenced rows.
     """
 
     durable = True
 
     def __init__(self, folder: Path, meta: dict[str, Any], *, new: bool, readonly: bool) -> None:
-        """Open the files of `folder`, or make them if `new`; `meta` is the content of META, present or future."""
+        """Open the files of `folder`, or create them if `new`; `meta` is the content of META (to be written if `new`)."""
         self.folder, self.meta, self.readonly = folder, meta, readonly
         dtype = STORAGE[meta["storage"]]
         self.vectors = folder / f"vectors.f{8 * dtype.itemsize}"
@@ -128,17 +128,17 @@ class RowFile:
                             )
                         self._id_file.truncate(0)
                         _open(self.vectors, "w+b").close()
-                        # META last: a folder without it is not a store yet, and is started again.
+                        # META is written last: a folder without it is not a store yet, and is created again.
                         write_meta(folder, meta)
                     else:
-                        self.meta = read_meta(folder)  # an earlier writer may have finished since
+                        self.meta = read_meta(folder)  # another writer may have finished in the meantime
                     self._vector_file = _open(self.vectors, "r+b")
                 except BaseException:
                     self.close()
                     raise
 
     def read_ids(self) -> NDArray[np.int64]:
-        """(rows,) the id of each row. Raises `InputError` when the files do not hold what META promises."""
+        """The id of each row, (rows,). Raises `InputError` if the files do not match META."""
         remedy = "restore the folder from a copy, or delete it and index again"
         try:
             held = self.vectors.stat().st_size // self._row_bytes
@@ -159,7 +159,7 @@ class RowFile:
         return ids
 
     def cut(self, count: int) -> None:
-        """Drop what an interrupted writer left behind the first `count` rows."""
+        """Drop rows that an interrupted writer left after the first `count` rows."""
         assert self._vector_file is not None
         assert self._id_file is not None
         with writing(self.folder):
@@ -178,7 +178,7 @@ class RowFile:
     def view(self, count: int) -> np.ndarray:
         """The first `count` rows, mapped from the file."""
         if count > len(self._map):
-            # Map all that the file holds by now, so that a growing store is not mapped again for every row.
+            # Map everything that the file holds, so that a growing store is not mapped again for every row.
             held = self.vectors.stat().st_size // self._row_bytes
             self._map = np.memmap(self.vectors, self._dtype, mode="r", shape=(max(held, count), self._dim))
         return np.asarray(self._map)[:count]
@@ -189,10 +189,10 @@ class RowFile:
         assert self._id_file is not None
         with writing(self.folder, keeps="what was flushed before is safe"):
             os.fsync(self._vector_file.fileno())
-            # The new stamp and norm bound before any id, the number of rows after all of them.
+            # The new stamp and norm bound are written before any id, the number of rows after all ids.
             write_meta(self.folder, {**meta, "rows": self.meta["rows"]})
             filled = ids[changed] != FREE
-            # A row behind the end of the id file must be written even if it is free already.
+            # A row beyond the end of the id file must be written even if it is already free.
             appended = changed >= self.meta["rows"]
             for part in (changed[filled | appended], changed[~filled & ~appended]):
                 for first, last in _runs(part):
@@ -206,13 +206,13 @@ class RowFile:
     def close(self) -> None:
         for file in (self._vector_file, self._id_file):
             if file is not None:
-                file.close()  # gives the lock back
+                file.close()  # releases the lock
         self._vector_file = self._id_file = None
         self._map = self._map[:0]
 
 
 def write_at(file: FileIO, offset: int, data: bytes) -> None:
-    """Write all of `data` at `offset`: a raw file may take less than it is given when the disk is nearly full."""
+    """Write all of `data` at `offset`; a single write to a raw file may be partial when the disk is nearly full."""
     file.seek(offset)
     rest = memoryview(data)
     while len(rest):
@@ -224,7 +224,7 @@ def _open(path: Path, mode: str) -> FileIO:
 
 
 def _lock(file: FileIO, folder: Path) -> None:
-    """One writer at a time. The lock ends with the file, also when the process dies."""
+    """Allow one writer at a time. The lock is released when the file is closed or the process dies."""
     if fcntl is None:
         return
     try:
@@ -234,11 +234,11 @@ def _lock(file: FileIO, folder: Path) -> None:
             f"{folder}: another program is writing to this store; wait until it ends, or open it with readonly=True"
         ) from error
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
 
 
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Spans of positions whose rows follow one another."""
+    """Spans of positions with consecutive rows."""
     if not len(rows):
         return []
     ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]

@@ -21,7 +21,7 @@ _OPTIONS = ("key_dim", "value_dim", "capacity", "permanent", "batch", "heads", "
 
 
 class Content(NamedTuple):
-    """What `RingGroups.take_over` takes, checked: of each group its counters, tensors and tags."""
+    """The checked input of `RingGroups.take_over`: counters, tensors and tags of each group."""
 
     batch: int
     next_id: int
@@ -29,10 +29,10 @@ class Content(NamedTuple):
 
 
 class SavedGroups(RingGroups):
-    """The groups of a `TensorBank` with their config and content."""
+    """Adds config and content to the groups of a `TensorBank`."""
 
     def config(self) -> dict[str, Any]:
-        """`{"bank": what the constructor takes, "state": counters}`. The device and the folder are not kept."""
+        """`{"bank": constructor arguments, "state": counters}`, without the device and the folder."""
         options = {name: getattr(self, name) for name in _OPTIONS if name != "value_dim"}
         options |= {
             "value_dim": self.value_dims,
@@ -60,7 +60,7 @@ class SavedGroups(RingGroups):
         """An empty bank on the CPU.
 
         Raises:
-            InputError: options that are missing, unknown or unfit.
+            InputError: missing, unknown or invalid options.
         """
         options = dict(config.get("bank", {}))
         known = {*_OPTIONS, "dtype", "storage_dtype", "policy", "stream_block", "count_usage"}
@@ -74,15 +74,15 @@ class SavedGroups(RingGroups):
         return cls(**options)
 
     def take_over(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Continue from `config()` and `tensors()` of a bank of equal sizes; the batch becomes the saved one's.
+        """Continue from `config()` and `tensors()` of a bank of equal sizes; the batch size is taken from it.
 
         Raises:
-            InputError: tensors that are missing or do not fit. Nothing has changed then.
+            InputError: tensors are missing or do not fit; the bank is unchanged then.
         """
         self.adopt(self.check_content(config, tensors))
 
     def check_content(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Content:
-        """The first half of `take_over`: everything that can fail."""
+        """The first half of `take_over`, with everything that can fail."""
         options, state = config.get("bank", {}), config.get("state", {})
         mine = self.config()["bank"]
         sizes = ("key_dim", "value_dim", "heads", "mode", "capacity")
@@ -96,10 +96,10 @@ class SavedGroups(RingGroups):
         return Content(layout.batch, state.get("next_id", 0), groups)
 
     def adopt(self, content: Content) -> None:
-        """The second half of `take_over`."""
+        """The second half of `take_over`, which cannot fail."""
         self.batch = content.batch
         self._ids.next = content.next_id
-        self._crowded, self._rings = False, {}
+        self._over_limit, self._rings = False, {}
         if self.mode == "static":
             self.reset()
             for saved, tensors, tags in content.groups:
@@ -111,7 +111,7 @@ class SavedGroups(RingGroups):
             return
         if self.max_bytes is not None and self.placement == "device":
             slots = sum(saved["room"] + saved["size"] for saved, _, _ in content.groups)
-            self._crowded = slots * self._layout().element_bytes > self.max_bytes
+            self._over_limit = slots * self._layout().element_bytes > self.max_bytes
         for saved, tensors, tags in content.groups:
             self._rings[saved["group"]] = _restored(self._layout(), self.capacity, saved, tensors, tags)
 
@@ -119,7 +119,7 @@ class SavedGroups(RingGroups):
 def _restored(
     layout: Layout, capacity: int | None, counters: Mapping[str, Any], tensors: Mapping[str, Tensor], tags: Tags
 ) -> Ring:
-    """The ring that gave `counters()` and `content()`, each element in the slot where it was."""
+    """Rebuild a ring from `counters()` and `content()`, with each element in its old slot."""
     ring = Ring(layout, 0, capacity)
     ring.room, ring.size, ring.head = counters["room"], counters["size"], counters["head"]
     ring.pinned, ring.count, ring.writes = counters["pinned"], counters["count"], counters["writes"]
@@ -137,7 +137,7 @@ def _content(saved: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: La
     """The tensors and tags of one group.
 
     Raises:
-        InputError: some are missing or have another shape.
+        InputError: a tensor is missing or has another shape.
     """
     prefix = _escaped(saved["group"])
     static = "written" in saved
@@ -161,7 +161,7 @@ def _content(saved: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: La
 
 
 def _escaped(name: Group) -> str:
-    """A group in a flat name: numbers as they are, texts marked, and without dots."""
+    """A group as part of a flat name: integers unchanged, strings marked and without dots."""
     return str(name) if isinstance(name, int) else "~" + _quoted(name)
 
 

@@ -1,7 +1,7 @@
-"""Scores of queries against pieces of keys, block by block: for the best k, and for use counts.
+"""Scores of queries against pieces of keys, block by block, for the best k keys and for use counts.
 
-Dimensions: a bank's batch is that of the queries or 1, its heads H or a divisor of them. Queries that share keys are
-rows of one product: (Bk, Hk, E, G, L) with E members of the batch and G heads to one of the bank.
+Dimensions: a bank's batch Bk is the batch B of the queries or 1, its number of heads Hk is H or a divisor of it. Queries
+that share keys are rows of one product: (Bk, Hk, E, G, L), where E batch members and G heads share those of the bank.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Rows:
     """Queries and mask in the layout of this module.
 
     Args:
-        q: (B, H, L, Dk).
-        pieces: with keys (Bk, Hk, N, Dk), Bk = B or 1.
+        q: queries (B, H, L, Dk).
+        pieces: segments with keys (Bk, Hk, N, Dk), Bk = B or 1.
         mask: broadcasts to (B, H, L, sum of all N), or None.
 
     Raises:
@@ -53,13 +53,13 @@ class Rows:
         self.dtype = accumulate_dtype(q.dtype)
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """(B, H, L, …) as (Bk, Hk, E, G, L, …)."""
+        """Reshape (B, H, L, …) to (Bk, Hk, E, G, L, …)."""
         batch, members, heads, group = self.split
         shape = (batch, members, heads, group, *tensor.shape[2:])
         return tensor.reshape(shape).transpose(1, 2)
 
     def back(self, rows: Tensor) -> Tensor:
-        """(Bk, Hk, E, G, L, …) as (B, H, L, …)."""
+        """Reshape (Bk, Hk, E, G, L, …) to (B, H, L, …)."""
         return rows.transpose(1, 2).reshape(self.batch, self.heads, *rows.shape[4:])
 
     def _mask_rows(self, mask: Tensor) -> Tensor:
@@ -81,13 +81,13 @@ class Rows:
         return mask if mask.shape[5] == 1 else mask[..., keys]
 
     def blocks(self, per_row: int) -> list[slice]:
-        """Blocks of queries of so many numbers each."""
+        """Blocks of queries, each with a limited total if every query needs `per_row` numbers."""
         rows = self.batch * self.heads * max(1, per_row)
         step = max(1, _BLOCK.get(self.q.device.type, _BLOCK["cpu"]) // rows)
         return [slice(start, min(start + step, self.queries)) for start in range(0, self.queries, step)]
 
     def key_blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """The keys (Bk, Hk, n, Dk) in float32 on the device of the queries, and where they stand among all."""
+        """Blocks of keys (Bk, Hk, n, Dk) in float32 on the device of the queries, each after its range among all keys."""
 
         def parts() -> Iterator[tuple[Tensor]]:
             for piece in self.pieces:
@@ -100,7 +100,7 @@ class Rows:
             start += keys.shape[2]
 
     def scores(self, queries: slice, keys: Tensor, place: slice) -> Tensor:
-        """(Bk, Hk, E, G, l, n) scaled and masked scores of a block, -inf where a key is left out."""
+        """Scaled and masked scores of a block, (Bk, Hk, E, G, l, n), -inf where a key is masked out."""
         q = self.q[..., queries, :].to(self.dtype)
         product = torch.bmm(q.flatten(2, 4).flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
         product = product.mul_(self.scale).view(*q.shape[:5], keys.shape[2])
@@ -113,9 +113,9 @@ class Rows:
 
 @torch.no_grad()
 def best_k(rows: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each query and the places of their keys: (Bk, Hk, E, G, L, k) each.
+    """The k highest scores of each query and the indices of their keys, (Bk, Hk, E, G, L, k) each.
 
-    Left-out keys have the score -inf (and any place). Exact; of equal scores any may be taken.
+    Masked keys have the score -inf (and an arbitrary index). The result is exact; ties are broken arbitrarily.
     """
     k = min(k, rows.keys)
     shape = (*rows.q.shape[:5], k)
@@ -134,9 +134,9 @@ def best_k(rows: Rows, k: int) -> tuple[Tensor, Tensor]:
 
 
 def gather(rows: Rows, name: str, where: Tensor) -> Tensor:
-    """Rows of the keys ("k") or values ("v") of all pieces: `where` (Bk, Hk, M) -> (Bk, Hk, M, D).
+    """Gather rows of the keys ("k") or values ("v") of all pieces: `where` (Bk, Hk, M) -> (Bk, Hk, M, D).
 
-    Only those rows travel from the host.
+    Only those rows are copied from the host.
     """
     sources = [getattr(piece, name) for piece in rows.pieces]
     if len(sources) == 1:
@@ -165,8 +165,8 @@ def weighted(rows: Rows, best: Tensor, where: Tensor) -> tuple[Tensor, Tensor, T
     """Softmax over the kept scores, and the weighted sum of their values.
 
     Returns:
-        out (Bk, Hk, E, G, L, Dv) and lse (Bk, Hk, E, G, L) with gradients to queries, keys, values and mask, and the
-        weights (Bk, Hk, E, G, L, k) without.
+        out (Bk, Hk, E, G, L, Dv) and lse (Bk, Hk, E, G, L), with gradients to queries, keys, values and mask, and weights
+        (Bk, Hk, E, G, L, k) without gradients.
     """
     tensors = [rows.q, *(t for piece in rows.pieces for t in piece[:2]), *([] if rows.mask is None else [rows.mask])]
     wants_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
@@ -176,7 +176,7 @@ def weighted(rows: Rows, best: Tensor, where: Tensor) -> tuple[Tensor, Tensor, T
         kept, places = best[..., queries, :], where[..., queries, :]
         shape, flat = kept.shape, places.flatten(2)
         if wants_grad:
-            kept = _again(rows, queries, kept, places)
+            kept = _recompute(rows, queries, kept, places)
         highest = kept.detach().amax(-1, keepdim=True)
         highest = highest.masked_fill(highest == -torch.inf, 0)
         exp = torch.exp(kept - highest)
@@ -191,8 +191,8 @@ def weighted(rows: Rows, best: Tensor, where: Tensor) -> tuple[Tensor, Tensor, T
     return torch.cat(outs, 4), torch.cat(lses, 4), torch.cat(weights, 4)
 
 
-def _again(rows: Rows, queries: slice, kept: Tensor, places: Tensor) -> Tensor:
-    """The kept scores, computed from the gathered keys so that gradients flow."""
+def _recompute(rows: Rows, queries: slice, kept: Tensor, places: Tensor) -> Tensor:
+    """Recompute the kept scores from the gathered keys, so that gradients flow."""
     keys = gather(rows, "k", places.flatten(2)).view(*places.shape, rows.q.shape[-1])
     scores = (keys @ rows.q[..., queries, :].to(rows.dtype).unsqueeze(-1)).squeeze(-1) * rows.scale
     mask = rows.mask_at(queries, slice(None))
@@ -206,13 +206,13 @@ def _again(rows: Rows, queries: slice, kept: Tensor, places: Tensor) -> Tensor:
 
 @torch.no_grad()
 def column_sums(rows: Rows, lse: Tensor) -> Tensor:
-    """(N,) float64: the attention weights of each key, summed over queries and heads, mean over the batch.
+    """Attention weights of each key, summed over queries and heads and averaged over the batch, (N,) float64.
 
     Args:
         lse: (B, H, L) over all keys.
     """
     total = torch.zeros(rows.keys, dtype=torch.float64, device=rows.q.device)
-    # +inf where no key takes part: its weights come out as the zeros they are
+    # +inf where no key takes part, so that the weights become 0
     shift = rows.rows(lse.detach().masked_fill(lse == -torch.inf, torch.inf)).unsqueeze(-1)
     blocks = rows.blocks(min(_KEYS, rows.keys))
     for place, keys in rows.key_blocks(_KEYS):

@@ -1,4 +1,4 @@
-"""A group of a memory whose shapes never change and whose counters are tensors: for compiled code."""
+"""A group of a memory whose shapes never change and whose counters are tensors, for compiled code."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["StaticRing"]
 
 
 class StaticRing:
-    """Slots [0, room) for permanent elements, [room, room + size) for a ring, all there from the beginning.
+    """Slots [0, room) for permanent elements and [room, room + size) for a ring, all allocated at the start.
 
-    Nothing in `write` and `segments` depends on the content, so `torch.compile` traces them once. The tensors stay the
+    `write` and `segments` do not branch on the content, so `torch.compile` traces them once. The tensors stay the
     same objects.
 
     Args:
-        next_id: 0-d int64, shared by the groups of a bank.
+        next_id: 0-d int64 tensor, shared by the groups of a bank.
 
     Attributes:
-        written: 0-d int64, elements ever written to the ring.
-        pinned: 0-d int64, permanent elements.
-        writes: 0-d int64, calls of `write`: the next frame's time unless given.
+        written: 0-d int64 tensor, number of elements ever written to the ring.
+        pinned: 0-d int64 tensor, number of permanent elements.
+        writes: 0-d int64 tensor, number of calls of `write`, which is the default time of the next frame.
     """
 
     def __init__(self, layout: Layout, room: int, size: int, next_id: Tensor) -> None:
         self.layout, self.room, self.size, self.next_id = layout, room, size, next_id
         slots, device = room + size, layout.device
-        # zeros: what a weight of 0 is multiplied with must be finite
+        # zeros, because 0 * NaN or 0 * inf of unused slots would not be 0
         self.tensors = {name: layout.allocate(width, slots, zeros=True)[0] for name, width in layout.widths.items()}
         with torch.inference_mode(False):
             self.ids = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -45,7 +45,7 @@ class StaticRing:
             )
 
     def write(self, sources: Mapping[str, Tensor], time: Tensor | float | None, permanent: bool) -> Tensor:
-        """Returns the ids, on the device."""
+        """Write elements and return their ids, on the device."""
         new = next(iter(sources.values())).shape[2]
         offset = torch.arange(new, device=self.layout.device)
         ids = self.next_id + offset
@@ -77,7 +77,7 @@ class StaticRing:
         return ids
 
     def segments(self, value: str) -> list[Segment]:
-        """The permanent region and the ring, whole, with the number that counts as a tensor."""
+        """The whole permanent region and the whole ring, each with its number of valid elements as a tensor."""
         keys, values, room = self.tensors["key"], self.tensors[value], self.room
         ring = Segment(keys[:, :, room:], values[:, :, room:], self.written.clamp(max=self.size).reshape(1))
         if not room:
@@ -88,7 +88,7 @@ class StaticRing:
         return int(self.pinned) + min(int(self.written), self.size)
 
     def slots(self) -> NDArray[np.int64]:
-        """The slot of each element: the permanent ones, then the ring's from the oldest on."""
+        """The slot of each element: permanent ones first, then those of the ring, oldest first."""
         written = int(self.written)
         ring = self.room + np.arange(max(0, written - self.size), written) % self.size
         return np.concatenate([np.arange(int(self.pinned)), ring])
@@ -117,7 +117,7 @@ class StaticRing:
     def detach(self) -> None:
         """Nothing to do: a static ring never holds a graph."""
 
-    # --- these make new tensors, so compiled code is traced again ---
+    # --- these create new tensors, so compiled code is traced again ---
 
     def select(self, indices: Tensor) -> None:
         self._over_batch({name: t.index_select(0, indices.to(t.device)) for name, t in self.tensors.items()})
@@ -147,7 +147,7 @@ class StaticRing:
         return self.gather(np.arange(len(self))), self.read_tags()
 
     def restore(self, counters: Mapping[str, Any], tensors: Mapping[str, Tensor], tags: Tags) -> None:
-        """Each element into the slot where it was."""
+        """Restore each element into its old slot."""
         self.written.fill_(counters["written"])
         self.pinned.fill_(counters["pinned"])
         self.writes.fill_(counters["writes"])

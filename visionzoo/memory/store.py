@@ -1,4 +1,4 @@
-"""What every vector store offers, whichever backend keeps the vectors."""
+"""The interface of all vector stores, whichever backend keeps the vectors."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ __all__ = [
     "write_meta",
 ]
 
-META = "store.json"  # in the folder of a store: backend, dim and what the backend adds
+META = "store.json"  # in the folder of a store: backend, dim, and options of the backend
 FORMAT = 1
 BACKENDS = {
     "matrix": "visionzoo.memory.matrix:MatrixStore",
     "faiss": "visionzoo.memory.faiss_store:FaissStore",
     "qdrant": "visionzoo.memory.qdrant_store:QdrantStore",
 }
-LONGEST = 1e15  # norm of a vector; the product of two such is far from overflow in float32
+LONGEST = 1e15  # maximum norm of a vector; the inner product of two such vectors is far from overflow in float32
 
 Vectors = np.ndarray | torch.Tensor
 Ids = ArrayLike | torch.Tensor
 
 
 class MissingIdsError(VisionZooError, KeyError):
-    """Ids were asked for that the store does not hold. `.ids` lists them."""
+    """The store does not hold some of the requested ids; `.ids` lists them."""
 
     def __init__(self, ids: NDArray[np.int64]) -> None:
         self.ids = ids
@@ -56,7 +56,7 @@ class MissingIdsError(VisionZooError, KeyError):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best entries of each query, best first; equal scores stand in the order of their ids."""
+    """The best entries for each query, best first; equal scores are ordered by id."""
 
     ids: NDArray[np.int64]  # (Q, k)
     scores: NDArray[np.float32]  # (Q, k) inner products
@@ -66,14 +66,14 @@ class VectorStore(ABC):
     """Vectors under integer ids, searched by inner product.
 
     All backends give the same ranking for the same vectors: by score, which is summed in float64 and rounded to float32
-    (`topk.exact_scores`), then by the lower id. One thread at a time may change a store; searches may run side by side.
+    (`topk.exact_scores`), then by the lower id. Only one thread at a time may change a store; searches may run in parallel.
     """
 
     backend: ClassVar[str]
     dim: int
     readonly: bool = False
 
-    # --- what a backend provides; the arguments are checked already ---
+    # --- implemented by a backend; the arguments have been checked ---
 
     @abstractmethod
     def _add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None: ...
@@ -96,7 +96,7 @@ class VectorStore(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """When this returns, everything added and removed so far survives a crash."""
+        """Make all changes so far durable, so that they survive a crash."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -105,23 +105,23 @@ class VectorStore(ABC):
     @classmethod
     @abstractmethod
     def load(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> Self:
-        """The store in the folder `path`. Raises `InputError` when there is none, or a damaged or another one."""
+        """Open the store in the folder `path`. Raises `InputError` if there is none, a damaged one, or another kind."""
 
     @abstractmethod
     def close(self) -> None:
-        """Flush and let go of files and connections. A closed store cannot be used."""
+        """Flush, and close files and connections. A closed store cannot be used."""
 
-    # --- the public face ---
+    # --- the public interface ---
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Keep `vectors` under `ids`; the vector of an id that exists is replaced.
+        """Store `vectors` under `ids`; the vector of an existing id is replaced.
 
         Args:
-            ids: (n,) integers >= 0, no two alike.
-            vectors: (n, dim) finite floats, kept as float32 unless the store says otherwise.
+            ids: (n,) distinct integers >= 0.
+            vectors: (n, dim) finite floats, stored as float32 unless the store has another type.
 
         Raises:
-            InputError: wrong shapes, NaN or infinity, an id twice or below 0, or a store open for reading only.
+            InputError: wrong shapes, NaN or infinity, a repeated or negative id, or a read-only store.
         """
         self._check_writable()
         checked = _check_ids(ids)
@@ -140,7 +140,7 @@ class VectorStore(ABC):
     def search(self, queries: Vectors, k: int) -> SearchResult:
         """The k entries with the largest inner product for each of (Q, dim) finite queries.
 
-        k is cut to the number of entries, so that an empty store gives (Q, 0) results.
+        `k` is limited to the number of entries, so an empty store gives (Q, 0) results.
 
         Raises:
             InputError: a shape that does not fit, NaN or infinity in a query, or k below 1.
@@ -160,7 +160,7 @@ class VectorStore(ABC):
         return self._search(on_device if on_device is not None else values, k)
 
     def fetch(self, ids: Ids) -> NDArray[np.float32]:
-        """The vectors of (n,) ids in the order asked, (n, dim) float32; an id may be asked for more than once.
+        """The vectors of (n,) ids in the given order, (n, dim) float32; ids may be repeated.
 
         Raises:
             MissingIdsError: a `KeyError` that lists the ids that are not there.
@@ -168,7 +168,7 @@ class VectorStore(ABC):
         return self._fetch(_check_ids(ids))
 
     def remove(self, ids: Ids) -> int:
-        """Drop the entries of (n,) ids; ids that it does not hold are ignored. Returns how many were dropped."""
+        """Remove the entries of (n,) ids; unknown ids are ignored. Returns the number of removed entries."""
         self._check_writable()
         checked = np.unique(_check_ids(ids))
         return self._remove(checked) if len(checked) else 0
@@ -203,21 +203,21 @@ def open_store(
     """Open the store in the folder `path`, or create one.
 
     Args:
-        path: a folder. None: in memory, gone when closed.
-        backend: "matrix", "faiss" or "qdrant". Default: what the folder holds, "matrix" for a new store.
+        path: a folder. None: the store is in memory and lost when closed.
+        backend: "matrix", "faiss" or "qdrant". Default: the backend of the store in the folder, "matrix" for a new store.
         dim: length of a vector; needed for a new store, checked for an existing one.
         readonly: never write into the folder; the store must exist.
-        options: of the backend's class, e.g. storage="float16" (matrix), kind="ivf" (faiss), url=… (qdrant).
+        options: options of the backend's class, e.g. storage="float16" (matrix), kind="ivf" (faiss), url=… (qdrant).
 
     Raises:
-        InputError: no store there (with readonly), a damaged one, or another dimension or backend than asked for.
+        InputError: there is no store (with `readonly`), it is damaged, or it has another dimension or backend.
         MissingDependencyError: the backend's package is not installed.
     """
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
     if path is not None and (Path(path) / META).exists():
         found = read_meta(path)["backend"]
-        # Both keep the same rows; faiss only adds an index. So either opens the other's folder when asked to.
+        # Both keep the same rows and faiss only adds an index, so each can open the other's folder on request.
         if backend not in (None, found) and {backend, found} != {"matrix", "faiss"}:
             raise InputError(
                 f"{Path(path) / META}: is a {found} store, not {backend}; name no backend, or choose another folder"
@@ -238,7 +238,7 @@ def open_store(
     return resolve(BACKENDS[backend or "matrix"])(dim, path, readonly=readonly, **options)
 
 
-# --- the JSON file beside the data ---
+# --- the JSON file next to the data ---
 
 
 def no_store(path: str | os.PathLike[str]) -> InputError:
@@ -246,7 +246,7 @@ def no_store(path: str | os.PathLike[str]) -> InputError:
 
 
 def read_meta(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What META in `folder` says. Raises `InputError` when it is missing, damaged, or of a version unknown here."""
+    """Read META in `folder`. Raises `InputError` if it is missing, damaged, or of an unknown version."""
     file = Path(folder) / META
     remedy = "restore it from a copy, or delete the folder and index again"
     try:
@@ -273,7 +273,7 @@ def read_meta(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_meta(folder: str | os.PathLike[str], meta: dict[str, Any]) -> None:
-    """Write META in one step that survives a loss of power."""
+    """Write META atomically and durably, so that it survives a power failure."""
     with atomic_path(Path(folder) / META) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump({"format": FORMAT, **meta}, file, indent=1)
         file.write("\n")
@@ -283,7 +283,7 @@ def write_meta(folder: str | os.PathLike[str], meta: dict[str, Any]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make renames in `folder` durable, where the system can."""
+    """Make renames in `folder` durable, if the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -301,7 +301,7 @@ def check_dim(asked: int | None, found: int, where: str | os.PathLike[str]) -> N
 
 
 def empty_folder(path: str | os.PathLike[str]) -> Path:
-    """`path`, if a store may be saved there. Raises `InputError` if something is there."""
+    """Return `path` if a store may be saved there. Raises `InputError` if it exists and is not an empty folder."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}: exists already and is not an empty folder; choose another name")
@@ -338,7 +338,7 @@ def _check_ids(ids: Ids) -> NDArray[np.int64]:
 
 
 def _check_finite(values: NDArray[np.float32], what: str, ids: NDArray[np.int64] | None) -> None:
-    # One sum of squares per row finds NaN, infinity and absurd lengths at once.
+    # One sum of squares per row detects NaN, infinity and absurd lengths at once.
     norms = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))
     bad = np.flatnonzero(~(norms <= LONGEST))
     if len(bad):

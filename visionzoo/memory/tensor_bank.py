@@ -1,4 +1,4 @@
-"""Keys and values in time: a ring buffer per group that is written in place and read by attention."""
+"""Keys and values over time: a ring buffer per group that is written in place and read by attention."""
 
 from __future__ import annotations
 
@@ -23,49 +23,51 @@ __all__ = ["Elements", "TensorBank"]
 
 
 class TensorBank(SavedGroups):
-    """Keys and named values, written in place into a ring buffer per group, read by attention without joining them.
+    """Keys and named values, written in place into a ring buffer per group and read by attention without concatenation.
 
-    Layout (batch, heads, elements, width). Bookkeeping is per element and shared by batch and heads: an id (rising in the
-    order of writing), a time, a group, whether it is permanent, its use count and life. What one `write` puts in is a
-    *frame*: it shares a time unless times are given per element. Groups are separate: each has its own ring, capacity
-    and policy decision; permanent elements never leave by a policy and do not count.
+    The layout is (batch, heads, elements, width). Batch and heads share the bookkeeping, which is per element: an id
+    (ascending in the order of writing), a time, a group, whether it is permanent, its use count and its life. The elements
+    of one `write` form a *frame*: they share a time unless times are given per element. Groups are independent: each has
+    its own ring and capacity, and the policy applies to each separately. Permanent elements are never evicted by a policy
+    and do not count towards the capacity.
 
-    *Reading order* is that of groups as first written, in each the permanent elements, then the others, oldest first.
-    Masks, `ReadResult.ids` and `ids()` follow it.
+    *Reading order* is the order in which the groups were first written; within a group, permanent elements come first, then
+    the others, oldest first. Masks, `ReadResult.ids` and `ids()` follow it.
 
-    Scores are dot products. A distance fits by wider keys and queries: XMem's -s sum_c e_c (k_c - q_c)^2 (shrinkage s of
-    the key, selection e of the query; arXiv:2207.07115, Eq. 2) is k' . q' with k' = [2 s k, -s k^2, -s] and
-    q' = [e q, e, sum_c e_c q_c^2].
+    Scores are dot products. A distance can be expressed with wider keys and queries: XMem's -s sum_c e_c (k_c - q_c)^2
+    (shrinkage s of the key, selection e of the query; arXiv:2207.07115, Eq. 2) is k' . q' with k' = [2 s k, -s k^2, -s]
+    and q' = [e q, e, sum_c e_c q_c^2].
 
-    Writing under autograd: written values are detached, unless `detach=False`; then gradients flow through the memory and
-    every write copies the buffers, as the graph needs the old ones. A read that autograd goes back through makes the next
-    write copy them once.
+    Autograd: written values are detached unless `detach=False`. With it, gradients flow through the memory, and every write
+    copies the buffers, as the graph needs the old ones. After a read that is part of an autograd graph, the next write
+    copies them once.
 
     Static mode (experimental: no system uses it yet) is for `torch.compile`: shapes never change, counters are tensors, and
     `write`, `segments` and `read` do not branch on the content. It supports first-in-first-out only, takes times as tensors
-    (a Python number is a constant of the traced code), and is for inference. Write each group once before compiling.
+    (a Python number would be a constant in the traced code), and is for inference. Write each group once before compiling.
 
     Args:
         key_dim: Dk.
         value_dim: Dv, or name -> Dv for several values per key.
-        capacity: most elements of a group, without the permanent ones. None: as many as the policy leaves.
-        permanent: slots for permanent elements of a group made in advance; more are made in dynamic mode. If it is
-            just what is used, `view` of permanent and other elements together needs no copy.
-        batch, heads: B and H. A query may have more heads, a multiple, and, if B is 1, any batch.
-        device: where reads compute.
-        dtype: of what `view` gives.
-        storage_dtype: of what is stored, e.g. bfloat16; default `dtype`. Reads widen it piece by piece.
-        policy: what leaves when a group is full; or its config. Default Fifo(capacity), or Never() without a capacity.
+        capacity: maximum number of elements in a group, without permanent ones. None: only the policy limits it.
+        permanent: number of slots to allocate per group for permanent elements; dynamic mode allocates more if needed. If
+            all of them are used, a `view` of permanent and other elements together needs no copy.
+        batch, heads: B and H. A query may have a multiple of H heads and, if B is 1, any batch.
+        device: device on which reads compute.
+        dtype: dtype of the tensors that `view` returns.
+        storage_dtype: dtype of the stored tensors, e.g. bfloat16; default `dtype`. Reads convert them piece by piece.
+        policy: policy for evictions when a group is full, or its config. Default Fifo(capacity), or Never() without a
+            capacity.
         mode: "dynamic" or "static".
-        max_bytes: above so many bytes of buffers, all of them live in main memory and reads stream them.
-        placement: "device"; "host" (main memory); "disk" (mapped from files, which go with the bank).
-        folder: where "disk" makes its temporary folder.
-        stream_block: keys per piece that streams to the device or is converted.
-        count_usage: reads count usage. Default: if the policy needs it.
+        max_bytes: if the buffers need more bytes than this, all of them move to main memory and reads stream them.
+        placement: "device"; "host" (main memory); "disk" (memory-mapped files, which are deleted with the bank).
+        folder: parent of the temporary folder for "disk".
+        stream_block: number of keys per piece that is streamed to the device or converted.
+        count_usage: whether reads count usage. Default: if the policy needs it.
 
     Attributes:
-        on_evict: called with the victims of a policy (`Elements`) before they are dropped. If it raises, nothing has
-            changed. Not called by `purge` and `reset`.
+        on_evict: called with the elements that a policy evicts (`Elements`) before they are dropped. If it raises, the bank
+            is unchanged. It is not called by `purge` and `reset`.
 
     Raises:
         InputError: sizes, names or options that do not fit together.
@@ -95,25 +97,25 @@ class TensorBank(SavedGroups):
         detach: bool = True,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Write N elements. The work is O(N), but for the rare times that a ring grows or a policy other than Fifo evicts.
+        """Write N elements in O(N), except in the rare case that a ring grows or a policy other than Fifo evicts.
 
-        If the group becomes too full, the policy chooses among the old *and* the new elements: of a write that exceeds the
-        capacity, Fifo keeps the newest elements.
+        If the group becomes too full, the policy selects from the old *and* the new elements: if one write exceeds the
+        capacity, Fifo keeps its newest elements.
 
         Args:
-            key: (B or 1, H, N, Dk); for one head the head axis may be left out.
+            key: (B or 1, H, N, Dk); with one head, the head axis may be omitted.
             value: (B or 1, H, N, Dv), or name -> values.
-            group: default 0.
-            time: of the frame, or (N,) one per element. Default: the number of writes to the group before.
-            permanent: never evicted by a policy.
+            group: group to write to; default 0.
+            time: time of the frame, or (N,) times of the elements. Default: the number of earlier writes to the group.
+            permanent: whether the elements are exempt from eviction by a policy.
             detach: False lets gradients flow through the memory.
-            weight: (N,) how many originals each element stands for; default 1.
+            weight: (N,) number of originals that each element represents; default 1.
 
         Returns:
-            (N,) int64 ids of all that was written, kept or not; on the CPU, in static mode on the device.
+            (N,) int64 ids of all written elements, kept or not, on the CPU (in static mode on the device).
 
         Raises:
-            InputError: shapes that do not fit, or a policy that leaves more than the capacity. Nothing has changed then.
+            InputError: shapes do not fit, or the policy leaves more than the capacity; the bank is unchanged then.
         """
         sources = self._sources(key, value, detach)
         name = DEFAULT_GROUP if group is None else group
@@ -169,17 +171,17 @@ class TensorBank(SavedGroups):
     def _make_room(
         self, group: Group, ring: Ring, sources: dict[str, Tensor], tags: Tags
     ) -> tuple[dict[str, Tensor], Tags]:
-        """Drop what the policy does not keep of old and new elements; returns the new ones that stay."""
+        """Drop old and new elements that the policy does not keep, and return the new ones that stay."""
         old, new, policy = ring.count, len(tags), self.policy
-        if policy.surely_keeps(old + new):
+        if policy.keeps_all(old + new):
             self._check_capacity(group, old + new)
             return sources, tags
-        if isinstance(policy, Fifo):  # the oldest go, whatever the tags of a million elements say
+        if isinstance(policy, Fifo):  # drops the oldest without looking at the tags of a million elements
             drop = old + new - policy.low
             if self.on_evict is not None:
                 self.on_evict(self._victims(group, ring, np.arange(drop), sources, tags))
             ring.advance(min(drop, old))
-            return _picked(sources, tags, slice(max(0, drop - old), new))
+            return _pick(sources, tags, slice(max(0, drop - old), new))
         kept = policy.keep(Tags.join([ring.read_tags()[ring.pinned :], tags]))
         self._check_capacity(group, len(kept))
         if len(kept) == old + new:
@@ -190,7 +192,7 @@ class TensorBank(SavedGroups):
         border = int(np.searchsorted(kept, old))
         if border < old:
             ring.keep(np.concatenate([np.arange(ring.pinned), kept[:border] + ring.pinned]))
-        return _picked(sources, tags, kept[border:] - old)
+        return _pick(sources, tags, kept[border:] - old)
 
     def _check_capacity(self, group: Group, count: int) -> None:
         if self.capacity is not None and count > self.capacity:
@@ -206,38 +208,38 @@ class TensorBank(SavedGroups):
         old, new = victims[:border] + ring.pinned, victims[border:] - ring.count
         held = ring.gather(old)
         if len(new):
-            for name, fresh in _picked(sources, tags, new)[0].items():
+            for name, fresh in _pick(sources, tags, new)[0].items():
                 fresh = fresh.to(held[name].device, held[name].dtype).expand(self.batch, -1, -1, -1)
                 held[name] = torch.cat([held[name], fresh], 2)
         return self._elements(held, Tags.join([ring.read_tags()[old], tags[new]]), group)
 
     def _stay_within_bytes(self, ring: Ring, new: int, permanent: bool) -> None:
-        if self.max_bytes is None or self.placement != "device" or self._crowded:
+        if self.max_bytes is None or self.placement != "device" or self._over_limit:
             return
         slots = sum(other.room + other.size for other in self._rings.values()) + ring.missing(new, permanent)
         if slots * self._layout().element_bytes > self.max_bytes:
-            self._crowded = True
+            self._over_limit = True
             self._relocate()
 
     # --- reading ---
 
     def select(self, group: Group | None = None, where: Policy | Mapping[str, Any] | None = None) -> list[Selection]:
-        """The elements that a read would look at. `where` is asked within each group, about all of its elements."""
+        """The elements that a read would consider. `where` is applied to all elements of each group separately."""
         self._dynamic_only("select")
         rule = None if where is None else policy_from_config(where)
         found = []
         for name, ring in self._rings.items():
             if group in (None, name) and len(ring):
-                chosen = None if rule is None or rule.surely_keeps(len(ring)) else rule.keep(ring.read_tags())
+                chosen = None if rule is None or rule.keeps_all(len(ring)) else rule.keep(ring.read_tags())
                 found.append(Selection(ring, chosen))
         return found
 
     def segments(
         self, group: Group | None = None, where: Policy | Mapping[str, Any] | None = None, value: str | None = None
     ) -> list[Segment]:
-        """Keys and values as pieces, for `segment_attention` together with others. Not copied unless scattered.
+        """Keys and values as pieces, for `segment_attention` together with others. They are copied only if scattered.
 
-        They show later writes. In static mode: whole buffers, with the number of valid elements as a tensor.
+        Later writes show in them. Static mode returns whole buffers, with the number of valid elements as a tensor.
         """
         name = self.value_name(value)
         if self.mode == "static":
@@ -261,25 +263,25 @@ class TensorBank(SavedGroups):
         count_usage: bool | None = None,
         usage_queries: int | None = None,
     ) -> ReadResult:
-        """Attention of `query` over the elements: one softmax over all of them, wherever they lie.
+        """Attention of `query` over the elements, with one softmax over all of them, wherever they are stored.
 
         Args:
             query: (B, H, L, Dk) on the bank's device, in any floating dtype. Grouped heads and broadcast batches as in
                 `attention`.
             group: None reads all groups together.
             where: a policy that selects which elements take part, within each group.
-            top_k: only the k best keys of each query and head take part. Exact; of equal scores any may be taken.
+            top_k: only the k best keys of each query and head take part. Exact; ties are broken arbitrarily.
             mask: as for `attention`; broadcasts to (B, H, L, N), in reading order.
             scale: default 1 / sqrt(Dk).
-            value: which of several values.
-            backend: of the attention (not for `top_k`).
-            count_usage: add to use counts and lives. Default: as the bank was made. Without `top_k` it takes a second
+            value: name of the value to read, if there are several.
+            backend: backend of the attention (not used with `top_k`).
+            count_usage: add to use counts and lives. Default: the bank's setting. Without `top_k`, counting takes a second
                 pass over the keys.
-            usage_queries: count over at most so many queries, evenly spaced, scaled up (not for `top_k`).
+            usage_queries: count with at most this many evenly spaced queries and scale up (not used with `top_k`).
 
         Returns:
-            `ReadResult`; zeros and -inf where there is no element. Gradients reach the query, the mask, and what was
-            written with `detach=False`.
+            A `ReadResult`; output 0 and lse -inf where there is no element. Gradients reach the query, the mask, and tensors
+            that were written with `detach=False`.
 
         Raises:
             InputError: shapes or names that do not fit.
@@ -321,10 +323,10 @@ class TensorBank(SavedGroups):
     def view(
         self, where: Policy | Mapping[str, Any] | None = None, group: Group | None = None, *, copy: bool = False
     ) -> Elements:
-        """Keys and values as tensors, in the order of writing (permanent elements at the time they were written too).
+        """Keys and values as tensors in the order of writing (including permanent elements).
 
-        On the bank's device, in its `dtype`. Without a copy where the elements lie side by side in that order: then
-        later writes show in it, and a graph through it cannot be gone back through after one; `copy=True` avoids both.
+        They are on the bank's device, in its `dtype`. If the elements are contiguous in that order, nothing is copied: later
+        writes then show in the result, and backward passes through it fail after one; `copy=True` avoids both.
         """
         if self.mode == "static":
             self._dynamic_only("where", where is None)
@@ -364,14 +366,14 @@ class TensorBank(SavedGroups):
         return Elements(keys, values, ids, times, uses, lives, weights, group)
 
     def nothing(self, value: str | None = None) -> Segment:
-        """A segment without keys, of the bank's widths."""
+        """A segment without keys, with the bank's widths."""
         return Segment(self._no_rows("key").to(self.device), self._no_rows(self.value_name(value)).to(self.device))
 
     def value_name(self, name: str | None) -> str:
-        """What the buffer of a value is called.
+        """The name of a value's buffer.
 
         Raises:
-            InputError: an unknown name, or None where there are several.
+            InputError: the name is unknown, or None although there are several values.
         """
         if name is None and len(self.value_dims) == 1:
             name = next(iter(self.value_dims))
@@ -382,7 +384,7 @@ class TensorBank(SavedGroups):
     # --- dropping ---
 
     def evict(self, policy: Policy | Mapping[str, Any] | None = None) -> Tensor:
-        """Drop what the policy (default: the bank's own) does not keep, in each group. Returns the ids, rising."""
+        """Drop elements that the policy (default: the bank's own) does not keep in each group. Returns their ids, ascending."""
         self._dynamic_only("evict")
         rule = self.policy if policy is None else policy_from_config(policy)
         evicted = [np.zeros(0, np.int64)]
@@ -399,7 +401,7 @@ class TensorBank(SavedGroups):
         return torch.from_numpy(np.sort(np.concatenate(evicted)))
 
     def purge(self, groups: Group | Iterable[Group] | None = None, *, ids: Tensor | Sequence[int] | None = None) -> int:
-        """Drop whole groups, or elements by id; permanent ones too. Returns how many were dropped.
+        """Drop whole groups, or elements by id, including permanent ones. Returns the number of dropped elements.
 
         Unknown groups and ids are ignored.
         """
@@ -417,9 +419,7 @@ class TensorBank(SavedGroups):
         return before - len(self)
 
 
-def _picked(
-    sources: dict[str, Tensor], tags: Tags, chosen: slice | NDArray[np.int64]
-) -> tuple[dict[str, Tensor], Tags]:
+def _pick(sources: dict[str, Tensor], tags: Tags, chosen: slice | NDArray[np.int64]) -> tuple[dict[str, Tensor], Tags]:
     if isinstance(chosen, np.ndarray) and len(chosen) == len(tags):
         return sources, tags
     if isinstance(chosen, slice):

@@ -1,4 +1,4 @@
-"""Working and long-term memory: what leaves one tier is condensed and enters the next; a read looks at all."""
+"""Working and long-term memory: elements evicted from one tier are condensed into the next; a read covers all tiers."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = ["TieredBank"]
 class TieredBank(MemoryBank):
     """A list of `TensorBank`s, from working to long-term memory.
 
-    What a tier's policy evicts goes through that tier's consolidator into the next tier; what the last one evicts is gone.
-    So that a consolidator has something to condense, let the policy evict many at a time (`Fifo(n, hysteresis)`).
+    Elements that a tier's policy evicts go through that tier's consolidator into the next tier; those that the last tier
+    evicts are lost. Use a policy that evicts many elements at a time (`Fifo(n, hysteresis)`), so that a consolidator has
+    something to condense.
 
     >>> working = TensorBank(64, 512, policy=Fifo(10 * 480, hysteresis=5 * 480))
     >>> long = TensorBank(64, 512, policy=Usage(10_000, hysteresis=2_000))
     >>> memory = TieredBank([working, long], [Prototypes(128)])
 
     Args:
-        tiers: new dynamic banks of equal sizes, which belong to this bank from now on: they count usage if their
-            consolidator needs it, and share one counter of ids.
-        consolidators: one between each two tiers; or their configs.
+        tiers: new dynamic banks of equal sizes. This bank takes ownership of them: they count usage if their consolidator
+            needs it, and share one counter of ids.
+        consolidators: one consolidator, or its config, for each pair of neighbouring tiers.
 
     Raises:
         InputError: tiers that do not fit together, or that belong to another bank.
@@ -109,9 +110,9 @@ class TieredBank(MemoryBank):
         count_usage: bool | None = None,
         usage_queries: int | None = None,
     ) -> ReadResult:
-        """One softmax over the elements of all tiers; see `TensorBank.read`.
+        """Attend with one softmax over the elements of all tiers; see `TensorBank.read`.
 
-        Reading order is that of the tiers. `where` is asked within each tier and group. Usage is counted for the tiers
+        Reading order is the order of the tiers. `where` is applied to each tier and group. Usage is counted for the tiers
         whose policy or consolidator needs it.
         """
         first = self.tiers[0]
@@ -147,16 +148,16 @@ class TieredBank(MemoryBank):
         return torch.cat([tier.ids(group, where) for tier in self.tiers])
 
     def evict(self, policy: Policy | Mapping[str, Any] | None = None) -> Tensor:
-        """Let the first tier's policy, or another, evict now. Returns the ids that left it."""
+        """Evict from the first tier now, by its policy or another one. Returns the evicted ids."""
         return self.tiers[0].evict(policy)
 
     def purge(self, groups: Group | Iterable[Group] | None = None, *, ids: Tensor | Sequence[int] | None = None) -> int:
-        """Drop groups or elements of all tiers, unseen by the consolidators. Returns how many."""
+        """Drop groups or elements in all tiers without consolidating them. Returns the number of dropped elements."""
         named = groups if groups is None or isinstance(groups, int | str) else list(groups)
         return sum(tier.purge(named, ids=ids) for tier in self.tiers)
 
     def reset(self, group: Group | None = None, *, keep_permanent: bool = False) -> None:
-        """Forget a group, or all; with `keep_permanent` all but the permanent elements."""
+        """Forget a group, or all groups; `keep_permanent` keeps permanent elements."""
         for tier in self.tiers:
             tier.reset(group, keep_permanent=keep_permanent)
 
@@ -165,7 +166,7 @@ class TieredBank(MemoryBank):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values of the elements held."""
+        """Size in bytes of the keys and values of all elements."""
         return sum(tier.nbytes for tier in self.tiers)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -224,7 +225,7 @@ class TieredBank(MemoryBank):
         """Continue from `config()` and `tensors()` of a bank with equal tiers.
 
         Raises:
-            InputError: tensors that are missing or do not fit. Nothing has changed then.
+            InputError: tensors are missing or do not fit; the bank is unchanged then.
         """
         saved = config.get("tiers", [])
         if len(saved) != len(self.tiers):

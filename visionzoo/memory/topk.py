@@ -1,9 +1,9 @@
 """Exact top-k by inner product over a matrix of any size, in row blocks.
 
-A matrix product rounds differently with every blocking, device and library, so its scores alone cannot define a
-ranking. Here a score *is* the float64 sum of the products in one fixed order (`exact_scores`), rounded to float32, and
-the ranking is by that score, ties by the lower id. The fast product only chooses candidates: its rounding error is
-bounded, and every row within the bound of the k-th best is scored exactly. So the result is the same on every device
+The rounding of a matrix product depends on block sizes, device and library, so its scores alone cannot define a ranking.
+Here a score is *defined* as the float64 sum of the products in one fixed order (`exact_scores`), rounded to float32, and
+the ranking is by that score, ties by the lower id. The fast product only selects candidates: its rounding error is
+bounded, and every row within that bound of the k-th best is scored exactly. So the result is the same on every device
 and for every block size.
 """
 
@@ -22,12 +22,12 @@ __all__ = ["error_bound", "exact_scores", "rank", "top_k"]
 
 Matrix = np.ndarray | torch.Tensor
 
-_QUERIES = 512  # queries that share one pass over the matrix
+_QUERIES = 512  # queries per pass over the matrix
 _SCORES = 1 << 24  # entries of a score block: 64 MB
 _VALUES = 1 << 23  # entries of a row block: 32 MB in float32
 _CACHE = 1 << 18  # values converted to float32 at once: 1 MB
 _SERIAL = (1 << 15) - 1  # values that torch copies in one thread
-_EXACT = 1 << 21  # products that are summed exactly in one go: 16 MB
+_EXACT = 1 << 21  # products that are summed exactly at once: 16 MB
 
 
 def exact_scores(query: NDArray[np.float32], vectors: np.ndarray) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def exact_scores(query: NDArray[np.float32], vectors: np.ndarray) -> NDArray[np.
         vectors: (n, D) float32 or float16.
 
     Returns:
-        (n,) float32: inner products summed in float64 by halving, an order that depends on D alone.
+        (n,) float32: inner products summed pairwise in float64, in an order that depends on D alone.
     """
     scores = np.empty(len(vectors), np.float32)
     wide = query.astype(np.float64)
@@ -56,20 +56,20 @@ def exact_scores(query: NDArray[np.float32], vectors: np.ndarray) -> NDArray[np.
 
 
 def rank(scores: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> NDArray[np.intp]:
-    """Positions of the k best of (n,) scores: score descending, then the lower id."""
+    """Positions of the k best of (n,) scores, by descending score, then by the lower id."""
     return np.lexsort((ids, -scores))[:k]
 
 
 def error_bound(queries: NDArray[np.float32], norm_bound: float, unit: float = 2.0**-24) -> NDArray[np.float64]:
-    """How far a float32 product in any summation order may lie from `exact_scores`.
+    """Bound on the difference between a float32 product in any summation order and `exact_scores`.
 
     Args:
         queries: (Q, D).
-        norm_bound: no vector is longer than this.
+        norm_bound: upper bound of the norms of the vectors.
         unit: relative rounding error of one operation.
 
     Returns:
-        (Q,) float64: (D + 4) * unit * |query| * norm_bound, and a term for results that underflow.
+        (Q,) float64: (D + 4) * unit * |query| * norm_bound, plus a term for underflow.
     """
     dim = queries.shape[1]
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
@@ -88,15 +88,15 @@ def top_k(
     """The k rows of `matrix` with the largest inner product, for every query.
 
     Args:
-        queries: (Q, D) finite floats. CUDA queries are served on their device, to which the blocks are streamed.
+        queries: (Q, D) finite floats. CUDA queries are processed on their device, to which the blocks are streamed.
         matrix: (N, D) float32 or float16, finite; a tensor or an array, e.g. a memory-mapped file.
-        k: how many, at least 1; cut to the number of entries.
-        ids: (N,) int64, the id of each row, unique; a negative one leaves its row out. Default: the row numbers.
-        norm_bound: no row is longer than this. Default: measured, which costs a pass over the rows.
-        block_rows: rows read at a time. Default: by D and Q, so that a block takes 32 MB and its scores at most 64 MB.
+        k: number of results, at least 1; limited to the number of entries.
+        ids: (N,) int64, the unique id of each row; rows with negative ids are skipped. Default: the row numbers.
+        norm_bound: upper bound of the norms of the rows. Default: measured, which costs a pass over the rows.
+        block_rows: rows per block. Default: chosen by D and Q, so that a block takes 32 MB and its scores at most 64 MB.
 
     Returns:
-        ids (Q, k) int64 and scores (Q, k) float32: score descending, ties by the lower id.
+        ids (Q, k) int64 and scores (Q, k) float32, by descending score, ties by the lower id.
     """
     device = queries.device if isinstance(queries, torch.Tensor) else torch.device("cpu")
     host = np.ascontiguousarray(_host(queries), np.float32)
@@ -143,7 +143,7 @@ def _scan(
         floor = candidates.floor()
         known = not np.isinf(floor).any()
         if not known or product.count_above(scores, floor) > 4 * k * len(queries):
-            # Too many to carry along: nothing below the block's own k-th best can be wanted either.
+            # Too many candidates to keep: rows below the block's own k-th best cannot be in the result either.
             floor = np.maximum(floor, product.kth(scores, k) - 2 * candidates.slack)
         query, row, approximate = product.above(scores, floor)
         candidates.add(query, row + start, approximate)
@@ -151,7 +151,7 @@ def _scan(
 
 
 class _Candidates:
-    """Rows that may be among the k best, per query, kept as flat arrays; approximate scores until the end."""
+    """Rows that may be among the k best, for all queries in flat arrays; their scores are approximate until the end."""
 
     def __init__(self, queries: NDArray[np.float32], matrix: Matrix, ids: NDArray[np.int64], k: int) -> None:
         self.queries, self.matrix, self.ids, self.k = queries, matrix, ids, k
@@ -163,9 +163,9 @@ class _Candidates:
         self.limit = 0
 
     def floor(self) -> NDArray[np.float64]:
-        """(Q,) A row whose approximate score is below cannot be among the k best.
+        """(Q,) limits: a row with a lower approximate score cannot be among the k best.
 
-        At least k rows have an exact score of kth - slack or more, this one has less than kth - slack.
+        At least k rows have an exact score of kth - slack or more, and such a row has less than kth - slack.
         """
         return self.kth - 2 * self.slack
 
@@ -175,11 +175,11 @@ class _Candidates:
         self.score = np.concatenate([self.score, score])
         if len(self.row) > self.limit:
             self._compact()
-            # The next pass over the list is worth its time when the list has grown by half.
+            # Another pass over the list pays off once the list has grown by half.
             self.limit = len(self.row) + len(self.row) // 2
 
     def _compact(self) -> None:
-        """Raise `kth` and drop what falls below the floor; settle lists swollen by ties exactly."""
+        """Raise `kth` and drop rows below the floor; rank lists that ties have made long by exact scores."""
         order = np.lexsort((-self.score, self.query))
         self.query, self.row, self.score = self.query[order], self.row[order], self.score[order]
         starts = np.searchsorted(self.query, np.arange(len(self.queries) + 1))
@@ -195,13 +195,13 @@ class _Candidates:
         self.query, self.row, self.score = self.query[keep], self.row[keep], self.score[keep]
 
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """ids and exact scores, (Q, k)."""
+        """The ids and exact scores of the k best, (Q, k) each."""
         self._compact()
         out_ids = np.empty((len(self.queries), self.k), np.int64)
         out_scores = np.empty((len(self.queries), self.k), np.float32)
         starts = np.searchsorted(self.query, np.arange(len(self.queries) + 1))
         for query in range(len(self.queries)):
-            rows = np.sort(self.row[starts[query] : starts[query + 1]])  # in file order: kinder to a disk
+            rows = np.sort(self.row[starts[query] : starts[query + 1]])  # in file order, which a disk reads faster
             exact = exact_scores(self.queries[query], _rows(self.matrix, rows))
             order = rank(exact, self.ids[rows], self.k)
             out_ids[query], out_scores[query] = self.ids[rows[order]], exact[order]
@@ -209,7 +209,7 @@ class _Candidates:
 
 
 class _HostProduct:
-    """Products on the CPU by NumPy, whose BLAS is the faster one here for few queries."""
+    """Products on the CPU with NumPy, whose BLAS is faster here for few queries."""
 
     unit = 2.0**-24
 
@@ -233,8 +233,8 @@ class _HostProduct:
             part = block[start : start + step]
             wide = self._wide[: len(part)]
             source, target = as_tensor(part), torch.from_numpy(wide)
-            # torch converts ten times as fast as NumPy. In pieces that it does not share among threads: its threads and
-            # those of NumPy's BLAS, taking turns, would keep each other from the processor.
+            # torch converts ten times as fast as NumPy. The pieces are small enough for one thread: torch's threads and
+            # those of NumPy's BLAS would otherwise compete for the processor.
             for low in range(0, len(part), serial):
                 target[low : low + serial].copy_(source[low : low + serial])
             yield start, wide
@@ -262,7 +262,7 @@ class _HostProduct:
         return query, row, scores[query, row]
 
     def kth(self, scores: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-        """(Q,) the k-th largest of each line of (Q, B), or its smallest where B < k."""
+        """The k-th largest of each row of (Q, B), or the smallest if B < k; (Q,)."""
         place = max(0, scores.shape[1] - k)
         return np.partition(scores, place, axis=1)[:, place].astype(np.float64)
 
@@ -273,7 +273,7 @@ class _DeviceProduct:
     def __init__(self, queries: NDArray[np.float32], device: torch.device) -> None:
         self.queries = torch.from_numpy(queries).to(device)
         self.device = device
-        # A lower product precision (TF32, bfloat16) is welcome: faster, and the wider slack keeps the result exact.
+        # A lower product precision (TF32, bfloat16) is fine: it is faster, and the larger slack keeps the result exact.
         self.unit = 2.0**-24 if _full_precision() else 2.0**-7 / (queries.shape[1] + 4) + 2.0**-24
 
     def blocks(self, matrix: Matrix, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -312,7 +312,7 @@ def _full_precision() -> bool:
 
 
 def _rounded_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float32 that are nowhere above the float64 `values`, yet finite: -inf marks the rows that are left out."""
+    """`values` rounded down to finite float32, since -inf marks rows that are left out."""
     return np.nextafter(np.maximum(values, -1e38).astype(np.float32), np.float32(-np.inf))
 
 
@@ -327,7 +327,7 @@ def _host(values: Matrix) -> np.ndarray:
 
 
 class _Writable:
-    """The memory of an array, declared writable."""
+    """The memory of an array, declared as writable."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.owner = array
@@ -335,9 +335,9 @@ class _Writable:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the memory of `array`, to be read only.
+    """A tensor over the memory of `array`, which must only be read.
 
-    torch warns about read-only arrays (a file mapped for reading is one), though nothing here writes to them.
+    torch warns about read-only arrays (e.g. memory-mapped files), although nothing here writes to them.
     """
     if array.flags.writeable or array.size == 0:
         return torch.from_numpy(np.ascontiguousarray(array))
