@@ -25,7 +25,7 @@ from .growth import GrowthRules, Statistics
 from .intervals import IntervalStatistics
 from .losses import photometric_loss, regularization_loss
 from .model import MoDecGS
-from .schedules import ADAM_EPS, RATES, parameter_groups
+from .schedules import ADAM_EPS, FIELDS, RATES, parameter_groups
 from .strategy import AnchorStrategy
 
 MOST_SKIPPED = 20
@@ -49,6 +49,8 @@ class Recipe:
         white_background: whether the background is white (published) or black.
         rules: rules of the renderer, "gsplat" or "inria".
         rate: factor of all learning rates.
+        field_rate: factor of those of the two fields, in addition to `rate`. The published rates take tens of thousands of iterations
+            to move a scene; short fits need higher ones.
         decay_steps: iterations over which learning rates fall.
         seed: random seed for the order of the frames and for growing.
     """
@@ -72,6 +74,7 @@ class Recipe:
     white_background: bool = True
     rules: str = "gsplat"
     rate: float = 1.0
+    field_rate: float = 1.0
     decay_steps: int = 30000
     seed: int = 6666
 
@@ -205,7 +208,8 @@ class Fit:
         for group in self.optimizer.param_groups:
             rate = RATES[group["name"]]
             shown = step * rate.steps / self.recipe.decay_steps
-            group["lr"] = self.recipe.rate * rate.at(round(shown), self.extent)
+            factor = self.recipe.rate * (self.recipe.field_rate if group["name"] in FIELDS else 1.0)
+            group["lr"] = factor * rate.at(round(shown), self.extent)
         self.optimizer.zero_grad(set_to_none=True)
         images, infos = self._render(frames, fine)
         errors = [_masked(frame.image - image, frame.weight) for frame, image in zip(frames, images, strict=True)]

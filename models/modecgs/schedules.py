@@ -53,6 +53,9 @@ RATES: dict[str, Rate] = {
 """Group -> its rate. Two of them follow the published code, not its intent: the rate of the deformation networks
 never falls, and the heads of the global field for offsets and scaling belong to "planes"."""
 
+FIELDS = ("planes", "deformation")
+"""The groups of the two fields that move the scene."""
+
 
 def parameter_groups(model: MoDecGS) -> dict[str, list[nn.Parameter]]:
     """Group -> its parameters; every trainable parameter is in one group. Groups without parameters are left out."""
@@ -73,4 +76,4 @@ def group_of(name: str) -> str:
     return "deformation"
 
 
-__all__ = ["ADAM_EPS", "RATES", "Rate", "group_of", "parameter_groups"]
+__all__ = ["ADAM_EPS", "FIELDS", "RATES", "Rate", "group_of", "parameter_groups"]
