@@ -115,7 +115,7 @@ def modecgs() -> MoDecGS:
     return model.eval()
 
 
-NETWORKS = {"classify": shvit, "dehaze": dehazexl, "reenact": mcnet, "retrieve": superglobal}
+NETWORKS = {"classify": shvit, "dehaze": dehazexl, "reconstruct": modecgs, "reenact": mcnet, "retrieve": superglobal}
 """Task -> its tiny network."""
 
 __all__ = ["NETWORKS", "dehazexl", "mcnet", "modecgs", "shvit", "superglobal"]

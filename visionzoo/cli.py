@@ -68,9 +68,9 @@ def build_app() -> App:
     app["--help"].group = app["--version"].group = TOOLS
     for entry in registry.pipeline_entries():
         if entry.command:
-            app.command(
-                entry.command, name=entry.task, help=entry.summary[0].upper() + entry.summary[1:] + ".", group=TASKS
-            )
+            app.command(entry.command, name=entry.task, help=_sentence(entry.summary), group=TASKS)
+        for more in entry.commands:
+            app.command(more.place, name=more.name, help=_sentence(more.summary), group=TASKS)
     for function in (fit, validate, test, predict):
         app.command(function, group=TRAINING)
     for function in (models, info, demo, bench, export, doctor):
@@ -109,6 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is not an error
         sys.exit(0)
     sys.exit(0)
+
+
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + "."
 
 
 def _is_quiet(name: str, value: object) -> bool:

@@ -67,6 +67,21 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A further command of a task, for what it has made: "render" for scenes.
+
+    Attributes:
+        name: as typed after `visionzoo`.
+        place: "module:app", its cyclopts app.
+        summary: what it does, starting with a verb, without a full stop.
+    """
+
+    name: str
+    place: str
+    summary: str
+
+
+@dataclass(frozen=True)
 class PipelineEntry:
     """A registered task.
 
@@ -75,6 +90,7 @@ class PipelineEntry:
         factory: "module:class"; the class has a classmethod `create(model, device, dtype, checkpoint)`.
         summary: what it does, starting with a verb, without a full stop.
         command: "module:app", its cyclopts app.
+        commands: further commands, for what the task has made.
         page: module of its demo page, with a function `page(home=…, index=…)` and a constant `TITLE`.
         benches: its benchmarks.
         needs: optional packages that only this task uses.
@@ -91,6 +107,7 @@ class PipelineEntry:
     needs: tuple[Need, ...] = ()
     uses: tuple[str, ...] = ()
     also: str | None = None
+    commands: tuple[Command, ...] = ()
 
 
 _models: dict[str, ModelEntry] = {}
@@ -115,11 +132,13 @@ def register_pipeline(
     needs: Iterable[Need] = (),
     uses: Iterable[str] = (),
     also: str | None = None,
+    commands: Iterable[Command] = (),
 ) -> None:
     """Register a task for `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
     _pipelines[task] = PipelineEntry(
-        task, factory, summary, command, page, tuple(benches), tuple(needs), tuple(uses), also
-    )
+        task, factory, summary, command, page, tuple(benches), tuple(needs), tuple(uses), also,
+        tuple(commands),
+    )  # fmt: skip
 
 
 @cache

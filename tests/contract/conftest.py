@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from . import setting
 from .cases import Material, material
 from .setting import SETTINGS, draw, made
 
@@ -40,3 +41,21 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw(folder / "photos" / f"{number}.png", number)
     made("retrieve", SETTINGS["retrieve"]).index(folder / "photos", folder / "i", progress=False)
     return folder / "i"
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return setting.capture(tmp_path_factory.mktemp("capture") / "scene")
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory, capture: Path) -> Path:
+    """A scene file with the cameras of `capture`."""
+    from tests import tiny
+    from visionzoo.models.modecgs.captures.reading import read_capture
+    from visionzoo.models.modecgs.compact import write_scene
+    from visionzoo.models.modecgs.facts import facts_of
+
+    path = tmp_path_factory.mktemp("scene") / "a.vzgs"
+    write_scene(tiny.modecgs(), path, facts=facts_of(read_capture(capture)).to_dict())
+    return path

@@ -26,7 +26,7 @@ def outputs(words: str, ext: str, files: Files) -> list[Case]:
             "folder of the output is missing", words, files, rf"no/out\{ext}: the folder .*/no does not exist; create"
         ),
         line("long output", words, files, rf"y+\{ext}: the name is too long for this file system"),
-        line("output of an unknown extension", words, files, r"out\.xyz: .*\.(html|onnx|safetensors)"),
+        line("output of an unknown extension", words, files, r"out\.xyz: .*\.(html|onnx|safetensors|vzgs|mp4)"),
     ]
     names = {"folder of the output is missing": f"no/out{ext}", "long output": TOO_LONG + ext}
     names["output of an unknown extension"] = "out.xyz"
@@ -58,6 +58,8 @@ DUPLICATES = "retrieve duplicates {index} -o OUT --device cpu"
 EXPORT = "export shvit_s1 -o OUT --random"
 CONVERT = "weights convert a.pth OUT"
 PHOTO = {"d/a.jpg": jpeg}
+RECONSTRUCT = "reconstruct d -o OUT --device cpu"
+RENDER = "render {scene} -o OUT --device cpu"
 
 OTHERS: dict[str, list[Case]] = {
     "retrieve index": [
@@ -86,6 +88,32 @@ OTHERS: dict[str, list[Case]] = {
         line("no size", "export shvit_s1 -o a.onnx --random --image-size 0", says="--image-size must be at least 1"),
         *outputs(EXPORT, ".onnx", {}),
         *checkpoints("export shvit_s1 -o a.onnx --checkpoint a.pth"),
+    ],
+    "reconstruct": [
+        line("missing", "reconstruct gone -o a.vzgs", says="gone: no such file or folder; expected a scene"),
+        line("folder without a scene", "reconstruct d -o a.vzgs", PHOTO, "d: is not a scene in a known layout"),
+        line("no such preset", "reconstruct d -o a.vzgs --preset fast", PHOTO, ".*--preset"),
+        line("too few steps", "reconstruct d -o a.vzgs --steps 1", PHOTO, "--steps must be at least 2, got 1"),
+        line("no such device", "reconstruct d -o a.vzgs --device abacus", PHOTO, "unknown device 'abacus'"),
+        line("no such masks", "reconstruct {capture} -o a.vzgs --masks m --device cpu", says="m: no such folder of masks"),
+        line(
+            "masks for a layout that has its own", "reconstruct {capture} -o a.vzgs --masks m --device cpu",
+            says=".*scenes in the layout dycheck have their own masks; omit --masks", folders=["m"],
+        ),
+        *outputs(RECONSTRUCT, ".vzgs", PHOTO),
+        *checkpoints("reconstruct {capture} -o a.vzgs --checkpoint a.pth --device cpu"),
+    ],
+    "render": [
+        line("missing", "render gone.vzgs -o a.mp4", says="gone.vzgs: no such file; make a scene with"),
+        line("a photo", "render a.jpg -o a.mp4", {"a.jpg": jpeg}, r"a\.jpg: is not a \.vzgs scene"),
+        line("empty", "render a.vzgs -o a.mp4", {"a.vzgs": b""}, r"a\.vzgs: the file is empty"),
+        line("a web page", "render a.vzgs -o a.mp4", {"a.vzgs": PAGE}, r"a\.vzgs: is a web page"),
+        line("a folder of photos", "render d -o a.mp4", PHOTO, "d: "),
+        line("no such time", "render {scene} -o a.mp4 --time 2", says="--time must be between 0 and 1, got 2"),
+        line("no such view", "render {scene} -o a.png --view 99", says="--view must be between 0 and 5, got 99"),
+        line("no such size", "render {scene} -o a.png --resolution big", says="--resolution must be WIDTHxHEIGHT"),
+        line("no such device", "render {scene} -o a.png --device abacus", says="unknown device 'abacus'"),
+        *outputs(RENDER, ".mp4", {}),
     ],
     "weights convert": [
         line("output is the input", "weights convert a.safetensors a.safetensors --overwrite", {"a.safetensors": b"x"},

@@ -28,3 +28,11 @@ def draw(path: Path, seed: int = 0) -> Path:
     cells = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     Image.fromarray(cells).resize((80, 70), Image.Resampling.BICUBIC).save(path)
     return path
+
+
+def capture(path: Path, seed: int = 0) -> Path:
+    """The folder of a small scene: 6 frames of 24 x 24."""
+    from visionzoo.models.modecgs.captures.synthetic import SyntheticConfig, synthetic_capture
+
+    config = SyntheticConfig(blobs=1, per_blob=12, wall=60, frames=6, size=24, seed=seed)
+    return synthetic_capture(path.parent, config).rename(path)

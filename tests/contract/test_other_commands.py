@@ -26,6 +26,8 @@ def test_what_is_said_and_left(
     case: Case,
     stuff: Material,
     index: Path,
+    capture: Path,
+    scene: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -34,7 +36,7 @@ def test_what_is_said_and_left(
         pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)
     before = lay_out(case, CALL, stuff, tmp_path)
-    code, _, err = run(capsys, *(word.format(index=index) for word in case.inputs))
+    code, _, err = run(capsys, *(word.format(index=index, capture=capture, scene=scene) for word in case.inputs))
     lines = [one for one in err.splitlines() if "is below the smallest size" not in one]
     assert re.match(case.says, lines[0].removeprefix("visionzoo: error: ")), err
     assert code == case.code, err

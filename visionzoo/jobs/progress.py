@@ -39,6 +39,7 @@ class Counter:
         self, total: int, title: str, unit: str = "file", *, shown: bool = True, initial: int = 0, leave: bool = True
     ):
         self.total, self.title, self.unit, self.done, self._initial = total, title, unit, initial, initial
+        self._note = ""
         self._started = time.monotonic()
         self._due = self._started + FIRST_LINE_S
         bar = shown and _can_draw()
@@ -51,11 +52,14 @@ class Counter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, count: int = 1, total: int | None = None) -> None:
-        """Count `count` more items as done, and set `total` if it has become known."""
+    def update(self, count: int = 1, total: int | None = None, note: str = "") -> None:
+        """Count `count` more items as done, set `total` if it has become known, and show `note`, such as a loss."""
         if total is not None:
             self.total = self._bar.total = total
         self.done += count
+        self._note = note
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
         now = time.monotonic()
         if self._lines and now >= self._due and self.done < self.total:
@@ -65,7 +69,8 @@ class Counter:
     def _line(self, seconds: float) -> str:
         plural = f"{self.unit[:-1]}ies" if self.unit.endswith("y") else f"{self.unit}s"
         unit = f" {plural}" if self.unit else ""
-        text = f"visionzoo: {printable(self.title)}: {self.done} of {self.total}{unit}"
+        shown = f", {self._note}" if self._note else ""
+        text = f"visionzoo: {printable(self.title)}: {self.done} of {self.total}{unit}{shown}"
         fresh = self.done - self._initial
         if not fresh:
             return text

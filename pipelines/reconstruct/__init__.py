@@ -1,0 +1,23 @@
+"""Moving scenes from a video with camera poses: reconstruct them, render them, look at them, export them."""
+
+from __future__ import annotations
+
+import lazy_loader as _lazy
+
+from visionzoo.registry import Bench, Command, register_pipeline
+
+register_pipeline(
+    "reconstruct",
+    factory=f"{__name__}:ReconstructPipeline",
+    command=f"{__name__}.command:app",
+    summary="make a moving 3D scene from a video with camera poses",
+    commands=(Command("render", f"{__name__}.render_command:app", "make a video of a reconstructed scene"),),
+    benches=(
+        Bench(
+            "modecgs-networks", "benchmarks.modecgs_networks:benchmark", "MoDec-GS: anchors to Gaussians and back",
+            "the published structure",
+        ),
+    ),
+)  # fmt: skip
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,72 @@
+"""`visionzoo reconstruct`: a moving scene from images with cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from visionzoo import options as shared
+from visionzoo.options import MODEL, Checkpoint, Device, Overwrite, Reporting
+
+from .options import ReconstructOptions
+
+app = shared.command_app(
+    "reconstruct",
+    [
+        "visionzoo reconstruct samples -o scene",
+        "visionzoo reconstruct scene -o scene.vzgs",
+        "visionzoo reconstruct scene -o static.vzgs --static",
+        "visionzoo reconstruct hypernerf/misc/espresso -o espresso.vzgs --preset published --device cuda",
+    ],
+    usage="visionzoo reconstruct SCENE -o OUTPUT [OPTIONS]",
+)
+
+
+@app.default
+def reconstruct(
+    scene: Annotated[
+        Path,
+        shared.inputs(
+            "Folder of a scene: images with cameras in the layout of Nerfies, HyperNeRF, DyCheck, COLMAP, Nvidia, D-NeRF or DyNeRF."
+        ),
+    ],
+    /,
+    *,
+    output: Annotated[Path, shared.output("Scene to write (.vzgs).")],
+    preset: Annotated[
+        Literal["auto", "quick", "published", "tiny"],
+        shared.option(
+            MODEL,
+            "Size of the model and length of the training: quick takes minutes on a CPU; published is the paper's and needs a "
+            "GPU; tiny is for small tests; auto is published on CUDA, and quick elsewhere.",
+        ),
+    ] = "auto",
+    model: Annotated[str | None, shared.model("reconstruct", "modecgs by default")] = None,
+    checkpoint: Checkpoint = None,
+    options: ReconstructOptions = ReconstructOptions(),  # noqa: B008 (frozen)
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
+) -> None:
+    """Make a moving 3D scene from a video with camera poses. An interrupted training resumes with the same command."""
+    from visionzoo.console import emit, note
+
+    from .files import check_files, preview_of, reconstruct_file
+
+    check_files(scene, output, overwrite=overwrite)  # before torch is loaded
+    from .pipeline import ReconstructPipeline
+
+    pipe = ReconstructPipeline.create(model, device, "auto", checkpoint, preset=preset)
+    result = reconstruct_file(pipe, scene, output, options, progress=not reporting.silent, overwrite=overwrite)
+    if reporting.json:
+        emit(result)
+    shown = ", ".join(f"{value:.2f} dB on {name.partition('/')[0]} views" for name, value in result["scores"].items())
+    note(
+        f"saved to {output} ({result['bytes'] / 1e6:.2f} MB, {shown}, {result['seconds']:.0f} s); compare with the views in "
+        f"{preview_of(output)}",
+        quiet=reporting.silent,
+    )
+    note(f"now try: visionzoo render {output} -o {output.with_suffix('.mp4')}", quiet=reporting.silent)
+
+
+__all__ = ["app"]
