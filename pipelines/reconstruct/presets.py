@@ -38,7 +38,10 @@ PRESETS = {
             "local_resolution": (24, 24, 24, 24), "local_levels": (1,), "local_channels": 8,
             "width": 32, "num_segments": 4,
         },
-        recipe={"coarse_steps": 150, "fine_steps": 600, "batch_size": 2, "decay_steps": 600, "field_rate": 4.0, "grow_until": 0, "all_cameras": True},
+        recipe={
+            "coarse_steps": 150, "fine_steps": 600, "batch_size": 2, "decay_steps": 600, "field_rate": 4.0,
+            "grow_until": 0, "all_cameras": True,
+        },
         max_side=64,
         most_anchors=1500,
     ),
@@ -49,7 +52,10 @@ PRESETS = {
             "local_resolution": (32, 32, 32, 32), "local_levels": (1,), "local_channels": 8,
             "width": 32, "num_segments": 4,
         },
-        recipe={"coarse_steps": 200, "fine_steps": 800, "batch_size": 2, "decay_steps": 800, "field_rate": 4.0, "grow_until": 0, "all_cameras": True},
+        recipe={
+            "coarse_steps": 200, "fine_steps": 800, "batch_size": 2, "decay_steps": 800, "field_rate": 4.0,
+            "grow_until": 0, "all_cameras": True,
+        },
         max_side=128,
         most_anchors=3000,
     ),

@@ -107,7 +107,8 @@ class _Frames:
     """Renders the frames of a window."""
 
     def __init__(self, scene: Scene, shown: Sequence[TimedCamera], show: Show):
-        self._scene, self._shown, self._show = scene, shown, show
+        self._scene, self._shown = scene, shown
+        self._show: Show = show
 
     def __call__(self, window: Window[_Moment]) -> Iterator[np.ndarray]:
         for moment in window.items:
