@@ -1,6 +1,6 @@
 """Renders an animated glTF model as a scene with exact cameras and times, in D-NeRF's layout: a moving camera, one image per time.
 
-    python -m tools.animated_gltf FOX.gltf -o data/fox --animation Survey     # Fox.gltf comes with gradio (media_assets/models3d)
+    python -m tools.animated_gltf FOX.gltf -o data/fox --animation Run     # Fox.gltf comes with gradio (media_assets/models3d)
 
 The model is skinned as glTF 2.0 defines it (linear blend skinning, linear and spherical interpolation of key frames) and drawn with a
 z-buffer, its base colour texture and one fixed lamp, four samples per pixel. Models with embedded buffers and triangles are read;
@@ -33,6 +33,8 @@ _SAMPLES = 2
 """Samples per side of a pixel."""
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
 _AMBIENT = 0.6
+_NOISE = 0.01
+"""Standard deviation of the initial points around the surface, for a model of length 2: as uncertain as those of a real scene."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,12 @@ def orbit(yaw: float, pitch: float, distance: float, size: int) -> Camera:
     return Camera(motion, np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]), size, size)
 
 
-def make(path: Path, output: Path, *, animation: str, frames: int, size: int) -> Path:
-    """Write the scene. Training: the camera goes half around the model and back. Test: every fourth time, from other sides."""
+def make(path: Path, output: Path, *, animation: str, frames: int, size: int, turns: float = 3, every: int = 5) -> Path:
+    """Write the scene.
+
+    The training camera circles around the model `turns` times while the animation plays once, and takes one image per time. Another
+    camera circles the other way, and takes a test image at every `every`th time.
+    """
     model = AnimatedModel(path)
     lengths = model.animations()
     if animation not in lengths:
@@ -209,19 +215,20 @@ def make(path: Path, output: Path, *, animation: str, frames: int, size: int) ->
         camera = orbit(yaw, pitch, 3.2, size)
         return Picture(f"{name}_{k:03d}", draw(shapes[k], model.mesh, model.texture, camera), camera, float(times[k]))
 
+    angles = 2 * np.pi * times
     train = [
-        picture("r", k, 0.9 + 0.8 * np.sin(2 * np.pi * times[k]), 0.3 + 0.15 * np.cos(4 * np.pi * times[k]))
+        picture("r", k, 0.9 + turns * angles[k], 0.3 + 0.2 * np.sin(2 * angles[k]))
         for k in tqdm(range(frames), desc="training views", unit="view")
     ]
     test = [
-        picture("t", k, 0.9 + 0.6 * np.cos(2 * np.pi * times[k]), 0.3 - 0.1 * np.sin(2 * np.pi * times[k]))
-        for k in tqdm(range(0, frames, 4), desc="test views", unit="view")
+        picture("t", k, 0.5 - 2 * angles[k], 0.3 + 0.1 * np.cos(3 * angles[k]))
+        for k in tqdm(range(every // 2, frames, every), desc="test views", unit="view")
     ]
     return write_blender(output, train, test, _surface(shapes, model))
 
 
 def _surface(shapes: list[Array], model: AnimatedModel, count: int = 3000) -> Points:
-    """Points on the surface at a few times, with the texture's colours."""
+    """Points near the surface at a few times, with the texture's colours."""
     draw_ = np.random.default_rng(0)
     positions, colours = [], []
     for shape in shapes[:: max(1, len(shapes) // 4)]:
@@ -231,7 +238,8 @@ def _surface(shapes: list[Array], model: AnimatedModel, count: int = 3000) -> Po
         u, v = np.einsum("tk,tka->ta", shares, model.mesh.coordinates[triangles]).T
         height, width = model.texture.shape[:2]
         colours.append(model.texture[(v * height).astype(int) % height, (u * width).astype(int) % width])
-    return Points(np.concatenate(positions), np.concatenate(colours))
+    cloud = np.concatenate(positions)
+    return Points(cloud + draw_.normal(0, _NOISE, cloud.shape), np.concatenate(colours))
 
 
 def main() -> None:

@@ -108,9 +108,10 @@ def test_the_nearer_triangle_hides_the_other(hinge: Path):
 
 
 def test_the_scene_can_be_read(hinge: Path, tmp_path: Path):
-    scene = read_capture(make(hinge, tmp_path / "scene", animation="turn", frames=5, size=24))
+    scene = read_capture(make(hinge, tmp_path / "scene", animation="turn", frames=5, size=24, every=2))
     assert (len(scene.train), len(scene.test)) == (5, 2)
     assert [view.time for view in scene.train] == [0, 0.25, 0.5, 0.75, 1]
+    assert [view.time for view in scene.test] == [0.25, 0.75]
 
 
 def test_an_unknown_animation(hinge: Path, tmp_path: Path):
