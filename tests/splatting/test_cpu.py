@@ -1,4 +1,4 @@
-"""The compiled renderer beside torch: threads, forks, compilation, and calls of other sizes."""
+"""The compiled renderer compared with torch: threads, forks, compilation, and repeated calls with other sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA renderer is gsplat: on a GPU beside the reference, elsewhere that it is called as its signature asks."""
+"""The CUDA renderer is gsplat: compared with the reference on a GPU; without one, calls are checked against its signature."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One attention processor for diffusers, which computes with `visionzoo.attention`.
+"""An attention processor for diffusers that computes with `visionzoo.attention`.
 
-diffusers hands a processor its `Attention` module at each call, so that nothing of diffusers is imported here.
+diffusers passes its `Attention` module to a processor at each call, so nothing of diffusers is imported here.
 """
 
 from __future__ import annotations
@@ -22,44 +22,45 @@ if TYPE_CHECKING:
 
 __all__ = ["VisionZooAttnProcessor"]
 
-# CogVideoX passes `image_rotary_emb` at each call, be it None; UNets never do. The default tells the two apart.
+# CogVideoX always passes `image_rotary_emb`, possibly None; UNets never do. The default tells the two apart.
 _NOT_PASSED: Any = object()
 
 
 class VisionZooAttnProcessor:
     """Attention of diffusers' UNets, ControlNets, image autoencoders and CogVideoX transformers.
 
-    Takes the place of AttnProcessor2_0, CogVideoXAttnProcessor2_0 and the fused form of each, and gives their numbers.
+    It replaces AttnProcessor2_0, CogVideoXAttnProcessor2_0 and the fused form of each, with the same results.
 
     >>> pipe.unet.set_attn_processor(VisionZooAttnProcessor())
-    >>> image = pipe("a lighthouse").images[0]  # by the fastest backend that takes the call
+    >>> image = pipe("a lighthouse").images[0]  # with the fastest backend that supports the call
     >>> pipe.vae.set_attn_processor(VisionZooAttnProcessor(backend="chunked"))
     >>> with visionzoo.attention.attention_backend("chunked", "auto"):
     ...     image = pipe("a lighthouse").images[0]
 
-    What differs from diffusers' own:
-        * Keys and values may have a smaller batch than the queries, one that divides theirs: each serves that many
-          neighbours of the batch, e.g. one text all frames of its video, without copies.
-        * `fuse_qkv_projections()` of a model joins the weights and puts diffusers' own processor in place: set this one
-          again after it. (That of a ControlNet does neither in diffusers 0.42.) The joined weights are used unless a LoRA
-          wraps `to_q`, `to_k` or `to_v`; diffusers' fused processors pass over such a LoRA. They are a copy: what is
-          trained later does not reach them, even after `unfuse_qkv_projections()`, which leaves `fused_projections` of
-          each `Attention` at True; set that to False.
-        * `load_ip_adapter()`, `enable_attention_slicing()` and the like replace the processors as well.
+    Differences to the processors of diffusers:
 
-    Not for blocks with added key and value projections (SD3, Kandinsky, DeepFloyd), for IP-Adapters, nor for other
-    transformers that rotate their queries, such as CogView4, whose rotary layout is another one.
+    * Keys and values may have a smaller batch that divides the batch of the queries. Consecutive queries then share them
+      without copies, e.g. all frames of a video share its text.
+    * `fuse_qkv_projections()` of a model joins the weights and sets diffusers' own processor: set this one again
+      afterwards. (For a ControlNet, it does neither in diffusers 0.42.) The joined weights are used unless a LoRA wraps
+      `to_q`, `to_k` or `to_v`; diffusers' fused processors ignore such a LoRA. The joined weights are a copy: later
+      training does not reach them, even after `unfuse_qkv_projections()`, which leaves `fused_projections` of each
+      `Attention` at True; set that to False.
+    * `load_ip_adapter()`, `enable_attention_slicing()` and similar methods replace the processors as well.
+
+    It does not support blocks with added key and value projections (SD3, Kandinsky, DeepFloyd), IP-Adapters, or other
+    transformers that rotate their queries, such as CogView4, which has another rotary layout.
 
     Args:
-        backend: "auto" or a name that `visionzoo.attention.attention` takes.
+        backend: "auto" or the name of a backend of `visionzoo.attention.attention`.
         segments: called in each self-attention with the `Attention` module, its keys and its values, both (B, H, N, D)
-            and ready for the attention (normed, rotated). Returns the `Segment`s that the queries attend to instead:
-            put `Segment(key, value)` among them to keep the module's own. Segments have a batch of 1 or a common one that
-            divides B; a mask must then cover the keys of all. CogVideoX counts as self-attention, its N keys being text,
-            then video.
+            and ready for the attention (normalised, rotated). Returns the `Segment`s that the queries attend to instead:
+            include `Segment(key, value)` to keep the module's own. Segments have a batch of 1 or a common batch that
+            divides B; a mask must then cover the keys of all segments. CogVideoX counts as self-attention; its N keys are
+            text, then video.
 
     Raises:
-        InputError: an unknown backend; at the call, a block that this processor is not for, or shapes that do not fit.
+        InputError: the backend is unknown; at the call, the block is not supported or shapes do not fit.
     """
 
     def __init__(
@@ -83,28 +84,28 @@ class VisionZooAttnProcessor:
         temb: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = _NOT_PASSED,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """What `Attention.forward` calls. The names of the arguments are diffusers' own.
+        """Compute the attention; called by `Attention.forward`. The names of the arguments are those of diffusers.
 
         Args:
             attn: the module that holds the projections and norms.
-            hidden_states: (B, L, C) or (B, C, height, width): what asks.
-            encoder_hidden_states: (B, N, C'): what is looked at, `hidden_states` itself by default. For CogVideoX the
+            hidden_states: (B, L, C) or (B, C, height, width), the source of the queries.
+            encoder_hidden_states: (B, N, C'), the source of keys and values, by default `hidden_states`. For CogVideoX, the
                 text tokens, which are joined with the video tokens.
-            attention_mask: (B or B * heads, 1 or L, N), or (B, N), or what broadcasts to (B, heads, L, N). Boolean: True
-                takes part. Float: added to the scores.
-            temb: for the spatial norm of some autoencoders.
-            image_rotary_emb: CogVideoX only: cosines and sines, each (video tokens, D), or None.
+            attention_mask: (B or B * heads, 1 or L, N), (B, N), or a shape that broadcasts to (B, heads, L, N). Boolean:
+                keys with True take part. Float: added to the scores.
+            temb: embedding for the spatial norm of some autoencoders.
+            image_rotary_emb: cosines and sines, each (video tokens, D), or None. Only CogVideoX passes it.
 
         Returns:
-            As `hidden_states`; for CogVideoX the pair (hidden_states, encoder_hidden_states).
+            A tensor like `hidden_states`; for CogVideoX, the pair (hidden_states, encoder_hidden_states).
         """
         _check_form(attn, encoder_hidden_states)
         if image_rotary_emb is not _NOT_PASSED and encoder_hidden_states is not None and not attn.is_cross_attention:
             return self._joint(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         if image_rotary_emb is not _NOT_PASSED and image_rotary_emb is not None:
             raise InputError(
-                "a rotary embedding came with queries alone or with cross-attention; of the transformers that rotate, "
-                "VisionZooAttnProcessor is for CogVideoX, where text and video are joined: keep the model's own processor"
+                "VisionZooAttnProcessor supports a rotary embedding only for CogVideoX, where text and video are joined, "
+                "not for other transformers: keep the model's own processor"
             )
         return self._unet(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
@@ -133,7 +134,7 @@ class VisionZooAttnProcessor:
     def _joint(
         self, attn: Attention, video: Tensor, text: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Text and video tokens look at all of both; only video tokens are rotated."""
+        """Text and video tokens attend to all tokens of both; only video tokens are rotated."""
         start = text.shape[1]
         q, k, v = _project(attn, torch.cat([text, video], 1), None)
         if rotary is not None:
@@ -142,14 +143,14 @@ class VisionZooAttnProcessor:
         return out[:, start:], out[:, :start]
 
     def _attend(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: bool) -> Tensor:
-        """(B, L, H * D); `own` says that keys and values come from the tokens that ask."""
+        """Attend; returns (B, L, H * D). `own`: keys and values come from the same tokens as the queries."""
         batch, heads, length, _ = q.shape
         pieces = [Segment(*piece) for piece in self.segments(attn, k, v)] if own and self.segments else None
         rows = k.shape[0] if not pieces else max(piece.k.shape[0] for piece in pieces)
         if mask is not None:
             mask = _with_heads(mask, batch, heads)
         shared = batch // rows if rows and batch % rows == 0 else 1
-        if shared > 1:  # members of the batch with the same keys ask as one longer sequence
+        if shared > 1:  # batch members that share keys become one longer sequence of queries
             q = _fold(q, shared)
             if mask is not None and (mask.shape[2] != 1 or mask.shape[0] not in (1, rows)):
                 if batch % mask.shape[0]:
@@ -175,14 +176,14 @@ def _check_form(attn: Attention, encoder_hidden_states: Any) -> None:
         )
     if isinstance(encoder_hidden_states, (tuple, list)):
         raise InputError(
-            "image embeddings of an IP-Adapter came with the text, and VisionZooAttnProcessor does not support them: "
+            "VisionZooAttnProcessor does not support the image embeddings of an IP-Adapter: "
             "load_ip_adapter() sets processors that do; keep those on the cross-attention"
         )
 
 
 def _project(attn: Attention, hidden_states: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """q (B, H, L, D), k and v (B', H, N, D) with their norms; `context` None: keys from `hidden_states` too."""
-    # The joined weights are a copy made from the plain layers; a LoRA that wraps one of those is not in it.
+    """Normalised q (B, H, L, D), k and v (B', H, N, D). With `context` None, keys come from `hidden_states` too."""
+    # The joined weights are a copy of the plain layers, which does not include a LoRA that wraps one of them.
     joined = attn.fused_projections and all(type(layer) is nn.Linear for layer in (attn.to_q, attn.to_k, attn.to_v))
     if joined and context is None and hasattr(attn, "to_qkv"):
         sizes = [attn.inner_dim, attn.inner_kv_dim, attn.inner_kv_dim]
@@ -192,7 +193,7 @@ def _project(attn: Attention, hidden_states: Tensor, context: Tensor | None) -> 
         k, v = attn.to_kv(context).chunk(2, -1)
     else:
         context = hidden_states if context is None else context
-        assert attn.to_k is not None  # only added projections do without: refused
+        assert attn.to_k is not None  # None only with added projections, which are refused
         assert attn.to_v is not None
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
     width = q.shape[-1] // attn.heads
@@ -201,18 +202,18 @@ def _project(attn: Attention, hidden_states: Tensor, context: Tensor | None) -> 
         q = attn.norm_q(q)
     if attn.norm_k is not None:
         k = attn.norm_k(k)
-    return q.to(v.dtype), k.to(v.dtype), v  # norms give float32 under autocast
+    return q.to(v.dtype), k.to(v.dtype), v  # norms return float32 under autocast
 
 
 def _project_out(attn: Attention, out: Tensor) -> Tensor:
-    assert attn.to_out is not None  # None beside added projections only: refused
+    assert attn.to_out is not None  # None only with added projections, which are refused
     for layer in attn.to_out:  # linear, dropout
         out = layer(out)
     return out
 
 
 def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor], start: int) -> Tensor:
-    """x (B, H, N, D), each pair of neighbouring channels turned by its angle, from token `start` on."""
+    """Rotate each pair of neighbouring channels of x (B, H, N, D) by its angle, from token `start` on."""
     cos, sin = (part.to(x.device) for part in rotary)
     fixed, turned = x[:, :, :start], x[:, :, start:].to(accumulate_dtype(x.dtype))
     real, imaginary = turned.unflatten(-1, (-1, 2)).unbind(-1)
@@ -221,7 +222,7 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor], start: int) -> Tensor:
 
 
 def _with_heads(mask: Tensor, batch: int, heads: int) -> Tensor:
-    """diffusers' (B, N), (B, 1 or L, N) or (B * heads, 1 or L, N) as (B, 1 or heads, 1 or L, N)."""
+    """Reshape diffusers' (B, N), (B, 1 or L, N) or (B * heads, 1 or L, N) to (B, 1 or heads, 1 or L, N)."""
     if mask.ndim == 2:
         return mask[:, None, None]
     if mask.ndim == 3:
@@ -230,5 +231,5 @@ def _with_heads(mask: Tensor, batch: int, heads: int) -> Tensor:
 
 
 def _fold(x: Tensor, shared: int) -> Tensor:
-    """(B * shared, H, L, D) as (B, H, shared * L, D)."""
+    """Reshape (B * shared, H, L, D) to (B, H, shared * L, D)."""
     return x.unflatten(0, (-1, shared)).transpose(1, 2).flatten(2, 3)

@@ -1,4 +1,4 @@
-"""Measures of quality that more than one system reports."""
+"""Quality metrics that more than one system reports."""
 
 from __future__ import annotations
 

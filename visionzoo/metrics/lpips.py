@@ -1,10 +1,10 @@
 """LPIPS 0.1, the learned perceptual distance of Zhang et al. (CVPR 2018, arXiv 1801.03924).
 
-Features of a classifier after five of its layers, each pixel's vector scaled to length 1; their squared differences,
-weighted per channel by a learned head, averaged over the pixels and added up over the layers.
+LPIPS takes the features of a classifier after five of its layers and scales each pixel's vector to length 1. The squared
+differences are weighted per channel by a learned head, averaged over the pixels and summed over the layers.
 
-Only the heads are taken from torchmetrics. Its network is private and builds the backbone itself, either with random weights or with
-a download; here it comes from a file, and nothing is downloaded.
+Only the heads come from torchmetrics. Its network is private and creates the backbone itself, either with random weights or
+with a download; here the backbone comes from a file, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ NETWORKS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], int]] = {
     "alex": ("alexnet", "AlexNet_Weights", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
     "vgg": ("vgg16", "VGG16_Weights", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
 }
-"""Network -> (torchvision's name, its enum of weights, layers that are compared, their channels, smallest side in pixels)."""
+"""Network -> (torchvision's name, its enum of weights, compared layers, their channels, smallest side in pixels)."""
 
-# What the published measure subtracts and divides by: ImageNet's mean and deviation, rounded for values in [-1, 1].
+# Mean and deviation of the published metric: those of ImageNet, rounded for values in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two images: 0 for equal ones, seldom above 1. Frozen; gradients reach the images.
+    """Perceptual distance of two images: 0 for equal images, rarely above 1. It is frozen; gradients reach the images.
 
     Args:
-        network: "alex", which the published numbers are mostly of, or "vgg", which is preferred as a loss.
-        backbone: torchvision's ImageNet weights of AlexNet (alexnet-owt-7be5be79.pth) or VGG16 (vgg16-397923af.pth), a
-            file. Nothing is downloaded.
-        heads: file with the learned heads, keys as published (`lin0.model.1.weight`, …); None takes those that come
-            with torchmetrics (the extra `train`).
+        network: "alex", which most published numbers use, or "vgg", which is preferred as a loss.
+        backbone: file with torchvision's ImageNet weights of AlexNet (alexnet-owt-7be5be79.pth) or VGG16
+            (vgg16-397923af.pth). Nothing is downloaded.
+        heads: file with the learned heads under their published keys (`lin0.model.1.weight`, …); None uses those of
+            torchmetrics (the extra `train`).
 
     Raises:
-        InputError: unknown network.
+        InputError: the network is unknown.
         WeightsError: a file is missing or does not fit.
     """
 
@@ -68,10 +68,10 @@ class Lpips(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, prediction: Tensor, reference: Tensor) -> Tensor:
-        """(B, 3, H, W) twice, in [0, 1] -> (B,) distances.
+        """Distances (B,) of two batches (B, 3, H, W) in [0, 1].
 
         Raises:
-            InputError: another shape, two shapes, or sides below 31 (alex) or 16 (vgg) pixels.
+            InputError: wrong or different shapes, or sides below 31 (alex) or 16 (vgg) pixels.
         """
         shape = tuple(prediction.shape)
         if shape != tuple(reference.shape):
@@ -97,7 +97,7 @@ class Lpips(nn.Module):
 
 
 def _features(network: str, backbone: str | PathLike[str] | None) -> nn.Sequential:
-    """The classifier up to the last layer that is compared, with its weights."""
+    """The classifier with its weights, up to the last compared layer."""
     import torchvision.models
 
     name, enum, layers, *_ = NETWORKS[network]
@@ -105,7 +105,7 @@ def _features(network: str, backbone: str | PathLike[str] | None) -> nn.Sequenti
     if backbone is None or not Path(backbone).exists():
         problem = "needs the weights of its backbone" if backbone is None else f"found no file {backbone}"
         raise WeightsError(f"LPIPS {problem}; download {url} and pass the file as backbone=…")
-    with torch.device("meta"):  # no time or memory for the classifier's own large layers
+    with torch.device("meta"):  # saves the time and memory of the classifier's large layers
         features: Any = getattr(torchvision.models, name)(weights=None).features[: layers[-1] + 1]
     own = features.state_dict()
     found = find_state_dict(read_checkpoint(backbone), str(backbone))
@@ -118,7 +118,7 @@ def _features(network: str, backbone: str | PathLike[str] | None) -> nn.Sequenti
 
 
 def _heads(network: str, path: str | PathLike[str] | None, channels: tuple[int, ...]) -> list[Tensor]:
-    """Five weights (1, C, 1, 1), first layer first."""
+    """Five weights (1, C, 1, 1), in the order of the layers."""
     if path is None:
         path = fetch(
             WeightSource(

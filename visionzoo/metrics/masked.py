@@ -1,6 +1,6 @@
 """PSNR and SSIM of the masked part of an image, as DyCheck defines them (Gao et al., NeurIPS 2022, arXiv 2210.13445).
 
-Both take a mask of the pixels that count, such as those that the training views have seen. Sums are float64.
+Both take a mask of the pixels to compare, such as those that the training views have seen. Sums are float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .restoration import K1, K2, WINDOW, gaussian_weights, unit
 
 
 def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB over the pixels of a mask, infinite for equal ones.
+    """Peak signal-to-noise ratio in dB over the pixels of a mask, infinite for equal images.
 
     Args:
         prediction: (3, H, W), uint8, or float in [0, 1].
@@ -25,7 +25,7 @@ def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
         mask: (H, W), bool, or weights in [0, 1].
 
     Raises:
-        InputError: shapes that differ, values outside [0, 1], or a mask that is 0 everywhere.
+        InputError: shapes differ, values are outside [0, 1], or the mask is 0 everywhere.
     """
     ours, theirs, weights = _checked(prediction, reference, mask)
     error = float(((ours - theirs).square() * weights).sum() / (weights.sum() * ours.shape[0]))
@@ -33,11 +33,11 @@ def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
 
 
 def masked_ssim(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
-    """Structural similarity with masked windows, at most 1. Arguments and errors are those of `masked_psnr`.
+    """Structural similarity with masked windows, at most 1. Arguments and errors as for `masked_psnr`.
 
-    Each window counts its pixels inside the mask only, renormalized (a partial convolution, along width and then along height);
-    windows without any count as equal. The mean is over all windows that lie inside the image, as in DyCheck's code, so a small
-    mask brings the result nearer to 1.
+    Each window uses only its pixels inside the mask, renormalized (a partial convolution, along width and then along height);
+    windows without such pixels count as equal. The mean is over all windows inside the image, as in DyCheck's code, so a
+    small mask moves the result towards 1.
     """
     ours, theirs, weights = _checked(prediction, reference, mask)
     if min(ours.shape[1:]) < WINDOW:

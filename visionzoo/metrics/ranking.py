@@ -1,17 +1,17 @@
-"""Measures of a ranked list, as the revisited Oxford and Paris benchmark defines them.
+"""Metrics of a ranked list, as the revisited Oxford and Paris benchmark defines them.
 
-Two ways lead to the same numbers: `evaluate` takes whole rankings; `rank_chunks` reads the database in pieces and
-keeps, per query, only the best M images and the ranks of the images that the ground truth names, so that a million
-distractors need no million-long rankings.
+There are two ways to the same numbers: `evaluate` takes whole rankings; `rank_chunks` reads the database in pieces and
+keeps, per query, only the best M images and the ranks of the images in the ground truth, so that a million distractors
+do not need rankings of that length.
 
-The protocol (Radenovic et al., CVPR 2018, arXiv 1803.11285) has three difficulties, from one ranking:
+The protocol (Radenovic et al., CVPR 2018, arXiv 1803.11285) evaluates one ranking at three difficulties:
 
     Easy    positives: easy          ignored: junk and hard
     Medium  positives: easy, hard    ignored: junk
     Hard    positives: hard          ignored: junk and easy
 
-Written here because torchmetrics and scikit-learn know neither ignored images nor this average precision, which joins the points of
-the curve by trapezia.
+This is our own implementation because torchmetrics and scikit-learn have neither ignored images nor this average precision,
+which integrates the curve by the trapezoidal rule.
 
 Shapes: Q queries, N images in the database, D length of a descriptor, M kept per query, K = len(kappas).
 """
@@ -33,15 +33,15 @@ DIFFICULTIES = {
     "M": (("easy", "hard"), ("junk",)),
     "H": (("hard",), ("junk", "easy")),
 }
-"""Difficulty -> (labels that count as positive, labels that are taken out of the ranking)."""
+"""Difficulty -> (labels that count as positive, labels that are removed from the ranking)."""
 
 NOT_LISTED = -1
-"""The rank of an image that a ranking does not hold."""
+"""The rank of an image that is not in a ranking."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of one query: indices of database images, (n,) int64 each. No image is in two of them."""
+    """Ground truth of one query: disjoint sets of database indices, (n,) int64 each."""
 
     easy: np.ndarray
     hard: np.ndarray
@@ -49,26 +49,26 @@ class GroundTruth:
 
     @classmethod
     def of(cls, entry: GroundTruth | dict[str, Any]) -> GroundTruth:
-        """From a dictionary with the keys easy, hard and junk (others are ignored)."""
+        """Create it from a dictionary with the keys easy, hard and junk (others are ignored)."""
         if isinstance(entry, GroundTruth):
             return entry
         return cls(*(np.asarray(entry[label], dtype=np.int64).reshape(-1) for label in ("easy", "hard", "junk")))
 
     @property
     def named(self) -> np.ndarray:
-        """All images of this query, (n,) int64: easy, then hard, then junk."""
+        """All images in this ground truth, (n,) int64: easy, then hard, then junk."""
         return np.concatenate([self.easy, self.hard, self.junk])
 
 
-# Measures
+# Metrics
 
 
 def average_precision(positions: Sequence[int] | np.ndarray, num_positives: int) -> float:
     """Area under the precision-recall curve by the trapezoidal rule, in [0, 1].
 
     Args:
-        positions: 0-based places of the positives that were found, counted after the ignored images are taken out.
-        num_positives: how many positives there are; those not found add nothing.
+        positions: 0-based ranks of the positives that were found, after ignored images are removed.
+        num_positives: total number of positives; those not found add nothing.
 
     Returns:
         The average precision, NaN if there are no positives.
@@ -85,7 +85,7 @@ def average_precision(positions: Sequence[int] | np.ndarray, num_positives: int)
 def precision_at(positions: Sequence[int] | np.ndarray, kappas: Sequence[int]) -> np.ndarray:
     """Precision among the first k images: (K,) float64 in [0, 1].
 
-    A list is not read beyond its last positive: with three positives in the first three places, precision at 10 is 1.
+    A list ends at its last positive: with three positives at the first three ranks, precision at 10 is 1.
 
     Args:
         positions: as for `average_precision`.
@@ -103,17 +103,17 @@ def evaluate_ranks(
     ground_truth: Sequence[GroundTruth | dict[str, Any]],
     kappas: Sequence[int] = (1, 5, 10),
 ) -> dict[str, dict[str, Any]]:
-    """All measures from the ranks of the images that the ground truth names.
+    """All metrics from the ranks of the images in the ground truth.
 
     Args:
-        ranks: per query, the 0-based rank of each of `GroundTruth.named`, in that order; `NOT_LISTED` for an image that
-            the ranking does not hold.
-        ground_truth: per query.
+        ranks: per query, the 0-based ranks of the images in `GroundTruth.named`, in that order; `NOT_LISTED` for an image
+            that is not in the ranking.
+        ground_truth: ground truth of each query.
         kappas: the values of k for precision at k.
 
     Returns:
         For each difficulty "E", "M", "H" a dictionary with `map` (float), `aps` (Q,), `mean_precision_at` (K,) and
-        `precision_per_query` (Q, K): fractions. A query without positives is NaN, and no part of the means.
+        `precision_per_query` (Q, K), as fractions. A query without positives is NaN and excluded from the means.
     """
     truths = [GroundTruth.of(entry) for entry in ground_truth]
     if len(ranks) != len(truths):
@@ -141,9 +141,9 @@ def evaluate_ranks(
 def evaluate(
     rankings: Iterable[Any], ground_truth: Sequence[GroundTruth | dict[str, Any]], kappas: Sequence[int] = (1, 5, 10)
 ) -> dict[str, dict[str, Any]]:
-    """All measures from rankings: per query, database indices from best to worst ((Q, N), or lists cut off anywhere).
+    """All metrics from rankings: per query, database indices from best to worst ((Q, N), or lists of any length).
 
-    Returns what `evaluate_ranks` does.
+    Returns the same as `evaluate_ranks`.
     """
     truths = [GroundTruth.of(entry) for entry in ground_truth]
     ranks = [ranks_in(ranking, truth.named) for ranking, truth in zip(rankings, truths, strict=True)]
@@ -151,7 +151,7 @@ def evaluate(
 
 
 def ranks_in(ranking: Any, images: np.ndarray) -> np.ndarray:
-    """The 0-based places of `images` in one `ranking`; `NOT_LISTED` for those that it does not hold."""
+    """The 0-based ranks of `images` in one `ranking`; `NOT_LISTED` for those that are not in it."""
     ranking = np.asarray(ranking, dtype=np.int64)
     order = np.argsort(ranking, kind="stable")
     place = np.searchsorted(ranking, images, sorter=order)
@@ -173,7 +173,7 @@ def _listed(by_label: dict[str, np.ndarray], labels: Iterable[str]) -> np.ndarra
 
 
 def _without(positions: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Places in the list from which the `ignored` places were taken out; both are sorted."""
+    """`positions` in the list after the `ignored` positions are removed; both are sorted."""
     return positions - np.searchsorted(ignored, positions)
 
 
@@ -187,13 +187,13 @@ def _mean(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class TopRanking:
-    """A first ranking, as far as it is needed.
+    """The part of a first ranking that is needed.
 
     Attributes:
-        ids: (Q, M) int64, the best M database indices of each query, best first.
+        ids: (Q, M) int64, the M best database indices for each query, best first.
         scores: (Q, M) float32, their scores.
-        ranks: per query, the ranks of its watched images (n,) int64, in the whole database.
-        size: N.
+        ranks: per query, the ranks of its watched images in the whole database, (n,) int64.
+        size: N, number of images in the database.
     """
 
     ids: Tensor
@@ -205,19 +205,19 @@ class TopRanking:
 def rank_chunks(
     queries: Tensor, chunks: Callable[[], Iterable[Tensor]], watched: Sequence[np.ndarray], top: int
 ) -> TopRanking:
-    """Rank a database that is read in pieces. Equal scores rank by the lower index, as in a stable sort.
+    """Rank a database that is read in pieces. Equal scores are ordered by the lower index, as in a stable sort.
 
-    Memory: one piece, its (Q, n) scores, and (Q, top). The pieces up to the last watched image are read twice: once for
-    the scores of the watched images, once to count the scores above them.
+    It needs memory for one piece, its (Q, n) scores, and (Q, top) results. The pieces up to the last watched image are read
+    twice: once for the scores of the watched images, once to count the scores above them.
 
     Args:
-        queries: (Q, D) float32, on the device that computes.
-        chunks: each call goes through the whole database again, as (n, D) tensors in the order of their indices.
-        watched: per query, database indices whose ranks are wanted.
-        top: M, how many of the best to keep.
+        queries: (Q, D) float32, on the device for the computation.
+        chunks: each call iterates over the whole database, as (n, D) tensors in the order of their indices.
+        watched: per query, the database indices whose ranks are needed.
+        top: M, the number of best images to keep.
 
     Raises:
-        InputError: a watched index beyond the database, or a descriptor of another length or with values not finite.
+        InputError: a watched index is beyond the database, or a descriptor has another length or values that are not finite.
     """
     target, index = _watched_scores(queries, chunks, watched)
     ranks = torch.zeros_like(index)
@@ -234,11 +234,11 @@ def rank_chunks(
 
 
 def reranked_ranks(first: TopRanking, order: Tensor) -> list[np.ndarray]:
-    """The ranks after the best M were put into another order; ranks from M on stay.
+    """The ranks after the best M were reordered; ranks from M on stay the same.
 
     Args:
         first: the first ranking.
-        order: (Q, M) int64, places in `first.ids` from best to worst (`RerankResult.order`).
+        order: (Q, M) int64, positions in `first.ids` from best to worst (`RerankResult.order`).
     """
     top = order.shape[1]
     if not top:
@@ -251,7 +251,7 @@ def reranked_ranks(first: TopRanking, order: Tensor) -> list[np.ndarray]:
 
 
 def _scores(queries: Tensor, chunk: Tensor, start: int) -> Tensor:
-    """(Q, n) dot products of one piece."""
+    """Dot products (Q, n) of one piece."""
     if chunk.ndim != 2 or chunk.shape[1] != queries.shape[1]:
         raise InputError(
             f"descriptors from number {start} on have shape {tuple(chunk.shape)}, expected (n, {queries.shape[1]})"
@@ -268,7 +268,7 @@ def _watched_scores(
 ) -> tuple[Tensor, Tensor]:
     """Scores and indices of the watched images, both (Q, W), padded with +inf and -1.
 
-    They come from the same products, piece by piece, that they are compared with later: a product of another shape may
+    They come from the same products, piece by piece, with which they are compared later: a product of another shape may
     round differently, and an image would then not even tie with itself.
     """
     if len(watched) != len(queries):
@@ -295,7 +295,7 @@ def _watched_scores(
 
 
 def _count_above(scores: Tensor, start: int, target: Tensor, index: Tensor) -> Tensor:
-    """How many images of one piece rank before each watched image: (Q, W) int64."""
+    """Number of images of one piece that rank before each watched image, (Q, W) int64."""
     size = scores.shape[1]
     if not size or not target.numel():
         return torch.zeros_like(index)
@@ -305,7 +305,7 @@ def _count_above(scores: Tensor, start: int, target: Tensor, index: Tensor) -> T
     above = size - not_above
     above += torch.where(index >= start + size, equal, 0)
     own = (index >= start) & (index < start + size) & (equal > 1)
-    for q, w in own.nonzero().tolist():  # rare: another image of this piece has the very same score
+    for q, w in own.nonzero().tolist():  # rare: another image of this piece has exactly the same score
         above[q, w] += (scores[q, : int(index[q, w]) - start] == target[q, w]).sum()
     return above
 
@@ -317,12 +317,12 @@ def _sorted_rows(scores: Tensor) -> Tensor:
 
 
 def _merge_top(best_scores: Tensor, best_ids: Tensor, scores: Tensor, start: int, top: int) -> tuple[Tensor, Tensor]:
-    """The best `top` of those kept so far and of one piece; among equal scores the lower indices."""
+    """The best `top` among those kept so far and one piece; ties go to the lower index."""
     size = scores.shape[1]
     keep = min(top, best_ids.shape[1] + size)
     if not size or not keep:
         return best_scores[:, :keep], best_ids[:, :keep]
-    least = scores.topk(min(top, size), dim=1).values[:, -1:]  # values only: which of several equal ones is left open
+    least = scores.topk(min(top, size), dim=1).values[:, -1:]  # values only: ties in topk are arbitrary
     candidate = scores >= least
     if best_ids.shape[1] == top:
         candidate &= scores > best_scores[:, -1:]

@@ -1,10 +1,11 @@
-"""Quality of an image against its reference: PSNR and SSIM, also of images too large for memory.
+"""Quality of an image compared with its reference: PSNR and SSIM, even for images that do not fit into memory.
 
-SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004): gaussian window of 11 pixels with sigma
-1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, every channel by itself, mean over the pixels whose window
+SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004): a gaussian window of 11 pixels with sigma
+1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, separate channels, and the mean over the pixels whose window
 lies inside the image. All sums are float64.
 
-Written here because scikit-image and torchmetrics need whole images in memory; the tests hold equality to scikit-image.
+This is our own implementation because scikit-image and torchmetrics need whole images in memory; tests compare it with
+scikit-image.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ HALO = WINDOW // 2
 SIGMA, K1, K2 = 1.5, 0.01, 0.03
 
 ReadWindow = Callable[[int, int, int, int], Any]
-"""(top, left, height, width) -> that part of an image, (height, width, 3): uint8, or float in [0, 1]."""
+"""(top, left, height, width) -> that window of an image, (height, width, 3): uint8, or float in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Quality:
 
     Attributes:
         psnr: in dB, infinite for equal images.
-        ssim: at most 1, which is reached by equal images.
+        ssim: at most 1, the value of equal images.
     """
 
     psnr: float
@@ -44,14 +45,14 @@ class Quality:
 
 
 def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB, infinite for equal images; of a batch the mean over its images.
+    """Peak signal-to-noise ratio in dB, infinite for equal images; for a batch, the mean over its images.
 
     Args:
         prediction: tensor (3, H, W) or (B, 3, H, W), or array (H, W, 3): uint8, or float in [0, 1].
-        reference: the same, on the same device; one of the two may be uint8 and the other float.
+        reference: same shape and device; one of the two may be uint8 and the other float.
 
     Raises:
-        InputError: another shape or type, two sizes, or values outside [0, 1].
+        InputError: wrong shape or type, different sizes, or values outside [0, 1].
     """
     ours, theirs = _pair(prediction, reference)
     values = []
@@ -66,9 +67,9 @@ def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
 
 
 def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
-    """Structural similarity, at most 1; of a batch the mean over its images.
+    """Structural similarity, at most 1; for a batch, the mean over its images.
 
-    Arguments and errors are those of `psnr`; in addition both sides have to be at least 11 pixels.
+    Arguments and errors as for `psnr`; in addition, both sides must be at least 11 pixels.
     """
     ours, theirs = _pair(prediction, reference)
     height, width = ours.shape[-2:]
@@ -81,18 +82,18 @@ def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
 def quality(
     read_prediction: ReadWindow, read_reference: ReadWindow, height: int, width: int, tile: int = 1024
 ) -> Quality:
-    """PSNR and SSIM of an image that is read tile by tile; the same numbers as from the whole image.
+    """PSNR and SSIM of an image that is read tile by tile, equal to those of the whole image.
 
-    Memory: about 220 bytes a pixel of one tile.
+    It needs about 220 bytes of memory per pixel of a tile.
 
     Args:
-        read_prediction: gives windows of the image, each a tile with up to 5 pixels around it.
-        read_reference: gives the same windows of the reference.
-        height, width: of both, in pixels, at least 11.
+        read_prediction: returns windows of the image, each a tile with up to 5 pixels around it.
+        read_reference: returns the same windows of the reference.
+        height, width: size of both images in pixels, at least 11.
         tile: side of the tiles in pixels, at least 1.
 
     Raises:
-        InputError: an image smaller than 11 pixels, a window of another shape or type, or values outside [0, 1].
+        InputError: the image is smaller than 11 pixels, a window has the wrong shape or type, or values are outside [0, 1].
     """
     if min(height, width) < WINDOW:
         raise InputError(
@@ -133,7 +134,7 @@ def _squared_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """The SSIM of each pixel whose window lies inside: (H, W) float64 twice -> (H - 10, W - 10)."""
+    """SSIM of each pixel whose window lies inside the image: two (H, W) float64 -> (H - 10, W - 10)."""
     mean_x, mean_y = _smooth(x), _smooth(y)
     squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
     variances = _smooth(x.square() + y.square()) - squares
@@ -149,7 +150,7 @@ def gaussian_weights() -> list[float]:
 
 
 def _smooth(image: Tensor) -> Tensor:
-    """Gaussian means over windows that lie inside: (H, W) -> (H - 10, W - 10)."""
+    """Gaussian means over windows inside the image: (H, W) -> (H - 10, W - 10)."""
     weights = gaussian_weights()
     for axis in (0, 1):  # sums of shifted images: several times faster on a CPU than a convolution in float64
         length = image.shape[axis] - 2 * HALO
@@ -160,11 +161,11 @@ def _smooth(image: Tensor) -> Tensor:
     return image
 
 
-# What is accepted
+# Conversion and checks of inputs
 
 
 def _pair(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Both as (B, 3, H, W), values untouched."""
+    """Both images as (B, 3, H, W), with unchanged values."""
     ours, theirs = _batch("prediction", prediction), _batch("reference", reference)
     if ours.shape != theirs.shape:
         raise InputError(
@@ -221,4 +222,4 @@ def unit(values: Tensor) -> Tensor:
 
 
 def _double(values: Tensor) -> Tensor:
-    return (values.cpu() if values.device.type == "mps" else values).double()  # Apple's GPUs know no float64
+    return (values.cpu() if values.device.type == "mps" else values).double()  # Apple's GPUs have no float64

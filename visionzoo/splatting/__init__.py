@@ -1,8 +1,8 @@
-"""Gaussian splatting: one `render`, differentiable, with three renderers.
+"""Gaussian splatting: one differentiable function `render` with three renderers.
 
-`gsplat` runs on CUDA, `cpu` is a set of compiled kernels for the cores of a CPU, and `reference` is dense torch in any precision.
-All of them draw the same image from the same Gaussians, in gsplat's notation and under gsplat's rules or those of the original
-rasteriser.
+`gsplat` runs on CUDA, `cpu` is a set of compiled kernels for all cores of a CPU, and `reference` is dense torch in any
+precision. All of them draw the same image from the same Gaussians, with gsplat's notation, and with gsplat's rules or those
+of the original rasteriser.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Compiled loops around the drawing: which Gaussians each band of rows draws, and the sum of the bands' gradients.
+"""Compiled loops before and after drawing: the list of Gaussians of each band of rows, and the sum of the bands' gradients.
 
-numba's cache only notices changes of a function's own file, so nothing that is compiled here comes from another one.
+numba's cache only detects changes in a function's own file, so compiled code here uses nothing from other files.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .compiling import compiled
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _LOG2_FLOOR = math.log2(1 / 255) - 1e-3
-"""A little lower than the floor of alpha, so that rounding never leaves out a pixel that reaches it."""
+"""Slightly below the minimum alpha, so that rounding never skips a pixel that reaches it."""
 _HALF_LOG2_E = 0.5 * math.log2(math.e)
 
 
 @njit(inline="always")
 def _pixels(centre, reach, low, high):
-    """The pixels (first, after the last) whose centres are within reach, between low and high."""
+    """The range of pixels (first, last + 1) between low and high whose centres are within reach."""
     first = math.ceil(max(centre - reach - 0.5, -1.0))
     last = math.floor(min(centre + reach - 0.5, 1e9)) + 1
     return max(low, int(first)), min(high, int(last))
@@ -29,21 +29,21 @@ def _pixels(centre, reach, low, high):
 
 @compiled(**_OPTIONS)
 def arrange(order, means, ellipses, opacities, features, depths, rectangles, height, band_rows):
-    """Which Gaussians each band draws.
+    """List the Gaussians that each band draws.
 
     Args:
-        order: (K,) Gaussians in order of depth.
+        order: (K,) indices of Gaussians in order of depth.
         means (N, 2), ellipses (N, 3), opacities (N,), features (N, D), depths (N,): float32.
-        rectangles: (N, 4) int32, the pixels that each may touch: first x, first y, x and y after the last.
-        band_rows: rows of a band.
+        rectangles: (N, 4) int32, the pixels that each may touch: first x, first y, last x + 1, last y + 1.
+        band_rows: number of rows per band.
 
     Returns:
         table (K, 6 + D + 1) float32, in that order; its columns are those of `kernels.py`, with the depth as the last feature.
         boxes (K, 4) int32: left, right, top, bottom of the pixels with an alpha of at least 1/255.
-        starts (bands + 1) int64: where the entries of each band begin.
+        starts (bands + 1) int64: the first entry of each band.
         entries (E) int32: rows of the table, by band, then by depth.
-        places (E) int64: where the partial gradient of an entry belongs: all entries of one Gaussian stand together there.
-        firsts (K + 1) int64: where those of each Gaussian begin.
+        places (E) int64: the position of an entry's partial gradient, so that those of one Gaussian are adjacent.
+        firsts (K + 1) int64: the first such position of each Gaussian.
     """
     count, channels = len(order), features.shape[1]
     table = np.empty((count, 7 + channels), np.float32)
@@ -60,7 +60,7 @@ def arrange(order, means, ellipses, opacities, features, depths, rectangles, hei
             table[i, 6 + channel] = features[n, channel]
         table[i, 6 + channels] = depths[n]
         a, k, q = float(table[i, 2]), float(table[i, 3]), float(table[i, 4])
-        room = max((float(table[i, 5]) - _LOG2_FLOOR) / _HALF_LOG2_E, 0.0)  # of a e² + q dy²
+        room = max((float(table[i, 5]) - _LOG2_FLOOR) / _HALF_LOG2_E, 0.0)  # upper bound of a e² + q dy²
         tall = math.sqrt(room / q)
         wide = math.sqrt(room * (1 / a + k * k / q))
         left, right = _pixels(float(table[i, 0]), wide, rectangles[n, 0], rectangles[n, 2])
@@ -89,15 +89,15 @@ def arrange(order, means, ellipses, opacities, features, depths, rectangles, hei
 
 @compiled(**_OPTIONS)
 def collect(low, high, firsts, partial, table, order, opacities, means, ellipses, opacity, features, absolutes):
-    """Add the partial gradients of the Gaussians from `low` to before `high`, band after band.
+    """Sum the partial gradients of the Gaussians from `low` to `high` - 1, band after band.
 
     Args:
-        firsts: of `arrange`.
-        partial: (E, 6 + D' or, with `absolutes`, 8 + D') of `kernels.undraw`.
-        order: (K,) which Gaussian each row of the table is.
-        opacities: (N,) values.
+        firsts: from `arrange`.
+        partial: (E, 6 + D' or, with `absolutes`, 8 + D') from `kernels.undraw`.
+        order: (K,) index of the Gaussian in each row of the table.
+        opacities: (N,) values of the opacities.
         means (N, 2), ellipses (N, 3), opacity (N,), features (N, D'): gradients, to be filled.
-        absolutes: (N, 2) sums of absolute gradients of the means, to be filled; (0, 2) if they are not wanted.
+        absolutes: (N, 2) sums of absolute gradients of the means, to be filled; (0, 2) if they are not needed.
     """
     columns = partial.shape[1]
     sums = np.empty(columns, np.float32)

@@ -1,4 +1,4 @@
-"""numba with a cache on disk, where there is a folder for it."""
+"""numba with a cache on disk, if there is a writable folder for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numba import njit
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with a cache beside the source or in the user's cache folder; without one if neither can be written."""
+    """`numba.njit` with a cache next to the source or in the user's cache folder; without one if neither is writable."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no place that it may write to
+        except RuntimeError:  # numba found no writable folder
             return njit(**options)(function)
 
     return decorate

@@ -1,6 +1,6 @@
-"""The CPU renderer: an operator of torch around the compiled loops of `kernels.py`.
+"""The CPU renderer: a torch operator around the compiled loops of `kernels.py`.
 
-The operator works in eager mode, under `torch.compile` and without gradients. It has no second derivative and says so.
+The operator works in eager mode, under `torch.compile` and without gradients. Second derivatives raise an error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .projection import Projection
 from .rules import Rules
 
 _CHUNKS_PER_THREAD = 4
-"""Bands differ in work: several chunks for each thread, which takes the next one when it is done."""
+"""Chunks per thread: bands differ in work, so each thread takes several chunks, one after the other."""
 _SERIAL_BELOW = 2000
-"""With fewer Gaussians, starting threads takes longer than drawing."""
+"""With fewer Gaussians than this, starting threads takes longer than drawing."""
 
 
 def splat(
@@ -37,7 +37,7 @@ def splat(
     rules: Rules,
     absolute: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference.splat`, in float32."""
+    """Like `reference.splat`, in float32."""
     image, depth, left, _ = _draw(
         seen.means2d, seen.ellipses, opacities, features, seen.depths, seen.rectangles, absolute, width, height,
         rules.alpha_cap, rules.closed_below,
@@ -56,12 +56,12 @@ def loops() -> tuple[ModuleType, ModuleType]:
 
 @lru_cache(maxsize=4)
 def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Threads of one process: those of a parent do not survive a fork."""
+    """Threads of one process, since those of a parent do not survive a fork."""
     return ThreadPoolExecutor(workers, thread_name_prefix=f"splatting-{process}")
 
 
 def _run(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Run jobs in this thread and in up to `threads` - 1 others; which thread takes which job does not matter."""
+    """Run jobs in this thread and in up to `threads` - 1 others, in any distribution."""
     queue = iter(jobs)
 
     def work(source: Iterable[Callable[[], None]] = queue) -> None:
@@ -78,7 +78,7 @@ def _run(jobs: Sequence[Callable[[], None]], threads: int) -> None:
 
 
 def _jobs(function: Callable[..., None], count: int, threads: int, *arguments: Any) -> list[Callable[[], None]]:
-    """Calls of `function(low, high, *arguments)` for contiguous parts of `count` things."""
+    """Calls of `function(low, high, *arguments)` for contiguous parts of `range(count)`."""
     parts = min(count, threads * _CHUNKS_PER_THREAD if threads > 1 else 1)
     edges = [count * i // parts for i in range(parts + 1)] if parts else []
     return [partial(function, low, high, *arguments) for low, high in pairwise(edges)]
@@ -97,11 +97,11 @@ def _scene(
     rectangles: Tensor,
     height: int,
 ) -> tuple[NDArray[Any], ...]:
-    """Of one image: the visible Gaussians in order of depth, their table, and the lists of `arrange`."""
+    """The visible Gaussians of one image in order of depth, their table, and the lists of `arrange`."""
     kernels, bands = loops()
     where, depth = _array(rectangles), _array(depths)
     visible = np.flatnonzero(where[:, 2] > where[:, 0])
-    # positive floats sort like their bits; the lower half of a key is the Gaussian, which breaks ties
+    # positive floats sort like their bits; the lower half of a key is the index of the Gaussian, which breaks ties
     keys = (depth[visible].view(np.int32).astype(np.int64) << 32) | visible
     keys.sort()
     order = (keys & 0xFFFFFFFF).astype(np.int64)

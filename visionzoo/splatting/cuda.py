@@ -28,7 +28,7 @@ def render(
     antialiased: bool,
     absgrad: bool,
 ) -> Render:
-    """As `visionzoo.splatting.render`, whose arguments have been checked."""
+    """Like `visionzoo.splatting.render`, with checked arguments."""
     gsplat = require("gsplat", extra="gs", purpose="Gaussian splatting on CUDA")
     images, alphas, found = gsplat.rasterization(
         means,

@@ -1,4 +1,4 @@
-"""Real spherical harmonics to degree 3, in the order and with the signs of 3D Gaussian Splatting files."""
+"""Real spherical harmonics up to degree 3, in the order and with the signs of 3D Gaussian Splatting files."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def spherical_harmonics(degree: int, directions: Tensor, coefficients: Tensor) -
     Args:
         degree: 0 to 3; further coefficients are ignored.
         directions: (..., 3), of any length.
-        coefficients: (..., K, D) with K of at least (degree + 1)².
+        coefficients: (..., K, D), where K is at least (degree + 1)².
 
     Returns:
-        (..., D). Colours of a Gaussian are this plus 0.5, and not below 0.
+        (..., D). The colour of a Gaussian is this plus 0.5, and at least 0.
     """
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"sh_degree must be 0 to {MAX_DEGREE}, got {degree}")

@@ -1,14 +1,16 @@
-"""Compiled loops of the CPU renderer: depth-order splatting in bands of rows, and its gradient.
+"""Compiled loops of the CPU renderer: splatting in order of depth in bands of rows, and its gradient.
 
-An image is cut into bands of 16 rows. Each band draws its Gaussians in order of depth, so a pixel sees the same operations in the same
-order however the bands are spread over threads. In the backward pass, each pair of a band and a Gaussian has its own place for a
-partial gradient; they are added in the order of the bands. Results are therefore bit-equal for any number of threads.
+An image is divided into bands of 16 rows. Each band draws its Gaussians in order of depth, so the operations on a pixel have
+the same order however the bands are distributed over threads. In the backward pass, each pair of a band and a Gaussian has
+its own place for a partial gradient, and these are added in the order of the bands. Results are therefore bit-equal for any
+number of threads.
 
-Pixels are processed in blocks of 8 neighbours of a row, as vectors: numba is given a type for 8 numbers, so that no loop depends on
-what its compiler recognises. All values of a block lie together in one record: 8 transmittances, then the next value of the 8 pixels.
+Pixels are processed in blocks of 8 neighbours of a row, as vectors: a numba type for 8 numbers makes sure that no loop
+depends on automatic vectorisation. All values of a block are stored in one record: 8 transmittances, then the next value of
+the 8 pixels, and so on.
 
-The functions release Python's lock; `cpu.py` runs them in Python threads. numba's own threads are not used: they would change the
-number of torch's threads, and could not be forked. Everything is in this file, because numba's cache only notices changes of a
+The functions release the GIL; `cpu.py` runs them in Python threads. numba's own threads are not used: they would change the
+number of torch's threads and could not be forked. Everything is in this file because numba's cache only detects changes in a
 function's own file.
 """
 
@@ -29,7 +31,7 @@ from numba.extending import intrinsic, overload, register_model
 from .compiling import compiled
 
 ROWS = 16
-"""Rows of a band."""
+"""Number of rows in a band."""
 
 HEAD = 6
 """Columns of a table before the features: mean x, mean y, a, k, q (see `Projection.ellipses`), log2 of the opacity."""
@@ -38,19 +40,19 @@ SUMS = 6
 """Columns of a partial gradient before those of the features."""
 
 OPEN = 1 << 30
-"""The place at which a pixel is closed that never is."""
+"""Marks a pixel that is never closed, instead of the place at which it is closed."""
 
-_intrinsic: Any = intrinsic  # compiled code calls these without the context that they are defined with
+_intrinsic: Any = intrinsic  # compiled code calls these without the context argument of their definition
 _f = np.float32
 _LANES = 8
 _TILE = 16
 _FLOOR = _f(1 / 255)
 _TINY = _f(1e-30)
 _LOG2_FLOOR = math.log2(1 / 255) - 1e-3
-"""A little lower than the floor, so that rounding never leaves out a pixel that reaches it."""
+"""Slightly below the minimum alpha, so that rounding never skips a pixel that reaches it."""
 _HALF_LOG2_E = 0.5 * math.log2(math.e)
 _FAST = ("reassoc", "contract", "nsz", "arcp")
-"""Not `fast`, under which numba takes NaN and infinity for impossible."""
+"""Not `fast`, with which numba assumes that NaN and infinity do not occur."""
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": set(_FAST), "error_model": "numpy"}
 
 # Vectors of 8 float32
@@ -73,7 +75,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _spread(builder: Any, kind: Any, value: Any) -> Any:
-    """A vector; a scalar 8 times."""
+    """Convert a scalar to a vector of 8 equal values; a vector is returned unchanged."""
     if kind == _lanes:
         return value
     one = builder.insert_element(ir.Constant(_vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
@@ -81,7 +83,7 @@ def _spread(builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _function(build: Callable[..., Any], result: Any = _lanes) -> Any:
-    """A function for compiled code that `build(builder, *vectors)` writes; scalar arguments are spread."""
+    """A function for compiled code whose body `build(builder, *vectors)` emits; scalar arguments become vectors."""
 
     def of(_context: Any, *kinds: Any) -> Any:
         def generate(_target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -181,7 +183,7 @@ def _floor(context: Any, a: Any) -> Any:
 
 @_intrinsic
 def _times_power(context: Any, a: Any, n: Any) -> Any:
-    """a times 2^n, n being whole numbers from -126 to 127."""
+    """a * 2^n for integers n from -126 to 127."""
 
     def build(builder: Any, a: Any, n: Any) -> Any:
         whole = builder.add(builder.fptosi(n, _integers), ir.Constant(_integers, [127] * _LANES))
@@ -193,13 +195,13 @@ def _times_power(context: Any, a: Any, n: Any) -> Any:
 
 @_intrinsic
 def _ramp(context: Any) -> Any:
-    """0 to 7."""
+    """The vector 0, 1, …, 7."""
     return _function(lambda builder: ir.Constant(_vector, [float(j) for j in range(_LANES)]))(context)
 
 
 @_intrinsic
 def _total(context: Any, a: Any) -> Any:
-    """The sum of the 8, in pairs."""
+    """The sum of the 8 values, added pairwise."""
 
     def build(builder: Any, a: Any) -> Any:
         for half in (4, 2, 1):
@@ -232,12 +234,12 @@ def _abs(a):
 
 @njit(inline="always")
 def _blocks(centre, peak, per_slope, left, right):
-    """The blocks (first, after the last) of a row with an alpha of at least 1/255, and x from the centre to the first pixel.
+    """The blocks (first, last + 1) of a row with an alpha of at least 1/255, and the x offset of the first pixel from the centre.
 
     Args:
-        centre: x where the Gaussian is strongest in this row.
+        centre: x at which the Gaussian is strongest in this row.
         peak: log2 of alpha there.
-        per_slope: x² per log2 by which alpha falls.
+        per_slope: x² per unit by which log2 of alpha falls.
     """
     room = (peak - _LOG2_FLOOR) * per_slope
     if room < 0:
@@ -253,7 +255,7 @@ def _blocks(centre, peak, per_slope, left, right):
 
 @njit(inline="always")
 def _trim(alive, left, right, place):
-    """Leave out the tiles at both ends in which no pixel is open after this place."""
+    """Skip the tiles at both ends in which no pixel is open after this place."""
     first, last = left // _TILE, (right - 1) // _TILE
     while first <= last and alive[first] <= place:
         first += 1
@@ -264,22 +266,22 @@ def _trim(alive, left, right, place):
 
 @compiled(**_OPTIONS)
 def draw(low, high, layout, starts, entries, boxes, table, width, height, cap, threshold, image, depth, left, closed):
-    """Draw the bands from `low` to before `high`.
+    """Draw the bands from `low` to `high` - 1.
 
     Args:
-        layout: a tuple with a number for each feature, of which only the length counts: so it is part of the type, and known to the
+        layout: a tuple with one number per feature. Only its length matters, which is part of its type and thus known to the
             compiler.
         starts, entries, boxes, table: see `bands.arrange`.
-        cap: alpha is at most this.
+        cap: maximum alpha.
         threshold: a pixel is closed before its transmittance would fall below this.
         image: (H, W, D) sums of weighted features, to be filled.
-        depth: (H, W) that of the last feature, to be filled.
-        left: (H, W) transmittances behind the last Gaussian, to be filled.
-        closed: (H, W) int32, which of its band's entries closed a pixel, or OPEN; to be filled.
+        depth: (H, W) sum of the last feature, to be filled.
+        left: (H, W) remaining transmittances after the last Gaussian, to be filled.
+        closed: (H, W) int32, the entry of the band that closed the pixel, or OPEN; to be filled.
     """
     channels = len(layout)
     per_row = (width + 7) // 8
-    stride = (channels + 2) * _LANES  # a record: transmittance, negative once closed; closing place; sums of features
+    stride = (channels + 2) * _LANES  # transmittance (negative once closed), place of closing, features
     record = np.empty(ROWS * per_row * stride, np.float32)
     alive = np.empty((width + _TILE - 1) // _TILE, np.int32)
     for band in range(low, high):
@@ -317,7 +319,7 @@ def draw(low, high, layout, starts, entries, boxes, table, width, height, cap, t
                     alpha = _where(before, _TINY, alpha, _f(0))
                     after = before - before * alpha
                     weight = _where(after, threshold, before * alpha, _f(0))
-                    # a pixel that was closed keeps its negative value and its place
+                    # a closed pixel keeps its negative value and its place
                     was = _load(record, at + _LANES)
                     now = _where(before, _TINY, place, was)
                     _store(record, at + _LANES, _where(after, threshold, was, now))
@@ -343,7 +345,7 @@ def draw(low, high, layout, starts, entries, boxes, table, width, height, cap, t
 
 @compiled(**_OPTIONS)
 def _find_open(record, alive, blocks, per_row, stride):
-    """Note for each tile whether any of its pixels is open: OPEN or 0."""
+    """Record for each tile whether any of its pixels is open: OPEN or 0."""
     alive[:] = 0
     for block in range(blocks):
         if _total(_where(_load(record, block * stride), _TINY, _f(1), _f(0))) > 0:
@@ -355,20 +357,21 @@ def undraw(
     low, high, layout, absolute, starts, entries, places, boxes, table, width, height, cap, left, closed,
     grad_image, grad_left, partial,
 ):  # fmt: skip
-    """Partial gradients of the bands from `low` to before `high`.
+    """Compute the partial gradients of the bands from `low` to `high` - 1.
 
     Args:
-        layout: as for `draw`, for the features that have a gradient: the first D' of the table.
-        absolute: a tuple with a number if sums of absolute values are wanted, else an empty one.
-        left, closed: of `draw`.
+        layout: as for `draw`, for the features with a gradient, which are the first D' of the table.
+        absolute: a tuple with one number if sums of absolute values are needed, else an empty tuple.
+        left, closed: from `draw`.
         grad_image: (H, W, D')
         grad_left: (H, W)
-        partial: (E, SUMS + D'), to be filled, by `places`. With s the gradient of the exponent, the sums are those of s, s e, s e²,
-            s dy, s e dy, s dy², and then those of the features. With `absolute`, two more: of the absolute gradients of the mean.
+        partial: (E, SUMS + D'), to be filled at `places`. With s the gradient of the exponent, these are the sums of s, s e,
+            s e², s dy, s e dy, s dy², then those of the features, then, with `absolute`, the sums of the absolute gradients
+            of the mean (2 values).
     """
     channels = len(layout)
     per_row = (width + 7) // 8
-    # a record: transmittance, gradient that comes through it from behind, closing place, gradients of the pixel
+    # a record: transmittance, its gradient from the Gaussians behind, place of closing, gradients of the pixel
     stride = (channels + 3) * _LANES
     record = np.empty(ROWS * per_row * stride, np.float32)
     alive = np.empty((width + _TILE - 1) // _TILE, np.int32)

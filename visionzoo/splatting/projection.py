@@ -1,4 +1,4 @@
-"""From Gaussians in space to ellipses on an image, in differentiable torch: the part that all renderers on a CPU share.
+"""Projects Gaussians in space to ellipses in an image, in differentiable torch. All CPU renderers share it.
 
 The 2D covariance is never formed from a 3D one. With P = J W R S (2 x 3: camera, rotation and scale), it is P Pᵀ, and its
 determinant is the squared length of the cross product of P's rows: sums of squares, which lose no digits for long, thin Gaussians.
@@ -15,21 +15,21 @@ from .rules import ALPHA_FLOOR, COMPENSATION_FLOOR, LAMBDA_SPREAD_FLOOR, MAX_SIG
 
 _LARGEST_INPUT = 1e18
 _LARGEST_PIXELS = 1e9
-"""Beyond these, float32 overflows on the way to a pixel; such Gaussians are culled."""
+"""Beyond these values, float32 overflows before a pixel is reached; such Gaussians are culled."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Gaussians as the cameras see them. A culled Gaussian has radii of 0 and finite values everywhere.
+    """Gaussians seen by the cameras. A culled Gaussian has radii of 0 and only finite values.
 
     Attributes:
         means2d: (..., C, N, 2) centres in pixels; the centre of the first pixel is (0.5, 0.5).
         depths: (..., C, N) distances along the viewing direction.
         ellipses: (..., C, N, 3): a, k and q of the exponent -(a (dx - k dy)² + q dy²) / 2, the LDLᵀ form of the inverse
-            covariance. It keeps digits that the usual form loses, and gives the pixels of a row directly.
+            covariance. It is more precise than the usual form and gives the pixels of a row directly.
         compensations: (..., C, N) factors by which antialiasing reduces the opacities.
-        radii: (..., C, N, 2) int32, in pixels; 0 for what is not drawn.
-        rectangles: (..., C, N, 4) int32: first x, first y, and the x and y after the last, in whole tiles within the image.
+        radii: (..., C, N, 2) int32, in pixels; 0 if the Gaussian is not drawn.
+        rectangles: (..., C, N, 4) int32: first x, first y, last x + 1 and last y + 1, in whole tiles within the image.
     """
 
     means2d: Tensor
@@ -41,13 +41,13 @@ class Projection:
 
     @property
     def conics(self) -> Tensor:
-        """(..., C, N, 3): xx, xy and yy of the inverse 2D covariance, as in gsplat."""
+        """The entries xx, xy and yy of the inverse 2D covariance, as in gsplat, (..., C, N, 3)."""
         a, k, q = self.ellipses.unbind(-1)
         return torch.stack([a, -a * k, q + a * k * k], -1)
 
     @property
     def tiles_per_gauss(self) -> Tensor:
-        """(..., C, N) int32: how many tiles of 16 pixels each Gaussian is drawn in."""
+        """Number of tiles of 16 pixels in which each Gaussian is drawn, (..., C, N) int32."""
         left, top, right, bottom = ((self.rectangles + TILE - 1) // TILE).unbind(-1)
         return (right - left) * (bottom - top)
 
@@ -93,9 +93,9 @@ def project(
 ) -> Projection:
     """Project Gaussians onto the images of pinhole cameras.
 
-    Shapes are those of `render`. With `opacities`, a Gaussian reaches only as far as its alpha is at least 1/255 (rules of gsplat).
-    Gaussians are culled that are outside the image, not between the planes, fainter than 1/255, not finite, without a rotation
-    (a quaternion of zeros), or larger than about 1e9 pixels.
+    Shapes are those of `render`. With `opacities`, a Gaussian extends only as far as its alpha is at least 1/255 (gsplat's
+    rules). Gaussians are culled if they are outside the image, not between the planes, fainter than 1/255, not finite,
+    without a rotation (a quaternion of zeros), or larger than about 1e9 pixels.
     """
     found = rules_named(rules)
     return project_usable(
@@ -123,12 +123,12 @@ def project_usable(
     eps2d: float,
     antialiased: bool,
 ) -> Projection:
-    """`project` for those Gaussians that are `usable` (..., N); the others are culled, with gradients of zero."""
+    """Like `project`, for the Gaussians that are `usable` (..., N); the others are culled, with gradients of zero."""
     means, quats, scales = (
         torch.where(usable.unsqueeze(-1), value, other) for value, other in ((means, 0), (quats, 0.5), (scales, 0))
     )
     near = rules.near_plane if near_plane is None else near_plane
-    # the Gaussians are the last dimension from here on, and x and y the one before: (..., C, 2, N)
+    # from here on, the last dimension is that of the Gaussians, and the one before holds x and y: (..., C, 2, N)
     points = viewmats[..., :3, :3] @ means.mT.unsqueeze(-3) + viewmats[..., :3, 3:]
     z = points[..., 2, :]
     seen = usable.unsqueeze(-2) & (z > max(near, 1e-9)) & (z < far_plane)
@@ -177,7 +177,7 @@ def project_usable(
 
 
 def finite(means: Tensor, quats: Tensor, scales: Tensor) -> Tensor:
-    """(..., N) bool: all values are finite and not absurdly large, and there is a rotation."""
+    """Whether all values are finite and not absurdly large, and the rotation is not zero; (..., N) bool."""
     with torch.no_grad():
         largest = torch.maximum(means.abs().amax(-1), scales.abs().amax(-1))
         length = quats.square().sum(-1)
@@ -185,7 +185,7 @@ def finite(means: Tensor, quats: Tensor, scales: Tensor) -> Tensor:
 
 
 def _cross_squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared length of the cross product of (..., 3, N)."""
+    """Squared length of the cross product of two (..., 3, N)."""
     (ax, ay, az), (bx, by, bz) = a.unbind(-2), b.unbind(-2)
     return (ay * bz - az * by).square() + (az * bx - ax * bz).square() + (ax * by - ay * bx).square()
 
@@ -197,7 +197,7 @@ def _compensations(ratio: Tensor, rules: Rules) -> Tensor:
 
 
 def _radii(variances: Tensor, det: Tensor, rules: Rules, reach: Tensor | float) -> Tensor:
-    """(..., 2, N) whole numbers."""
+    """Extents in x and y as integers, (..., 2, N)."""
     if rules.square:
         half = variances.mean(-2)
         largest = half + (half * half - det).clamp(min=LAMBDA_SPREAD_FLOOR).sqrt()

@@ -1,4 +1,4 @@
-"""Compositing in dense torch: every Gaussian at every pixel. Slow, and exact in any precision."""
+"""Compositing in dense torch, with every Gaussian at every pixel: slow, but exact in any precision."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def splat(
     """Draw the Gaussians of I images.
 
     Args:
-        seen: with I in the place of the batch and camera dimensions.
+        seen: the projection, with I instead of the batch and camera dimensions.
         opacities: (I, N)
         features: (I, N, D)
-        absolute: (I, N, 2), of no influence; its gradient is that of the means with the absolute values of what each pixel adds.
+        absolute: (I, N, 2), not used; its gradient becomes the sum over pixels of the absolute gradients of the means.
 
     Returns:
         images (I, H, W, D), depths (I, H, W) and transmittances (I, H, W)
@@ -73,7 +73,7 @@ def _image(
     alpha = (opacities[i, order] * torch.exp(-0.5 * (a * along * along + q * dy * dy))).clamp(max=rules.alpha_cap)
     alpha = torch.where(inside & (alpha >= ALPHA_FLOOR), alpha, 0)
     after = (1 - alpha).cumprod(-1)
-    # transmittance only falls: what follows a Gaussian that would close the pixel is left out with it
+    # transmittance only falls, so everything after a Gaussian that would close the pixel is skipped too
     alpha = torch.where(after.detach() >= rules.closed_below, alpha, 0)
     after = (1 - alpha).cumprod(-1)
     before = torch.cat([after.new_ones(height, width, 1), after], -1)
@@ -82,7 +82,7 @@ def _image(
 
 
 class _ByPixel(torch.autograd.Function):
-    """The means (K, 2) once for every pixel (H, W, K, 2), which tells the gradients of the pixels apart."""
+    """Copies the means (K, 2) for every pixel, (H, W, K, 2), to separate the gradients of the pixels."""
 
     @staticmethod
     def forward(ctx: Any, means: Tensor, _absolute: Tensor, height: int, width: int) -> Tensor:

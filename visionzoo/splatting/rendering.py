@@ -1,4 +1,4 @@
-"""`render`: Gaussians to images, by the renderer of their device."""
+"""`render`: draws images of Gaussians with the renderer of their device."""
 
 from __future__ import annotations
 
@@ -37,34 +37,35 @@ def render(
     absgrad: bool = False,
     backend: str = "auto",
 ) -> Render:
-    """Draw Gaussians as cameras see them. Differentiable with respect to every tensor, cameras included.
+    """Draw Gaussians from the views of cameras. Differentiable with respect to every tensor, including the cameras.
 
-    "..." stands for batch dimensions, all scenes of a batch having as many Gaussians (N) and cameras (C).
+    "..." stands for batch dimensions; all scenes of a batch have the same number of Gaussians (N) and cameras (C).
 
     Args:
         means: (..., N, 3) centres.
         quats: (..., N, 4) rotations as quaternions, w first, of any length.
         scales: (..., N, 3) standard deviations along the axes (not their logarithms).
-        opacities: (..., N) in 0 to 1 (not logits).
-        colors: (..., N, D) or (..., C, N, D): what is drawn, of any number of channels. With `sh_degree`: (..., N, K, 3) or
-            (..., C, N, K, 3), coefficients of spherical harmonics.
-        viewmats: (..., C, 4, 4) from world to camera; the camera looks along +z, y points down.
+        opacities: (..., N) in [0, 1] (not logits).
+        colors: (..., N, D) or (..., C, N, D): colours, or features with any number of channels. With `sh_degree`:
+            (..., N, K, 3) or (..., C, N, K, 3), coefficients of spherical harmonics.
+        viewmats: (..., C, 4, 4) transforms from world to camera; the camera looks along +z, and y points down.
         Ks: (..., C, 3, 3) pinhole intrinsics in pixels, without skew. The centre of the first pixel is (0.5, 0.5).
         background: (D,) or (..., C, D); black if None.
-        rules: "gsplat", or "inria" for those of the original rasteriser. Images differ by a few thousandths.
-        near_plane: Gaussians closer than this are culled; by default 0.01 (gsplat) or 0.2 (inria).
-        far_plane: those further away are culled.
-        radius_clip: those of at most this radius in pixels are culled.
-        eps2d: variance in pixels² that is added to every ellipse, so that none falls between pixels.
-        sh_degree: 0 to 3; by default `colors` are values.
-        antialiased: reduce the opacity of ellipses that `eps2d` enlarges (Mip-Splatting, arXiv:2311.16493).
-        absgrad: after the backward pass, `means2d.absgrad` holds the gradient of the centres with the absolute values of what
-            each pixel adds to it (AbsGS, arXiv:2404.10484).
-        backend: "auto" takes gsplat for CUDA tensors and cpu for CPU tensors. "reference" is slow, dense, and takes float64.
+        rules: "gsplat", or "inria" for the rules of the original rasteriser. Their images differ by a few thousandths.
+        near_plane: Gaussians closer than this are culled. Default: 0.01 (gsplat) or 0.2 (inria).
+        far_plane: Gaussians further away than this are culled.
+        radius_clip: Gaussians with at most this radius in pixels are culled.
+        eps2d: variance in pixels² that is added to every ellipse, so that none is lost between pixels.
+        sh_degree: degree of the spherical harmonics, 0 to 3. None: `colors` are values.
+        antialiased: reduce the opacity of ellipses that `eps2d` enlarges, as in Mip-Splatting (arXiv:2311.16493).
+        absgrad: after the backward pass, `means2d.absgrad` holds the sum over pixels of the absolute gradients of the centres
+            (AbsGS, arXiv:2404.10484).
+        backend: "auto" uses gsplat for CUDA tensors and cpu for CPU tensors. "reference" is slow and dense, and accepts
+            float64.
 
     Returns:
-        Images and what belongs to them. A Gaussian with a value that is not finite, or without a rotation, is not drawn, and its
-        gradients are zero.
+        A `Render` with the images. A Gaussian with a value that is not finite, or with a zero quaternion, is not drawn, and
+        its gradients are zero.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or a camera is not finite.
@@ -158,7 +159,7 @@ def _check(
     sh_degree: int | None,
     backend: str,
 ) -> tuple[int, ...]:
-    """The batch dimensions, if everything fits."""
+    """Check all shapes, types and devices, and return the batch dimensions."""
     if means.dim() < 2 or means.shape[-1] != 3:
         raise ValueError(f"means must be (..., N, 3), got {tuple(means.shape)}")
     if viewmats.dim() < 3:
@@ -172,12 +173,12 @@ def _check(
         ("Ks", Ks, (*batch, cameras, 3, 3)),
     ):
         if tuple(value.shape) != shape:
-            raise ValueError(f"{name} must be {shape} beside means {tuple(means.shape)}, got {tuple(value.shape)}")
+            raise ValueError(f"{name} must be {shape} with means {tuple(means.shape)}, got {tuple(value.shape)}")
     tail = 1 if sh_degree is None else 2
     fitting = ((*batch, count), (*batch, cameras, count))
     if tuple(colors.shape[:-tail]) not in fitting or (sh_degree is not None and colors.shape[-1] != 3):
         wanted = "(..., N, D) or (..., C, N, D)" if sh_degree is None else "(..., N, K, 3) or (..., C, N, K, 3)"
-        raise ValueError(f"colors must be {wanted} beside means {tuple(means.shape)}, got {tuple(colors.shape)}")
+        raise ValueError(f"colors must be {wanted} with means {tuple(means.shape)}, got {tuple(colors.shape)}")
     for name, value in (("width", width), ("height", height)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of pixels of at least 1, got {value!r}")

@@ -1,4 +1,4 @@
-"""What `render` returns."""
+"""The result of `render`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Render:
-    """Images of Gaussians, and what densification needs to know.
+    """Images of Gaussians, and the values that densification needs.
 
     Attributes:
-        colors: (..., C, H, W, D), on the background.
+        colors: (..., C, H, W, D), composited on the background.
         alphas: (..., C, H, W, 1), the opacity of the pixels.
         depths: (..., C, H, W, 1), accumulated: the sum of weights times depths.
-        means2d: (..., C, N, 2) centres in pixels. Call `means2d.retain_grad()` before the backward pass to find in `means2d.grad` how
-            the loss depends on them.
+        means2d: (..., C, N, 2) centres in pixels. After `means2d.retain_grad()` and the backward pass, `means2d.grad` holds
+            their gradient.
         radii: (..., C, N, 2) int32 in pixels; 0 for Gaussians that were not drawn.
     """
 
@@ -29,17 +29,17 @@ class Render:
 
     @property
     def expected_depths(self) -> Tensor:
-        """(..., C, H, W, 1): the depths divided by the alphas; 0 where nothing was drawn."""
+        """The depths divided by the alphas, (..., C, H, W, 1); 0 where nothing was drawn."""
         return self.depths / self.alphas.clamp(min=1e-10)
 
     @property
     def visible(self) -> Tensor:
-        """(..., C, N) bool: which Gaussians each camera drew."""
+        """Which Gaussians were drawn for each camera, (..., C, N) bool."""
         return (self.radii > 0).all(-1)
 
     @property
     def info(self) -> dict[str, Any]:
-        """The names under which gsplat's densification strategies (`packed=False`) look for these values."""
+        """These values under the names that gsplat's densification strategies (`packed=False`) expect."""
         height, width = self.colors.shape[-3:-1]
         return {
             "means2d": self.means2d,

@@ -1,4 +1,4 @@
-"""What rasterisers decide differently: where a Gaussian ends, how opaque it may be, and when a pixel is finished."""
+"""Rules in which rasterisers differ: where a Gaussian ends, how opaque it may be, and when a pixel is finished."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from ..errors import unknown
 
 TILE = 16
-"""Both rasterisers draw a Gaussian in whole tiles of this many pixels."""
+"""Both rasterisers draw a Gaussian in whole tiles with sides of this many pixels."""
 
 ALPHA_FLOOR = 1 / 255
-"""A Gaussian does not touch a pixel where its alpha is below this."""
+"""A Gaussian does not affect a pixel where its alpha is below this."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Rules:
 
     Attributes:
         near_plane: the default distance in front of the camera below which Gaussians are culled.
-        alpha_cap: alpha is never larger than this.
-        closed_below: a pixel is finished before its transmittance would fall below this; the Gaussian that would do so, and
-            all that follow, are left out.
-        square: the extent is a square of three standard deviations of the longer axis; otherwise a rectangle that ends where
-            alpha falls below 1/255, at most 3.33 standard deviations of each axis of the image.
+        alpha_cap: maximum alpha.
+        closed_below: a pixel is finished before its transmittance would fall below this: the Gaussian that would do so is
+            skipped, with all that follow.
+        square: whether the extent is a square of three standard deviations of the longer axis. Otherwise it is a rectangle
+            that ends where alpha falls below 1/255, at most 3.33 standard deviations along each axis of the image.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Rules:
 
 
 RULES = {
-    # gsplat 1.5 stops at T <= 1e-4, the original at T < 1e-4: the next float32 above turns the first into the second
+    # gsplat 1.5 stops at T <= 1e-4, the original at T < 1e-4: with the next larger float32, the first becomes the second
     "gsplat": Rules("gsplat", 0.01, 0.999, 1e-4 * (1 + 2**-23), square=False),
     "inria": Rules("inria", 0.2, 0.99, 1e-4, square=True),
 }
