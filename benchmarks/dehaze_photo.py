@@ -1,10 +1,10 @@
 """The cost of dehazing a photo of 3 megapixels with the bundled network.
 
     visionzoo bench dehaze-photo
-    python -m benchmarks.dehaze_photo --beside CHECKOUT --rounds 3   # this build and another one, in turns, one thread
+    python -m benchmarks.dehaze_photo --other CHECKOUT --rounds 3    # this build and another one, in turns, one thread
 
 The photo is a bundled one, enlarged to 2048 x 1536. The peer is the network in its training form, with nothing fused, streamed one
-tile at a time in float32. With `--beside`, every build runs in a process of its own; CPU time and peak memory are the processes' own.
+tile at a time in float32. With `--other`, every build runs in its own process, and CPU time and peak memory are those of the process.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def benchmark(rounds: int = 3, command: str = "", width: int = WIDTH, height: in
     )
 
 
-def beside(checkout: Path, rounds: int) -> None:
+def compare_builds(checkout: Path, rounds: int) -> None:
     """Print CPU seconds per megapixel and peak memory of this build and of another checkout."""
     here = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -143,10 +143,10 @@ def beside(checkout: Path, rounds: int) -> None:
         clear = {name: np.load(f"{folder}/{name}.npy") / 255 for name in workers}
     seconds = {name: statistics.median(run["seconds"] for run in runs) / MEGAPIXELS for name, runs in found.items()}
     print(
-        "| build | CPU seconds a megapixel | times the other's | peak memory | before the photo | |\n|---|---|---|---|---|---|"
+        "| build | CPU seconds per megapixel | relative time | peak memory | memory before the photo | |\n|---|---|---|---|---|---|"
     )
     for name, runs in found.items():
-        note = "" if name == "other" else f"{psnr(clear['this'], clear['other']):.1f} dB to it, of 8 bits"
+        note = "" if name == "other" else f"PSNR to the other: {psnr(clear['this'], clear['other']):.1f} dB, in 8 bits"
         print(
             f"| {name} | {seconds[name]:.2f} | {seconds[name] / seconds['other']:.2f} | {runs[-1]['peak']:.0f} MB "
             f"| {runs[-1]['loaded']:.0f} MB | {note} |"
@@ -155,10 +155,10 @@ def beside(checkout: Path, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", type=Path, required=True, help="another checkout of visionzoo")
+    parser.add_argument("--other", type=Path, required=True, help="another checkout of visionzoo")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    beside(options.beside, options.rounds)
+    compare_builds(options.other, options.rounds)
 
 
 if __name__ == "__main__":

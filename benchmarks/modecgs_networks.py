@@ -1,4 +1,4 @@
-"""The networks of MoDec-GS, from anchors to Gaussians, beside the structure of the published code written in torch.
+"""The networks of MoDec-GS, from anchors to Gaussians, compared with the structure of the published code written in torch.
 
 python -m benchmarks.modecgs_networks
 """
@@ -99,7 +99,7 @@ class Published(nn.Module):
 
 
 def _encoded(values: Tensor, powers: int) -> Tensor:
-    """Values beside sines and cosines of their multiples."""
+    """Concatenate values with sines and cosines of their multiples."""
     angles = (values[..., None] * 2.0 ** torch.arange(powers)).flatten(1)
     return torch.cat([values, angles.sin(), angles.cos()], dim=1)
 

@@ -1,7 +1,7 @@
 """Indexing photos of 12 megapixels: CPU time and memory, compared with a plain loop over timm's network, and with another checkout.
 
     visionzoo bench retrieve-index
-    python -m benchmarks.retrieve_index --beside CHECKOUT
+    python -m benchmarks.retrieve_index --other CHECKOUT
 
 Every contestant runs in processes of its own, one thread each, in turns; a few photos go through first. The photos are made from the
 bundled samples: enlarged to 4000 x 3000, with the noise of a sensor, as JPEGs of 4 MB.
@@ -124,7 +124,7 @@ def run_once(code: str, checkout: Path, dtype: str, photos: Path, out: Path) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def side_by_side(count: int, rounds: int, command: str, beside: Path | None = None) -> Grid:
+def side_by_side(count: int, rounds: int, command: str, other: Path | None = None) -> Grid:
     """CPU time, wall time and peak memory per photo; ratios and cosines refer to the first row."""
     here = Path(visionzoo.__file__).parents[1]
     entries = [
@@ -132,8 +132,8 @@ def side_by_side(count: int, rounds: int, command: str, beside: Path | None = No
         ("visionzoo, float32", INDEX, here, "float32"),
         ("visionzoo, default settings", INDEX, here, "auto"),
     ]
-    if beside is not None:
-        entries.insert(0, (f"visionzoo at {beside.name}", INDEX, beside, "auto"))
+    if other is not None:
+        entries.insert(0, (f"visionzoo at {other.name}", INDEX, other, "auto"))
     runs: list[list[dict[str, Any]]] = [[] for _ in entries]
     vectors: list[np.ndarray] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -226,21 +226,21 @@ def parts(rounds: int, command: str) -> Grid:
     return Grid("One photo, part by part", ["", "CPU ms"], rows, environment(), command)
 
 
-def benchmark(rounds: int = 3, command: str = "", count: int = 32, beside: Path | None = None) -> Report:
+def benchmark(rounds: int = 3, command: str = "", count: int = 32, other: Path | None = None) -> Report:
     """Both tables."""
-    return Report([side_by_side(count, rounds, command, beside), parts(4 * rounds + 1, command)])
+    return Report([side_by_side(count, rounds, command, other), parts(4 * rounds + 1, command)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", type=Path, help="another checkout of visionzoo, measured in the same run")
+    parser.add_argument("--other", type=Path, help="another checkout of visionzoo, measured in the same run")
     parser.add_argument("--count", type=int, default=32, help="photos")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     command = f"python -m benchmarks.retrieve_index --count {options.count} --rounds {options.rounds}"
-    if options.beside is not None:
-        options.beside, command = options.beside.resolve(), f"{command} --beside {options.beside.name}"
-    print(benchmark(options.rounds, command, options.count, options.beside).to_markdown())
+    if options.other is not None:
+        options.other, command = options.other.resolve(), f"{command} --other {options.other.name}"
+    print(benchmark(options.rounds, command, options.count, options.other).to_markdown())
 
 
 if __name__ == "__main__":

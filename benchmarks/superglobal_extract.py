@@ -33,16 +33,16 @@ def seeded_network(name: str) -> SuperGlobal:
     return model
 
 
-def plain_loop(model: SuperGlobal, pictures: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
+def plain_loop(model: SuperGlobal, images: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
     """One image at a time through the network as built."""
     device = next(model.parameters()).device
     with torch.no_grad():
-        return torch.cat([model(prepare(picture)[None].to(device)).float().cpu() for picture in pictures])
+        return torch.cat([model(prepare(image)[None].to(device)).float().cpu() for image in images])
 
 
-def pipelined(model: SuperGlobal, pictures: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
-    vectors = torch.empty(len(pictures), model.dim)
-    for done in describe(model, ((i, p, None) for i, p in enumerate(pictures)), prepare):
+def pipelined(model: SuperGlobal, images: Sequence[np.ndarray], prepare: Preprocess) -> Tensor:
+    vectors = torch.empty(len(images), model.dim)
+    for done in describe(model, ((i, p, None) for i, p in enumerate(images)), prepare):
         assert done.vector is not None, done.error
         vectors[done.key] = torch.from_numpy(done.vector)
     return vectors
@@ -63,13 +63,13 @@ def benchmark(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     draw = np.random.default_rng(0)
     grid = draw.integers(0, 256, (count, size[1] // 16, size[0] // 16, 3), dtype=np.uint8)
-    pictures = [np.asarray(picture).repeat(16, 0).repeat(16, 1) for picture in grid]
+    images = [np.asarray(image).repeat(16, 0).repeat(16, 1) for image in grid]
     plain = seeded_network(name).to(device)
     prepare = Preprocess.of(plain)
-    contestants = [Contestant("plain loop, float32", lambda: plain_loop(plain, pictures, prepare))]
+    contestants = [Contestant("plain loop, float32", lambda: plain_loop(plain, images, prepare))]
     for dtype in (torch.float32, torch.bfloat16):
         fast = seeded_network(name).for_inference(dtype).to(device)
         name_of_dtype = str(dtype).removeprefix("torch.")
-        contestants.append(Contestant(f"visionzoo, {name_of_dtype}", partial(pipelined, fast, pictures, prepare)))
+        contestants.append(Contestant(f"visionzoo, {name_of_dtype}", partial(pipelined, fast, images, prepare)))
     title = f"{name}: {count} images of {size[0]} x {size[1]}, {len(plain.config.scales)} scales"
     return compare(title, contestants, rounds=rounds, command=command, items=count, unit="images", judge=judge)

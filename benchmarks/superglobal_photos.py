@@ -75,7 +75,7 @@ def folder_of(package: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def distractor_pictures() -> Iterator[Image.Image]:
+def distractor_images() -> Iterator[Image.Image]:
     """Other real images: those of scikit-image that are not subjects, gradio's photos, and every 12th frame of real videos."""
     skimage = folder_of("skimage")
     assert skimage is not None
@@ -108,7 +108,7 @@ def collection(seed: int, views: int, queries: int, distractors: int) -> tuple[l
     """Queries, collection, and the subject of each (-1 for a distractor)."""
     rng = np.random.default_rng(seed)
     asked, kept, asked_subject, kept_subject = [], [], [], []
-    others = list(distractor_pictures())
+    others = list(distractor_images())
 
     def other() -> Image.Image:
         return others[rng.integers(len(others))]
@@ -129,9 +129,9 @@ def collection(seed: int, views: int, queries: int, distractors: int) -> tuple[l
     return asked, kept, np.array(asked_subject), np.array(kept_subject)
 
 
-def descriptors(model: SuperGlobal, pictures: list[np.ndarray], max_side: int) -> np.ndarray:
-    out = np.empty((len(pictures), model.dim), np.float32)
-    for done in describe(model, ((i, p, None) for i, p in enumerate(pictures)), Preprocess.of(model, max_side)):
+def descriptors(model: SuperGlobal, images: list[np.ndarray], max_side: int) -> np.ndarray:
+    out = np.empty((len(images), model.dim), np.float32)
+    for done in describe(model, ((i, p, None) for i, p in enumerate(images)), Preprocess.of(model, max_side)):
         assert done.vector is not None, done.error
         out[done.key] = done.vector
     return out
@@ -168,7 +168,7 @@ def main() -> None:
             model = network(options.model, overrides).for_inference()
             started = time.perf_counter()
             q, x = descriptors(model, asked, options.max_side), descriptors(model, kept, options.max_side)
-            per_picture = (time.perf_counter() - started) / (len(asked) + len(kept))
+            per_image = (time.perf_counter() - started) / (len(asked) + len(kept))
             store = MatrixStore(dim=model.dim)
             store.add(np.arange(len(x)), x)
             first = store.search(q, len(x)).ids
@@ -183,7 +183,7 @@ def main() -> None:
                 )
             print(
                 json.dumps(
-                    {"seed": seed, "setting": name, "s_per_picture": round(per_picture, 4), "map": results[name][-1]}
+                    {"seed": seed, "setting": name, "s_per_image": round(per_image, 4), "map": results[name][-1]}
                 ),
                 flush=True,
             )

@@ -1,7 +1,7 @@
 """How well, and how fast, the bundled small MCNet makes held-out frames from the first one, compared with that frame unchanged.
 
 python -m benchmarks.talking_score data/talking                          # clips of tools/talking_clips.py
-python -m benchmarks.talking_score data/talking --picture reenact.jpg    # the sample images, drivers and results in rows
+python -m benchmarks.talking_score data/talking --image reenact.jpg    # the sample images, drivers and results in rows
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def speed(model: Any, frames: Tensor) -> float:
     return 1 / float(np.median(seconds))
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     pipe = visionzoo.pipeline("reenact", "mcnet_nano", device="cpu")
     rows = []
     for (person, driver), numbers in PAIRS.items():
@@ -71,7 +71,7 @@ def picture(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--image", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model: Any = visionzoo.create_model("mcnet_nano", pretrained=True)
@@ -89,8 +89,8 @@ def main() -> None:
         still_psnr, still_ssim, made_psnr, made_ssim = np.mean(part, 0)
         print(f"| {name} | {len(part)} | {still_psnr:.2f} / {still_ssim:.3f} | {made_psnr:.2f} / {made_ssim:.3f} |")
     print(f"\n{speed(model, frames):.1f} frames/s, one thread, float32")
-    if args.picture:
-        picture(args.picture)
+    if args.image:
+        image(args.image)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from visionzoo.registry import list_models, model_card
 from visionzoo.weights import locate, offline
 
 from ..pipelines.classify.pipeline import ClassifyPipeline
-from .classify_result import MAX_PICTURES, see, see_all, show, show_all, table
+from .classify_result import MAX_IMAGES, see, see_all, show, show_all, table
 from .page import QUIET, Panel, Sample, Work, about_html, head, saved
 from .retrieve_samples import samples
 from .uploads import IMAGE
@@ -135,7 +135,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
     del index
     sources = {source.name: source for source in choices()}
     classifiers = Classifiers(sources)
-    pictures = list_images(samples(home) / "queries")
+    images = list_images(samples(home) / "queries")
 
     def classify_one(work: Work, upload: Any, model: str, count: float) -> tuple[Any, ...]:
         if upload is None:
@@ -183,8 +183,8 @@ def page(*, home: Path, index: Path | None = None) -> None:
     with gr.Tabs():
         with gr.Tab("One image"), Panel("classify", "Pick a sample or upload an image, then press <b>Run</b>.") as one:
             with one.inputs():
-                picture = one.upload(IMAGE, "Image")
-                one.samples([Sample(path, path.stem, (path,)) for path in pictures], [picture])
+                image = one.upload(IMAGE, "Image")
+                one.samples([Sample(path, path.stem, (path,)) for path in images], [image])
             with one.results():
                 one_table = one.download()
         several = (
@@ -192,12 +192,12 @@ def page(*, home: Path, index: Path | None = None) -> None:
         )
         with gr.Tab("Several images"), Panel("classify-many", several) as many:
             with many.inputs():
-                files = many.upload(IMAGE, "Images", many=MAX_PICTURES, words=f"At most {MAX_PICTURES} at once.")
+                files = many.upload(IMAGE, "Images", many=MAX_IMAGES, words=f"At most {MAX_IMAGES} at once.")
             with many.results():
                 many_table = many.download()
     fold = gr.HTML(about_html([first.partition(".")[0]], NOTES), elem_classes="vz-fold")
 
-    one.run(classify_one, [picture, model, count], [one_table], lane="classify")
+    one.run(classify_one, [image, model, count], [one_table], lane="classify")
     many.run(classify_many, [files, model, count], [many_table], lane="classify")
     model.change(
         lambda name: (_caution(sources[name]), about_html([name.partition(".")[0]], NOTES)),

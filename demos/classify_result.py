@@ -22,9 +22,9 @@ from ..pipelines.classify.pipeline import ClassifyPipeline
 from ..pipelines.classify.results import ClassificationResult, Prediction
 from .page import summary
 from .uploads import IMAGE, checked_path, name_of, names_of
-from .words import duration, explain, picture_tag, plain
+from .words import duration, explain, image_tag, plain
 
-MAX_PICTURES = 60
+MAX_IMAGES = 60
 """Largest number of images at once; the command has no limit."""
 
 
@@ -39,7 +39,7 @@ class Seen:
         read_s, network_s: seconds that decoding and the network took.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     crop: np.ndarray
     box: tuple[float, float, float, float]
     result: ClassificationResult
@@ -54,15 +54,15 @@ class Seen:
 def see(pipe: ClassifyPipeline, upload: Any, count: int) -> Seen:
     """Classify an upload. Raises `InputError` if it cannot be used."""
     started = time.perf_counter()
-    picture = load_image(checked_path(upload, IMAGE))
+    image = load_image(checked_path(upload, IMAGE))
     read = time.perf_counter()
-    result = pipe(picture, top=count)
+    result = pipe(image, top=count)
     done = time.perf_counter()
     assert isinstance(result, ClassificationResult)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     return Seen(
-        picture,
-        pipe.preprocess.resize(picture),
+        image,
+        pipe.preprocess.resize(image),
         crop_box(pipe.preprocess, width, height),
         replace(result, source=name_of(upload)),
         read - started,
@@ -85,8 +85,8 @@ def see_all(
     Raises:
         InputError: there are too many uploads.
     """
-    if len(uploads) > MAX_PICTURES:
-        raise InputError(f"at most {MAX_PICTURES} images at once, got {len(uploads)}; choose fewer")
+    if len(uploads) > MAX_IMAGES:
+        raise InputError(f"at most {MAX_IMAGES} images at once, got {len(uploads)}; choose fewer")
     names = [name_of(upload) for upload in uploads]
     checked: list[Path | InputError] = []
     for upload in uploads:
@@ -121,10 +121,10 @@ def show(seen: Seen, pipe: ClassifyPipeline) -> str:
         f"read in {duration(seen.read_s)}, classified in {duration(seen.network_s)} on {_device(pipe)} "
         f"by {plain(pipe.name)}"
     )
-    height, width = seen.picture.shape[:2]
+    height, width = seen.image.shape[:2]
     size = pipe.image_size
     whole = _image(
-        thumbnail(Tile(seen.picture, "", box=seen.box), 420),
+        thumbnail(Tile(seen.image, "", box=seen.box), 420),
         "the image, with a frame around the part that the network sees",
     )
     crop = _image(Image.fromarray(seen.crop), "what the network sees")
@@ -196,8 +196,8 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 or share == 0 else "< 0.1%"
 
 
-def _image(picture: Image.Image | None, label: str) -> str:
-    return "<em>the upload no longer exists</em>" if picture is None else picture_tag(picture, label)
+def _image(image: Image.Image | None, label: str) -> str:
+    return "<em>the upload no longer exists</em>" if image is None else image_tag(image, label)
 
 
-__all__ = ["MAX_PICTURES", "Seen", "crop_box", "see", "see_all", "show", "show_all", "table"]
+__all__ = ["MAX_IMAGES", "Seen", "crop_box", "see", "see_all", "show", "show_all", "table"]

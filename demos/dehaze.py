@@ -107,10 +107,10 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
         if look is None:
             raise InputError('first remove the haze from an image, on "Before and after"')
         work.report("following the network's gradients", 0, 0)
-        text, picture = explain(restorer(), look, x, y, side)
+        text, image = explain(restorer(), look, x, y, side)
         path = work.folder() / "dependence.png"
-        Image.fromarray(picture).save(path)
-        return text, picture, saved(path, "Download the map")
+        Image.fromarray(image).save(path)
+        return text, image, saved(path, "Download the map")
 
     def framed(look: Look | None, x: float, y: float, side: float) -> Any:
         return gr.skip() if look is None else look.framed(x, y, side)
@@ -138,8 +138,8 @@ def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None =
         ):
             with panel.inputs():
                 box = panel.upload(HAZY, "Hazy image", words=f"At least {MIN_SIDE} pixels a side.")
-                pictures = [Sample(path, f"{path.stem.split('_')[0]} in haze", (path,)) for path in samples(home)]
-                panel.samples(pictures, [box], "Samples, with synthetic haze", "vz-few")
+                images = [Sample(path, f"{path.stem.split('_')[0]} in haze", (path,)) for path in samples(home)]
+                panel.samples(images, [box], "Samples, with synthetic haze", "vz-few")
                 blend = gr.Checkbox(
                     value=True,
                     label="Blend tile borders",

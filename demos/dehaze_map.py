@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from visionzoo.io.pixels import to_float
 
-from ..models.dehazexl import attribution_map, attribution_picture
+from ..models.dehazexl import attribution_image, attribution_map
 from ..pipelines.dehaze.attribution import share_inside
 from ..pipelines.dehaze.pipeline import DehazePipeline
 from .dehaze_result import Removed, reduced
@@ -52,16 +52,16 @@ class Look:
     def framed(self, x: float, y: float, side: float) -> Image.Image:
         """The result with the window's outline."""
         top, left, tall, wide = self.window(x, y, side)
-        picture = Image.fromarray(self.clear)
-        pen = ImageDraw.Draw(picture)
-        thin = max(1, round(max(picture.size) / 400))
+        image = Image.fromarray(self.clear)
+        pen = ImageDraw.Draw(image)
+        thin = max(1, round(max(image.size) / 400))
         for around, colour in ((2 * thin, "black"), (thin, "white")):
             pen.rectangle(
                 (left - around, top - around, left + wide - 1 + around, top + tall - 1 + around),
                 outline=colour,
                 width=thin,
             )
-        return picture
+        return image
 
     def size_text(self) -> str:
         height, width = self.hazy.shape[:2]
@@ -91,7 +91,7 @@ def explain(pipe: DehazePipeline, look: Look, x: float, y: float, side: float) -
         below="The redder a pixel is, the more the network's result in the framed window depends on it; blue pixels hardly "
         f"matter. {share} {look.size_text()}",
     )
-    return text, attribution_picture(look.hazy, saliency, window)
+    return text, attribution_image(look.hazy, saliency, window)
 
 
 __all__ = ["MAP_SIDE", "MAP_STEPS", "WINDOWS", "Look", "explain"]

@@ -72,13 +72,13 @@ def remove(pipe: DehazePipeline, upload: Any, blend: bool, report: Progress = si
     Raises:
         InputError: the upload cannot be used.
     """
-    picture = read(upload)
-    height, width = picture.shape[:2]
+    image = read(upload)
+    height, width = image.shape[:2]
     grids = tuple(Grid(height, width, offset).count for offset in ((0, SHIFT) if blend else (0,)))
     started = time.perf_counter()
-    clear = pipe.restore(picture, StreamOptions(blend=blend), TileCount(grids, report))
+    clear = pipe.restore(image, StreamOptions(blend=blend), TileCount(grids, report))
     seconds = time.perf_counter() - started
-    return Removed(picture, clear, f"{file_stem(name_of(upload), 'picture')}_clear", sum(grids), seconds)
+    return Removed(image, clear, f"{file_stem(name_of(upload), 'image')}_clear", sum(grids), seconds)
 
 
 class TileCount:
@@ -103,14 +103,14 @@ class TileCount:
             self.report("removing haze from tiles", before + (here + done) // 2, total)
 
 
-def reduced(picture: np.ndarray, side: int) -> np.ndarray:
+def reduced(image: np.ndarray, side: int) -> np.ndarray:
     """(H, W, 3) uint8 with at most `side` pixels a side."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = side / max(height, width)
     if factor >= 1:
-        return picture
+        return image
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 def save(removed: Removed, folder: Path) -> Path:

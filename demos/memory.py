@@ -18,8 +18,8 @@ from visionzoo.io.files import atomic_path, bundled
 from visionzoo.io.video import VideoWriter, probe
 from visionzoo.jobs import Progress, silent
 
-from .memory_pictures import held_picture, now_picture, read_picture, rebuilt_picture
-from .memory_walk import DESIGNS, MAX_STEPS, LiteFeatures, Picture, Walk, sample_frames, video_frames
+from .memory_images import held_image, now_image, read_image, rebuilt_image
+from .memory_walk import DESIGNS, MAX_STEPS, LiteFeatures, Pixels, Walk, sample_frames, video_frames
 from .page import QUIET, Panel, Sample, Work, about, head, saved, summary
 from .uploads import VIDEO, checked_path
 
@@ -57,11 +57,11 @@ def samples(home: Path) -> list[Sample]:
                     video.write(frame)
         found = []
         for name, path in {"a tour of photos": walk, **sample_clips()}.items():
-            picture = folder / f"{path.stem}.jpg"
-            if not picture.exists():
-                with atomic_path(picture) as temporary:
+            image = folder / f"{path.stem}.jpg"
+            if not image.exists():
+                with atomic_path(image) as temporary:
                     Image.fromarray(video_frames(path, 1)[0]).save(temporary, "JPEG", quality=90)
-            found.append(Sample(picture, name, (path,)))
+            found.append(Sample(image, name, (path,)))
     return found
 
 
@@ -80,9 +80,9 @@ def described(path: Path, report: Progress = silent) -> Walk:
     if key not in _known:
         frames, extract = video_frames(path, STEPS), _extractor()
 
-        def features(picture: Picture) -> Tensor:
+        def features(image: Pixels) -> Tensor:
             report("computing features of frames", next(done), len(frames))
-            return extract(picture)
+            return extract(image)
 
         done = itertools.count()
         _known[key] = Walk.describe(frames, features, next(iter(DESIGNS)))
@@ -91,16 +91,16 @@ def described(path: Path, report: Progress = silent) -> Walk:
     return _known[key]
 
 
-def pictures_of(walk: Walk, number: float, point: tuple[float, float]) -> dict[str, Image.Image]:
+def images_of(walk: Walk, number: float, point: tuple[float, float]) -> dict[str, Image.Image]:
     """The frame to click in, and the four images of a moment."""
     moment = walk.at(min(int(number), len(walk.frames) - 1))
     frame = Image.fromarray(walk.frames[moment.number])
     return {
         "frame": frame.resize((frame.width * SHOWN, frame.height * SHOWN), Image.Resampling.BICUBIC),
-        "held": held_picture(walk, moment.number),
-        "read": read_picture(walk, moment, point),
-        "now": now_picture(walk, moment),
-        "rebuilt": rebuilt_picture(walk, moment),
+        "held": held_image(walk, moment.number),
+        "read": read_image(walk, moment, point),
+        "now": now_image(walk, moment),
+        "rebuilt": rebuilt_image(walk, moment),
     }
 
 
@@ -123,7 +123,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
         work.report("drawing", 0, 0)
         last = len(walk.frames) - 1
         moment, point = round(last * 0.7), (0.5, 0.5)
-        pictures = pictures_of(walk, moment, point)
+        images = images_of(walk, moment, point)
         text = summary(
             f"{len(walk.frames)} frames of {walk.frames[0].shape[1]} x {walk.frames[0].shape[0]} pixels",
             f"{float(probe(path).duration):.1f} s of video",
@@ -131,10 +131,10 @@ def page(*, home: Path, index: Path | None = None) -> None:
             below=f"{walk.design.label}: {walk.design.about}.",
         )
         slider = gr.Slider(0, max(1, last), value=moment)
-        return text, walk, slider, point, *pictures.values(), _strip(work.folder(), pictures)
+        return text, walk, slider, point, *images.values(), _strip(work.folder(), images)
 
     def show(walk: Walk | None, number: float, point: tuple[float, float]) -> tuple[Any, ...]:
-        return (gr.skip(),) * 5 if walk is None else tuple(pictures_of(walk, number, point).values())
+        return (gr.skip(),) * 5 if walk is None else tuple(images_of(walk, number, point).values())
 
     def pick(walk: Walk | None, number: float, event: gr.SelectData) -> tuple[Any, ...]:
         if walk is None:
@@ -142,7 +142,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
         height, width = walk.frames[0].shape[:2]
         x, y = event.index
         point = (float(np.clip(x / width / SHOWN, 0, 0.999)), float(np.clip(y / height / SHOWN, 0, 0.999)))
-        return point, read_picture(walk, walk.at(min(int(number), len(walk.frames) - 1)), point)
+        return point, read_image(walk, walk.at(min(int(number), len(walk.frames) - 1)), point)
 
     head(
         "See what a memory keeps of a video",
@@ -162,16 +162,16 @@ def page(*, home: Path, index: Path | None = None) -> None:
         with panel.results():
             with gr.Row(elem_classes="vz-moment", equal_height=False):
                 with gr.Column(scale=3, min_width=240):
-                    frame = _picture("frame", "The frame of that moment", buttons=[])
+                    frame = _image_box("frame", "The frame of that moment", buttons=[])
                 with gr.Column(scale=4, min_width=240):
                     number = gr.Slider(0, 1, value=0, step=1, label="Moment", elem_id="vz-memory-moment")
                     gr.HTML(
                         '<p class="vz-hint">Click a place in the frame to see which places in the memory its token attends to.</p>'
                     )
-            read = _picture("read", "What a read attends to")
-            held = _picture("held", "What the memory held")
-            now = _picture("now", "What is in memory")
-            rebuilt = _picture("rebuilt", "The frame rebuilt from memory")
+            read = _image_box("read", "What a read attends to")
+            held = _image_box("held", "What the memory held")
+            now = _image_box("now", "What is in memory")
+            rebuilt = _image_box("rebuilt", "The frame rebuilt from memory")
             download = panel.download()
     about(["superglobal_lite0"], NOTES)
 
@@ -183,7 +183,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
     frame.select(pick, [walk, number], [point, read], **QUIET)
 
 
-def _picture(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
+def _image_box(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
     return gr.Image(
         label=label,
         show_label=False,
@@ -195,9 +195,9 @@ def _picture(part: str, label: str, buttons: Any = ("fullscreen",)) -> gr.Image:
     )
 
 
-def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
+def _strip(folder: Path, images: dict[str, Image.Image]) -> Any:
     """The images, one below the other, as one file to download."""
-    parts = [picture for name, picture in pictures.items() if name != "frame"]
+    parts = [image for name, image in images.items() if name != "frame"]
     whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:
@@ -208,4 +208,4 @@ def _strip(folder: Path, pictures: dict[str, Image.Image]) -> Any:
     return saved(path, "Download the images")
 
 
-__all__ = ["TITLE", "page", "pictures_of", "sample_clips", "samples"]
+__all__ = ["TITLE", "images_of", "page", "sample_clips", "samples"]

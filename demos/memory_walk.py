@@ -1,6 +1,6 @@
 """A video passes through a memory: what it holds at every moment, what a read attends to, and a frame rebuilt from it.
 
-    python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER --design working-and-long-term
+    python -m visionzoo.demos.memory_images VIDEO -o FOLDER --design working-and-long-term
 
 Every step reads the memory with the tokens of a frame (features of a small network, 8 x 8 pixels each) and then writes
 them. The value of a token is its patch of pixels, so that the output of a read is an image: the frame as the memory knows it.
@@ -34,8 +34,8 @@ LONGEST = 256  # pixels of a frame's longer side
 SHARPNESS = 25.0  # scale of the attention over unit vectors
 MAX_STEPS = 120
 
-Picture = NDArray[np.uint8]
-Extractor = Callable[[Picture], Tensor]
+Pixels = NDArray[np.uint8]
+Extractor = Callable[[Pixels], Tensor]
 """(H, W, 3) uint8, H and W multiples of `PATCH` -> (H / 8 * W / 8, D) unit vectors, row by row."""
 
 
@@ -86,14 +86,14 @@ class LiteFeatures:
         self.net: Any = create_model("superglobal_lite0", pretrained=True).backbone.net  # type: ignore[union-attr]
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture) -> Tensor:
-        x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    def __call__(self, image: Pixels) -> Tensor:
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         x = self.net.bn1(self.net.conv_stem(x))
         stages = []
         for block in self.net.blocks[:5]:
             x = block(x)
             stages.append(x)
-        size = (picture.shape[0] // PATCH, picture.shape[1] // PATCH)
+        size = (image.shape[0] // PATCH, image.shape[1] // PATCH)
         parts = [F.normalize(F.interpolate(s, size=size, mode="bilinear"), dim=1) for s in (stages[2], stages[4])]
         joined = torch.cat(parts, 1) * 0.5**0.5
         return joined[0].flatten(1).T.contiguous()
@@ -102,7 +102,7 @@ class LiteFeatures:
 # Frames
 
 
-def video_frames(path: str | Path, steps: int = 90) -> list[Picture]:
+def video_frames(path: str | Path, steps: int = 90) -> list[Pixels]:
     """At most `steps` frames spread over a video, small, their sides multiples of the patch. Errors as `read_frames`."""
     count = probe(path).frames
     step = max(1, -(-count // max(1, min(steps, MAX_STEPS))))
@@ -110,7 +110,7 @@ def video_frames(path: str | Path, steps: int = 90) -> list[Picture]:
     return [_fitted(pixels) for pixels in itertools.islice(frames, MAX_STEPS)]
 
 
-def sample_frames(assets: Path, steps: int = 90) -> list[Picture]:
+def sample_frames(assets: Path, steps: int = 90) -> list[Pixels]:
     """A walk over five of the bundled photos: slow pans, hard cuts, and back to the first one."""
     wanted = ("temple", "cat", "coffee", "astronaut", "rocket")
     files = {path.stem: path for path in list_images(assets / "queries")}
@@ -129,7 +129,7 @@ def sample_frames(assets: Path, steps: int = 90) -> list[Picture]:
     return frames
 
 
-def _fitted(pixels: Picture) -> Picture:
+def _fitted(pixels: Pixels) -> Pixels:
     height, width = (side - side % PATCH for side in pixels.shape[:2])
     if height == 0 or width == 0:
         raise InputError(
@@ -155,7 +155,7 @@ class Moment:
     number: int
     held: tuple[tuple[NDArray[np.int64], NDArray[np.float64], Tensor, Tensor], ...]
     weights: Tensor
-    rebuilt: Picture | None
+    rebuilt: Pixels | None
 
 
 @dataclass
@@ -169,7 +169,7 @@ class Walk:
         bytes: size of the memory after each step.
     """
 
-    frames: Sequence[Picture]
+    frames: Sequence[Pixels]
     features: Sequence[Tensor]
     design: Design
     room: int
@@ -179,22 +179,22 @@ class Walk:
     bytes: list[int] = field(default_factory=list)
 
     @classmethod
-    def describe(cls, frames: Iterable[Picture], extract: Extractor, design: str, room: int = 8) -> Walk:
+    def describe(cls, frames: Iterable[Pixels], extract: Extractor, design: str, room: int = 8) -> Walk:
         """Compute the features of all frames.
 
         Raises:
             InputError: no frames, frames of different sizes, an unknown design, or room for fewer than 2 frames.
         """
-        pictures = list(frames)
-        if not pictures:
+        images = list(frames)
+        if not images:
             raise InputError("there are no frames to walk through")
-        if len({picture.shape for picture in pictures}) > 1:
+        if len({image.shape for image in images}) > 1:
             raise InputError("the frames differ in size; a memory of patches needs one size")
         if design not in DESIGNS:
             raise InputError(f"design must be one of {', '.join(DESIGNS)}, got {design!r}")
         if room < 2:
             raise InputError(f"room must be at least 2 frames, got {room}")
-        return cls(pictures, [extract(picture) for picture in pictures], DESIGNS[design], room)
+        return cls(images, [extract(image) for image in images], DESIGNS[design], room)
 
     def with_design(self, design: str, room: int) -> Walk:
         """The same frames and features for another memory."""
@@ -243,7 +243,7 @@ class Walk:
     def _bank(self) -> TensorBank | TieredBank:
         return self.design.build(self.features[0].shape[1], self.tokens, self.room)
 
-    def _step(self, bank: TensorBank | TieredBank, number: int) -> Picture | None:
+    def _step(self, bank: TensorBank | TieredBank, number: int) -> Pixels | None:
         query = self.features[number][None, None]
         rebuilt = None
         if len(bank):
@@ -256,19 +256,19 @@ def _tiers(bank: TensorBank | TieredBank) -> list[TensorBank]:
     return bank.tiers if isinstance(bank, TieredBank) else [bank]
 
 
-def patches_of(picture: Picture) -> Tensor:
+def patches_of(image: Pixels) -> Tensor:
     """(T, 192) float32 in [0, 1]: the patches row by row."""
-    x = torch.from_numpy(picture).float() / 255
+    x = torch.from_numpy(image).float() / 255
     return x.unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).reshape(-1, 3 * PATCH**2)
 
 
-def unpatched(patches: Tensor, shape: Sequence[int]) -> Picture:
+def unpatched(patches: Tensor, shape: Sequence[int]) -> Pixels:
     """The image of (T, 192) patches; `shape` is its (H, W, 3)."""
     rows, columns = shape[0] // PATCH, shape[1] // PATCH
     x = patches.reshape(rows, columns, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2).reshape(shape[0], shape[1], 3)
     return floats_to_bytes(x.numpy())
 
 
-def _psnr(a: Picture, b: Picture) -> float:
+def _psnr(a: Pixels, b: Pixels) -> float:
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return float("inf") if error == 0 else 10 * np.log10(255**2 / error)

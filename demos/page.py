@@ -68,7 +68,7 @@ class Sample:
         values: values of the components that are set.
     """
 
-    picture: Path
+    image: Path
     label: str
     values: tuple[Any, ...]
 
@@ -139,7 +139,7 @@ class Panel:
         lines = [target.line for target in targets if isinstance(target, Box)]
         shown = gr.Dataset(
             components=[gr.Image(visible=False, label="sample", render=False)],
-            samples=[[str(sample.picture)] for sample in samples],
+            samples=[[str(sample.image)] for sample in samples],
             label=label,
             type="index",
             layout="gallery",

@@ -90,7 +90,7 @@ def animate(
     Raises:
         InputError: an upload is missing or cannot be used.
     """
-    picture = face_of(source)
+    image = face_of(source)
     if driving is None:
         raise InputError("upload a driving video first: a video of a person who talks")
     path = checked_path(driving, VIDEO)
@@ -99,7 +99,7 @@ def animate(
     started = time.perf_counter()
     target = folder / f"{file_stem(name_of(source), 'face')}_animated.mp4"
     template = folder / "motion.safetensors"
-    result = ReenactJob(pipe, path, options, save_motion=template).convert(picture, target, report)
+    result = ReenactJob(pipe, path, options, save_motion=template).convert(image, target, report)
     target.with_name(f"{target.name}.json").unlink(missing_ok=True)  # it contains paths of this machine
     seconds = time.perf_counter() - started
     text = summary(

@@ -18,9 +18,9 @@ from visionzoo.io.contact_sheet import Row, Tile, save_sheet, thumbnail
 from visionzoo.io.image import load_image
 
 from ..models.superglobal.index import PhotoIndex
-from ..pipelines.retrieve.pipeline import Picture, RetrievePipeline
+from ..pipelines.retrieve.pipeline import ImageInput, RetrievePipeline
 from ..pipelines.retrieve.results import Match, RetrievalResult
-from .words import picture_tag, plain
+from .words import image_tag, plain
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -33,10 +33,10 @@ class ClockedPipeline(RetrievePipeline):
     described_s = 0.0
 
     def describe(
-        self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None
+        self, images: Sequence[ImageInput], boxes: Sequence[Sequence[float] | None] | None = None
     ) -> np.ndarray:
         started = time.perf_counter()
-        vectors = super().describe(pictures, boxes)
+        vectors = super().describe(images, boxes)
         self.described_s = time.perf_counter() - started
         return vectors
 
@@ -65,13 +65,13 @@ class Searcher:
         if len(self.index) == 0:
             raise InputError(f"{index}: the index holds no photos")
 
-    def __call__(self, picture: Path | bytes, region: str = "", count: int = 9) -> Found:
+    def __call__(self, image: Path | bytes, region: str = "", count: int = 9) -> Found:
         """Search with an image file, or the bytes of one.
 
         Raises:
             InputError: not an image, or a region that is not one; the message is for the visitor.
         """
-        query = load_image(picture)
+        query = load_image(image)
         box = parse_region(region, query.shape[1], query.shape[0])
         started = time.perf_counter()
         result = self.pipe(query, index=self.index, top=count, rerank=True, box=box)
@@ -110,9 +110,9 @@ def show(found: Found) -> str:
     timing = (
         f"described in {found.described_s:.2f} s, searched {found.photos:,} photos in {found.searched_s * 1000:.0f} ms"
     )
-    picture = _image(thumbnail(Tile(found.query, "", box=box), 260), "the query")
+    image = _image(thumbnail(Tile(found.query, "", box=box), 260), "the query")
     return (
-        f'<div class="vz-summary">{picture}<div><strong>Query, {size}{part}</strong><span>{timing}</span></div></div>'
+        f'<div class="vz-summary">{image}<div><strong>Query, {size}{part}</strong><span>{timing}</span></div></div>'
         '<div class="vz-stages">'
         + _stage(
             "first",
@@ -141,7 +141,7 @@ def _stage(kind: str, heading: str, about: str, matches: Sequence[Match], *, mov
 def _tile(match: Match, moves: bool) -> str:
     name = plain(match.path.name)
     return (
-        f'<li><div class="vz-frame">{_picture(match.path)}</div>'
+        f'<li><div class="vz-frame">{_match_image(match.path)}</div>'
         f'<div class="vz-line"><span class="vz-rank">{match.rank}</span><span class="vz-score">{match.score:.3f}</span>'
         f'{_moved(match) if moves else ""}</div><div class="vz-name" title="{name}">{name}</div></li>'
     )
@@ -157,23 +157,23 @@ def _moved(match: Match) -> str:
     )
 
 
-def _picture(path: Path) -> str:
+def _match_image(path: Path) -> str:
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
         changed = 0
-    return _cached_picture(path, changed)
+    return _cached_image(path, changed)
 
 
 @lru_cache(maxsize=1024)
-def _cached_picture(path: Path, changed: int) -> str:
+def _cached_image(path: Path, changed: int) -> str:
     return _image(thumbnail(Tile(path, "")), path.name)
 
 
-def _image(picture: Image.Image | None, label: str) -> str:
-    if picture is None:
+def _image(image: Image.Image | None, label: str) -> str:
+    if image is None:
         return "<em>the file no longer exists or cannot be read</em>"
-    return picture_tag(picture, label)
+    return image_tag(image, label)
 
 
 def numbers_in(text: str) -> list[str]:

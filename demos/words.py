@@ -96,10 +96,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def picture_tag(picture: Image.Image, label: str) -> str:
+def image_tag(image: Image.Image, label: str) -> str:
     """An image, without loss, embedded in HTML."""
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     return f'<img alt="{plain(label)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
@@ -110,5 +110,5 @@ def file_stem(name: object, fallback: str) -> str:
 
 
 __all__ = [
-    "duration", "explain", "file_stem", "for_visitors", "picture_tag", "plain", "problem", "prose", "sentence", "told",
+    "duration", "explain", "file_stem", "for_visitors", "image_tag", "plain", "problem", "prose", "sentence", "told",
 ]  # fmt: skip

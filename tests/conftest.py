@@ -37,10 +37,10 @@ def photo(tmp_path: Path):
     def make(name: str, size: tuple[int, int] = (160, 120), seed: int = 0, **save: object) -> Path:
         rng = np.random.default_rng(seed)
         coarse = rng.integers(0, 256, (size[1] // 20 + 1, size[0] // 20 + 1, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, **save)
+        image.save(path, **save)
         return path
 
     return make

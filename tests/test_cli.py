@@ -215,7 +215,7 @@ def test_as_a_process(tmp_path: Path) -> None:
     )
     assert "Traceback" not in reader.stderr
     name = os.fsdecode(b"caf\xe9.jpg")
-    (tmp_path / name).write_bytes(b"no picture")
+    (tmp_path / name).write_bytes(b"no image")
     done = subprocess.run(
         [*base, "retrieve", "index", str(tmp_path), "-o", str(tmp_path / "i")],
         cwd=root,

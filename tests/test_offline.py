@@ -100,8 +100,8 @@ def test_no_command_makes_a_request(
     words: list[str], photo: Callable, requests: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip("timm")
-    picture = photo("a.jpg")
-    given = [{"PHOTO": str(picture), "i": str(picture.parent / "i")}.get(word, word) for word in words]
+    image = photo("a.jpg")
+    given = [{"PHOTO": str(image), "i": str(image.parent / "i")}.get(word, word) for word in words]
     with pytest.raises(SystemExit) as ended:
         main(given)
     errors = capsys.readouterr().err.strip().splitlines()

@@ -35,7 +35,7 @@ def network(tmp_path: Path) -> Path:
     return tmp_path / "net" / "model.safetensors"
 
 
-def pictures(folder: Path, count: int) -> Path:
+def images(folder: Path, count: int) -> Path:
     folder.mkdir()
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -73,8 +73,8 @@ def test_results_come_from_other_processes() -> None:
 def test_a_folder_gives_what_one_process_gives(tmp_path: Path, network: Path) -> None:
     """Also with a file that cannot be read; a second run finds nothing to do, and starts no cluster."""
     pytest.importorskip("ray.data")
-    source = pictures(tmp_path / "in", 3)
-    (source / "broken.png").write_bytes(b"no picture")
+    source = images(tmp_path / "in", 3)
+    (source / "broken.png").write_bytes(b"no image")
     pipe = DehazePipeline.from_pretrained(network.parent, device="cpu")
     runs = {}
     for engine in ("ray", "local"):
@@ -94,4 +94,4 @@ def test_a_folder_gives_what_one_process_gives(tmp_path: Path, network: Path) ->
 def test_a_network_made_in_code_is_refused(tmp_path: Path, network: Path) -> None:
     pipe = DehazePipeline(DehazePipeline.from_pretrained(network.parent).network)
     with pytest.raises(InputError, match="--engine ray needs a network that other processes can load"):
-        pipe.run(pictures(tmp_path / "in", 2), tmp_path / "out", progress=False, engine="ray")
+        pipe.run(images(tmp_path / "in", 2), tmp_path / "out", progress=False, engine="ray")

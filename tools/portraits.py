@@ -92,7 +92,7 @@ class Portrait:
         away = DISTANCE - seen[:, 2]
         scale = large / view * DISTANCE / away
         screen = np.stack([large / 2 + scale * seen[:, 0], large / 2 - scale * seen[:, 1], away], 1).astype(np.float32)
-        picture = self._background(large).reshape(-1, 3).astype(np.float32)
+        image = self._background(large).reshape(-1, 3).astype(np.float32)
         depth = np.full(large * large, np.inf, np.float32)
         for parts in ((BODY, EYE, TEETH, TONGUE), (LASHES,), (HAIR,)):
             if parts == (HAIR,) and self.look.length is None:
@@ -104,12 +104,12 @@ class Portrait:
             shade = self._occlusion(hits, large) if BODY in parts else np.ones(len(hits.pixel), np.float32)
             colour, alpha = self._shade(hits, points, normals, shade)
             alpha = np.where(hits.depth < depth[hits.pixel] + 0.02, alpha, 0)[:, None]
-            picture[hits.pixel] = picture[hits.pixel] * (1 - alpha) + colour * alpha
+            image[hits.pixel] = image[hits.pixel] * (1 - alpha) + colour * alpha
             if parts != (LASHES,):
                 depth[hits.pixel] = np.where(
                     alpha[:, 0] > 0.5, np.minimum(hits.depth, depth[hits.pixel]), depth[hits.pixel]
                 )
-        small = picture.reshape(size, 2, size, 2, 3).mean((1, 3))
+        small = image.reshape(size, 2, size, 2, 3).mean((1, 3))
         small = small / (1 + 0.18 * small)
         return (np.clip(small, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
 

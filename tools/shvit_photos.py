@@ -92,15 +92,15 @@ def make_tiles(
     count = per_photo if large and not cut_out else per_object
     for number in range(count):
         if not cut_out:
-            picture = tile(flat, rng, side)
+            view = tile(flat, rng, side)
         else:
             if rng.random() < 0.25 or not grounds:
                 ground = Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
             else:
                 with Image.open(grounds[rng.integers(len(grounds))]) as opened:
                     ground = opened.convert("RGB")
-            picture = place(image, ground, rng)
-        picture.save(folder / f"{stem}_{number:03d}.jpg", quality=90)
+            view = place(image, ground, rng)
+        view.save(folder / f"{stem}_{number:03d}.jpg", quality=90)
     return count
 
 

@@ -271,7 +271,7 @@ def bench(
     ] = 5,
     json: Json = False,
 ) -> None:
-    """Measure time and memory beside a comparable implementation in the same run.
+    """Measure time and memory in comparison with another implementation, in the same run.
 
     Example: visionzoo bench superglobal-rerank
     """

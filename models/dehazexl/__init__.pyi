@@ -1,5 +1,5 @@
 from .attribution import attribution_map as attribution_map
-from .attribution_picture import attribution_picture as attribution_picture
+from .attribution_image import attribution_image as attribution_image
 from .bottleneck import Bottleneck as Bottleneck
 from .bottleneck import HyperDraw as HyperDraw
 from .bottleneck import hyper_attention as hyper_attention

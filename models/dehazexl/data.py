@@ -25,7 +25,7 @@ from visionzoo.io.pixels import floats_to_bytes, to_float
 
 from .haze import draw_distance, draw_haze
 from .scenes import aerial_scene, draw_sky
-from .windowed import WindowedPicture
+from .windowed import WindowedImage
 
 Layout = Literal["paired", "clear", "scenes"]
 Pixels = NDArray[np.uint8]
@@ -137,8 +137,8 @@ class PairedCrops:
     def crop(self, index: int, side: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         pair = self.pairs[index]
         with (
-            WindowedPicture(pair.hazy[rng.integers(len(pair.hazy))], self.cache) as hazy,
-            WindowedPicture(pair.clear, self.cache) as clear,
+            WindowedImage(pair.hazy[rng.integers(len(pair.hazy))], self.cache) as hazy,
+            WindowedImage(pair.clear, self.cache) as clear,
         ):
             if hazy.size != clear.size:
                 raise InputError(f"{hazy.path}: is {hazy.words}, but {clear.path} is {clear.words}")
@@ -171,9 +171,9 @@ class HazedCrops:
         return self.count
 
     def crop(self, index: int, side: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        picture = self.load(index)
-        top, left = _place(picture.shape[:2], side, rng, index)
-        clear = picture[top : top + side, left : left + side]
+        image = self.load(index)
+        top, left = _place(image.shape[:2], side, rng, index)
+        clear = image[top : top + side, left : left + side]
         if rng.random() < self.skies:
             sky, there = draw_sky(side, side, rng)
             clear = np.where(there[..., None], sky, clear)

@@ -22,7 +22,7 @@ from visionzoo.io.raster import Window, open_raster
 from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.restoration import quality
 
-from .rasters import RasterPicture
+from .rasters import RasterImage
 from .streaming import StreamedDehaze
 
 PUBLISHED = {
@@ -130,7 +130,7 @@ def score_file(stream: StreamedDehaze, hazy: Path, clear: Path, lpips: Lpips | N
         if (height, width) != (truth.height, truth.width):
             raise InputError(f"{hazy}: is {width} x {height}, but {clear} is {truth.width} x {truth.height}")
         sink = _EightBits(Path(folder) / "result.npy", height, width)
-        stream(RasterPicture(haze, (0, 1, 2)), sink)
+        stream(RasterImage(haze, (0, 1, 2)), sink)
         seconds = time.monotonic() - started
 
         def result(top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ def _ends(dtype: np.dtype) -> tuple[float, float]:
     return float(limits.min), high if high <= limits.max else float(np.nextafter(high, 0))
 
 
-def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = None) -> Scaling:
+def find_scaling(image: RasterImage, limits: tuple[float, float] | None = None) -> Scaling:
     """The scaling of an image: 0 to 255 for 8 bits, else a range that contains nearly all values, estimated from up to 256
     windows; floats within [0, 1] stay unchanged.
 
@@ -66,15 +66,15 @@ def find_scaling(picture: RasterPicture, limits: tuple[float, float] | None = No
     Raises:
         InputError: the limits are not valid.
     """
-    raster = picture.raster
+    raster = image.raster
     if limits is not None:
         check_limits(limits)
         return Scaling(*limits, raster.dtype)
     if raster.dtype == np.uint8:
         return Scaling(0, 255, raster.dtype)
-    found = [values for window in sample_windows(raster) if len(values := picture.valid_values(window))]
+    found = [values for window in sample_windows(raster) if len(values := image.valid_values(window))]
     if not found:  # next to nothing is there: look for it everywhere
-        found = [values for window in all_windows(raster) if len(values := picture.valid_values(window, every=1))]
+        found = [values for window in all_windows(raster) if len(values := image.valid_values(window, every=1))]
     values = np.concatenate(found) if found else np.zeros(1)
     _check_one_alone(raster, values)
     low, high = (float(v) for v in np.quantile(values, (_TAIL, 1 - _TAIL)))
@@ -132,7 +132,7 @@ def sample_windows(raster: Raster) -> Iterator[Window]:
     yield from all_windows(raster, sorted(chosen.tolist()))
 
 
-class RasterPicture:
+class RasterImage:
     """A raster as a source. One or two bands are grey (and alpha); of more, three are the colours.
 
     Args:
@@ -216,31 +216,31 @@ class RasterPicture:
 class RasterResult:
     """A raster writer as a sink. Other bands, alpha and missing parts are the source's."""
 
-    def __init__(self, picture: RasterPicture, writer: RasterWriter):
-        self.picture, self.writer = picture, writer
-        self.whole = not picture.partial and len(picture.bands) == picture.raster.bands
+    def __init__(self, image: RasterImage, writer: RasterWriter):
+        self.image, self.writer = image, writer
+        self.whole = not image.partial and len(image.bands) == image.raster.bands
 
     def write(self, top: int, left: int, pixels: Tensor) -> None:
         if not pixels.isfinite().all():
-            raise InputError(f"{self.picture.raster.path}: the network gives no finite numbers; try --dtype float32")
-        colours = pixels.mean(0, keepdim=True) if len(self.picture.bands) == 1 else pixels
-        values = self.picture.scaling.from_unit(colours.permute(1, 2, 0).numpy())
-        values = not_missing(values, self.picture.raster.nodata)
+            raise InputError(f"{self.image.raster.path}: the network gives no finite numbers; try --dtype float32")
+        colours = pixels.mean(0, keepdim=True) if len(self.image.bands) == 1 else pixels
+        values = self.image.scaling.from_unit(colours.permute(1, 2, 0).numpy())
+        values = not_missing(values, self.image.raster.nodata)
         if not self.whole:
-            held, there = self.picture.read_valid(Window(top, left, *values.shape[:2]))
-            held[..., self.picture.bands] = np.where(there[..., None], values, held[..., self.picture.bands])
+            held, there = self.image.read_valid(Window(top, left, *values.shape[:2]))
+            held[..., self.image.bands] = np.where(there[..., None], values, held[..., self.image.bands])
             values = held
         self.writer.write(top, left, np.ascontiguousarray(values))
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        values = self.writer.read(Window(top, left, height, width))[..., self.picture.bands]
-        colours = self.picture.scaling.to_unit(np.ascontiguousarray(values.transpose(2, 0, 1)))
+        values = self.writer.read(Window(top, left, height, width))[..., self.image.bands]
+        colours = self.image.scaling.to_unit(np.ascontiguousarray(values.transpose(2, 0, 1)))
         return colours.nan_to_num().expand(3, -1, -1)
 
     def keep(self, top: int, left: int, height: int, width: int) -> None:
-        self.writer.write(top, left, self.picture.raster.read(Window(top, left, height, width)))
+        self.writer.write(top, left, self.image.raster.read(Window(top, left, height, width)))
 
     def keep_all(self) -> None:
         """There is nothing to dehaze: the result is the source."""
-        for window in all_windows(self.picture.raster):
+        for window in all_windows(self.image.raster):
             self.keep(window.top, window.left, window.height, window.width)

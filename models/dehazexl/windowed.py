@@ -16,7 +16,7 @@ from visionzoo.io.image import load_image
 from visionzoo.io.raster import Window, open_raster
 
 
-class WindowedPicture:
+class WindowedImage:
     """An image file to read crops of; a context manager.
 
     Args:
@@ -49,7 +49,7 @@ class WindowedPicture:
             )
         return np.ascontiguousarray(window[..., :3])
 
-    def __enter__(self) -> WindowedPicture:
+    def __enter__(self) -> WindowedImage:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -27,7 +27,7 @@ ACROSS = (
     "Source and driver are two people: no true frames; AED and CSIM are between result and source.\n"
     "The authors' numbers across identities could not be read, so none are shown."
 )
-BESIDE = (
+OTHER_NETWORKS = (
     "AKD is in pixels of 256 x 256. The published one uses face-alignment's FAN, the published AED OpenFace's nn4.small2:\n"
     "values from other networks cannot be compared with them."
 )
@@ -157,7 +157,7 @@ class Report:
         if self.networks:
             lines = [f"{what}: {name}" for what, name in self.networks.items()]
             if same and {"landmarks", "identity"} & set(self.networks):
-                lines.append(BESIDE)
+                lines.append(OTHER_NETWORKS)
             blocks.append("\n".join(lines))
         return "\n\n".join(blocks)
 

@@ -56,8 +56,8 @@ class FusedLevel(nn.Module):
         out = torch.baddbmm(self.difference_bias, tokens, _batched(self.difference, tokens))
         out.sub_(attention(query, keys, values, scale=ATTENTION_SCALE)).relu_().add_(self.feature_bias)
         out.baddbmm_(tokens, _batched(self.feature, tokens))
-        picture = out.unflatten(1, (x.shape[2], x.shape[3])).permute(0, 3, 1, 2)  # channels last in memory
-        return self.norm(self.restore(picture)).relu_()
+        image = out.unflatten(1, (x.shape[2], x.shape[3])).permute(0, 3, 1, 2)  # channels last in memory
+        return self.norm(self.restore(image)).relu_()
 
 
 class FusedMemoryUnit(nn.Module):

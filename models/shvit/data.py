@@ -213,8 +213,8 @@ class LabelledTar:
             ) from error
         # timm calls an image after the folder nearest to it; here as in folders, the first level is the class
         places = [
-            PurePath("" if inner is None else inner.name.removesuffix(".tar"), picture.path)
-            for picture, _, inner in self.reader.samples
+            PurePath("" if inner is None else inner.name.removesuffix(".tar"), image.path)
+            for image, _, inner in self.reader.samples
         ]
         self.classes, self.labels = number_classes(first_levels(places))
         if len(self.classes) < 2:

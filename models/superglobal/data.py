@@ -116,7 +116,7 @@ class SuperGlobalData(LightningDataModule):
         if self.layout == "synthetic":
             labels = [number for number in range(self.classes) for _ in range(self.images_per_class)]
             names = [f"landmark {number}" for number in range(self.classes)]
-            return SyntheticPictures(self.images_per_class, self.image_size, self.seed), labels, names
+            return SyntheticImages(self.images_per_class, self.image_size, self.seed), labels, names
         assert self.root is not None
         files = (read_class_folders if self.layout == "folders" else read_gldv2)(Path(self.root))
         return files, list(files.labels), list(files.classes)
@@ -143,7 +143,7 @@ class SuperGlobalData(LightningDataModule):
         return EpochLoader(self, self.val_set) if len(self.val_set) else []
 
 
-class SyntheticPictures:
+class SyntheticImages:
     """Views of synthetic landmarks: index -> (side, side, 3) uint8."""
 
     def __init__(self, per_class: int, side: int, seed: int):

@@ -25,7 +25,7 @@ Group = tuple[Tensor, Tensor]
 """Numbers (b,) int64 and images (b, 3, H, W) of one size."""
 
 
-class PictureBatches(Dataset):
+class ImageBatches(Dataset):
     """Batches of images, each image normalised at its own size; item i is batch i as groups of one size each.
 
     Args:
@@ -61,10 +61,10 @@ class PictureBatches(Dataset):
         return self.preprocess(image, str(path))
 
 
-def group_by_size(pictures: Sequence[tuple[int, Tensor]]) -> list[Group]:
+def group_by_size(images: Sequence[tuple[int, Tensor]]) -> list[Group]:
     """Images of any sizes as groups of one size each, so that every image is described as if it were alone."""
     groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
-    for number, image in pictures:
+    for number, image in images:
         groups[tuple(image.shape)].append((number, image))
     return [
         (torch.tensor([number for number, _ in group]), torch.stack([image for _, image in group]))
@@ -84,7 +84,7 @@ def equal_size_batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> lis
 class Turns(DistributedSampler):
     """The batches of the shards that are this process's turn; `owners` names the turn of each batch."""
 
-    def __init__(self, data: PictureBatches, owners: Sequence[int], world: int, rank: int):
+    def __init__(self, data: ImageBatches, owners: Sequence[int], world: int, rank: int):
         super().__init__(data, world, rank, shuffle=False)
         self.own = [number for number, owner in enumerate(owners) if owner == rank]
 
@@ -172,8 +172,8 @@ class RevisitedData(LightningDataModule):
         by_size = equal_size_batches([image_size(path) for path in database], self.batch_size)
         one_by_one = [[number] for number in range(len(queries))]
         return [
-            self._loader(PictureBatches(database, None, preprocess, by_size)),
-            self._loader(PictureBatches(queries, self.benchmark.boxes, preprocess, one_by_one)),
+            self._loader(ImageBatches(database, None, preprocess, by_size)),
+            self._loader(ImageBatches(queries, self.benchmark.boxes, preprocess, one_by_one)),
         ]
 
     def _setup_distractors(self) -> None:
@@ -203,10 +203,10 @@ class RevisitedData(LightningDataModule):
                 batches.append(span[start : start + self.batch_size])
                 owners.append(turn % world)
         preprocess = preprocess_of(self.trainer, self.max_side)
-        data = PictureBatches(self.distractor_paths, None, preprocess, batches)
+        data = ImageBatches(self.distractor_paths, None, preprocess, batches)
         return self._loader(data, Turns(data, owners, world, rank))
 
-    def _loader(self, data: PictureBatches, sampler: Sampler | None = None) -> DataLoader:
+    def _loader(self, data: ImageBatches, sampler: Sampler | None = None) -> DataLoader:
         return DataLoader(
             data,
             batch_size=None,

@@ -48,7 +48,7 @@ BUNDLED_MODEL = "efficientnet_lite0"
 MAX_IMAGE_SIZE = 4096
 """Largest side in pixels of the network's input; a larger number is probably a mistake."""
 
-Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
+ImageInput = str | Path | bytes | np.ndarray | Tensor | Image.Image
 Network = SHViT | FusedSHViT | EfficientNetLite | FusedEfficientNetLite
 
 
@@ -190,7 +190,7 @@ class ClassifyPipeline(TaskPipeline):
 
     def __call__(
         self,
-        pictures: Picture | list[Any] | tuple[Any, ...],
+        images: ImageInput | list[Any] | tuple[Any, ...],
         top: int = 5,
         batch_size: int = 32,
         every: float = 1.0,
@@ -207,16 +207,16 @@ class ClassifyPipeline(TaskPipeline):
         Raises:
             InputError: an image or video cannot be read.
         """
-        many = isinstance(pictures, (list, tuple))
+        many = isinstance(images, (list, tuple))
         results = []
-        for result in self.classify(pictures if many else [pictures], top, batch_size, every):
+        for result in self.classify(images if many else [images], top, batch_size, every):
             if result.error is not None:
                 raise InputError(result.error)
             results.append(result)
         return results if many else results[0]
 
     def classify(
-        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32, every: float = 1.0
+        self, sources: Iterable[ImageInput], top: int = 5, batch_size: int = 32, every: float = 1.0
     ) -> Iterator[ClassificationResult]:
         """Classify many images: results in order as they become ready, with `error` set where one cannot be read.
 
@@ -225,7 +225,7 @@ class ClassifyPipeline(TaskPipeline):
         return (result for result, _ in self.classify_with_vectors(sources, top, batch_size, every))
 
     def classify_with_vectors(
-        self, sources: Iterable[Picture], top: int = 5, batch_size: int = 32, every: float = 1.0
+        self, sources: Iterable[ImageInput], top: int = 5, batch_size: int = 32, every: float = 1.0
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
         """As `classify`, each result with the image's pooled vector (C,) float32, or None where it cannot be read.
 
@@ -234,7 +234,7 @@ class ClassifyPipeline(TaskPipeline):
         self.check_inputs(top, batch_size, every)
         return self._classify(sources, top, batch_size, every)
 
-    def features(self, sources: Iterable[Picture], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
+    def features(self, sources: Iterable[ImageInput], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
         """Pooled vectors of images, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
         vectors = []
         for result, vector in self.classify_with_vectors(sources, 1, batch_size, every):
@@ -254,7 +254,7 @@ class ClassifyPipeline(TaskPipeline):
             raise InputError(f"every must be at least 0.001 seconds, got {every:g}")
 
     def _classify(
-        self, sources: Iterable[Picture], top: int, batch_size: int, every: float
+        self, sources: Iterable[ImageInput], top: int, batch_size: int, every: float
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
         named = ((_name(source, number), source) for number, source in enumerate(sources, 1))
         for videos, group in groupby(named, lambda one: isinstance(one[1], (str, Path)) and is_video(one[1])):
@@ -320,7 +320,7 @@ class ClassifyPipeline(TaskPipeline):
                 else:
                     yield _checked(name, *next(following))
 
-    def _prepare(self, named: tuple[str, Picture]) -> Tensor:
+    def _prepare(self, named: tuple[str, ImageInput]) -> Tensor:
         name, source = named
         try:
             # the published protocol decodes the whole image: a JPEG at a fraction of its size gives other numbers
@@ -391,7 +391,7 @@ def check_image_size(size: int | None) -> None:
         raise InputError(f"image_size must be at most {MAX_IMAGE_SIZE}, got {size}")
 
 
-def _name(source: Picture, number: int) -> str:
+def _name(source: ImageInput, number: int) -> str:
     return str(source) if isinstance(source, (str, Path)) else f"image {number}"
 
 

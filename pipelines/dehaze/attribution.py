@@ -14,7 +14,7 @@ from visionzoo.io.image import load_image
 from visionzoo.io.pixels import to_float
 from visionzoo.jobs import check_result, write_sidecar
 
-from ...models.dehazexl import attribution_map, attribution_picture
+from ...models.dehazexl import attribution_image, attribution_map
 from .pipeline import DehazePipeline
 
 
@@ -64,7 +64,7 @@ def attribute_file(
             with temporary.open("wb") as file:
                 np.savez_compressed(file, saliency=saliency, values=found.values.numpy())
         else:
-            Image.fromarray(attribution_picture(hazy, saliency, window)).save(temporary, quality=95)
+            Image.fromarray(attribution_image(hazy, saliency, window)).save(temporary, quality=95)
     top, left, height, width = window
     facts = {
         "image": str(image),

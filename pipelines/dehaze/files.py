@@ -36,7 +36,7 @@ class DehazeJob(FileJob):
 
     Attributes:
         stream: memory and blending, see `StreamOptions`; None leaves all to the pipeline.
-        bands, limits: settings for images, see `visionzoo.models.dehazexl.rasters.RasterPicture`.
+        bands, limits: settings for images, see `visionzoo.models.dehazexl.rasters.RasterImage`.
         smooth: for videos, in [0, 1): how much of the change of brightness and colour comes from the previous frames.
     """
 

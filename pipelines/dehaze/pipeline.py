@@ -31,13 +31,13 @@ from visionzoo.task_pipeline import CUSTOM, TaskPipeline
 
 from ...models.dehazexl import DehazeXL
 from ...models.dehazexl.placement import Restart, StreamOptions
-from ...models.dehazexl.rasters import RasterPicture, RasterResult
+from ...models.dehazexl.rasters import RasterImage, RasterResult
 from ...models.dehazexl.streaming import StreamedDehaze
 from ...models.dehazexl.tiles import Grid, Held, Sink, Source
 
 SMALL_TILES = 64
 """Images with more patches of 256 x 256 pixels than this can be resumed after an interruption."""
-Picture = str | Path | bytes | np.ndarray | Tensor | Image.Image
+ImageInput = str | Path | bytes | np.ndarray | Tensor | Image.Image
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class DehazePipeline(TaskPipeline):
     # Images in memory
 
     def __call__(
-        self, pictures: Picture | list[Any] | tuple[Any, ...], *, blend: bool | None = None
+        self, images: ImageInput | list[Any] | tuple[Any, ...], *, blend: bool | None = None
     ) -> DehazeResult | list[DehazeResult]:
         """An image without haze, or each of a list of images.
 
@@ -103,13 +103,13 @@ class DehazePipeline(TaskPipeline):
         Raises:
             InputError: an image cannot be read.
         """
-        if isinstance(pictures, (list, tuple)):
-            return [self._one(picture, blend) for picture in pictures]
-        return self._one(pictures, blend)
+        if isinstance(images, (list, tuple)):
+            return [self._one(image, blend) for image in images]
+        return self._one(images, blend)
 
-    def _one(self, picture: Picture, blend: bool | None) -> DehazeResult:
-        pixels = self.restore(load_image(picture), StreamOptions(blend=blend))
-        name = str(picture) if isinstance(picture, (str, Path)) else "picture"
+    def _one(self, image: ImageInput, blend: bool | None) -> DehazeResult:
+        pixels = self.restore(load_image(image), StreamOptions(blend=blend))
+        name = str(image) if isinstance(image, (str, Path)) else "image"
         return DehazeResult(pixels, name)
 
     def restore(
@@ -177,7 +177,7 @@ class DehazePipeline(TaskPipeline):
         `<path_out>.part` until the end. A small one stays in memory until the result is written.
 
         Args:
-            bands, limits: see `RasterPicture`.
+            bands, limits: see `RasterImage`.
             facts: recorded in `<path_out>.json`.
 
         Raises:
@@ -188,12 +188,12 @@ class DehazePipeline(TaskPipeline):
         options = self.resolve_options(options)
         work = path_out.with_name(f"{path_out.name}.part")
         with open_raster(path_in) as raster:
-            picture = RasterPicture(raster, bands, limits)
+            image = RasterImage(raster, bands, limits)
             # repeating a small image is faster than opening the files
             restart = Restart(work) if Grid(raster.height, raster.width).count > SMALL_TILES else None
             staged = restart is not None or work.exists()
             with (
-                resumable_folder(work, self._key(path_in, picture, options), keep=restart is not None)
+                resumable_folder(work, self._key(path_in, image, options), keep=restart is not None)
                 if staged
                 else nullcontext(),
                 RasterWriter(
@@ -209,19 +209,19 @@ class DehazePipeline(TaskPipeline):
                     overwrite=overwrite,
                 ) as writer,
             ):
-                sink = RasterResult(picture, writer)
-                if picture.shows_something():
-                    self.dehaze(picture, sink, options, progress, restart)
+                sink = RasterResult(image, writer)
+                if image.shows_something():
+                    self.dehaze(image, sink, options, progress, restart)
                 else:
                     sink.keep_all()
                 writer.finish()
         seconds = round(time.monotonic() - started, 3)
         result = FileResult(str(path_in), str(path_out), raster.width, raster.height, seconds=seconds)
-        scale = {"black": picture.scaling.low, "white": picture.scaling.high}
+        scale = {"black": image.scaling.low, "white": image.scaling.high}
         write_sidecar(path_out, {"result": result.to_dict()}, {**self.facts(), **scale, **(facts or {})})
         return result
 
-    def _key(self, path_in: Path, picture: RasterPicture, options: StreamOptions) -> str:
+    def _key(self, path_in: Path, image: RasterImage, options: StreamOptions) -> str:
         """Everything that unfinished work depends on: input, network and settings."""
         about = path_in.stat()
         owner = {
@@ -231,8 +231,8 @@ class DehazePipeline(TaskPipeline):
             "weights": self.fingerprint,
             "config": as_dict(self.config),
             "dtype": str(self.dtype),
-            "bands": picture.bands,
-            "limits": [picture.scaling.low, picture.scaling.high],
+            "bands": image.bands,
+            "limits": [image.scaling.low, image.scaling.high],
             "blend": options.blend,
         }
         return hashlib.sha256(json.dumps(owner, sort_keys=True).encode()).hexdigest()

@@ -76,7 +76,7 @@ def index(
     Files that cannot be read are reported, skipped, and tried again the next time; the exit code is then 1. The same command resumes
     after an interruption. A photo that was moved is recognised.
 
-    Example: visionzoo retrieve index ~/Pictures -o pictures.index
+    Example: visionzoo retrieve index ~/Pictures -o photos.index
     """
     from visionzoo.errors import SomeFailed
     from visionzoo.io.files import check_name
@@ -179,7 +179,7 @@ def search(
 ) -> None:
     """Search an index by example: prints the best photos, and writes a contact sheet with -o.
 
-    Example: visionzoo retrieve search pictures.index query.jpg --top 10 --rerank -o result.html
+    Example: visionzoo retrieve search photos.index query.jpg --top 10 --rerank -o result.html
     """
     from visionzoo.io.extensions import IMAGES
     from visionzoo.io.find import find_inputs
@@ -245,7 +245,7 @@ def duplicates(
 
     The first photo of a group has the most pixels; the others are listed with their similarity to it.
 
-    Example: visionzoo retrieve duplicates pictures.index -o duplicates.html
+    Example: visionzoo retrieve duplicates photos.index -o duplicates.html
     """
     from visionzoo.devices import pick_device
     from visionzoo.jobs import refuse_inputs, saved_to, sidecar
@@ -296,7 +296,7 @@ def info(
 ) -> None:
     """Show what an index holds and which model made it.
 
-    Example: visionzoo retrieve info pictures.index --verify
+    Example: visionzoo retrieve info photos.index --verify
     """
     from ...models.superglobal.index import PhotoIndex
 

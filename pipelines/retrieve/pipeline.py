@@ -40,7 +40,7 @@ from .networks import on_backbone, usual_max_side
 from .results import IndexReport, Match, RetrievalResult, check_sheet, missing_note, write_results
 from .searching import check_score, matches, rerank_in_place
 
-Picture = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
+ImageInput = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
 
 
 class RetrievePipeline(TaskPipeline):
@@ -197,7 +197,7 @@ class RetrievePipeline(TaskPipeline):
     # Description
 
     def describe(
-        self, pictures: Sequence[Picture], boxes: Sequence[Sequence[float] | None] | None = None
+        self, images: Sequence[ImageInput], boxes: Sequence[Sequence[float] | None] | None = None
     ) -> np.ndarray:
         """Unit vectors of images: (N, D) float32, in order.
 
@@ -208,16 +208,16 @@ class RetrievePipeline(TaskPipeline):
         Raises:
             InputError: an image cannot be read.
         """
-        boxes = boxes or [None] * len(pictures)
-        vectors = np.empty((len(pictures), self.model.dim), np.float32)
-        for done in self._describe((i, p, b) for i, (p, b) in enumerate(zip(pictures, boxes, strict=True))):
+        boxes = boxes or [None] * len(images)
+        vectors = np.empty((len(images), self.model.dim), np.float32)
+        for done in self._describe((i, p, b) for i, (p, b) in enumerate(zip(images, boxes, strict=True))):
             if done.vector is None:
                 raise InputError(done.error)
             vectors[done.key] = done.vector
         return vectors
 
-    def _describe(self, pictures: Any, *, identify: bool = False) -> Iterator[Described[Any]]:
-        return describe(self.model, pictures, self.preprocess, identify=identify)
+    def _describe(self, images: Any, *, identify: bool = False) -> Iterator[Described[Any]]:
+        return describe(self.model, images, self.preprocess, identify=identify)
 
     # Indexing
 
@@ -287,7 +287,7 @@ class RetrievePipeline(TaskPipeline):
 
     def __call__(
         self,
-        query: Picture,
+        query: ImageInput,
         *,
         index: str | Path | PhotoIndex,
         top: int = 10,
@@ -330,7 +330,7 @@ class RetrievePipeline(TaskPipeline):
 
     def search(
         self,
-        queries: Sequence[Picture],
+        queries: Sequence[ImageInput],
         *,
         index: str | Path | PhotoIndex,
         top: int = 10,

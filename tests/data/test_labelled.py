@@ -1,4 +1,4 @@
-"""Pictures whose folder is their class."""
+"""Images whose folder is their class."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from visionzoo.models.shvit.data import read_classes
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Path:
-    """Cats and dogs, sorted by year below; a picture without a class; a folder without pictures."""
+    """Cats and dogs, sorted by year below; an image without a class; a folder without images."""
     root = tmp_path / "train"
     for place in ("cat/2020/1.png", "cat/2021/2.jpg", "cat/3.png", "dog/2020/4.png", "dog/2021/deep/5.png", "6.png"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 9, 3), int(Path(place).stem) * 20, np.uint8)).save(root / place)
     (root / "notes").mkdir()
-    (root / "notes" / "readme.txt").write_text("no picture")
+    (root / "notes" / "readme.txt").write_text("no image")
     return root
 
 

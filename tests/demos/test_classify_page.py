@@ -51,7 +51,7 @@ def pipe(weights: Path) -> Any:
     return Classifiers([MODEL])(MODEL)
 
 
-def picture(folder: Path, colour: str, size: tuple[int, int] = (96, 64), name: str = "") -> Path:
+def image(folder: Path, colour: str, size: tuple[int, int] = (96, 64), name: str = "") -> Path:
     path = folder / (name or f"{colour}.png")
     Image.new("RGB", size, colour).save(path)
     return path
@@ -61,10 +61,10 @@ def picture(folder: Path, colour: str, size: tuple[int, int] = (96, 64), name: s
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_the_class_of_a_picture_comes_first(pipe: Any, tmp_path: Path, colour: str) -> None:
+def test_the_class_of_an_image_comes_first(pipe: Any, tmp_path: Path, colour: str) -> None:
     from visionzoo.demos.classify_result import see, show
 
-    path = picture(tmp_path, colour)
+    path = image(tmp_path, colour)
     seen = see(pipe, upload(path), 3)
     assert seen.predictions == pipe(path, top=3).predictions
     assert seen.predictions[0].label == colour
@@ -92,12 +92,12 @@ def test_the_frame_is_around_what_the_network_sees(size: tuple[int, int]) -> Non
     assert abs(crop[0, 32, 1] / 255 * size[1] - y0) < size[1] * slack / 255
 
 
-def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Path) -> None:
+def test_several_images_give_a_class_each_and_a_table(pipe: Any, tmp_path: Path) -> None:
     from visionzoo.demos.classify_result import see_all, show_all, table
 
     words = tmp_path / "words <b>.jpg"
     words.write_text("these are words")
-    paths = [picture(tmp_path, "blue"), words, picture(tmp_path, "red"), tmp_path / "gone.png"]
+    paths = [image(tmp_path, "blue"), words, image(tmp_path, "red"), tmp_path / "gone.png"]
     found = list(see_all(pipe, [upload(path) for path in paths], 2))
     assert [name for name, *_ in found] == ["blue.png", "words <b>.jpg", "red.png", "gone.png"]
     results = [result for *_, result in found]
@@ -114,11 +114,11 @@ def test_several_pictures_give_a_class_each_and_a_table(pipe: Any, tmp_path: Pat
     assert str(tmp_path) not in text
 
 
-def test_too_many_pictures_are_refused(pipe: Any, tmp_path: Path) -> None:
-    from visionzoo.demos.classify_result import MAX_PICTURES, see_all
+def test_too_many_images_are_refused(pipe: Any, tmp_path: Path) -> None:
+    from visionzoo.demos.classify_result import MAX_IMAGES, see_all
 
     with pytest.raises(InputError, match="at most 60 images at once, got 61"):
-        list(see_all(pipe, [upload(picture(tmp_path, "red"))] * (MAX_PICTURES + 1), 1))
+        list(see_all(pipe, [upload(image(tmp_path, "red"))] * (MAX_IMAGES + 1), 1))
 
 
 @pytest.mark.parametrize(("content", "reason"), BAD_IMAGES)
@@ -225,9 +225,9 @@ def test_only_what_was_uploaded_is_read(classify_server: str, assets: Path, plac
 
 
 @pytest.mark.browser
-def test_an_uploaded_picture_gets_its_class(visit: Visit, tmp_path: Path) -> None:
+def test_an_uploaded_image_gets_its_class(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
-    visit.give("vz-classify-upload", picture(tmp_path, "green", (300, 200)))
+    visit.give("vz-classify-upload", image(tmp_path, "green", (300, 200)))
     page.wait_for_selector("#vz-classify-upload img")
     visit.run("classify")
     assert page.locator(".vz-best strong").inner_text() == "green"
@@ -246,7 +246,7 @@ def test_an_uploaded_picture_gets_its_class(visit: Visit, tmp_path: Path) -> Non
 
 
 @pytest.mark.browser
-def test_a_sample_is_classified_and_another_picture_clears_the_result(visit: Visit, tmp_path: Path) -> None:
+def test_a_sample_is_classified_and_another_image_clears_the_result(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     assert page.locator("#vz-classify-samples img").count() == 13
     visit.sample("classify", 3)
@@ -274,12 +274,12 @@ def test_weights_that_are_not_available_are_one_line(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-def test_several_pictures_become_a_table_to_save(visit: Visit, tmp_path: Path) -> None:
+def test_several_images_become_a_table_to_save(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     page.get_by_role("tab", name="Several images").click()
     words = tmp_path / "words.png"
     words.write_text("these are words")
-    visit.give("vz-classify-many-upload", picture(tmp_path, "red", name="red ä.png"), words, picture(tmp_path, "blue"))
+    visit.give("vz-classify-many-upload", image(tmp_path, "red", name="red ä.png"), words, image(tmp_path, "blue"))
     page.locator("#vz-classify-many-upload .file-preview").wait_for()
     visit.run("classify-many")
     assert "2 images, 1 cannot be used" in visit.status("classify-many")

@@ -24,7 +24,7 @@ pytest.importorskip("gradio")
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    """A network with random weights that changes pictures a little."""
+    """A network with random weights that changes images a little."""
     from visionzoo.pipelines.dehaze import DehazePipeline
 
     with torch.random.fork_rng():
@@ -32,7 +32,7 @@ def pipe() -> Any:
         return DehazePipeline.create(visionzoo.create_model("dehazexl_nano"), device="cpu")
 
 
-def picture(folder: Path, size: tuple[int, int] = (300, 200), name: str = "hazy ä.png") -> Path:
+def image(folder: Path, size: tuple[int, int] = (300, 200), name: str = "hazy ä.png") -> Path:
     path = folder / name
     noise = np.random.default_rng(0).integers(90, 200, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -43,10 +43,10 @@ def picture(folder: Path, size: tuple[int, int] = (300, 200), name: str = "hazy 
 
 
 @pytest.mark.parametrize("blend", [False, True])
-def test_a_picture_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, blend: bool) -> None:
+def test_an_image_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, blend: bool) -> None:
     from visionzoo.demos.dehaze_result import remove, save, show
 
-    path = picture(tmp_path)
+    path = image(tmp_path)
     told: list[tuple[str, int, int]] = []
     removed = remove(pipe, upload(path), blend, lambda *step: told.append(step))
     assert np.array_equal(removed.clear, pipe(path, blend=blend).image)
@@ -101,7 +101,7 @@ def test_a_bad_upload_is_refused(pipe: Any, tmp_path: Path, content: bytes, reas
 
 @pytest.mark.parametrize("size", [(300, 200), (16, 16), (1500, 20), (20, 1500), (2100, 1300)])
 @pytest.mark.parametrize("place", [(0, 0), (10_000, 10_000), (7.4, 12.6)])
-def test_the_window_lies_inside_the_reduced_picture(size: tuple[int, int], place: tuple[float, float]) -> None:
+def test_the_window_lies_inside_the_reduced_image(size: tuple[int, int], place: tuple[float, float]) -> None:
     from visionzoo.demos.dehaze_map import MAP_SIDE, WINDOWS, Look
     from visionzoo.demos.dehaze_result import Removed
 
@@ -122,13 +122,13 @@ def test_the_window_lies_inside_the_reduced_picture(size: tuple[int, int], place
 def test_a_map_is_of_the_window_around_the_point(pipe: Any, tmp_path: Path) -> None:
     from visionzoo.demos.dehaze_map import MAP_STEPS, Look, explain
     from visionzoo.demos.dehaze_result import remove
-    from visionzoo.models.dehazexl import attribution_map, attribution_picture
+    from visionzoo.models.dehazexl import attribution_image, attribution_map
 
-    look = Look.of(remove(pipe, upload(picture(tmp_path, (96, 64))), False))
+    look = Look.of(remove(pipe, upload(image(tmp_path, (96, 64))), False))
     text, shown = explain(pipe, look, 60, 20, 16)
     hazy = torch.from_numpy(look.hazy.transpose(2, 0, 1).copy()).float() / 255
     expected = attribution_map(pipe.network, hazy, None, (12, 52, 16, 16), steps=MAP_STEPS).saliency.numpy()
-    assert np.array_equal(shown, attribution_picture(look.hazy, expected, (12, 52, 16, 16)))
+    assert np.array_equal(shown, attribution_image(look.hazy, expected, (12, 52, 16, 16)))
     assert re.search(r"\d+% of the total lies inside the frame", text)
 
 
@@ -197,7 +197,7 @@ def test_only_what_was_uploaded_is_read(dehaze_server: str, assets: Path, place:
 @pytest.mark.browser
 def test_an_upload_becomes_a_slider_and_a_download(visit: Visit, pipe: Any, tmp_path: Path) -> None:
     page = visit.page
-    path = picture(tmp_path)
+    path = image(tmp_path)
     visit.give("vz-dehaze-upload", path)
     page.wait_for_selector("#vz-dehaze-upload img")
     assert page.locator("#vz-dehaze-blend input").is_checked()

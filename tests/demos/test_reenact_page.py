@@ -55,10 +55,10 @@ def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def talk(face: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("talk") / "talk.mp4"
-    picture = load_image(face)
+    image = load_image(face)
     with VideoWriter(path, fps=25) as writer:
         for i in range(5):
-            writer.write(np.ascontiguousarray(np.roll(picture, 3 * i, 1)[:300, :340]))
+            writer.write(np.ascontiguousarray(np.roll(image, 3 * i, 1)[:300, :340]))
     return path
 
 

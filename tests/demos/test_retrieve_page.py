@@ -211,7 +211,7 @@ def names(visit: Visit, stage: str) -> list[str]:
 
 
 @pytest.mark.browser
-def test_a_sample_query_gives_both_rankings_with_pictures(visit: Visit) -> None:
+def test_a_sample_query_gives_both_rankings_with_images(visit: Visit) -> None:
     page = visit.page
     assert page.locator("#vz-retrieve-samples img").count() == 13
     visit.sample("retrieve", 3)
@@ -241,10 +241,10 @@ def test_a_sample_query_gives_both_rankings_with_pictures(visit: Visit) -> None:
 def test_two_clicks_in_the_photo_choose_a_region(visit: Visit) -> None:
     page = visit.page
     visit.sample("retrieve")
-    picture = page.locator("#vz-retrieve-upload img")
-    picture.wait_for()
+    image = page.locator("#vz-retrieve-upload img")
+    image.wait_for()
     page.wait_for_timeout(500)  # the new photo clears the region
-    box = picture.bounding_box()
+    box = image.bounding_box()
     field = page.locator("#vz-retrieve-region :is(input, textarea)")
     filled = "n => document.querySelector('#vz-retrieve-region :is(input, textarea)').value.split(',').length == n"
     for corner, (x, y) in enumerate([(0.65, 0.7), (0.4, 0.3)], start=1):

@@ -59,6 +59,6 @@ def test_an_error_is_one_sentence_and_escaped() -> None:
 
 @pytest.mark.parametrize("name", ["../../x <b>", "", None, "." * 300, "a" * 300, "C:\\a\\b.png"])
 def test_names_of_downloads_are_for_any_system(name: str | None) -> None:
-    stem = file_stem(name, "picture")
+    stem = file_stem(name, "image")
     assert 0 < len(stem) <= 80
     assert all(letter.isalnum() or letter in " -_.()" for letter in stem)

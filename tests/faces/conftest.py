@@ -1,4 +1,4 @@
-"""Pictures with faces, a real clip, and the detector that comes with visionzoo."""
+"""Images with faces, a real clip, and the detector that comes with visionzoo."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from visionzoo.faces.mtcnn import MTCNN
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="session")
-def astronaut() -> Picture:
+def astronaut() -> Image:
     """(512, 512, 3), one face from about (178, 58) to (268, 173)."""
     from skimage import data
 
@@ -24,7 +24,7 @@ def astronaut() -> Picture:
 
 
 @pytest.fixture(scope="session")
-def real_photo() -> Callable[[str], Picture]:
+def real_photo() -> Callable[[str], Image]:
     """A photo of skimage by name, as (H, W, 3) uint8."""
     from skimage import data
 

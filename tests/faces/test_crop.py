@@ -1,4 +1,4 @@
-"""Crops are square, keep the picture's proportions at every border, and their pixels can be found again in the frame."""
+"""Crops are square, keep the image's proportions at every border, and their pixels can be found again in the frame."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_there_and_back(box, size, points) -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(20, 300), st.integers(20, 300), st.floats(0.05, 1))
-def test_a_crop_stays_in_the_picture_if_it_can(x, y, height, width, share) -> None:
+def test_a_crop_stays_in_the_image_if_it_can(x, y, height, width, share) -> None:
     side = share * min(height, width)
     found = face(x * (width - side), y * (height - side), side * 0.8, side)
     box = face_box(found, frame=(height, width))
@@ -98,8 +98,8 @@ def test_beyond_the_border_the_edge_is_repeated(astronaut, box, rows, columns) -
     np.testing.assert_array_equal(crop_face(astronaut, box, 64), astronaut[rows][:, columns])
 
 
-def test_a_picture_is_not_squashed(astronaut) -> None:
-    """The same face with and without the rest of the picture around it: the crop shows it at the same size."""
+def test_an_image_is_not_squashed(astronaut) -> None:
+    """The same face with and without the rest of the image around it: the crop shows it at the same size."""
     box = CropBox(150, 20, 150)
     whole = crop_face(astronaut, box)
     cut = crop_face(np.ascontiguousarray(astronaut[60:]), CropBox(150, -40, 150))
@@ -117,12 +117,12 @@ def test_between_pixels() -> None:
 @settings(max_examples=30, deadline=None)
 @given(boxes, st.integers(1, 96), st.integers(1, 40), st.integers(1, 40))
 def test_any_box_gives_a_crop(box, size, height, width) -> None:
-    picture = np.full((height, width, 3), (10, 200, 90), np.uint8)
+    image = np.full((height, width, 3), (10, 200, 90), np.uint8)
     if box.side > 16 * max(height, width, size):
         with pytest.raises(InputError, match="too large"):
-            crop_face(picture, box, size)
+            crop_face(image, box, size)
     else:
-        result = crop_face(picture, box, size)
+        result = crop_face(image, box, size)
         assert result.shape == (size, size, 3)
         assert (result == (10, 200, 90)).all()
 
@@ -187,7 +187,7 @@ def test_a_small_face(mtcnn) -> None:
     assert "4.3 times" in line
 
 
-def test_a_face_that_fills_the_picture() -> None:
+def test_a_face_that_fills_the_image() -> None:
     huge = face(0, 0, 300, 300)
     [line] = concerns(huge, face_box(huge), 300, 300)
     assert "56% of the crop is outside" in line

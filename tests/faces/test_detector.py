@@ -65,12 +65,12 @@ def test_no_face_in_noise(detector) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (11, 11), (200, 5), (20, 20)])
-def test_tiny_pictures_have_none(detector, size) -> None:
+def test_tiny_images_have_none(detector, size) -> None:
     assert detector(np.full((*size, 3), 128, np.uint8)) == []
 
 
-def test_boxes_are_in_pixels_of_the_picture_given(mtcnn, astronaut) -> None:
-    """Large pictures are searched small, small faces in enlarged ones; the numbers stay those of the picture."""
+def test_boxes_are_in_pixels_of_the_image_given(mtcnn, astronaut) -> None:
+    """Large images are searched small, small faces in enlarged ones; the numbers stay those of the image."""
     large = np.repeat(np.repeat(astronaut, 3, 0), 3, 1)
     [face] = mtcnn(large)
     assert overlap([tuple(value / 3 for value in face.box)], ASTRONAUT)[0] > 0.85
@@ -88,7 +88,7 @@ def test_the_surest_comes_first(mtcnn, astronaut) -> None:
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((40, 40), np.uint8),
         np.zeros((40, 40, 4), np.uint8),
@@ -98,13 +98,13 @@ def test_the_surest_comes_first(mtcnn, astronaut) -> None:
     ],
     ids=["grey", "alpha", "float", "empty", "path"],
 )
-def test_what_is_no_picture_is_named(mtcnn, picture) -> None:
+def test_what_is_no_image_is_named(mtcnn, image) -> None:
     with pytest.raises(InputError, match=r"image|pixels"):
-        mtcnn(picture)
+        mtcnn(image)
 
 
 @pytest.mark.parametrize("kind", ["grey", "alpha"])
-def test_the_loader_makes_pictures_of_grey_and_alpha(mtcnn, astronaut, kind) -> None:
+def test_the_loader_makes_images_of_grey_and_alpha(mtcnn, astronaut, kind) -> None:
     from visionzoo.io.image import load_image
 
     source = astronaut.mean(-1).astype(np.uint8) if kind == "grey" else np.pad(astronaut, ((0, 0), (0, 0), (0, 1)))

@@ -1,4 +1,4 @@
-"""Descriptors by networks in files: what the network sees of the picture, and a clear line for any other file."""
+"""Descriptors by networks in files: what the network sees of the image, and a clear line for any other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 
 
 class Halves(nn.Module):
-    """Mean of each channel in the upper and in the lower half of a picture of that size; then something that nobody wants."""
+    """Mean of each channel in the upper and in the lower half of an image of that size; then something that nobody wants."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()
@@ -37,7 +37,7 @@ def script(module: nn.Module, path: Path) -> Path:
     return path
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """(40, 80, 3): red above, grey below."""
     pixels = np.full((40, 80, 3), 51, np.uint8)
     pixels[:20] = (255, 0, 0)
@@ -47,14 +47,14 @@ def picture() -> np.ndarray:
 @pytest.mark.parametrize(("order", "want"), [("bgr", [0, 0.2, 0, 0.2, 1, 0.2]), ("rgb", [1, 0.2, 0, 0.2, 0, 0.2])])
 def test_the_whole_frame_in_the_order_asked_for(tmp_path: Path, order: Any, want: list[float]) -> None:
     describe = open_identity(script(Halves(3, 96), tmp_path / "openface.pt"), order=order)
-    assert describe(picture()) == pytest.approx(want, abs=0.01)
+    assert describe(image()) == pytest.approx(want, abs=0.01)
     assert describe.name == f"TorchScript, openface.pt, 96 x 96 {order.upper()}"
 
 
 def test_one_channel_means_grey_around_zero(tmp_path: Path) -> None:
     describe = open_identity(script(Halves(1, 128), tmp_path / "arcface.pt"))
     red = 0.299 * 255  # what grey is made of
-    assert describe(picture()) == pytest.approx([red / 127.5 - 1, 51 / 127.5 - 1], abs=0.015)
+    assert describe(image()) == pytest.approx([red / 127.5 - 1, 51 / 127.5 - 1], abs=0.015)
     assert describe.name.endswith("128 x 128 grey")
 
 
@@ -62,11 +62,11 @@ def test_a_size_that_is_not_guessed_can_be_given(tmp_path: Path) -> None:
     file = script(Halves(3, 100), tmp_path / "own.pt")
     with pytest.raises(WeightsError, match=r"own.pt: gives no descriptor for an image of 3 x 96 x 96, 1 x 128 x 128"):
         open_identity(file)
-    assert open_identity(file, shape=(3, 100, 100))(picture()) is not None
+    assert open_identity(file, shape=(3, 100, 100))(image()) is not None
     with pytest.raises(InputError, match="bgr or rgb, got 'grb'"):
         open_identity(file, order="grb")  # pyright: ignore[reportArgumentType]
     with pytest.raises(WeightsError, match=r"gives \(1, 3, 96, 96\)"):
-        open_identity(script(nn.Identity(), tmp_path / "picture.pt"))
+        open_identity(script(nn.Identity(), tmp_path / "image.pt"))
 
 
 def onnx_of(path: Path, shape: tuple[Any, ...]) -> Path:
@@ -89,7 +89,7 @@ def test_onnx_names_its_size(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     fixed = open_identity(onnx_of(tmp_path / "fixed.onnx", (1, 3, 112, 112)))
     assert fixed.name == "ONNX, fixed.onnx, 112 x 112 BGR"
-    assert fixed(picture()) == pytest.approx([0.1, 0.1, 0.6] * 2, abs=0.01)
+    assert fixed(image()) == pytest.approx([0.1, 0.1, 0.6] * 2, abs=0.01)
     assert open_identity(onnx_of(tmp_path / "open.onnx", ("n", 3, "h", "w"))).name.endswith("96 x 96 BGR")
     assert open_identity(onnx_of(tmp_path / "grey.onnx", ("n", 1, "h", "w"))).name.endswith("128 x 128 grey")
     odd = onnx_of(tmp_path / "odd.onnx", (1, 3, "h", 77))
@@ -119,7 +119,7 @@ def test_dlibs_network_needs_a_predictor_beside_it(tmp_path: Path, monkeypatch: 
     dlib.rectangle = lambda *sides: sides
     dlib.get_frontal_face_detector = lambda: lambda image, times: dlib.found
     dlib.shape_predictor = lambda path: opened.append(Path(path).name) or (lambda image, box: box)
-    # says how large the picture was, and where the face
+    # says how large the image was, and where the face
     describe = types.SimpleNamespace(compute_face_descriptor=lambda image, points: [len(image), *points])
     dlib.face_recognition_model_v1 = lambda path: describe
     monkeypatch.setitem(sys.modules, "dlib", dlib)

@@ -1,4 +1,4 @@
-"""Landmarks by networks in files: in pixels of the picture, of the largest face, and a clear line for any other file."""
+"""Landmarks by networks in files: in pixels of the image, of the largest face, and a clear line for any other file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fixed:
 
 
 class Bright(nn.Module):
-    """All heatmaps are the picture's brightness, averaged over 4 x 4 pixels; the last of two stages counts."""
+    """All heatmaps are the image's brightness, averaged over 4 x 4 pixels; the last of two stages counts."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = nn.functional.avg_pool2d(x.mean(1, keepdim=True), 4).repeat(1, 68, 1, 1)
@@ -61,17 +61,17 @@ def test_peaks_go_a_quarter_towards_the_higher_neighbour() -> None:
 
 @pytest.mark.parametrize(("box", "dot"), [((60, 50, 120, 130), (100, 80)), ((-10, 5, 50, 65), (20, 40))])
 def test_what_the_network_sees_comes_back_to_its_place(tmp_path: Path, box: Box, dot: tuple[int, int]) -> None:
-    """A crop that is placed or scaled wrongly, or whose part beyond the picture is left out, would miss the dot."""
+    """A crop that is placed or scaled wrongly, or whose part beyond the image is left out, would miss the dot."""
     find = open_landmarks(script(Bright(), tmp_path / "fan.zip"), detector=Fixed((0, 0, 20, 20), box))
-    picture = np.zeros((160, 200, 3), np.uint8)
-    picture[dot[1] - 1 : dot[1] + 2, dot[0] - 1 : dot[0] + 2] = 255
-    points = find(picture)
+    image = np.zeros((160, 200, 3), np.uint8)
+    image[dot[1] - 1 : dot[1] + 2, dot[0] - 1 : dot[0] + 2] = 255
+    points = find(image)
     assert points is not None
     assert points.shape == (68, 2)
     assert points.dtype == np.float32
-    # a pixel of the heatmaps is about 2 pixels of the picture; the crop begins at whole pixels, which are cut, not rounded
+    # a pixel of the heatmaps is about 2 pixels of the image; the crop begins at whole pixels, which are cut, not rounded
     np.testing.assert_allclose(points, np.tile(np.add(dot, 0.5), (68, 1)), atol=1.6)
-    assert open_landmarks(tmp_path / "fan.zip", detector=Fixed())(picture) is None
+    assert open_landmarks(tmp_path / "fan.zip", detector=Fixed())(image) is None
 
 
 def test_a_file_that_is_no_network_is_said(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_dlibs_other_files_are_said(dlib: Any, tmp_path: Path) -> None:
         open_landmarks(tmp_path / "other.dat")
 
 
-def test_a_picture_of_another_kind_is_said(dlib: Any, tmp_path: Path) -> None:
+def test_an_image_of_another_kind_is_said(dlib: Any, tmp_path: Path) -> None:
     (tmp_path / "68.dat").write_text("68")
     with pytest.raises(InputError, match="uint8 RGB"):
         open_landmarks(tmp_path / "68.dat")(np.zeros((8, 8), np.uint8))

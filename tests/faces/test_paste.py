@@ -11,7 +11,7 @@ from visionzoo.errors import InputError
 from visionzoo.faces import CropBox, crop_face, paste_face
 
 
-def test_an_unchanged_crop_gives_the_picture_back(astronaut) -> None:
+def test_an_unchanged_crop_gives_the_image_back(astronaut) -> None:
     box = CropBox(136.5, 28.25, 172.75)
     result = paste_face(astronaut, crop_face(astronaut, box), box)
     difference = np.abs(result.astype(int) - astronaut)
@@ -20,7 +20,7 @@ def test_an_unchanged_crop_gives_the_picture_back(astronaut) -> None:
     assert 10 * np.log10(255**2 / (inside.astype(float) ** 2).mean()) > 35
 
 
-def test_a_crop_of_the_same_size_gives_the_very_picture(astronaut) -> None:
+def test_a_crop_of_the_same_size_gives_the_very_image(astronaut) -> None:
     box = CropBox(100, 50, 256)
     np.testing.assert_array_equal(paste_face(astronaut, crop_face(astronaut, box), box), astronaut)
 

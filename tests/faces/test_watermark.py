@@ -21,8 +21,8 @@ def psnr(a, b) -> float:
     return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
 
 
-def at_256(picture):
-    return np.asarray(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS))
+def at_256(image):
+    return np.asarray(Image.fromarray(image).resize((256, 256), Image.Resampling.LANCZOS))
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -53,7 +53,7 @@ def test_it_is_not_found_in_real_photos(real_photo) -> None:
     assert abs(np.mean(scores)) < 0.4
 
 
-def test_not_in_pictures_that_repeat(real_photo) -> None:
+def test_not_in_images_that_repeat(real_photo) -> None:
     tile = real_photo("brick")
     for size in (8, 16, 64):
         assert abs(read_watermark(np.tile(tile[:size, :size], (512 // size, 512 // size, 1))).score) < 5
@@ -114,7 +114,7 @@ def test_any_size_and_shade(height, width, shade) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_42_db_on_any_picture(seed) -> None:
+def test_42_db_on_any_image(seed) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert psnr(noise, add_watermark(noise)) >= 42
 

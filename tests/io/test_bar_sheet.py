@@ -1,4 +1,4 @@
-"""Sheets of pictures with bars: readable, safe, and never too large to open."""
+"""Sheets of images with bars: readable, safe, and never too large to open."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_control_characters_in_names_are_shown_as_escapes(tmp_path: Path) -> Non
     assert r">a\tb</dt>" in page
 
 
-def test_too_many_for_a_picture() -> None:
+def test_too_many_for_an_image() -> None:
     check_size("a.html", 10**6, 5)
     check_size("a.jpg", 900, 5)
     for name, count in (("a.webp", 300), ("a.jpg", 1000), ("a.png", 1000)):
@@ -66,7 +66,7 @@ def test_too_many_for_a_picture() -> None:
 
 
 def test_parts_follow_their_card(tmp_path: Path) -> None:
-    """On a page in a grid of their own, in a picture as cards that are named after the file."""
+    """On a page in a grid of their own, in an image as cards that are named after the file."""
     small = np.full((30, 40, 3), 90, np.uint8)
     frames = [Card(small, f"0:0{n}", BARS) for n in range(3)]
     video = Card(small, "clip.mp4, mean of 3 frames", BARS, file=tmp_path / "clip.mp4", parts=frames)

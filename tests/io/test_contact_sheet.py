@@ -1,4 +1,4 @@
-"""Contact sheets are whole pages: pictures inside, names escaped, missing files shown as such."""
+"""Contact sheets are whole pages: images inside, names escaped, missing files shown as such."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_names_link_to_the_files(photo, tmp_path: Path) -> None:
 
 def test_box_is_drawn_where_it_is(photo) -> None:
     path = photo("a.jpg", size=(1000, 500))
-    picture = thumbnail(Tile(path, "query", box=(500, 100, 900, 400)), side=200)
-    assert picture is not None
+    image = thumbnail(Tile(path, "query", box=(500, 100, 900, 400)), side=200)
+    assert image is not None
     plain = thumbnail(Tile(path, "query"), side=200)
     assert plain is not None
-    changed = np.argwhere(np.abs(np.asarray(picture, int) - np.asarray(plain, int)).max(-1) > 60)
+    changed = np.argwhere(np.abs(np.asarray(image, int) - np.asarray(plain, int)).max(-1) > 60)
     assert changed[:, 1].min() >= 98
     assert changed[:, 1].max() <= 182
     assert changed[:, 0].min() >= 18

@@ -1,4 +1,4 @@
-"""Pictures as people have them: every odd kind is read right or refused in one clear line."""
+"""Images as people have them: every odd kind is read right or refused in one clear line."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_names_that_are_not_ascii(tmp_path: Path) -> None:
     ("content", "says"),
     [(b"", "empty"), (b"hello", "not an image"), (b"\xff\xd8\xff\xe0 nonsense", "not an image|damaged")],
 )
-def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=rf"x\.jpg: .*({says})"):
         load_image(tmp_path / "x.jpg")

@@ -29,12 +29,12 @@ def write(path: Path, frames: int = 12, size: tuple[int, int] = (64, 48), rotati
         if codec == "libx264rgb":
             stream.options = {"crf": "0", "g": "4"}
         for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image(number, size), format="rgb24")))
         container.mux(stream.encode())
     return path
 
 
-def picture(number: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
+def image(number: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
     pixels = np.full((size[1], size[0], 3), number * 10, np.uint8)
     pixels[:, : size[0] // 2] += 5
     return pixels
@@ -47,7 +47,7 @@ def test_every_frame_as_it_was_written(tmp_path: Path, suffix: str) -> None:
     assert [frame.number for frame in frames] == list(range(12))
     assert [round(frame.time_s, 3) for frame in frames] == [n / 10 for n in range(12)]
     for frame in frames:
-        np.testing.assert_array_equal(frame.pixels, picture(frame.number))
+        np.testing.assert_array_equal(frame.pixels, image(frame.number))
     info = probe(file)
     assert (info.width, info.height, info.fps, info.frames) == (64, 48, Fraction(10), 12)
 
@@ -79,7 +79,7 @@ def test_a_file_that_breaks_off_gives_what_is_there(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         frames = list(read_frames(short))
     assert 5 < len(frames) < 25
-    np.testing.assert_array_equal(frames[3].pixels, picture(3, (256, 192)))
+    np.testing.assert_array_equal(frames[3].pixels, image(3, (256, 192)))
 
 
 def test_a_file_that_ends_before_its_index_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -134,7 +134,7 @@ def test_parts_that_were_joined_follow_one_another(tmp_path: Path) -> None:
             stream = container.add_stream("mpeg2video", rate=25)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             for number in range(40):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number % 20, size), format="rgb24")))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image(number % 20, size), format="rgb24")))
             container.mux(stream.encode())
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     frames = list(read_frames(tmp_path / "both.ts"))

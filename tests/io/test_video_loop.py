@@ -20,7 +20,7 @@ av = pytest.importorskip("av")
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
-def picture(number: int) -> NDArray[np.uint8]:
+def image(number: int) -> NDArray[np.uint8]:
     pixels = np.zeros((32, 48, 3), np.uint8)
     pixels[:, : 2 * number + 2] = (250, 40 + 5 * number, 120)
     return pixels
@@ -40,7 +40,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     times = [Fraction(n, 10) for n in range(10)] + [1 + Fraction(n, 30) for n in range(10)]
     with VideoWriter(folder / "uneven.mp4", fps=15, variable=True, audio_from=folder / "tone.wav") as video:
         for number, (time, end) in enumerate(zip(times, [*times[1:], Fraction(4, 3)], strict=True)):
-            video.write(picture(number), time=time, duration=end - time)
+            video.write(image(number), time=time, duration=end - time)
     return folder / "uneven.mp4"
 
 
@@ -167,7 +167,7 @@ def test_frames_that_are_no_file(tmp_path: Path) -> None:
             self.time, self.duration, self.number = number / 10, 0.1, number
 
     def drawn(window: Window[Moment]) -> Iterator[NDArray[np.uint8]]:
-        return (picture(moment.number) for moment in window.items)
+        return (image(moment.number) for moment in window.items)
 
     made = map_video(
         [Moment(n) for n in range(7)], tmp_path / "out.mp4", drawn, window=3, fps=Fraction(10), sound=False
@@ -184,7 +184,7 @@ def test_frames_that_are_no_file(tmp_path: Path) -> None:
 def test_frames_are_counted(tmp_path: Path, uneven: Path, count: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         map_video(
-            uneven, tmp_path / "out.mp4", lambda window: [picture(0)] * count if window.is_last else inverted(window)
+            uneven, tmp_path / "out.mp4", lambda window: [image(0)] * count if window.is_last else inverted(window)
         )
 
 

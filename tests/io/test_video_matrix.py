@@ -109,7 +109,7 @@ CLIPS = [
 ]
 
 
-def picture(clip: Clip, number: int) -> NDArray[np.uint16]:
+def image(clip: Clip, number: int) -> NDArray[np.uint16]:
     """(H, W, 3) uint16: soft colours with a bright corner, another one in each frame."""
     width, height = clip.size
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
@@ -143,7 +143,7 @@ def made(clip: Clip, folder: Path) -> Path:
         context.color_range = 2 if clip.full else 1
         context.colorspace, context.color_primaries, context.color_trc = clip.matrix, clip.primaries, clip.curve
         for number, time in enumerate(clip.times):
-            frame = av.VideoFrame.from_ndarray(picture(clip, number), format="rgb48le").reformat(
+            frame = av.VideoFrame.from_ndarray(image(clip, number), format="rgb48le").reformat(
                 format=clip.format,
                 dst_colorspace={BT709: "ITU709", BT601: "ITU601", BT2020: 9}.get(clip.matrix, "ITU601"),
                 dst_color_range="JPEG" if clip.full else "MPEG",

@@ -18,22 +18,22 @@ from visionzoo.metrics.restoration import psnr, quality, ssim
 from visionzoo.weights import WeightsError
 
 
-def pictures(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def images(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """A part of a photo with its flat background and its textures, noisy and clean: (H, W, 3) uint8."""
     clean = np.tile(data.astronaut(), (2, 2, 1))[40 : 40 + height, 130 : 130 + width]
     noise = np.random.default_rng(0).normal(0, 9, clean.shape) * np.linspace(0, 2, width)[:, None]
     return np.clip(clean + noise, 0, 255).astype(np.uint8), clean
 
 
-def planes(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255
+def planes(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255
 
 
-def reader(picture: np.ndarray, asked: list[tuple[int, int]] | None = None):
+def reader(image: np.ndarray, asked: list[tuple[int, int]] | None = None):
     def read(top: int, left: int, height: int, width: int) -> np.ndarray:
         if asked is not None:
             asked.append((height, width))
-        return picture[top : top + height, left : left + width]
+        return image[top : top + height, left : left + width]
 
     return read
 
@@ -48,7 +48,7 @@ def skimage_ssim(one: np.ndarray, other: np.ndarray, data_range: float) -> float
 
 @pytest.mark.parametrize("size", [(11, 11), (11, 40), (97, 131), (512, 300)])
 def test_equals_scikit_image(size):
-    noisy, clean = pictures(*size)
+    noisy, clean = images(*size)
     expected = skimage_ssim(noisy, clean, 255)
     assert ssim(noisy, clean) == pytest.approx(expected, abs=1e-5)
     assert ssim(planes(noisy), planes(clean)) == pytest.approx(expected, abs=1e-5)
@@ -59,16 +59,16 @@ def test_equals_scikit_image(size):
     assert psnr(dimmer, bright) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_equal_pictures():
-    clean = pictures(40, 50)[1]
+def test_equal_images():
+    clean = images(40, 50)[1]
     assert psnr(clean, clean) == math.inf
     assert ssim(clean, clean) == pytest.approx(1, abs=1e-12)
     flat = torch.full((3, 20, 20), 0.3)
     assert ssim(flat, flat) == pytest.approx(1, abs=1e-12)
 
 
-def test_a_batch_is_the_mean_of_its_pictures():
-    noisy, clean = (planes(picture) for picture in pictures(40, 60))
+def test_a_batch_is_the_mean_of_its_images():
+    noisy, clean = (planes(image) for image in images(40, 60))
     dark = clean * 0.7
     batch, references = torch.stack([noisy, dark]), torch.stack([clean, clean])
     assert psnr(batch, references) == pytest.approx((psnr(noisy, clean) + psnr(dark, clean)) / 2)
@@ -80,14 +80,14 @@ def test_a_batch_is_the_mean_of_its_pictures():
 def test_tiles_equal_the_whole(size, tile):
     if tile == 1 and size != (11, 11):
         size = (17, 13)  # each pixel is a tile of its own
-    noisy, clean = pictures(*size)
+    noisy, clean = images(*size)
     got = quality(reader(noisy), reader(clean), *size, tile=tile)
     assert got.psnr == pytest.approx(peak_signal_noise_ratio(clean, noisy), abs=1e-6)
     assert got.ssim == pytest.approx(skimage_ssim(noisy.astype(np.float64), clean.astype(np.float64), 255), abs=1e-6)
 
 
 def test_windows_are_no_larger_than_tile_and_halo():
-    noisy, clean = pictures(131, 97)
+    noisy, clean = images(131, 97)
     asked = []
     streamed = quality(reader(noisy, asked), reader(clean.astype(np.float32) / 255), 131, 97, tile=32)
     assert streamed.psnr == pytest.approx(psnr(noisy, clean))
@@ -97,17 +97,17 @@ def test_windows_are_no_larger_than_tile_and_halo():
 
 
 def test_what_cannot_be_compared():
-    picture = torch.rand(3, 20, 20)
+    image = torch.rand(3, 20, 20)
     with pytest.raises(InputError, match=r"11 x 11 pixels or more, got 10 x 20"):
-        ssim(picture[:, :10], picture[:, :10])
+        ssim(image[:, :10], image[:, :10])
     with pytest.raises(InputError, match=r"\(3, 20, 20\) and reference \(3, 20, 19\)"):
-        psnr(picture, picture[..., :19])
+        psnr(image, image[..., :19])
     with pytest.raises(InputError, match=r"shape \(1, 20, 20\), expected \(3, H, W\)"):
-        psnr(picture[:1], picture[:1])
+        psnr(image[:1], image[:1])
     with pytest.raises(InputError, match=r"to 255, expected \[0, 1\]; clamp them, or divide by 255"):
-        psnr(picture, torch.full((3, 20, 20), 255.0))
+        psnr(image, torch.full((3, 20, 20), 255.0))
     with pytest.raises(InputError, match="from nan"):
-        psnr(picture, torch.full((3, 20, 20), math.nan))
+        psnr(image, torch.full((3, 20, 20), math.nan))
     with pytest.raises(InputError, match="pixels are uint16"):
         psnr(np.zeros((20, 20, 3), np.uint16), np.zeros((20, 20, 3), np.uint16))
     with pytest.raises(InputError, match=r"reference's window at row 0, column 0 has shape \(20, 9, 3\)"):
@@ -143,7 +143,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory):
 def test_lpips_equals_torchmetrics(peers, network):
     peer, path = peers(network)
     ours = Lpips(network, backbone=path)
-    noisy, clean = (planes(picture) for picture in pictures(80, 111))
+    noisy, clean = (planes(image) for image in images(80, 111))
     batch, references = torch.stack([noisy, clean, clean * 0.5]), torch.stack([clean] * 3)
     with torch.no_grad():
         expected = peer(batch, references, normalize=True).flatten()
@@ -157,7 +157,7 @@ def test_lpips_equals_torchmetrics(peers, network):
 def test_lpips_is_frozen_and_differentiable(peers):
     ours = Lpips("alex", backbone=peers("alex")[1])
     assert not any(parameter.requires_grad for parameter in ours.parameters())
-    noisy, clean = (planes(picture)[None] for picture in pictures(40, 40))
+    noisy, clean = (planes(image)[None] for image in images(40, 40))
     noisy.requires_grad_()
     ours(noisy, clean).sum().backward()
     assert noisy.grad is not None
@@ -183,9 +183,9 @@ def test_lpips_names_what_is_missing(peers, tmp_path):
 
 
 @pytest.mark.parametrize(("network", "smallest"), [("alex", 31), ("vgg", 16)])
-def test_lpips_of_small_pictures(peers, network, smallest):
+def test_lpips_of_small_images(peers, network, smallest):
     ours = Lpips(network, backbone=peers(network)[1])
-    picture = torch.rand(1, 3, smallest, smallest + 5)
-    assert ours(picture, picture) == 0
+    image = torch.rand(1, 3, smallest, smallest + 5)
+    assert ours(image, image) == 0
     with pytest.raises(InputError, match=f"sides of {smallest} or more"):
-        ours(picture[:, :, 1:], picture[:, :, 1:])
+        ours(image[:, :, 1:], image[:, :, 1:])

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from visionzoo.errors import InputError
-from visionzoo.models.dehazexl import DehazeXL, attribution_map, attribution_picture
+from visionzoo.models.dehazexl import DehazeXL, attribution_image, attribution_map
+from visionzoo.models.dehazexl.attribution_image import jet
 from visionzoo.models.dehazexl.attribution_patches import Window
-from visionzoo.models.dehazexl.attribution_picture import jet
 
 from .test_dehazexl_model import images, network, relative
 
@@ -194,47 +194,45 @@ def test_a_network_on_a_gpu_takes_images_in_host_memory() -> None:
     assert relative(got, want) < 1e-2  # float32 products on a GPU may be of 19 bits
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_shows_the_map_the_window_and_a_scale() -> None:
+def test_an_image_shows_the_map_the_window_and_a_scale() -> None:
     hazy, saliency = np.full((200, 300, 3), 128, np.uint8), np.zeros((200, 300), np.float32)
     saliency[150, 250] = 1
-    picture = attribution_picture(hazy, saliency, (20, 30, 40))
-    assert picture.dtype == np.uint8
-    assert picture.shape[0] == 200
-    assert picture.shape[1] > 300
+    image = attribution_image(hazy, saliency, (20, 30, 40))
+    assert image.dtype == np.uint8
+    assert image.shape[0] == 200
+    assert image.shape[1] > 300
     low, high = (0.5 * 128 + 0.5 * jet(np.array(x)).astype(float) for x in (0.0, 1.0))
-    assert np.abs(picture[100, 200] - low).max() <= 1
-    assert np.abs(picture[150, 250] - high).max() <= 1
-    assert np.abs(picture[40, 50] - low).max() <= 1  # inside the window: not covered
-    assert (picture[19, 30:70] == 255).all()
-    assert (picture[40, 70] == 255).all()
-    column = picture[:, 300:].reshape(-1, 3)
+    assert np.abs(image[100, 200] - low).max() <= 1
+    assert np.abs(image[150, 250] - high).max() <= 1
+    assert np.abs(image[40, 50] - low).max() <= 1  # inside the window: not covered
+    assert (image[19, 30:70] == 255).all()
+    assert (image[40, 70] == 255).all()
+    column = image[:, 300:].reshape(-1, 3)
     assert (column == jet(np.array(1.0))).all(1).any()
 
 
-def test_a_picture_is_reduced_and_keeps_the_highest_values() -> None:
+def test_an_image_is_reduced_and_keeps_the_highest_values() -> None:
     hazy, saliency = np.zeros((400, 1000, 3), np.uint8), np.zeros((400, 1000), np.float32)
     saliency[399, 999] = 1
-    picture = attribution_picture(hazy, saliency, (0, 0, 32), side_max=100)
-    assert picture.shape[0] == 40
-    assert (picture[39, 99] == np.round(0.5 * jet(np.array(1.0)))).all()
+    image = attribution_image(hazy, saliency, (0, 0, 32), side_max=100)
+    assert image.shape[0] == 40
+    assert (image[39, 99] == np.round(0.5 * jet(np.array(1.0)))).all()
 
 
 def test_a_small_map_is_enlarged_to_blocks() -> None:
     hazy, saliency = np.zeros((40, 60, 3), np.uint8), np.array([[0, 1, 0], [0, 0, 0]], np.float64)
-    picture = attribution_picture(hazy, saliency, (30, 0, 4))
-    assert (picture[:20, 20:40] == picture[0, 20]).all()
-    assert (picture[0, 19] != picture[0, 20]).any()
+    image = attribution_image(hazy, saliency, (30, 0, 4))
+    assert (image[:20, 20:40] == image[0, 20]).all()
+    assert (image[0, 19] != image[0, 20]).any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (500, 1)])
-def test_pictures_of_any_size(height: int, width: int) -> None:
-    picture = attribution_picture(
-        np.zeros((height, width, 3), np.uint8), np.ones((height, width), np.float32), (0, 0, 1)
-    )
-    assert picture.shape[0] == height
+def test_images_of_any_size(height: int, width: int) -> None:
+    image = attribution_image(np.zeros((height, width, 3), np.uint8), np.ones((height, width), np.float32), (0, 0, 1))
+    assert image.shape[0] == height
 
 
 def test_jet() -> None:
@@ -259,6 +257,6 @@ def test_jet() -> None:
         (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), (6, 0, 4), "not inside 8 x 8"),
     ],
 )
-def test_wrong_pictures_are_named(hazy: np.ndarray, saliency: np.ndarray, window: tuple, message: str) -> None:
+def test_wrong_images_are_named(hazy: np.ndarray, saliency: np.ndarray, window: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        attribution_picture(hazy, saliency, window)
+        attribution_image(hazy, saliency, window)

@@ -53,28 +53,28 @@ def test_thin_haze_is_blue_and_thick_haze_grey() -> None:
 
 
 def test_no_haze_changes_nothing_and_full_haze_is_airlight() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    assert np.allclose(haze(density=0.0)(picture), picture / 255, atol=1e-5)
-    lost = haze(density=0.9999, base=1.0, slope=(0.0, 0.0))(picture)
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    assert np.allclose(haze(density=0.0)(image), image / 255, atol=1e-5)
+    lost = haze(density=0.9999, base=1.0, slope=(0.0, 0.0))(image)
     assert np.allclose(lost, np.array([0.7, 0.72, 0.75]) ** (1 / 2.2), atol=0.02)
 
 
 def test_farther_is_hazier() -> None:
-    picture = np.full((10, 10, 3), 40, np.uint8)
-    near, far = (haze()(picture, distance=np.full((10, 10), d, np.float32)) for d in (0.3, 3.0))
+    image = np.full((10, 10, 3), 40, np.uint8)
+    near, far = (haze()(image, distance=np.full((10, 10), d, np.float32)) for d in (0.3, 3.0))
     assert (far > near + 0.05).all()
     steps = np.diff(draw_distance(np.random.default_rng(0), 200, 100).mean(1))
-    assert (steps <= 1e-6).all()  # down the picture it comes nearer
+    assert (steps <= 1e-6).all()  # down the image it comes nearer
     assert draw_distance(np.random.default_rng(1), 50, 60).shape == (50, 60)
 
 
 def test_levels_are_in_order_and_drawn_from_the_generator() -> None:
-    picture = np.zeros((64, 64, 3), np.uint8)
+    image = np.zeros((64, 64, 3), np.uint8)
     means = []
     for level in LEVELS:
         drawn = [draw_haze(np.random.default_rng(seed), level, side=64) for seed in range(12)]
         assert all(LEVELS[level][0] <= one.density <= LEVELS[level][1] for one in drawn)
-        means.append(np.mean([one(picture).mean() for one in drawn]))
+        means.append(np.mean([one(image).mean() for one in drawn]))
     assert means == sorted(means)
     assert draw_haze(np.random.default_rng(5)) == draw_haze(np.random.default_rng(5))
     with pytest.raises(InputError, match="got 'foggy'"):

@@ -1,4 +1,4 @@
-"""DehazeXL: every size works, patches are independent, and every way to run it gives the same picture."""
+"""DehazeXL: every size works, patches are independent, and every way to run it gives the same image."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_wrong_settings_are_named(changes: dict[str, object], message: str) -> N
 # Loss
 
 
-def test_loss_is_zero_for_the_same_picture() -> None:
+def test_loss_is_zero_for_the_same_image() -> None:
     x = images(1, 3, 16, 16)
     assert restoration_loss(x, x).total == 0
     shifted = restoration_loss(x + 0.5, x)

@@ -1,4 +1,4 @@
-"""Pictures of any type into the network and back: values keep their meaning, and what is missing stays missing."""
+"""Images of any type into the network and back: values keep their meaning, and what is missing stays missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tifffile
 
 from visionzoo.errors import InputError
 from visionzoo.io.raster import Raster, RasterWriter, Window, open_raster
-from visionzoo.models.dehazexl.rasters import RasterPicture, RasterResult, Scaling, all_windows, sample_windows
+from visionzoo.models.dehazexl.rasters import RasterImage, RasterResult, Scaling, all_windows, sample_windows
 
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
@@ -31,9 +31,9 @@ def raster(path: Path, pixels: np.ndarray, nodata: str | None = None, **more: ob
     return open_raster(path)
 
 
-def result(picture: RasterPicture, folder: Path) -> RasterResult:
-    shape = {name: getattr(picture.raster, name) for name in ("height", "width", "bands", "dtype", "nodata", "alpha")}
-    return RasterResult(picture, RasterWriter(folder / "out.tif", **shape, work=folder / "work"))
+def result(image: RasterImage, folder: Path) -> RasterResult:
+    shape = {name: getattr(image.raster, name) for name in ("height", "width", "bands", "dtype", "nodata", "alpha")}
+    return RasterResult(image, RasterWriter(folder / "out.tif", **shape, work=folder / "work"))
 
 
 # Values
@@ -90,7 +90,7 @@ def test_small_differences_at_large_values(low: float, width: float) -> None:
 )
 def test_black_and_white_are_found(tmp_path: Path, values: np.ndarray, want: tuple[float, float]) -> None:
     mixed = np.random.RandomState(0).permutation(values.repeat(16)).reshape(256, 256, 1)
-    scaling = RasterPicture(raster(tmp_path / "a.tif", mixed)).scaling
+    scaling = RasterImage(raster(tmp_path / "a.tif", mixed)).scaling
     assert (scaling.low, scaling.high) == pytest.approx(want, abs=0.02 * (want[1] - want[0]))
 
 
@@ -98,12 +98,12 @@ def test_a_few_wild_values_do_not_count(tmp_path: Path) -> None:
     pixels = np.random.RandomState(0).randint(100, 200, (300, 300, 3)).astype(np.uint16)
     pixels[100] = 101
     pixels[4, 4] = 65535
-    scaling = RasterPicture(raster(tmp_path / "a.tif", pixels)).scaling
+    scaling = RasterImage(raster(tmp_path / "a.tif", pixels)).scaling
     assert 90 < scaling.low < scaling.high < 210
 
 
-def test_large_pictures_are_looked_at_everywhere(tmp_path: Path) -> None:
-    """A tall picture of two columns of windows, the left one empty: every other window would be empty."""
+def test_large_images_are_looked_at_everywhere(tmp_path: Path) -> None:
+    """A tall image of two columns of windows, the left one empty: every other window would be empty."""
     tall = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (256 * 300, 512))
     tall.flush()
     with open_raster(tmp_path / "a.npy") as opened:
@@ -128,9 +128,9 @@ def test_large_pictures_are_looked_at_everywhere(tmp_path: Path) -> None:
      (2, {"extrasamples": [2]}, [0])],
 )  # fmt: skip
 def test_which_bands_are_colours(tmp_path: Path, bands: int, more: dict, want: list[int]) -> None:
-    picture = RasterPicture(raster(tmp_path / "a.tif", np.ones((20, 30, bands), np.uint8), **more))
-    assert picture.bands == want
-    window = picture.read(0, 0, 20, 30)
+    image = RasterImage(raster(tmp_path / "a.tif", np.ones((20, 30, bands), np.uint8), **more))
+    assert image.bands == want
+    window = image.read(0, 0, 20, 30)
     assert window is not None
     assert window.shape == (3, 20, 30)
 
@@ -139,13 +139,13 @@ def test_which_bands_are_colours(tmp_path: Path, bands: int, more: dict, want: l
 def test_bands_that_are_none(tmp_path: Path, bands: tuple[int, ...]) -> None:
     pixels = np.ones((8, 8, 4), np.uint8)
     with pytest.raises(InputError, match=r"a\.tif: has 3 bands of colours"):
-        RasterPicture(raster(tmp_path / "a.tif", pixels, extrasamples=[2]), bands)
+        RasterImage(raster(tmp_path / "a.tif", pixels, extrasamples=[2]), bands)
 
 
 @pytest.mark.parametrize("limits", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
 def test_limits_that_are_none(tmp_path: Path, limits: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="the lower first"):
-        RasterPicture(raster(tmp_path / "a.tif", np.ones((8, 8, 3), np.uint8)), limits=limits)
+        RasterImage(raster(tmp_path / "a.tif", np.ones((8, 8, 3), np.uint8)), limits=limits)
 
 
 # Missing parts
@@ -159,16 +159,16 @@ def test_what_is_missing(tmp_path: Path) -> None:
     pixels[0, 2, 1] = np.nan
     pixels[0, 3, 2] = np.inf
     pixels[1, 0, 3] = 0
-    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, "-9", extrasamples=[2]), limits=(0, 10))
-    there = picture.read_valid(Window(0, 0, 2, 4))[1]
+    image = RasterImage(raster(tmp_path / "a.tif", pixels, "-9", extrasamples=[2]), limits=(0, 10))
+    there = image.read_valid(Window(0, 0, 2, 4))[1]
     assert there.tolist() == [[False, True, False, False], [False, True, True, True]]
-    assert picture.shows_something()
-    window = picture.read(0, 0, 2, 4)
+    assert image.shows_something()
+    window = image.read(0, 0, 2, 4)
     assert window is not None
     mean = (torch.from_numpy(pixels[..., :3][there]).mean(0) / 10).tolist()
     assert window[:, 0, 0].tolist() == window[:, 0, 3].tolist() == pytest.approx(mean)
-    assert picture.read(0, 2, 1, 2) is None
-    assert RasterPicture(raster(tmp_path / "b.tif", np.full((9, 9, 3), np.nan, np.float32))).shows_something() is False
+    assert image.read(0, 2, 1, 2) is None
+    assert RasterImage(raster(tmp_path / "b.tif", np.full((9, 9, 3), np.nan, np.float32))).shows_something() is False
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_what_is_missing(tmp_path: Path) -> None:
 def test_a_result_is_never_no_data(tmp_path: Path, dtype: str, nodata: int, result_is: int) -> None:
     pixels = np.full((4, 4, 3), 100, dtype)
     pixels[0] = nodata
-    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, str(nodata)), limits=(0, 200))
-    sink = result(picture, tmp_path)
+    image = RasterImage(raster(tmp_path / "a.tif", pixels, str(nodata)), limits=(0, 200))
+    sink = result(image, tmp_path)
     sink.write(0, 0, torch.full((3, 4, 4), nodata / 200))
     got = sink.writer.read(Window(0, 0, 4, 4))
     assert (got[0] == nodata).all()
@@ -188,8 +188,8 @@ def test_a_result_is_never_no_data(tmp_path: Path, dtype: str, nodata: int, resu
 
 def test_what_is_not_asked_for_stays(tmp_path: Path) -> None:
     pixels = np.random.RandomState(0).randint(1, 255, (6, 5, 5)).astype(np.uint8)
-    picture = RasterPicture(raster(tmp_path / "a.tif", pixels), (3, 0, 1))
-    sink = result(picture, tmp_path)
+    image = RasterImage(raster(tmp_path / "a.tif", pixels), (3, 0, 1))
+    sink = result(image, tmp_path)
     sink.write(2, 1, torch.stack([torch.full((2, 3), value) for value in (0.0, 0.2, 1.0)]))
     sink.keep(0, 0, 1, 5)
     got = sink.writer.read(Window(0, 0, 6, 5))
@@ -202,7 +202,7 @@ def test_what_is_not_asked_for_stays(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
-    sink = result(RasterPicture(raster(tmp_path / "a.tif", np.ones((4, 4, 3), np.uint8))), tmp_path)
+    sink = result(RasterImage(raster(tmp_path / "a.tif", np.ones((4, 4, 3), np.uint8))), tmp_path)
     with pytest.raises(InputError, match=r"a\.tif: the network gives no finite numbers; try --dtype float32"):
         sink.write(0, 0, torch.full((3, 4, 4), torch.nan))
 
@@ -214,15 +214,15 @@ def test_fill_values_are_missing_whatever_is_declared(tmp_path: Path, value: flo
     pixels[:8, :8] = value
     opened = raster(tmp_path / "a.tif", pixels, declared)
     with pytest.warns(UserWarning, match=r"a\.tif: declares .*; values of this size are taken for missing"):
-        picture = RasterPicture(opened)
-    sink = result(picture, tmp_path)
+        image = RasterImage(opened)
+    sink = result(image, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
         sink.write(0, 0, torch.full((3, 64, 64), 0.5))
-    assert 99 < picture.scaling.low < picture.scaling.high < 201
+    assert 99 < image.scaling.low < image.scaling.high < 201
     got = sink.writer.read(Window(0, 0, 64, 64))
     assert (got[:8, :8] == np.float32(value)).all()
-    assert np.allclose(got[8:], (picture.scaling.low + picture.scaling.high) / 2)
+    assert np.allclose(got[8:], (image.scaling.low + image.scaling.high) / 2)
 
 
 def test_fill_values_that_are_declared_need_no_word(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_fill_values_that_are_declared_need_no_word(tmp_path: Path) -> None:
     pixels[:8, :8] = -3.4028235e38
     with raster(tmp_path / "a.tif", pixels, "-3.4028235e+38") as opened, warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert RasterPicture(opened).scaling.high < 201
+        assert RasterImage(opened).scaling.high < 201
 
 
 @pytest.mark.parametrize(
@@ -252,21 +252,21 @@ def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float,
         with pytest.warns(
             UserWarning, match=rf"a\.tif: 1\.6% of the sampled values are {alone:.0f}, all others .*gdal_edit"
         ):
-            RasterPicture(opened)
+            RasterImage(opened)
     else:
         with pytest.raises(InputError, match=rf"a\.tif: .* are -?\d.*{says}; declare it .*or give --limits"):
-            RasterPicture(opened)
-    assert RasterPicture(opened, limits=(100, 1100)).scaling.high == 1100
+            RasterImage(opened)
+    assert RasterImage(opened, limits=(100, 1100)).scaling.high == 1100
     declared = raster(tmp_path / "b.tif", pixels, f"{alone:.17g}")
-    assert RasterPicture(declared).scaling.high < 1101
+    assert RasterImage(declared).scaling.high < 1101
 
 
-def test_no_data_of_an_inverted_picture(tmp_path: Path) -> None:
+def test_no_data_of_an_inverted_image(tmp_path: Path) -> None:
     """0 is white and means no data: what is missing stays, as the value that it is in the result."""
     pixels = np.full((8, 8, 1), 100, np.uint8)
     pixels[:2], pixels[2:4] = 0, 255
-    picture = RasterPicture(raster(tmp_path / "a.tif", pixels, "0", photometric="miniswhite"))
-    sink = result(picture, tmp_path)
+    image = RasterImage(raster(tmp_path / "a.tif", pixels, "0", photometric="miniswhite"))
+    sink = result(image, tmp_path)
     sink.write(0, 0, torch.ones((3, 8, 8)))
     got = sink.writer.read(Window(0, 0, 8, 8))
     assert sink.writer.nodata == 255
@@ -279,10 +279,10 @@ def test_what_a_mask_hides_stays(tmp_path: Path) -> None:
     opened = raster(tmp_path / "c.tif", pixels)
     opened.close()
     tifffile.imwrite(tmp_path / "c.tif.msk", np.repeat([0, 255], 4)[:, None].repeat(8, 1).astype(np.uint8))
-    picture = RasterPicture(open_raster(tmp_path / "c.tif"))
-    sink = result(picture, tmp_path)
+    image = RasterImage(open_raster(tmp_path / "c.tif"))
+    sink = result(image, tmp_path)
     sink.write(0, 0, torch.ones((3, 8, 8)))
     got = sink.writer.read(Window(0, 0, 8, 8))
     assert (got[:4] == 100).all()
     assert (got[4:] == 255).all()
-    assert picture.read(0, 0, 4, 8) is None
+    assert image.read(0, 0, 4, 8) is None

@@ -1,4 +1,4 @@
-"""Drawn aerial pictures: the same seed draws the same, and no picture is empty."""
+"""Drawn aerial images: the same seed draws the same, and no image is empty."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_seed_decides() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_pictures_have_contrast_and_detail() -> None:
+def test_images_have_contrast_and_detail() -> None:
     scenes = [aerial_scene(256, seed).astype(np.float32) / 255 for seed in range(8)]
     assert 0.15 < np.mean(scenes) < 0.75
     for scene in scenes:

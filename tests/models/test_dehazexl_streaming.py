@@ -1,4 +1,4 @@
-"""DehazeXL in two passes: the same picture whatever is kept where, and a killed run goes on."""
+"""DehazeXL in two passes: the same image whatever is kept where, and a killed run goes on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def network(**changes: object) -> DehazeXL:
     return model
 
 
-def picture(height: int, width: int) -> Tensor:
+def image(height: int, width: int) -> Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -70,7 +70,7 @@ WAYS = {
     ids=["exact", "scattering", "dam", "lsh"],
 )
 def test_every_way_gives_what_the_whole_gives(changes: dict) -> None:
-    model, x = network(**changes), picture(260, 300)
+    model, x = network(**changes), image(260, 300)
     with torch.no_grad():
         want = model(x[None])[0]
     fused = model.fuse()
@@ -79,13 +79,13 @@ def test_every_way_gives_what_the_whole_gives(changes: dict) -> None:
 
 
 def test_blending_in_memory_is_blending_streamed() -> None:
-    model, x = network(reconstruction="scattering", smoothing=48).fuse(), picture(260, 300)
+    model, x = network(reconstruction="scattering", smoothing=48).fuse(), image(260, 300)
     want = streamed(model, x, blend=True, stream=True)
     assert relative(streamed(model, x, blend=True), want) < 2e-6
 
 
 def test_what_does_not_fit_or_is_to_be_resumed_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, held = network().fuse(), Held(picture(64, 64))
+    model, held = network().fuse(), Held(image(64, 64))
     taken: list[str] = []
     original = streaming.dehaze_whole
     monkeypatch.setattr(streaming, "dehaze_whole", lambda *a, **k: taken.append("in memory") or original(*a, **k))
@@ -100,7 +100,7 @@ def test_what_does_not_fit_or_is_to_be_resumed_is_streamed(tmp_path: Path, monke
 
 @pytest.mark.parametrize("side", [(1, 1), (31, 257), (300, 5)])
 def test_any_size(side: tuple[int, int]) -> None:
-    model, x = network(), picture(*side)
+    model, x = network(), image(*side)
     with torch.no_grad():
         assert relative(streamed(model, x), model(x[None])[0]) < 2e-6
 
@@ -108,7 +108,7 @@ def test_any_size(side: tuple[int, int]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 600), width=st.integers(1, 600))
 def test_patches_are_padded_as_the_whole_is(height: int, width: int) -> None:
-    x = picture(height, width)
+    x = image(height, width)
     padded, grid = pad_to_patches(x[None])[0], Grid(height, width)
     for number in range(grid.count):
         top, left = grid.corner(number)
@@ -125,7 +125,7 @@ def test_shifted_patches_cover_the_image_once() -> None:
         top, left = grid.corner(number)
         seen[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] += 1
     assert (seen == 1).all()
-    assert read_patch(Held(picture(300, 520)), grid, 0) is not None
+    assert read_patch(Held(image(300, 520)), grid, 0) is not None
     assert grid.corner(0) == (-SHIFT, -SHIFT)
 
 
@@ -142,7 +142,7 @@ def test_blending_changes_nothing_where_patches_agree() -> None:
     model = copy.deepcopy(network())
     for parameter in model.decoder.parameters():
         parameter.data.zero_()
-    x = picture(300, 520)
+    x = image(300, 520)
     assert torch.allclose(streamed(model, x, blend=True), x, atol=1e-6)
     model = network()
     one, both = streamed(model, x), streamed(model, x, blend=True)
@@ -190,7 +190,7 @@ class Dies(Held):
 
 @pytest.mark.parametrize("changes", [{}, LSH], ids=["exact", "lsh"])
 def test_a_killed_run_goes_on(tmp_path: Path, changes: dict) -> None:
-    model, x = network(**changes), picture(512, 768)
+    model, x = network(**changes), image(512, 768)
     stream = StreamedDehaze(model, StreamOptions(patches_at_once=1, skips="recompute"))
     with torch.no_grad():
         want = model(x[None])[0]
@@ -232,7 +232,7 @@ class KeepsHoles(HeldResult):
 
 
 def test_missing_parts_are_not_looked_at() -> None:
-    model, x = network(), picture(256, 500)
+    model, x = network(), image(256, 500)
     source = Holes(x)
     StreamedDehaze(model)(source, KeepsHoles(source))
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_missing_parts_are_not_looked_at() -> None:
 
 
 def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = network(), picture(512, 512)
+    model, x = network(), image(512, 512)
     with torch.no_grad():
         want = model(x[None])[0]
     encode: Callable = model.encode
@@ -270,7 +270,7 @@ def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch)
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    held = Held(picture(256, 600))
+    held = Held(image(256, 600))
     StreamedDehaze(network(), progress=lambda *step: told.append(step))(held, held.sink)
     assert [step for step in told if step[1] == step[2]] == [("encode", 3, 3), ("attend", 2, 2), ("decode", 3, 3)]
 

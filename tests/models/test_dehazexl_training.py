@@ -38,7 +38,7 @@ def save(path: Path, height: int = 70, width: int = 90, seed: int = 0, grey: int
 
 @pytest.fixture
 def eight_k(tmp_path: Path) -> Path:
-    """8KDehaze in small: the value of a hazy picture says its level."""
+    """8KDehaze in small: the value of a hazy image says its level."""
     for number in range(7):
         save(tmp_path / "clear" / f"{number:02d}.png", seed=number)
         for level in (1, 2):
@@ -103,7 +103,7 @@ def test_levels_are_drawn(eight_k: Path) -> None:
     assert seen == {1, 2}
 
 
-def test_drawn_haze_over_clear_pictures(tmp_path: Path) -> None:
+def test_drawn_haze_over_clear_images(tmp_path: Path) -> None:
     for name in ("train/a.png", "train/b.png", "val/c.png"):
         save(tmp_path / name)
     data = DehazeData(str(tmp_path), "clear", crop=48, batch_size=2, num_workers=0, scenes=1, scene_side=64)
@@ -140,7 +140,7 @@ def test_what_is_wrong_with_the_data_is_one_line(
         DehazeData(crop=16, num_workers=0, **options).setup()
 
 
-def test_crops_larger_than_pictures_and_pairs_of_two_sizes(tmp_path: Path) -> None:
+def test_crops_larger_than_images_and_pairs_of_two_sizes(tmp_path: Path) -> None:
     save(tmp_path / "clear" / "a.png")
     save(tmp_path / "hazy" / "a.png")
     data = DehazeData(str(tmp_path), crop=80, num_workers=0, split=1.0)
@@ -161,7 +161,7 @@ def test_settings_that_make_no_sense(options: dict[str, Any]) -> None:
         DehazeData(**options)
 
 
-def test_one_picture_may_stand_for_many() -> None:
+def test_one_image_may_stand_for_many() -> None:
     assert split_pairs([Pair("a", Path("a"), (Path("b"),))]) == ([], [Pair("a", Path("a"), (Path("b"),))])
 
 
@@ -238,7 +238,7 @@ def small_weights(path: Path) -> DehazeXL:
     return model
 
 
-def test_testing_gives_the_numbers_of_the_whole_picture(eight_k: Path, tmp_path: Path) -> None:
+def test_testing_gives_the_numbers_of_the_whole_image(eight_k: Path, tmp_path: Path) -> None:
     save(eight_k / "clear" / "06.png", 300, 280, seed=1)
     for level in (1, 2):
         save(eight_k / f"cloud_L{level}" / "06.png", 300, 280, seed=2)

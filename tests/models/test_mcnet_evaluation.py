@@ -29,7 +29,7 @@ SMALL = load_config(["mcnet/tiny"], [])["model"]["init_args"]["config"]
 
 
 class Box:
-    """Finds one face, at the same place in every picture that is not black."""
+    """Finds one face, at the same place in every image that is not black."""
 
     name = "box"
 
@@ -41,7 +41,7 @@ class Box:
 
 
 class Mean:
-    """Landmarks at the mean colour, identity as the mean colour; nothing in black pictures."""
+    """Landmarks at the mean colour, identity as the mean colour; nothing in black images."""
 
     name = "mean"
 
@@ -126,9 +126,9 @@ def test_across_identities_no_published_numbers_stand_beside() -> None:
     assert "nn4.small2" not in str(report)
     assert report.as_dict()["published"] == {}
     assert report.means()["l1"] is None
-    beside = Report([PairScore("a", aed=0.4)], {"identity": "some network"})
-    assert "values from other networks cannot be compared" in str(beside)
-    assert beside.as_dict()["published"]["MCNet"]["aed"] == 0.1065
+    report = Report([PairScore("a", aed=0.4)], {"identity": "some network"})
+    assert "values from other networks cannot be compared" in str(report)
+    assert report.as_dict()["published"]["MCNet"]["aed"] == 0.1065
 
 
 def test_a_face_in_the_source_alone_is_none() -> None:
@@ -171,10 +171,10 @@ def script(module: nn.Module, path: Path) -> Path:
     return path
 
 
-def test_heat_maps_become_points_of_the_picture(tmp_path: Path) -> None:
+def test_heat_maps_become_points_of_the_image(tmp_path: Path) -> None:
     find = FanLandmarks(script(Peaks(), tmp_path / "fan.zip"), Box())
-    picture = np.full((150, 120, 3), 90, np.uint8)
-    found = find(picture)
+    image = np.full((150, 120, 3), 90, np.uint8)
+    found = find(image)
     assert found is not None
     # the face: 64 x 80 around (52, 70); the crop: 200 * 144 / 195 wide, 9.6 pixels higher
     side = 200 * 144 / 195
@@ -183,16 +183,16 @@ def test_heat_maps_become_points_of_the_picture(tmp_path: Path) -> None:
         x = 52 - side / 2 + (column + 0.75) / 64 * side
         y = 70 - 9.6 - side / 2 + (row + 0.25) / 64 * side
         assert found[number] == pytest.approx((x, y), abs=1e-3)
-    assert find(np.zeros_like(picture)) is None
+    assert find(np.zeros_like(image)) is None
     with pytest.raises(InputError, match="uint8"):
-        find(picture.astype(np.float32))
+        find(image.astype(np.float32))
 
 
 def test_a_scripted_identity_sees_the_frame_in_bgr(tmp_path: Path) -> None:
     describe = open_identity(script(Corner(), tmp_path / "openface.pt"))
-    picture = np.zeros((50, 70, 3), np.uint8)
-    picture[...] = (255, 51, 0)
-    assert describe(picture) == pytest.approx([0, 0.2, 1])
+    image = np.zeros((50, 70, 3), np.uint8)
+    image[...] = (255, 51, 0)
+    assert describe(image) == pytest.approx([0, 0.2, 1])
 
 
 def test_an_onnx_identity(tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ def test_a_whole_test_measures_both_protocols(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for number, name in enumerate(("id1#a#0#1.mp4", "id2#a#0#1.mp4")):
         (root / name).mkdir(parents=True)
-        picture = Image.open(bundled("talking", f"{('woman', 'man')[number]}.jpg")).resize((128, 128))
+        image = Image.open(bundled("talking", f"{('woman', 'man')[number]}.jpg")).resize((128, 128))
         for frame in range(2):
-            picture.save(root / name / f"{frame}.png")
+            image.save(root / name / f"{frame}.png")
     rows = [
         "source,driving",
         "/x/id1#a#0#1.mp4/0.png,/x/id1#a#0#1.mp4/1.png",

@@ -38,7 +38,7 @@ def test_the_samples_are_of_faces_that_are_found() -> None:
     assert pipe.size == 128
     for name in ("woman.jpg", "man.jpg"):
         portrait = pipe.portrait(load_image(bundled("talking", name)))
-        assert portrait.box.outside(256, 256) < 0.15, "no warning about the sample pictures"
+        assert portrait.box.outside(256, 256) < 0.15, "no warning about the sample images"
 
 
 def test_half_precision_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,12 +31,12 @@ def talking(tmp_path: Path) -> Path:
         folder = tmp_path / "talking" / f"id{clip}#drawn#0#9.mp4"
         folder.mkdir(parents=True)
         for number in range(10):
-            picture = np.stack([across, down, 255 - across], -1) * 0.6
+            image = np.stack([across, down, 255 - across], -1) * 0.6
             y, x = 64 + 18 * np.sin(0.7 * number + clip), 64 + 22 * np.cos(0.5 * number)
             for radius, shift, shade in ((34, 0, colour), (9, 14, np.array([60, 20, 30], np.float32))):
                 inside = np.clip(radius - np.hypot(down - y - shift, across - x), 0, 1)[..., None]
-                picture = picture * (1 - inside) + shade * inside
-            Image.fromarray(picture.astype(np.uint8)).save(folder / f"{number:03}.png")
+                image = image * (1 - inside) + shade * inside
+            Image.fromarray(image.astype(np.uint8)).save(folder / f"{number:03}.png")
     return tmp_path / "talking"
 
 

@@ -18,7 +18,7 @@ from visionzoo.models.shvit import Preprocess, SHViTData
 from visionzoo.models.shvit.data import class_names, read_classes
 
 
-def _picture(seed: int, side: int = 40) -> Image.Image:
+def _image(seed: int, side: int = 40) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
@@ -28,7 +28,7 @@ def folders(tmp_path: Path) -> Path:
         for number, name in enumerate(("bee", "ant", "cow")):
             (tmp_path / "set" / split / name).mkdir(parents=True)
             for copy in range(count):
-                _picture(10 * number + copy).save(tmp_path / "set" / split / name / f"{copy}.png")
+                _image(10 * number + copy).save(tmp_path / "set" / split / name / f"{copy}.png")
     return tmp_path / "set"
 
 
@@ -65,10 +65,10 @@ def test_a_tar_of_one_tar_a_class(folders: Path, tmp_path: Path) -> None:
                 for file in sorted((folders / "train" / name).iterdir()):
                     tar.add(file, arcname=file.name)
             outer.add(inner, arcname=inner.name)
-    pictures = read_classes(tmp_path / "train.tar")
-    assert pictures.classes == ["ant", "bee", "cow"]
-    assert sorted(pictures.labels) == [0] * 4 + [1] * 4 + [2] * 4
-    assert pictures(0).shape == (40, 40, 3)
+    images = read_classes(tmp_path / "train.tar")
+    assert images.classes == ["ant", "bee", "cow"]
+    assert sorted(images.labels) == [0] * 4 + [1] * 4 + [2] * 4
+    assert images(0).shape == (40, 40, 3)
 
 
 def test_repeats_differ_and_epochs_do(folders: Path) -> None:
@@ -95,9 +95,9 @@ def test_augmentations_give_the_input_of_the_network(folders: Path, augmentation
     assert (label, index) == (0, 3)
 
 
-def test_validation_pictures_go_the_published_way(folders: Path) -> None:
+def test_validation_images_go_the_published_way(folders: Path) -> None:
     image, _, _ = _data(folders).val_set[(5, 0)]
-    torch.testing.assert_close(image, Preprocess(32)(np.asarray(_picture(10))))
+    torch.testing.assert_close(image, Preprocess(32)(np.asarray(_image(10))))
 
 
 def test_seeded_leaves_the_generators_alone() -> None:
@@ -134,7 +134,7 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=r"train\.tar: holds no images"):
         _data(tmp_path / "broken")
     (tmp_path / "one" / "train" / "only").mkdir(parents=True)
-    _picture(0).save(tmp_path / "one" / "train" / "only" / "a.png")
+    _image(0).save(tmp_path / "one" / "train" / "only" / "a.png")
     with pytest.raises(InputError, match="has 1 class, expected two or more"):
         _data(tmp_path / "one")
     (folders / "val" / "cow").rename(folders / "val" / "dog")
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) 
         _data(folders)
 
 
-def test_validating_needs_no_pictures_to_train_on(folders: Path) -> None:
+def test_validating_needs_no_images_to_train_on(folders: Path) -> None:
     shutil.rmtree(folders / "train")
     data = SHViTData(str(folders), image_size=32, batch_size=2, num_workers=0)
     data.setup("validate")
@@ -151,9 +151,9 @@ def test_validating_needs_no_pictures_to_train_on(folders: Path) -> None:
         _data(folders)
 
 
-def test_a_broken_picture_is_named(folders: Path) -> None:
+def test_a_broken_image_is_named(folders: Path) -> None:
     buffer = io.BytesIO()
-    _picture(0).save(buffer, "PNG")
+    _image(0).save(buffer, "PNG")
     (folders / "train" / "ant" / "0.png").write_bytes(buffer.getvalue()[:-600])
     data = _data(folders)
     with pytest.raises(InputError, match=r"train/ant/0\.png: .*(truncated|cut off|incomplete)"):

@@ -171,13 +171,13 @@ def test_published_names_both_ways(make, settings: dict) -> None:
     assert all(torch.equal(back[key], value) for key, value in published.items())
 
 
-def test_pictures_of_other_sizes_and_without_anything() -> None:
+def test_images_of_other_sizes_and_without_anything() -> None:
     model = retinanet(**{**ONE, "min_size": 64, "max_size": 96})
-    pictures = [torch.rand(3, 33, 70), torch.rand(3, 1, 1), torch.rand(3, 200, 50)]
+    images = [torch.rand(3, 33, 70), torch.rand(3, 1, 1), torch.rand(3, 200, 50)]
     with torch.no_grad():
-        for got, picture in zip(model(pictures), pictures, strict=True):
+        for got, image in zip(model(images), images, strict=True):
             assert got["boxes"].shape == (len(got["labels"]), 4)
-            assert (got["boxes"] <= torch.tensor(picture.shape[:0:-1]).repeat(2) + 1e-3).all()
+            assert (got["boxes"] <= torch.tensor(image.shape[:0:-1]).repeat(2) + 1e-3).all()
     with pytest.raises(InputError, match="no field 'classes'"):
         retinanet(classes=3)
     with pytest.raises(InputError, match="min_size"):

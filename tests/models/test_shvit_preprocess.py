@@ -1,4 +1,4 @@
-"""From a picture to SHViT's input."""
+"""From an image to SHViT's input."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_matching_a_teacher_leaves_its_helpers_out_of_the_export(tmp_path: Path)
         "shvit_s1", checkpoint=tmp_path / "weights.safetensors", **{**SMALL, "num_classes": 1000}
     )
     torch.testing.assert_close(exported.head.linear.weight, module.model.head.linear.weight, rtol=1e-3, atol=1e-4)
-    assert "classes" not in read_metadata(tmp_path / "weights.safetensors")  # those of the pictures are not its own
+    assert "classes" not in read_metadata(tmp_path / "weights.safetensors")  # those of the images are not its own
     assert 0 <= trainer.callback_metrics["val/top1"] <= 100
 
 
@@ -227,7 +227,7 @@ def test_validating_random_weights_is_refused(tmp_path: Path) -> None:
         run("validate", ["shvit/tiny"], [f"trainer.default_root_dir={tmp_path}"])
 
 
-def test_losses_count_each_picture_once(tmp_path: Path) -> None:
+def test_losses_count_each_image_once(tmp_path: Path) -> None:
     """As if a distributed sampler had given one twice."""
     module = SHViTTraining(config=SMALL)
     module.eval()

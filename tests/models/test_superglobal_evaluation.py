@@ -176,7 +176,7 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path):
     assert read_image_list(listing) == ["a/b.jpg", "c.jpg"]
 
 
-def test_made_up_pictures_are_the_same_every_time(tmp_path):
+def test_made_up_images_are_the_same_every_time(tmp_path):
     a, b = (make_distractors(tmp_path / name, 4, side=64) for name in "ab")
     assert a.read_text() == b.read_text()
     for name in read_image_list(a):

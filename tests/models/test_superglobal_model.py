@@ -91,7 +91,7 @@ def test_published_minimum_sizes() -> None:
 
 
 @pytest.mark.parametrize("name", ["superglobal_lite0", "superglobal_r50"])
-def test_smallest_pictures_go_through(name: str) -> None:
+def test_smallest_images_go_through(name: str) -> None:
     model: Any = create_model(name)
     assert isinstance(model, SuperGlobal)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_for_inference_gives_the_same_vectors(dtype: torch.dtype) -> None:
     assert (before * after).sum(-1).min() > (0.999999 if dtype == torch.float32 else 0.999)
 
 
-def test_batches_equal_single_pictures() -> None:
+def test_batches_equal_single_images() -> None:
     model = create_model("superglobal_lite0")
     x = torch.rand(3, 3, 96, 128)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_key_names_go_both_ways() -> None:
 def test_crop_box_cuts_fractions_off() -> None:
     image = np.arange(10 * 12 * 3).reshape(10, 12, 3)
     assert np.array_equal(crop_box(image, (1.9, 2.9, 7.2, 9.99)), image[2:9, 1:7])
-    assert crop_box(image, (-5, -5, 100, 100)).shape == image.shape  # wider than the picture: all of it
+    assert crop_box(image, (-5, -5, 100, 100)).shape == image.shape  # wider than the image: all of it
     for box in ((5, 5, 5, 8), (20, 0, 30, 5), (0, 0, 5), (0, 0, float("nan"), 4)):
         with pytest.raises(InputError, match="box"):
             crop_box(image, box)
@@ -204,7 +204,7 @@ def test_sizes_stay_within_their_limits(width: int, height: int, low: int, high:
         assert (w, h) == (width, height)
 
 
-def test_small_pictures_are_enlarged_with_a_warning() -> None:
+def test_small_images_are_enlarged_with_a_warning() -> None:
     prepare = Preprocess((0.5,) * 3, (0.5,) * 3, "rgb", min_side=92, max_side=448)
     with pytest.warns(
         UserWarning, match="dot.png: 1 x 1 pixels is below the smallest size; the image is enlarged to 92 x 92"

@@ -112,7 +112,7 @@ def test_retrieval_by_class_by_hand():
     embeddings = torch.stack([angles.cos(), angles.sin()], 1)
     labels = torch.tensor([0, 0, 1, 1, 2])  # the last is alone: no query
     assert retrieval_by_class(embeddings, labels, chunk=2) == (1.0, 1.0)
-    # pictures 0 and 3 are one class, 1 and 2 another: each query's partner comes at position 2, 1, 1, 2
+    # images 0 and 3 are one class, 1 and 2 another: each query's partner comes at position 2, 1, 1, 2
     labels = torch.tensor([0, 1, 1, 0, 2])
     mean_ap, recall = retrieval_by_class(embeddings, labels)
     by_hand = []
@@ -159,12 +159,12 @@ def test_validation_takes_a_share_of_each_class():
     labels = [0] * 10 + [1] * 3 + [2] * 20
     train, val = split_by_class(labels, 0.2, None, seed=0)
     assert sorted(train + val) == list(range(33))
-    assert [labels[i] for i in val] == [0, 0, 2, 2, 2, 2]  # a fifth of three pictures is not two: none
+    assert [labels[i] for i in val] == [0, 0, 2, 2, 2, 2]  # a fifth of three images is not two: none
     assert split_by_class(labels, 0.2, None, seed=0) == (train, val)
     assert len(split_by_class(labels, 0.2, 1, seed=0)[1]) in (0, 2, 4)
 
 
-def _pictures(**options) -> SuperGlobalData:
+def _images(**options) -> SuperGlobalData:
     data = SuperGlobalData(
         layout="synthetic", image_size=32, batch_size=8, num_workers=0, classes=3, images_per_class=8, **options
     )
@@ -178,11 +178,11 @@ def _epoch(data: SuperGlobalData, epoch: int) -> Iterator[tuple]:
     return iter(loader)
 
 
-def test_a_picture_depends_on_seed_epoch_and_number_only():
-    data = _pictures(color_jitter=0.3, lighting=0.1, val_fraction=0.0)
+def test_an_image_depends_on_seed_epoch_and_number_only():
+    data = _images(color_jitter=0.3, lighting=0.1, val_fraction=0.0)
     first, *_ = _epoch(data, 4)
     torch.manual_seed(123)  # the global stream has no say
-    again, *_ = _epoch(_pictures(color_jitter=0.3, lighting=0.1, val_fraction=0.0), 4)
+    again, *_ = _epoch(_images(color_jitter=0.3, lighting=0.1, val_fraction=0.0), 4)
     other, *_ = _epoch(data, 5)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[2], again[2])
@@ -193,17 +193,17 @@ def test_a_picture_depends_on_seed_epoch_and_number_only():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_workers_give_the_same_pictures():
-    alone = list(_epoch(_pictures(lighting=0.1), 1))
-    shared = _pictures(lighting=0.1)
+def test_workers_give_the_same_images():
+    alone = list(_epoch(_images(lighting=0.1), 1))
+    shared = _images(lighting=0.1)
     shared.num_workers = 1
     for a, b in zip(alone, _epoch(shared, 1), strict=True):
         assert torch.equal(a[0], b[0])
 
 
-def test_pictures_are_normalised_in_bgr():
+def test_images_are_normalised_in_bgr():
     image = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(40, 40, 3).numpy()  # pure red
-    data = _pictures()
+    data = _images()
     pixels = data.val_set.transform(Image.fromarray(image))
     expected = (torch.tensor([0.0, 0.0, 1.0]) - torch.tensor([0.406, 0.456, 0.485])) / torch.tensor(
         [0.225, 0.224, 0.229]
@@ -211,7 +211,7 @@ def test_pictures_are_normalised_in_bgr():
     torch.testing.assert_close(pixels[:, 5, 5], expected)
 
 
-def test_batches_hold_pictures_of_one_size():
+def test_batches_hold_images_of_one_size():
     sizes = [(4, 3), (3, 4), (4, 3), (4, 3), (4, 4)]
     assert equal_size_batches(sizes, 2) == [[0, 2], [3], [1], [4]]
 
@@ -241,11 +241,11 @@ def module() -> SuperGlobalTraining:
 
 
 def test_descriptors_do_not_depend_on_the_batch(tmp_path, module):
-    """A batch of equal sizes, one with mixed sizes and rotated files among them: as one picture at a time."""
+    """A batch of equal sizes, one with mixed sizes and rotated files among them: as one image at a time."""
     reports = []
     for batch_size in (1, 8):
         data = _evaluation(tmp_path, batch_size=batch_size)
-        if batch_size == 1:  # stored lying on its side: the file's size is not the picture's
+        if batch_size == 1:  # stored lying on its side: the file's size is not the image's
             path = tmp_path / "rtoy" / "jpg" / "rtoy_0001.jpg"
             exif = Image.Exif()
             exif[0x0112] = 6
@@ -351,9 +351,9 @@ def test_a_resnet50_backbone_starts_from_torchvision_s_file(tmp_path, prefix):
 
 def test_training_needs_as_many_classes_as_the_data(tmp_path):
     with pytest.raises(InputError, match="needs model.num_classes"):
-        _trainer(tmp_path, max_epochs=1).fit(SuperGlobalTraining("superglobal_r50", TINY), _pictures())
+        _trainer(tmp_path, max_epochs=1).fit(SuperGlobalTraining("superglobal_r50", TINY), _images())
     with pytest.raises(InputError, match=r"the data has 3 classes, but model\.num_classes is 2"):
-        _trainer(tmp_path, max_epochs=1).fit(SuperGlobalTraining("superglobal_r50", TINY, 2), _pictures())
+        _trainer(tmp_path, max_epochs=1).fit(SuperGlobalTraining("superglobal_r50", TINY, 2), _images())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -361,7 +361,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with torch.no_grad():
         module.head.weight.fill_(torch.nan)
     with pytest.raises(VisionZooError, match="the loss is nan at step 0"):
-        _trainer(tmp_path, max_epochs=1).fit(module, _pictures())
+        _trainer(tmp_path, max_epochs=1).fit(module, _images())
 
 
 def test_an_untrained_network_is_not_evaluated_on_a_real_set(tmp_path, module):

@@ -37,7 +37,7 @@ def test_triangles_from_behind_are_seen_only_if_wanted() -> None:
 
 
 def test_perspective_and_places_that_cannot_be_projected() -> None:
-    """Half-way in the picture is not half-way in space; a triangle with a corner behind the camera is left out."""
+    """Half-way in the image is not half-way in space; a triangle with a corner behind the camera is left out."""
     points = np.array([(0, 0, 1), (0, 8, 1), (8, 4, 3), (np.nan, np.inf, -1)])
     hits = rasterize(points, np.array([(0, 1, 2), (0, 1, 3)]), 8, 12, perspective=True)
     assert set(hits.triangle.tolist()) == {0}

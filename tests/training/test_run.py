@@ -50,8 +50,8 @@ def test_files_merge_overrides_win_and_interpolations_follow(tmp_path):
 
 
 def test_interpolation_follows_an_override_of_its_source():
-    config = load_config(["superglobal/roxford_1m"], ["data.root=/pictures", "model.name=superglobal_r101"])
-    assert config["data"]["init_args"]["distractor_list"] == "/pictures/revisitop1m.txt"
+    config = load_config(["superglobal/roxford_1m"], ["data.root=/images", "model.name=superglobal_r101"])
+    assert config["data"]["init_args"]["distractor_list"] == "/images/revisitop1m.txt"
     assert config["data"]["init_args"]["distractors"].endswith("superglobal_r101")
 
 
@@ -208,7 +208,7 @@ def test_evaluation_end_to_end_with_distractors(tmp_path, monkeypatch, capsys):
     assert crowded["stages"]["single_stage"]["H"]["map"] < plain["stages"]["single_stage"]["H"]["map"]
 
 
-def test_a_missing_picture_is_told_before_the_work(tmp_path, monkeypatch):
+def test_a_missing_image_is_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [f"data.root={tmp_path}/data", "model.rerank_top=0"]
     only = run("test", ["superglobal/tiny_eval"], words)

@@ -79,7 +79,7 @@ def merge_attention(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
     for out, lse in parts:
         if out.shape != first.shape or lse.shape != first.shape[:-1]:
             raise InputError(
-                f"the parts belong to different queries: out {tuple(out.shape)} and lse {tuple(lse.shape)} beside "
+                f"the parts belong to different queries: out {tuple(out.shape)} and lse {tuple(lse.shape)}, but "
                 f"out {tuple(first.shape)}; each needs out (..., L, Dv) and lse (..., L)"
             )
     if len(parts) == 1:

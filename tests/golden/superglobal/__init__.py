@@ -205,7 +205,7 @@ def preprocess(case: Case) -> dict[str, Any]:
     spec = next(spec for spec in case.data["inputs"] if spec["name"] == "image")
     factor = re.search(r"times (\d+)", spec["kind"])
     bgr = (case.input("image") * (float(factor[1]) if factor else 256)).clamp(max=255).to(torch.uint8).numpy()
-    rgb = np.ascontiguousarray(bgr[..., ::-1])  # our pictures are RGB, the published code's are BGR
+    rgb = np.ascontiguousarray(bgr[..., ::-1])  # our images are RGB, the published code's are BGR
     prepare = Preprocess(tuple(case.config["mean_bgr"]), tuple(case.config["std_bgr"]), "bgr")
     box = case.data.get("bbox_xyxy") or case.config["bbox_xyxy"]
     return {"database_image": prepare(rgb), "query_crop": prepare(crop_box(rgb, box))}

@@ -26,7 +26,7 @@ from .files import noise
     ("content", "says"),
     [
         (b"", "empty"),
-        (b"hello, this is no picture at all", "not an image"),
+        (b"hello, this is no image at all", "not an image"),
         (b"II*\0", "truncated or damaged"),
         (b"II*\0\x08\0\0\0", "truncated or damaged"),
         (b"II*\0\xff\xff\xff\0", "truncated or damaged"),
@@ -36,7 +36,7 @@ from .files import noise
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not an image|damaged"),
     ],
 )
-def test_files_that_are_no_pictures(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "a.bin").write_bytes(content)
     with pytest.raises(RasterError, match=rf"a\.bin: .*({says})") as caught:
         open_raster(tmp_path / "a.bin")
@@ -54,7 +54,7 @@ def test_missing_and_folder(tmp_path: Path) -> None:
     "window",
     [Window(0, 0, 41, 10), Window(-1, 0, 5, 5), Window(0, 55, 10, 6), Window(3, 3, 0, 5), Window(3, 3, -2, 5)],
 )
-def test_windows_beyond_the_picture(tmp_path: Path, window: Window) -> None:
+def test_windows_beyond_the_image(tmp_path: Path, window: Window) -> None:
     np.save(tmp_path / "a.npy", noise(40, 60))
     with (
         open_raster(tmp_path / "a.npy") as raster,
@@ -110,7 +110,7 @@ def test_absurd_sizes(tmp_path: Path) -> None:
         open_raster(tmp_path / "b.tif")
 
 
-def test_values_that_are_no_picture(tmp_path: Path) -> None:
+def test_values_that_are_no_image(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 5), complex))
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), np.complex64))
     zarr.create_array(store=str(tmp_path / "a.zarr"), shape=(4, 5), dtype="complex64")

@@ -31,11 +31,11 @@ def test_png(
     if large:
         monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     if mode == "I;16":
-        picture = Image.fromarray(noise(40, 60, dtype="uint16"))
+        image = Image.fromarray(noise(40, 60, dtype="uint16"))
     else:
-        picture = Image.fromarray(noise(40, 60, 4)).convert("RGB" if mode == "P" else mode).convert(mode)
-    picture.save(tmp_path / "a.png")
-    expected = np.asarray(picture.convert("RGB") if mode == "P" else picture)
+        image = Image.fromarray(noise(40, 60, 4)).convert("RGB" if mode == "P" else mode).convert(mode)
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(image.convert("RGB") if mode == "P" else image)
     expected = expected.astype(np.uint8) * 255 if mode == "1" else expected
     scratch = tmp_path / "scratch"
     check_windows(tmp_path / "a.png", expected.reshape(40, 60, bands), scratch=scratch)
@@ -47,14 +47,14 @@ def test_png(
 
 @pytest.mark.parametrize("palette_alpha", [False, True])
 def test_transparency_becomes_a_band(tmp_path: Path, palette_alpha: bool) -> None:
-    picture = Image.fromarray(noise(40, 60) // 64)
+    image = Image.fromarray(noise(40, 60) // 64)
     if palette_alpha:
-        picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
-    picture.save(tmp_path / "a.png", transparency=2)
+        image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    image.save(tmp_path / "a.png", transparency=2)
     with open_raster(tmp_path / "a.png") as raster:
         assert raster.alpha == raster.bands - 1
         pixels = raster.read(Window(0, 0, 40, 60))
-    assert np.array_equal(pixels[..., -1] == 0, np.asarray(picture) == 2)
+    assert np.array_equal(pixels[..., -1] == 0, np.asarray(image) == 2)
 
 
 @pytest.mark.parametrize("bands", [2, 3, 4])
@@ -115,7 +115,7 @@ def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_truncated_pictures(tmp_path: Path, name: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_images(tmp_path: Path, name: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
         monkeypatch.setattr(decoded, "SMALL_PIXELS", 100)
     Image.fromarray(noise(300, 300, 3)).save(tmp_path / name)

@@ -50,7 +50,7 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (".png", 8192, 150),  # libvips has buffers of its own
     ],
 )
-def test_memory_does_not_grow_with_the_picture(tmp_path: Path, ending: str, side: int, limit: int) -> None:
+def test_memory_does_not_grow_with_the_image(tmp_path: Path, ending: str, side: int, limit: int) -> None:
     """4096 x 4096 x 3 is 50 MB, 8192 x 8192 x 3 201 MB; reading and writing it by windows, with small caches, takes less."""
     kind = "RssAnon:" if ending == ".png" else "VmHWM:"  # libvips maps the staged file: pages that are no program's own
     tile = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 3))

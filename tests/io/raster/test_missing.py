@@ -136,7 +136,7 @@ def test_formats_without_no_data(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_masks_go_along(tmp_path: Path, inside: bool) -> None:
-    """From a page of a TIFF, or a file beside any picture, to either."""
+    """From a page of a TIFF, or a file beside any image, to either."""
     pixels, there = noise(300, 270, 3), noise(300, 270) > 100
     if inside:
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:
@@ -196,11 +196,11 @@ def test_no_data_declared_beside(tmp_path: Path) -> None:
     copy(tmp_path / "b.png", tmp_path / "c.tif")
     assert np.array_equal(both(tmp_path / "c.tif")[1], there)
     # of a palette it is a number, not a colour
-    picture = Image.fromarray(stored).quantize(16)
-    picture.save(tmp_path / "d.png")
+    image = Image.fromarray(stored).quantize(16)
+    image.save(tmp_path / "d.png")
     (tmp_path / "d.png.aux.xml").write_text(PAM.format(band.format(1, 5)))
-    assert np.array_equal(both(tmp_path / "d.png")[1], np.asarray(picture) != 5)
-    assert np.array_equal(both(tmp_path / "d.png")[0], np.asarray(picture.convert("RGB")))
+    assert np.array_equal(both(tmp_path / "d.png")[1], np.asarray(image) != 5)
+    assert np.array_equal(both(tmp_path / "d.png")[0], np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("value", [-1e37, 3.4e38, np.finfo(np.float32).min, 1e30, 9.96921e36])

@@ -29,7 +29,7 @@ NOTES = """<PAMDataset>
 </PAMDataset>"""
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     if path.suffix == ".tif":
         imwrite(path, noise(20, 24, 3), photometric="rgb")
     else:
@@ -54,7 +54,7 @@ def picture(path: Path) -> None:
     ],
 )
 def test_what_lies_beside(tmp_path: Path, source: str, beside: str, result: str, expected: str) -> None:
-    picture(tmp_path / source)
+    image(tmp_path / source)
     (tmp_path / beside).write_text(WORLD)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -66,7 +66,7 @@ def test_what_lies_beside(tmp_path: Path, source: str, beside: str, result: str,
 @pytest.mark.parametrize("result", ["b.tif", "b.png", "b.jpg"])
 def test_notes_of_gdal(tmp_path: Path, result: str) -> None:
     """Without what describes the pixels of the source. No-data is where the format has it: a tag, the notes or a mask."""
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "a.png.aux.xml").write_text(NOTES)
     copy(tmp_path / "a.png", tmp_path / result)
     root = ET.parse(tmp_path / f"{result}.aux.xml").getroot()
@@ -81,7 +81,7 @@ def test_notes_of_gdal(tmp_path: Path, result: str) -> None:
 
 
 def test_notes_that_are_damaged_are_told_of(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     for content in ("x", "<html></html>", '<PAMDataset><PAMRasterBand band="one"/></PAMDataset>'):
         (tmp_path / "a.jpg.aux.xml").write_text(content)
         with pytest.warns(UserWarning, match=r"a\.jpg\.aux\.xml: cannot be read \(.*\); it is ignored"):
@@ -89,8 +89,8 @@ def test_notes_that_are_damaged_are_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", ["a.jgw", "a_rpc.txt", "a.jpg.aux.xml"])
-def test_a_georeferenced_picture_is_not_turned(tmp_path: Path, beside: str) -> None:
-    """Coordinates count from the stored corner. What tells to turn the picture stays."""
+def test_a_georeferenced_image_is_not_turned(tmp_path: Path, beside: str) -> None:
+    """Coordinates count from the stored corner. What tells to turn the image stays."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise(20, 24, 3)).save(tmp_path / "a.jpg", exif=exif)
@@ -104,7 +104,7 @@ def test_a_georeferenced_picture_is_not_turned(tmp_path: Path, beside: str) -> N
 
 @pytest.mark.parametrize("names", [("a.tif.ovr",), ("a.xmp",), ("a.tab", "a.tif.points")])
 def test_what_is_not_carried_is_told_of_once(tmp_path: Path, names: tuple[str, ...]) -> None:
-    picture(tmp_path / "a.tif")
+    image(tmp_path / "a.tif")
     for name in names:
         (tmp_path / name).write_text("x")
     with pytest.warns(UserWarning, match=rf"b\.tif: not carried over: .*{names[-1]}") as told:
@@ -150,7 +150,7 @@ def test_a_georeference_that_words_cannot_say(tmp_path: Path) -> None:
 
 
 def test_files_of_another_raster_are_not_replaced(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     (tmp_path / "a.jgw").write_text(WORLD)
     (tmp_path / "b.jgw").write_text("another raster's")
     with pytest.raises(RasterError, match=r"b\.jgw: exists already; choose another name or add --overwrite"):
@@ -163,7 +163,7 @@ def test_files_of_another_raster_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_arrays_have_nothing_beside_them(tmp_path: Path) -> None:
-    picture(tmp_path / "a.tif")
+    image(tmp_path / "a.tif")
     (tmp_path / "a.tfw").write_text(WORLD)
     with pytest.warns(UserWarning, match=r"b\.npy: \.npy cannot hold the georeference"):
         copy(tmp_path / "a.tif", tmp_path / "b.npy")

@@ -115,9 +115,9 @@ def test_no_word_on_the_colours(tmp_path: Path) -> None:
 
 
 def test_palettes(tmp_path: Path) -> None:
-    picture = Image.fromarray(noise(20, 26, 3)).quantize(32)
-    picture.save(tmp_path / "a.tif", compression="tiff_lzw")
-    check_windows(tmp_path / "a.tif", np.asarray(picture.convert("RGB")))
+    image = Image.fromarray(noise(20, 26, 3)).quantize(32)
+    image.save(tmp_path / "a.tif", compression="tiff_lzw")
+    check_windows(tmp_path / "a.tif", np.asarray(image.convert("RGB")))
     table = noise(3, 16, dtype="uint16")
     values = np.random.default_rng(0).integers(0, 16, (9, 14))
     tiff(
@@ -181,10 +181,10 @@ def _subsampled(ycbcr: np.ndarray) -> bytes:
 
 
 def test_ycbcr(tmp_path: Path) -> None:
-    picture = Image.fromarray(smooth(40, 60))
-    ycbcr = np.asarray(picture.convert("YCbCr"))
+    image = Image.fromarray(smooth(40, 60))
+    ycbcr = np.asarray(image.convert("YCbCr"))
     imwrite(tmp_path / "a.tif", ycbcr, photometric="ycbcr", subsampling=(1, 1))
-    back = np.asarray(picture.convert("YCbCr").convert("RGB"))
+    back = np.asarray(image.convert("YCbCr").convert("RGB"))
     assert np.abs(whole(tmp_path / "a.tif").astype(int) - back).max() <= 1
     about = page(40, 60, samples=3, photometric=6)
     for orientation in (1, 6):
@@ -282,7 +282,7 @@ def test_the_full_resolution_of_a_pyramid(tmp_path: Path, small_first: bool, rec
 
 
 def test_sub_directories(tmp_path: Path) -> None:
-    """Reduced copies below the picture; the picture below a thumbnail, as raw photos have it."""
+    """Reduced copies below the image; the image below a thumbnail, as raw photos have it."""
     pixels = noise(64, 96, 3)
     small = np.ascontiguousarray(pixels[::2, ::2])
     for first, second, kinds in ((pixels, small, (0, 1)), (small, pixels, (1, 0))):

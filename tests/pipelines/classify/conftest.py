@@ -28,8 +28,8 @@ def classifier(weights: Path) -> ClassifyPipeline:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Red, green and blue pictures, nine of them, in the order of their names."""
-    path = tmp_path / "pictures"
+    """Red, green and blue images, nine of them, in the order of their names."""
+    path = tmp_path / "images"
     path.mkdir()
     for number in range(9):
         Image.new("RGB", (80 + number, 70), COLOURS[number % 3]).save(path / f"{number}.png")

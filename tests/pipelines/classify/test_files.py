@@ -19,7 +19,7 @@ from ..assets import ASSETS
 from .networks import COLOURS, labels, small
 
 
-def test_odd_pictures(classifier: ClassifyPipeline, tmp_path: Path) -> None:
+def test_odd_images(classifier: ClassifyPipeline, tmp_path: Path) -> None:
     made = {
         "dot.png": Image.new("RGB", (1, 1), "red"),
         "grey.png": Image.new("L", (50, 40), 200),
@@ -30,8 +30,8 @@ def test_odd_pictures(classifier: ClassifyPipeline, tmp_path: Path) -> None:
         "deep.png": Image.fromarray(np.full((60, 60), 60000, np.uint16)),
         "cmyk.jpg": Image.new("CMYK", (60, 60), (0, 250, 250, 0)),
     }
-    for name, picture in made.items():
-        picture.save(tmp_path / name)
+    for name, image in made.items():
+        image.save(tmp_path / name)
     got = dict(zip(made, labels(classifier.run([tmp_path / name for name in made], progress=False)), strict=True))
     wanted = {"dot.png": "red", "strip.png": "blue", "wide.png": "blue", "alpha.png": "red", "palette.gif": "red"}
     assert {name: got[name] for name in wanted} == wanted
@@ -47,7 +47,7 @@ def break_file(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["empty", "text", "truncated", "of a rare kind"])
-def test_a_broken_picture(classifier: ClassifyPipeline, folder: Path, tmp_path: Path, how: str) -> None:
+def test_a_broken_image(classifier: ClassifyPipeline, folder: Path, tmp_path: Path, how: str) -> None:
     """Alone it is an error; among others it is reported, and the others are done."""
     break_file(folder / "4.jpg", how)
     with pytest.raises(InputError, match=r"4\.jpg"):
@@ -97,7 +97,7 @@ def test_run_writes_by_the_ending(classifier: ClassifyPipeline, folder: Path, tm
     assert saved["results"] == json.loads(json.dumps([result.to_dict() for result in results]))
     assert saved["options"]["weights"] == classifier.fingerprint
     assert saved["environment"]["versions"]["torch"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted({"pictures", record, name})
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted({"images", record, name})
     if name == "out.csv":
         rows = list(csv.DictReader((tmp_path / name).open(newline="")))
         assert len(rows) == 18
@@ -134,7 +134,7 @@ def test_labels_cannot_break_the_page(folder: Path, tmp_path: Path) -> None:
 def test_features_beside_another_output(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     classifier.run(folder, tmp_path / "out.csv", progress=False, features=tmp_path / "vectors.npz")
     assert len(np.load(tmp_path / "vectors.npz")["features"]) == 9
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.csv.json", "pictures", "vectors.npz"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.csv.json", "images", "vectors.npz"]
     with pytest.raises(InputError, match=r"vectors\.npz: exists already"):
         classifier.run(folder, tmp_path / "new.csv", progress=False, features=tmp_path / "vectors.npz")
     with pytest.raises(InputError, match=r"written as \.npz"):

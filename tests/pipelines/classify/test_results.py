@@ -51,7 +51,7 @@ def test_equals_the_plain_computation(classifier: ClassifyPipeline, weights: Pat
     assert np.allclose(vectors, pooled.numpy(), rtol=1e-4, atol=1e-3)
 
 
-def test_many_pictures_stay_in_order(classifier: ClassifyPipeline, folder: Path) -> None:
+def test_many_images_stay_in_order(classifier: ClassifyPipeline, folder: Path) -> None:
     paths = sorted(folder.iterdir())
     for batch_size in (1, 4, 32):
         results = classifier(paths, batch_size=batch_size)
@@ -65,8 +65,8 @@ def test_many_pictures_stay_in_order(classifier: ClassifyPipeline, folder: Path)
     assert classifier.features([]).shape == (0, 32)
 
 
-def test_pictures_are_taken_as_needed(classifier: ClassifyPipeline) -> None:
-    """A stream of any length: the first results come before the last picture is asked for."""
+def test_images_are_taken_as_needed(classifier: ClassifyPipeline) -> None:
+    """A stream of any length: the first results come before the last image is asked for."""
     taken = 0
 
     def stream():
@@ -81,7 +81,7 @@ def test_pictures_are_taken_as_needed(classifier: ClassifyPipeline) -> None:
     results.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_pictures_of_every_kind_agree(classifier: ClassifyPipeline) -> None:
+def test_images_of_every_kind_agree(classifier: ClassifyPipeline) -> None:
     path = ASSETS / "queries" / "flower.jpg"
     array = load_image(path)
     kinds = [path, str(path), Image.open(path), array, path.read_bytes(), torch.from_numpy(array).permute(2, 0, 1)]
@@ -123,7 +123,7 @@ def test_numbers_that_are_not_finite(folder: Path) -> None:
 def test_out_of_memory_halves_the_batch(
     classifier: ClassifyPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that takes two pictures at most: one warning, the same answers."""
+    """A device that takes two images at most: one warning, the same answers."""
     real = classifier.model.forward_features
 
     def narrow(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,7 +48,7 @@ def test_folders(capsys: pytest.CaptureFixture, weights: Path, photo: Callable, 
 
 
 def test_patterns(inside: Path, photo: Callable) -> None:
-    """Relative and absolute patterns, pictures and videos at once."""
+    """Relative and absolute patterns, images and videos at once."""
     for name in ("d/x/1.jpg", "d/y/1.jpg", "d/2.png"):
         photo(name, size=(8, 8))
     for name in ("d/x/clip.mp4", "d/._clip.mp4", "d/words.txt"):
@@ -92,7 +92,7 @@ def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
         make_plan(".", Path("x.wmv"), KINDS)
 
 
-def test_broken_pictures_among_good_ones(
+def test_broken_images_among_good_ones(
     capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path
 ) -> None:
     for name in ("a.jpg", "c.jpg"):

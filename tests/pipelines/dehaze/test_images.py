@@ -28,7 +28,7 @@ from .images import eight_bits, forward, geotiff, names, view
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".jpg", ".npy"])
-def test_one_picture(
+def test_one_image(
     capsys: pytest.CaptureFixture, network: DehazeXL, weights: Path, photo: Callable, tmp_path: Path, ending: str
 ) -> None:
     """What is written is what the network gives for the same pixels, up to rounding (or the format's loss)."""
@@ -70,14 +70,14 @@ def test_networks_that_smooth_within_patches_are_blended_unless_told_otherwise(
     model = DehazeXL(replace(network.config, smoothing=16)).eval()
     model.load_state_dict(network.state_dict())
     smooth = DehazePipeline(model)
-    picture = view(200, 300)
-    blended, plain = (smooth(picture, blend=blend).image for blend in (True, False))  # pyright: ignore
+    image = view(200, 300)
+    blended, plain = (smooth(image, blend=blend).image for blend in (True, False))  # pyright: ignore
     assert not np.array_equal(blended, plain)
-    assert np.array_equal(smooth(picture).image, blended)  # pyright: ignore
+    assert np.array_equal(smooth(image).image, blended)  # pyright: ignore
     rough = DehazePipeline(network)
-    assert np.array_equal(rough(picture).image, rough(picture, blend=False).image)  # pyright: ignore
+    assert np.array_equal(rough(image).image, rough(image, blend=False).image)  # pyright: ignore
     smooth.save_pretrained("smooth")
-    Image.fromarray(picture).save("in.png")
+    Image.fromarray(image).save("in.png")
     for name, words in (("a", []), ("b", ["--no-blend"]), ("c", ["--blend"])):
         weights = "smooth/model.safetensors"
         assert run(capsys, "dehaze", "in.png", "-o", f"{name}.png", "--checkpoint", weights, "-q", *words)[0] == 0
@@ -155,7 +155,7 @@ def test_numbers_that_are_not_finite(network: DehazeXL, photo: Callable, tmp_pat
     assert names(tmp_path) == ["a.jpg"]
 
 
-def test_pictures_of_every_kind_agree(pipe: DehazePipeline, network: DehazeXL, photo: Callable) -> None:
+def test_images_of_every_kind_agree(pipe: DehazePipeline, network: DehazeXL, photo: Callable) -> None:
     path = photo("a.png", size=(300, 200))
     pixels = np.array(Image.open(path))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)

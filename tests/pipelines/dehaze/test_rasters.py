@@ -81,7 +81,7 @@ def test_missing_tiles_change_nothing_else(pipe: DehazePipeline, network: Dehaze
 
 
 def test_nothing_there(pipe: DehazePipeline, tmp_path: Path) -> None:
-    """Pictures without a single pixel come back as they are; one with next to nothing is dehazed."""
+    """Images without a single pixel come back as they are; one with next to nothing is dehazed."""
     empty = np.full((300, 280, 3), 7, np.uint16)
     pipe.run(geotiff(tmp_path / "in.tif", empty, "7"), tmp_path / "out.tif", progress=False)
     assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), empty)

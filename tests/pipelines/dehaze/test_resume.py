@@ -154,7 +154,7 @@ def test_a_huge_file_that_is_cut_off(
     assert (inside / "out.tif.part").is_dir()
     assert not (inside / "out.tif").exists()
     (inside / "in.tif").write_bytes(whole)
-    monkeypatch.setattr(DehazeXL, "forward", lambda *_: pytest.fail("the whole picture at once"))
+    monkeypatch.setattr(DehazeXL, "forward", lambda *_: pytest.fail("the whole image at once"))
     assert run(capsys, *words)[0] == 0
     assert names(inside) == ["in.tif", "out.tif", "whole.tif"]
 
@@ -201,7 +201,7 @@ def test_a_full_disk_before_the_first_pixel(
 
 
 def test_too_little_memory(pipe: DehazePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One warning, the same picture; and one line where not even one tile fits."""
+    """One warning, the same image; and one line where not even one tile fits."""
     Image.fromarray(view(512, 512)).save(tmp_path / "in.png")
     pipe.run(tmp_path / "in.png", tmp_path / "want.png", progress=False)
     real, most = pipe.model.encode, 1

@@ -12,8 +12,8 @@ from visionzoo.io.video import read_frames
 
 def moving(face: Path, count: int = 7) -> list[np.ndarray]:
     """Frames in which the face wanders."""
-    picture = load_image(face)
-    return [np.ascontiguousarray(np.roll(picture, (2 * i, 3 * i), (0, 1))[:300, :340]) for i in range(count)]
+    image = load_image(face)
+    return [np.ascontiguousarray(np.roll(image, (2 * i, 3 * i), (0, 1))[:300, :340]) for i in range(count)]
 
 
 def frames_of(path: Path) -> np.ndarray:

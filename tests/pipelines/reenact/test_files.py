@@ -55,9 +55,7 @@ def test_views(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path, vi
     assert got.shape[1:3] == size
     assert len(got) == 7
     if view == "whole":
-        assert np.abs(got[0, -30:].astype(int) - load_image(face)[-30:]).mean() < 8, (
-            "outside the crop it is the picture"
-        )
+        assert np.abs(got[0, -30:].astype(int) - load_image(face)[-30:]).mean() < 8, "outside the crop it is the image"
     if view == "side-by-side":
         assert np.abs(got[0, :, :128].astype(int) - pipe.portrait(face).crop).mean() < 8
 
@@ -66,7 +64,7 @@ def test_views(pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path, vi
 def test_driving_frames_are_decoded_once_and_searched_once(
     pipe: ReenactPipeline, face: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    """Side by side needs the driver's frames for the search, for keypoints and for the picture; a long video is decoded twice."""
+    """Side by side needs the driver's frames for the search, for keypoints and for the image; a long video is decoded twice."""
     decoded: list[int] = []
     searched: list[tuple[int, ...]] = []
     detector = pipe.detector
@@ -110,8 +108,8 @@ def test_sound_goes_along(pipe: ReenactPipeline, face: Path, talk: Path, tmp_pat
         frame.sample_rate = 8000
         container.mux([*stream.encode(frame), *stream.encode(None)])
     with VideoWriter(tmp_path / "loud.mp4", fps=25, audio_from=tmp_path / "sound.wav") as writer:
-        for picture in moving(face):
-            writer.write(picture)
+        for image in moving(face):
+            writer.write(image)
     for name, options in (("with", {}), ("without", {"sound": False})):
         pipe.run(face, tmp_path / f"{name}.mp4", False, driving=tmp_path / "loud.mp4", **options)
         with av.open(str(tmp_path / f"{name}.mp4")) as container:
@@ -123,7 +121,7 @@ def test_many_sources_share_one_motion(pipe: ReenactPipeline, face: Path, talk: 
     folder.mkdir()
     for name in ("a", "b"):
         Image.open(face).save(folder / f"{name}.png")
-    (folder / "c.png").write_bytes(b"no picture")
+    (folder / "c.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match=r"c\.png"):
         results = pipe.run(folder, tmp_path / "out", False, driving=talk)
     assert [result.error is None for result in results] == [True, True, False]

@@ -72,14 +72,14 @@ def test_pipelines_are_saved_and_loaded(pipe: ReenactPipeline, weights: Path, fa
 
 def test_live_frames_are_those_of_the_clip(pipe: ReenactPipeline, face: Path) -> None:
     live = pipe.live(face, adapt_scale=False)
-    pictures = moving(face)
-    first = live(pictures[0])
+    images = moving(face)
+    first = live(images[0])
     assert np.array_equal(first, next(pipe.animate(live.portrait, live.portrait.cache.keypoints)))
-    moved = live(pictures[6])
+    moved = live(images[6])
     assert not np.array_equal(moved, first)
     live.reset()
     assert np.array_equal(live(np.full((200, 200, 3), 90, np.uint8)), moved), "without a face the last result stays"
-    assert np.array_equal(live(pictures[6]), first), "after a reset the next pose is the source's"
+    assert np.array_equal(live(images[6]), first), "after a reset the next pose is the source's"
 
 
 def test_without_weights_it_says_what_to_do(

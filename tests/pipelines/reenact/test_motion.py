@@ -35,11 +35,11 @@ def test_the_best_frame_is_that_of_the_same_shape() -> None:
 
 def test_a_crop_follows_the_driver(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
     """A face that moves to the right by 8 pixels a frame: a fixed crop shows it, one that follows does not."""
-    picture = load_image(face)
+    image = load_image(face)
     with VideoWriter(tmp_path / "walk.mp4", fps=25) as writer:
         for number in range(11):
             writer.write(
-                np.ascontiguousarray(np.pad(picture[:300, :320], ((0, 0), (8 * number, 80 - 8 * number), (0, 0))))
+                np.ascontiguousarray(np.pad(image[:300, :320], ((0, 0), (8 * number, 80 - 8 * number), (0, 0))))
             )
     boxes = {
         crop: [

@@ -71,7 +71,7 @@ def test_odd_files_in_a_folder(pipe: RetrievePipeline, photo, tmp_path: Path) ->
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("hello")
     (folder / "cut.jpg").write_bytes((folder / "good.jpg").read_bytes()[:700])
-    (folder / "notes.txt").write_text("not a picture, not taken")
+    (folder / "notes.txt").write_text("not an image, not taken")
     with pytest.warns(UserWarning, match=r"dot\.png: 1 x 1 pixels is below the smallest size"):
         report = pipe.index(folder, tmp_path / "i", progress=False)
     assert report.photos == 8
@@ -197,8 +197,8 @@ def test_interrupt_keeps_what_was_read(
 ) -> None:
     real = pipe._describe
 
-    def stop_early(pictures, **how):
-        for number, done in enumerate(real(pictures, **how)):
+    def stop_early(images, **how):
+        for number, done in enumerate(real(images, **how)):
             if number == 7:
                 raise KeyboardInterrupt
             yield done

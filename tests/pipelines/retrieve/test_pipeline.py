@@ -60,7 +60,7 @@ def test_pipeline_by_name() -> None:
 
 
 def test_out_of_memory_halves_the_batch(pipe: RetrievePipeline, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that takes two pictures at most: one warning, the same vectors."""
+    """A device that takes two images at most: one warning, the same vectors."""
     square = [np.asarray(Image.open(p).resize((160, 160))) for p in sorted(samples.glob("*.jpg"))[:9]]
     wanted = pipe.describe(square)
     real = pipe.model.forward

@@ -1,6 +1,6 @@
 """Four images of a video that passes through a memory.
 
-python -m visionzoo.demos.memory_pictures VIDEO -o FOLDER
+python -m visionzoo.demos.memory_images VIDEO -o FOLDER
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from visionzoo.console import fail
 from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.files import bundled
 
-from .memory_walk import DESIGNS, PATCH, LiteFeatures, Moment, Picture, Walk, sample_frames, unpatched, video_frames
+from .memory_walk import DESIGNS, PATCH, LiteFeatures, Moment, Pixels, Walk, sample_frames, unpatched, video_frames
 
-__all__ = ["attention_map", "cuts", "held_picture", "now_picture", "read_picture", "rebuilt_picture"]
+__all__ = ["attention_map", "cuts", "held_image", "now_image", "read_image", "rebuilt_image"]
 
 PAPER, INK, FAINT, LINE = "#f7f7f5", "#1d1d1b", "#6b6b66", "#d8d8d2"
 TIERS = ((179, 57, 31), (36, 104, 148))  # brick for the first tier, blue for the long-term one
 WIDTH = 1080
 
 
-def held_picture(walk: Walk, moment: int | None = None) -> Image.Image:
+def held_image(walk: Walk, moment: int | None = None) -> Image.Image:
     """Horizontal: time in the video. Vertical: the frames in memory at that time, darker if more of their tokens are held."""
     steps = len(walk.frames)
     thumbs = min(12, steps)
@@ -75,9 +75,9 @@ def held_picture(walk: Walk, moment: int | None = None) -> Image.Image:
     return canvas.crop((0, 0, WIDTH, top + plot_h + thumb_h + 44))
 
 
-def now_picture(walk: Walk, moment: Moment) -> Image.Image:
+def now_image(walk: Walk, moment: Moment) -> Image.Image:
     """The content of the memory: complete frames of each tier, or its patches, the most used first."""
-    parts: list[tuple[str, list[Picture], int]] = []
+    parts: list[tuple[str, list[Pixels], int]] = []
     for number, (times, uses, patches, _) in enumerate(moment.held):
         long_term = number == 1
         if long_term or walk.design.label == "Most used":
@@ -86,19 +86,17 @@ def now_picture(walk: Walk, moment: Moment) -> Image.Image:
         else:
             whole = np.unique(times).tolist()
             parts.append((f"{len(whole)} frames", [walk.frames[step] for step in whole], 118))
-    heights = [
-        24 + (_rows(pictures, h) if h else pictures[0].shape[0]) + 14 if pictures else 40 for _, pictures, h in parts
-    ]
+    heights = [24 + (_rows(images, h) if h else images[0].shape[0]) + 14 if images else 40 for _, images, h in parts]
     canvas, draw = _canvas(44 + sum(heights))
     _title(draw, f"What is in memory before frame {moment.number}")
     y = 44
     names = ("Working memory", "Long-term memory") if len(moment.held) > 1 else ("Memory",)
-    for name, (text, pictures, height), total, color in zip(names, parts, heights, TIERS, strict=False):
+    for name, (text, images, height), total, color in zip(names, parts, heights, TIERS, strict=False):
         draw.rectangle((20, y + 3, 30, y + 13), fill=color)
         draw.text((38, y), f"{name}: {text}", fill=INK, font=_font(14))
         x, row = 20, y + 24
-        for picture in pictures:
-            small = Image.fromarray(picture)
+        for image in images:
+            small = Image.fromarray(image)
             if height:
                 small = small.resize((round(height * small.width / small.height), height))
             if x + small.width > WIDTH - 10:
@@ -109,13 +107,13 @@ def now_picture(walk: Walk, moment: Moment) -> Image.Image:
     return canvas
 
 
-def _rows(pictures: Sequence[Picture], height: int) -> int:
-    width = round(height * pictures[0].shape[1] / pictures[0].shape[0]) + 6
+def _rows(images: Sequence[Pixels], height: int) -> int:
+    width = round(height * images[0].shape[1] / images[0].shape[0]) + 6
     per_row = max(1, (WIDTH - 30) // width)
-    return -(-len(pictures) // per_row) * (height + 6)
+    return -(-len(images) // per_row) * (height + 6)
 
 
-def _strip(patches: NDArray[np.float32]) -> Picture:
+def _strip(patches: NDArray[np.float32]) -> Pixels:
     """Patches as a mosaic of 64 columns, each 16 pixels wide."""
     columns = 64
     rows = max(1, -(-len(patches) // columns))
@@ -136,7 +134,7 @@ def attention_map(walk: Walk, moment: Moment, point: tuple[float, float]) -> tup
     return token, mass
 
 
-def read_picture(walk: Walk, moment: Moment, point: tuple[float, float]) -> Image.Image:
+def read_image(walk: Walk, moment: Moment, point: tuple[float, float]) -> Image.Image:
     """The frame with a point, and the frames of the memory that its token attends to, most first, with a heat map."""
     token, mass = attention_map(walk, moment, point)
     height, width = walk.frames[0].shape[:2]
@@ -169,7 +167,7 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
     """The frames, grey where nothing of them is held, red where the token looks."""
     height, width = walk.frames[0].shape[:2]
     rows, columns = height // PATCH, width // PATCH
-    pictures = []
+    images = []
     highest = max(1e-9, *moment.weights[token].tolist()) if steps else 1.0
     for step in steps:
         heat, there = np.zeros(rows * columns), np.zeros(rows * columns, bool)
@@ -190,11 +188,11 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
         grey = pixels.mean(2, keepdims=True) * 0.35 + 160
         base = np.where(held > 0, pixels * 0.75 + 25, grey)
         pixels = base * (1 - 0.85 * strength) + np.array((255, 70, 20)) * 0.85 * strength
-        pictures.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
-    return pictures
+        images.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    return images
 
 
-def rebuilt_picture(walk: Walk, moment: Moment) -> Image.Image:
+def rebuilt_image(walk: Walk, moment: Moment) -> Image.Image:
     """The frame, the frame as the memory gives it, and the PSNR of rebuilt frames along the video."""
     height, width = walk.frames[0].shape[:2]
     big_w = (WIDTH - 50) // 2
@@ -256,7 +254,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the images of a video file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m visionzoo.demos.memory_pictures", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m visionzoo.demos.memory_images", description=main.__doc__)
     parser.add_argument("video", type=Path, nargs="?", help="default: a walk over the bundled sample photos")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the images; made if it does not exist"
@@ -278,27 +276,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 0 <= options.moment <= 1 or not all(0 <= value <= 1 for value in options.point) or options.steps < 1:
             raise InputError("--moment and --point must be from 0 to 1, and --steps at least 1")
         if options.video is None:
-            pictures_in = sample_frames(bundled(), options.steps)
+            inputs = sample_frames(bundled(), options.steps)
         else:
-            pictures_in = video_frames(options.video, options.steps)
-        frames = tqdm(pictures_in, desc="features", disable=not sys.stderr.isatty())
+            inputs = video_frames(options.video, options.steps)
+        frames = tqdm(inputs, desc="features", disable=not sys.stderr.isatty())
         walk = Walk.describe(frames, LiteFeatures(), options.design, options.room)
         list(tqdm(walk.run(), total=len(walk.frames), desc="through the memory", disable=not sys.stderr.isatty()))
         moment = walk.at(round(options.moment * (len(walk.frames) - 1)))
-        pictures = {
-            "held": held_picture(walk, moment.number),
-            "read": read_picture(walk, moment, tuple(options.point)),
-            "now": now_picture(walk, moment),
-            "rebuilt": rebuilt_picture(walk, moment),
+        images = {
+            "held": held_image(walk, moment.number),
+            "read": read_image(walk, moment, tuple(options.point)),
+            "now": now_image(walk, moment),
+            "rebuilt": rebuilt_image(walk, moment),
         }
         with writing(options.output):
             options.output.mkdir(parents=True, exist_ok=True)
-            for name, picture in pictures.items():
-                picture.save(options.output / f"memory_{name}.jpg", quality=88)
+            for name, image in images.items():
+                image.save(options.output / f"memory_{name}.jpg", quality=88)
     except VisionZooError as error:
         fail(str(error))
         return error.exit_code
-    print(f"written: {', '.join(f'memory_{name}.jpg' for name in pictures)} in {options.output}")
+    print(f"written: {', '.join(f'memory_{name}.jpg' for name in images)} in {options.output}")
     return 0
 
 

@@ -16,7 +16,7 @@ _POWER = 0.25  # as published: without it, only a few pixels are visible
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
-def attribution_picture(
+def attribution_image(
     hazy: npt.NDArray[np.uint8],
     saliency: npt.NDArray[np.floating],
     window: Window,
