@@ -10,7 +10,7 @@ from visionzoo.console import counted, emit, note, printable
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, OUTPUT, Checkpoint, Computing, Device, Engine, Json, Overwrite, Reporting
 
-from .limits import MIN_SCORE
+from .limits import MIN_SCORE, MIN_SCORE_ALONE
 
 if TYPE_CHECKING:
     from .results import IndexReport
@@ -235,8 +235,18 @@ def duplicates(
         ),
     ] = None,
     min_score: Annotated[
-        float, options.option(OUTPUT, "Lowest score of duplicates; copies score nearly 1.")
-    ] = MIN_SCORE,
+        float | None,
+        options.option(
+            OUTPUT, f"Lowest score of duplicates: {MIN_SCORE} by default, {MIN_SCORE_ALONE} with --no-compare."
+        ),
+    ] = None,
+    compare: Annotated[
+        bool,
+        options.option(
+            MODEL,
+            "Read photos that score enough and compare their images: this finds small copies and leaves out other views of a subject.",
+        ),
+    ] = True,
     overwrite: Overwrite = False,
     device: Device = "auto",
     reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
@@ -248,6 +258,7 @@ def duplicates(
     Example: visionzoo retrieve duplicates photos.index -o duplicates.html
     """
     from visionzoo.devices import pick_device
+    from visionzoo.errors import SomeFailed
     from visionzoo.jobs import refuse_inputs, saved_to, sidecar
 
     from ...models.superglobal.index import PhotoIndex
@@ -258,9 +269,12 @@ def duplicates(
     with PhotoIndex.open(index) as opened:
         if out is not None and out.exists():
             refuse_inputs([out], (photo.path for photo in opened.photos()))
-        result = find_duplicates(opened, min_score, device=pick_device(device))
+        result = find_duplicates(
+            opened, min_score, compare=compare, device=pick_device(device), progress=not reporting.silent
+        )
     if out is not None:
-        write_duplicates(out, result, {"index": str(index), "min_score": min_score, "device": str(pick_device(device))})
+        settings = {"min_score": result.min_score, "compare": compare, "device": str(pick_device(device))}
+        write_duplicates(out, result, {"index": str(index), **settings})
     if reporting.json:
         emit(result.to_dict())
     else:
@@ -275,15 +289,21 @@ def duplicates(
         if count
         else "no duplicates found"
     )
-    note(f"{index}: {found} (score {result.min_score:g} or more)", quiet=reporting.silent)
+    note(f"{index}: {found} ({result.rule})", quiet=reporting.silent)
     if result.missing:
+        one = len(result.missing) == 1
+        why = "its file no longer exists" if one else "their files no longer exist"
         note(
-            f"{len(result.missing)} photos were left out, as their files no longer exist; `visionzoo retrieve index` with --prune "
-            "removes them from the index",
+            f"{counted(len(result.missing), 'photo')} left out, as {why}; `visionzoo retrieve index` with --prune removes "
+            f"{'it' if one else 'them'} from the index",
             quiet=reporting.silent,
         )
     if output is not None:
         note(saved_to(*dict.fromkeys([output, sidecar(output)])), quiet=reporting.silent)
+    for _, error in result.failed:
+        note(error)
+    if result.failed:
+        raise SomeFailed(f"{counted(len(result.failed), 'photo')} could not be read; the lines above say why")
 
 
 @options.subcommand(app)

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.sheets import short_names
-from visionzoo.jobs import write_sidecar
+from visionzoo.jobs import Counter, write_sidecar
 from visionzoo.memory import pairs_above
 from visionzoo.memory.topk import exact_scores
 
 from ...models.superglobal.identity import is_missing
 from ...models.superglobal.index import PhotoIndex
 from ...models.superglobal.planning import Photo
-from .limits import MIN_SCORE
+from .comparing import Comparison
+from .limits import MIN_SCORE, MIN_SCORE_ALONE
 from .searching import check_score
 
 SHOWN, SHOWN_EACH = 500, 60
@@ -58,49 +59,73 @@ class DuplicateResult:
         groups: of two or more photos, larger groups first. The first photo of a group has the most pixels; the others follow by their
             score.
         min_score: the score that two photos of a group have at least, directly or through others of the group.
-        photos: number of photos that were compared.
-        missing: photos of the groups that were left out, as their files no longer exist.
+        compared: whether the images of photos with such a score were compared, too.
+        photos: number of photos of the index.
+        missing: photos that were left out, as their files no longer exist.
+        failed: photos that were left out, as they cannot be read, and why.
     """
 
     groups: tuple[tuple[Duplicate, ...], ...]
     min_score: float
+    compared: bool
     photos: int
     missing: tuple[Path, ...]
+    failed: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """In words, what two photos of a group have in common."""
+        images = ", images compared" if self.compared else ""
+        return f"score {self.min_score:g} or more{images}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "min_score": self.min_score,
+            "compared": self.compared,
             "photos": self.photos,
             "groups": [[photo.to_dict() for photo in group] for group in self.groups],
             "missing": [str(path) for path in self.missing],
+            "failed": [{"path": str(path), "error": error} for path, error in self.failed],
         }
 
 
 def find_duplicates(
-    index: str | Path | PhotoIndex, min_score: float | None = None, *, device: torch.device | str = "cpu"
+    index: str | Path | PhotoIndex,
+    min_score: float | None = None,
+    *,
+    compare: bool = True,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> DuplicateResult:
-    """Groups of photos that are at least `min_score` alike, directly or through others of the group.
+    """Groups of photos that show the same image.
 
-    Every pair of photos is compared, in blocks: the time grows with the square of the number of photos, the memory does not.
+    The scores of all pairs of photos are computed, in blocks: the time grows with the square of the number of photos, the memory does
+    not. Photos with a score of `min_score` or more are then read and compared at low resolution, which keeps copies of every size and
+    drops other views of a subject: a small copy can score less than another view.
 
     Args:
         index: an index, or its path. The network that made it is not needed.
-        min_score: between -1 and 1; by default 0.95.
+        min_score: between -1 and 1; by default 0.7, or 0.95 without `compare`.
+        compare: also compare the images; otherwise all photos with such a score are grouped, directly or through others of the group.
         device: where vectors are compared.
+        progress: show how many photos were read.
 
     Raises:
         InputError: a score out of range, or an index that is missing, damaged or empty.
     """
     check_score(min_score)
-    limit = MIN_SCORE if min_score is None else min_score
-    with _opened(index) as opened:
+    limit = min_score if min_score is not None else MIN_SCORE if compare else MIN_SCORE_ALONE
+    with _opened(index) as opened, Counter(0, "comparing", "photo", shown=progress) as counter:
         if len(opened) == 0:
             raise InputError(f"{opened.path}: the index holds no photos")
         ids = opened.store.ids()
         labels = np.arange(len(ids))
+        comparison = Comparison(counter)
         for a, b in pairs_above(opened.store, limit, device=device):
+            if compare:
+                a, b = _copies(opened, comparison, a, b)
             labels = _joined(labels, np.searchsorted(ids, a), np.searchsorted(ids, b))
-        groups, missing = [], list[Path]()
+        groups, missing = [], list(comparison.missing.values())
         for members in _groups(labels):
             photos = [photo for id_ in ids[members].tolist() if (photo := opened.photo(id_)) is not None]
             there = [photo for photo in photos if not is_missing(photo.path)]
@@ -109,7 +134,18 @@ def find_duplicates(
                 groups.append(_group(opened, there))
         count = len(opened)
     groups.sort(key=lambda group: (-len(group), str(group[0].path)))
-    return DuplicateResult(tuple(groups), limit, count, tuple(missing))
+    failed = tuple(sorted(comparison.failed.values()))
+    return DuplicateResult(tuple(groups), limit, compare, count, tuple(missing), failed)
+
+
+def _copies(
+    index: PhotoIndex, comparison: Comparison, a: NDArray[np.int64], b: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Those of the pairs of ids (N,) and (N,) whose photos show the same image."""
+    photos = (index.photo(id_) for id_ in np.unique([a, b]).tolist())
+    comparison.read((photo.id, photo.path) for photo in photos if photo is not None)
+    same = comparison.same(a, b)
+    return a[same], b[same]
 
 
 @contextmanager
@@ -163,8 +199,8 @@ def write_duplicates(path: Path, result: DuplicateResult, options: Mapping[str, 
         count = sum(map(len, result.groups))
         shown = f", the first {SHOWN} are shown" if len(result.groups) > SHOWN else ""
         subtitle = (
-            f"{count} of {result.photos} photos in {len(result.groups)} groups{shown}, in {options['index']} · score "
-            f"{result.min_score:g} or more"
+            f"{count} of {result.photos} photos in {len(result.groups)} groups{shown}, in {options['index']} · "
+            f"{result.rule}"
         )
         groups = result.groups[:SHOWN]
         names = short_names(photo.path for group in groups for photo in group)
@@ -184,4 +220,4 @@ def _facts(photo: Duplicate) -> str:
     return size if photo.width is None else f"{photo.width} x {photo.height} · {size}"
 
 
-__all__ = ["MIN_SCORE", "Duplicate", "DuplicateResult", "find_duplicates", "write_duplicates"]
+__all__ = ["Duplicate", "DuplicateResult", "find_duplicates", "write_duplicates"]

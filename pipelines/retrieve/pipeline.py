@@ -377,9 +377,11 @@ class RetrievePipeline(TaskPipeline):
         with PhotoIndex.open(index) as opened:
             yield opened
 
-    def duplicates(self, index: str | Path | PhotoIndex, min_score: float | None = None) -> DuplicateResult:
+    def duplicates(
+        self, index: str | Path | PhotoIndex, min_score: float | None = None, *, compare: bool = True
+    ) -> DuplicateResult:
         """Groups of photos in `index` that show the same image: see `find_duplicates`. The pipeline's own model is not needed."""
-        return find_duplicates(index, min_score, device=self.device)
+        return find_duplicates(index, min_score, compare=compare, device=self.device)
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

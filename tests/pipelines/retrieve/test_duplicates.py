@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance
 
 from tests import tiny
 from visionzoo.cli import main
 from visionzoo.errors import InputError
 from visionzoo.memory import open_store, pairs_above
 from visionzoo.pipelines.retrieve import RetrievePipeline
+from visionzoo.pipelines.retrieve.comparing import correlation, low_resolution
 from visionzoo.pipelines.retrieve.duplicates import write_duplicates
+
+from ..assets import ASSETS
 
 
 @pytest.mark.parametrize("backend", ["matrix", "faiss", "qdrant"])
@@ -91,13 +94,96 @@ def test_groups(pipe: RetrievePipeline, collection: Path, tmp_path: Path) -> Non
     ]
     assert [photo.score for photo in result.groups[1]] == pytest.approx([1, 1])
     assert (result.groups[0][0].width, result.groups[0][1].height, result.photos) == (320, 120, 7)
-    assert pipe.duplicates(tmp_path / "i", min_score=-1).groups[0][0].path.name == "large.png"
-    assert len(pipe.duplicates(tmp_path / "i", min_score=-1).groups[0]) == 7
+    assert [len(group) for group in pipe.duplicates(tmp_path / "i", min_score=-1).groups] == [3, 2]
+    (everything,) = pipe.duplicates(tmp_path / "i", min_score=-1, compare=False).groups
+    assert (everything[0].path.name, len(everything)) == ("large.png", 7)
     (collection / "pair_b.png").unlink()
     result = pipe.duplicates(tmp_path / "i")
     assert (len(result.groups), [path.name for path in result.missing]) == (1, ["pair_b.png"])
     with pytest.raises(InputError, match="between -1 and 1"):
         pipe.duplicates(tmp_path / "i", min_score=95)
+
+
+@pytest.fixture
+def variants(tmp_path: Path) -> Path:
+    """Two sample photos of 13, each with copies and with images that are none."""
+    folder = tmp_path / "variants"
+    folder.mkdir()
+    for subject in ("coffee", "temple"):
+        whole = Image.open(ASSETS / "photos" / f"{subject}_1.jpg")
+        width, height = whole.size
+        whole.save(folder / f"{subject}.png")
+        for name, parts in {"half": 2, "quarter": 4}.items():
+            whole.resize((width // parts, height // parts)).save(folder / f"{subject}_copy_{name}.png")
+        whole.save(folder / f"{subject}_copy_bad.jpg", quality=10)
+        ImageEnhance.Brightness(whole).enhance(0.6).convert("L").save(folder / f"{subject}_copy_dark.png")
+        marked = whole.copy()
+        ImageDraw.Draw(marked).text((width // 2, height // 2), "(c) somebody", font_size=height // 12)
+        marked.save(folder / f"{subject}_copy_marked.png")
+        cut = (width // 20, height // 20)
+        whole.crop((*cut, width - cut[0], height - cut[1])).save(folder / f"{subject}_other_crop.png")
+        for number in (2, 3):
+            shutil.copy(ASSETS / "photos" / f"{subject}_{number}.jpg", folder / f"{subject}_other_{number}.jpg")
+    return folder
+
+
+def test_copies_of_every_size_and_quality_are_found_and_other_views_are_not(
+    pipe: RetrievePipeline, variants: Path, tmp_path: Path
+) -> None:
+    """Scores alone cannot tell them apart: the quarter of a photo has less than a crop of it."""
+    pipe.index(variants, tmp_path / "i", progress=False)
+    result = pipe.duplicates(tmp_path / "i")
+    assert [
+        {photo.path.stem for photo in group} for group in sorted(result.groups, key=lambda group: group[0].path)
+    ] == [
+        {subject, *(f"{subject}_copy_{name}" for name in ("half", "quarter", "bad", "dark", "marked"))}
+        for subject in ("coffee", "temple")
+    ]
+    scores = {
+        photo.path.stem: photo.score for photo in pipe.duplicates(tmp_path / "i", compare=False, min_score=-1).groups[0]
+    }
+    assert scores["coffee_copy_quarter"] < scores["coffee_other_crop"]
+
+
+def test_a_stereo_pair_is_not_a_pair_of_copies(pipe: RetrievePipeline, tmp_path: Path) -> None:
+    data = pytest.importorskip("skimage.data")
+    left, right, _ = data.stereo_motorcycle()
+    for name, image in {"left": left, "right": right}.items():
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    pipe.index([tmp_path / "left.png", tmp_path / "right.png"], tmp_path / "i", progress=False)
+    assert len(pipe.duplicates(tmp_path / "i", compare=False, min_score=0.9).groups) == 1
+    assert not pipe.duplicates(tmp_path / "i").groups
+
+
+def test_edges_are_compared_whatever_the_shape_and_blank_images_by_their_brightness() -> None:
+    rng = np.random.default_rng(0)
+    image = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((320, 240)))
+    wide = np.asarray(Image.fromarray(image).resize((400, 200)))
+    white, grey, black = (np.full((50, 90, 3), level, np.uint8) for level in (255, 253, 0))
+    one, other = (np.stack([low_resolution(array) for array in arrays]) for arrays in (
+        (image, image, image, white, white, white), (wide, 255 - image, image[:, ::-1], grey, black, image),
+    ))  # fmt: skip
+    found = correlation(one, other)
+    assert found[0] > 0.95
+    assert found[1] == pytest.approx(-1, abs=0.01)
+    assert np.abs(found[[2, 5]]).max() < 0.3
+    assert found[3:5].tolist() == [1, 0]
+
+
+def test_photos_that_cannot_be_compared_are_named(
+    small: RetrievePipeline, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    small.index(collection, tmp_path / "i", progress=False)
+    (collection / "small.png").write_bytes(b"not an image any more")
+    (collection / "pair_b.png").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["retrieve", "duplicates", str(tmp_path / "i")])
+    assert ended.value.code == 1
+    err = capsys.readouterr().err
+    assert "2 of 7 photos in 1 group (score 0.7 or more, images compared)" in err
+    assert "1 photo left out, as its file no longer exists; " in err
+    assert f"{collection / 'small.png'}: not an image" in err
+    assert "1 photo could not be read; the lines above say why" in err
 
 
 def test_groups_are_joined_through_others() -> None:
