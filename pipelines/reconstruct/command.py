@@ -69,4 +69,14 @@ def reconstruct(
     note(f"now try: visionzoo render {output} -o {output.with_suffix('.mp4')}", quiet=reporting.silent)
 
 
+shared.samples_command(
+    app,
+    "reconstruct",
+    f"{__package__}.samples:write_samples",
+    folder="scene",
+    help="Write a scene to try: a running fox, rendered from an animated model, as images with cameras and times.",
+    then="visionzoo reconstruct scene -o scene.vzgs",
+)
+
+
 __all__ = ["app"]
