@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("capture", type=Path)
     parser.add_argument("scenes", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True, help="animated .webp or .gif")
-    parser.add_argument("--names", default=None, help="comma-separated captions of the scenes; by default their file names")
+    parser.add_argument(
+        "--names", default=None, help="comma-separated captions of the scenes; by default their file names"
+    )
     parser.add_argument("--part", choices=("train", "test"), default="train")
     parser.add_argument("--max-side", type=int, default=128, help="size at which the scenes were trained")
     parser.add_argument("--side", type=int, default=256, help="longer side of each image in the animation")

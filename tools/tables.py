@@ -69,7 +69,8 @@ def systems(prefix: str) -> str:
         _, venue, address = main.paper.rsplit(", ", 2)
         kinds = sorted({_kind(source) for card in variants for source in card.weights})
         link = f"[{title}](models/{folder}/README.md)" if prefix else title
-        rows.append((link, f"[{main.task}]({prefix}{main.task}.md)", f"[{venue}]({address})", ", ".join(kinds) or "none needed"))
+        weights = ", ".join(kinds) or "none needed"
+        rows.append((link, f"[{main.task}]({prefix}{main.task}.md)", f"[{venue}]({address})", weights))
     rows += [(name, what, f"[{venue}]({paper})", "in progress") for name, what, venue, paper in IN_PROGRESS]
     return _table(("system", "task", "paper", "weights"), rows)
 
