@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captions = ["recording", *(f"{name}: {score:.1f} dB" for name, score in zip(names, scores(rows), strict=True))]
     frames = [frame(row, captions, how.side) for row in rows]
     print(", ".join(captions))
-    more = {"quality": 80, "method": 6} if how.output.suffix == ".webp" else {}
+    more: dict[str, Any] = {"quality": 80, "method": 6} if how.output.suffix == ".webp" else {}
     frames[0].save(how.output, save_all=True, append_images=frames[1:], duration=round(1000 / how.fps), loop=0, **more)
     print(f"{how.output}: {len(frames)} frames, {how.output.stat().st_size / 1e3:.0f} kB")
 
