@@ -23,5 +23,8 @@ from .optimize import batches as batches
 from .optimize import draw as draw
 from .schedules import RATES as RATES
 from .schedules import parameter_groups as parameter_groups
+from .splats import bake as bake
+from .splats import read_splats as read_splats
+from .splats import write_splats as write_splats
 from .strategy import AnchorStrategy as AnchorStrategy
 from .training import MoDecGSTraining as MoDecGSTraining

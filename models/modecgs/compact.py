@@ -148,7 +148,9 @@ def read_scene(path: str | Path) -> Scene:
 
 def _header(path: Path, text: str | None) -> dict[str, Any]:
     if text is None:
-        raise InputError(f"{path}: is a safetensors file, but not a .vzgs scene; `visionzoo export` writes those")
+        raise InputError(
+            f"{path}: is a safetensors file, but not a .vzgs scene, such as `visionzoo reconstruct` writes"
+        )
     header = json.loads(text)
     if not isinstance(header, dict) or type(header.get("version")) is not int:
         raise ValueError("its header has no version")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionzoo.errors import InputError, WeightsError, require
+from visionzoo.errors import InputError, WeightsError
 from visionzoo.io.files import atomic_path, make_folder, write_text
 from visionzoo.io.head import read_head
 from visionzoo.weights import load_checkpoint
@@ -29,6 +29,15 @@ from .checkpoint import read_config, read_fourdgs_config, to_official
 from .config import MoDecGSConfig
 from .fourdgs import FourDGaussians
 from .model import MoDecGS
+from .ply import (
+    GAUSSIAN_COLUMNS,
+    gaussian_columns,
+    harmonics_of,
+    read_columns,
+    require_columns,
+    side_by_side,
+    write_columns,
+)
 from .torchscript import read_torchscript, write_torchscript
 
 FROZEN_OPACITY = math.log(0.1 / 0.9)
@@ -89,7 +98,7 @@ def read_folder(path: str | Path) -> Published:
     """What an output folder holds, in published names. Errors are those of `read_published`."""
     root, folder, iteration, coarse = _locate(Path(path))
     settings = read_settings(root / "cfg_args") if (root / "cfg_args").is_file() else {}
-    cloud = _read_cloud(folder / "point_cloud.ply")
+    cloud = read_columns(folder / "point_cloud.ply")
     if (folder / "deformation.pth").is_file():
         state = _gaussians(cloud, folder) | _state_dict(folder / "deformation.pth")
         return Published("4dgaussians", iteration, coarse, settings, state)
@@ -122,12 +131,12 @@ def write_published(model: MoDecGS | FourDGaussians, path: str | Path, iteration
     folder = make_folder(root / "point_cloud" / f"iteration_{iteration}")
     state = {key: value.detach().cpu() for key, value in to_official(model.state_dict()).items()}
     if isinstance(model, FourDGaussians):
-        _write_cloud(folder / "point_cloud.ply", _gaussian_columns(state))
+        write_columns(folder / "point_cloud.ply", _gaussian_columns(state))
         _save(folder / "deformation.pth", {key: value for key, value in state.items() if not key.startswith("_")})
         count = model.table.rows
         settings = {"no_do": not model.config.deform_opacity, "no_dshs": not model.config.deform_harmonics}
     else:
-        _write_cloud(folder / "point_cloud.ply", _anchor_columns(state))
+        write_columns(folder / "point_cloud.ply", _anchor_columns(state))
         _write_networks(model.config, state, folder)
         for name, prefix in _FIELDS.items():
             field = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -224,31 +233,6 @@ def _times(path: Path, settings: Mapping[str, Any]) -> Tensor:
 # Point clouds
 
 
-def _read_cloud(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a .ply file's vertices, by name, as float32."""
-    ply = require("plyfile", extra="gs", purpose="reading .ply files")
-    head = read_head(path, "a .ply file")
-    if not head.startswith(b"ply"):
-        raise InputError(f"{path}: is not a .ply file")
-    try:
-        vertices = ply.PlyData.read(str(path))["vertex"].data
-    except Exception as error:  # plyfile raises its own errors, and any other for a damaged header
-        raise InputError(f"{path}: is a damaged or truncated .ply file ({str(error)[:160]}); copy it again") from error
-    names = vertices.dtype.names or ()
-    if any(vertices.dtype[name].kind not in "fiu" for name in names):
-        raise InputError(f"{path}: has lists among its vertices; they must be the numbers of Gaussians or anchors")
-    return {name: np.ascontiguousarray(vertices[name], dtype=np.float32) for name in names}
-
-
-def _columns(cloud: Mapping[str, np.ndarray], prefix: str, path: Path) -> np.ndarray:
-    """The columns prefix_0, prefix_1, … side by side (N, count)."""
-    numbers = sorted(int(name.removeprefix(prefix)) for name in cloud if re.fullmatch(re.escape(prefix) + r"\d+", name))
-    if numbers != list(range(len(numbers))):
-        raise InputError(f"{path}: lacks some of the columns {prefix}0 to {prefix}{numbers[-1]}")
-    count = len(cloud["x"])
-    return np.stack([cloud[f"{prefix}{n}"] for n in numbers], axis=1) if numbers else np.zeros((count, 0), np.float32)
-
-
 def _tensors(path: Path, values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The columns as tensors. Raises `InputError` unless all numbers are finite."""
     for name, value in values.items():
@@ -260,29 +244,23 @@ def _tensors(path: Path, values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in values.items()}
 
 
-def _require(cloud: Mapping[str, np.ndarray], names: list[str], path: Path, expected: str) -> None:
-    missing = [name for name in names if name not in cloud]
-    if missing:
-        raise InputError(f"{path}: has no columns {', '.join(missing)}, expected {expected}")
-
-
 def _anchors(cloud: Mapping[str, np.ndarray], folder: Path) -> dict[str, Tensor]:
     """Anchors of a .ply; offsets are stored by axis: all x, then all y, then all z."""
     path = folder / "point_cloud.ply"
     scales = [f"scale_{i}" for i in range(6)]
-    _require(
+    require_columns(
         cloud, ["x", "y", "z", "f_offset_0", "f_anchor_feat_0", *scales], path, "anchors of MoDec-GS or Scaffold-GS"
     )
-    offsets = _columns(cloud, "f_offset_", path)
+    offsets = side_by_side(cloud, "f_offset_", path)
     if offsets.shape[1] % 3:
         raise InputError(f"{path}: the number of columns f_offset must be a multiple of 3, got {offsets.shape[1]}")
     values = {
         "_anchor": np.stack([cloud[axis] for axis in "xyz"], axis=1),
         "_offset": offsets.reshape(len(offsets), 3, -1).transpose(0, 2, 1),
-        "_anchor_feat": _columns(cloud, "f_anchor_feat_", path),
+        "_anchor_feat": side_by_side(cloud, "f_anchor_feat_", path),
         "_scaling": np.stack([cloud[name] for name in scales], axis=1),
     }
-    dynamics = _columns(cloud, "dynamics_", path)
+    dynamics = side_by_side(cloud, "dynamics_", path)
     if "dynamics" in cloud:
         dynamics = cloud["dynamics"][:, None]
     if dynamics.shape[1]:
@@ -311,45 +289,26 @@ def _anchor_columns(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _gaussians(cloud: Mapping[str, np.ndarray], folder: Path) -> dict[str, Tensor]:
-    """Gaussians of a .ply; harmonics are stored by channel."""
+    """Gaussians of a .ply."""
     path = folder / "point_cloud.ply"
-    names = [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)] + [f"f_dc_{i}" for i in range(3)]
-    _require(cloud, ["x", "y", "z", "opacity", *names], path, "Gaussians of 4DGaussians")
-    rest = _columns(cloud, "f_rest_", path)
-    if rest.shape[1] not in (0, 9, 24, 45):
-        raise InputError(f"{path}: the number of columns f_rest must be 0, 9, 24 or 45, got {rest.shape[1]}")
+    require_columns(cloud, GAUSSIAN_COLUMNS, path, "Gaussians of 4DGaussians")
+    harmonics = harmonics_of(cloud, path)
     values = {
         "_xyz": np.stack([cloud[axis] for axis in "xyz"], axis=1),
         "_scaling": np.stack([cloud[f"scale_{i}"] for i in range(3)], axis=1),
         "_rotation": np.stack([cloud[f"rot_{i}"] for i in range(4)], axis=1),
         "_opacity": cloud["opacity"][:, None],
-        "_features_dc": np.stack([cloud[f"f_dc_{i}"] for i in range(3)], axis=1)[:, None],
-        "_features_rest": rest.reshape(len(rest), 3, rest.shape[1] // 3).transpose(0, 2, 1),
+        "_features_dc": harmonics[:, :1],
+        "_features_rest": harmonics[:, 1:],
     }
     return _tensors(path, values)
 
 
 def _gaussian_columns(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    values = {name: state[name].numpy() for name in ("_xyz", "_scaling", "_rotation", "_opacity", "_features_dc")}
-    count = len(values["_xyz"])
-    rest = state["_features_rest"].numpy().transpose(0, 2, 1).reshape(count, -1)
-    columns = {axis: values["_xyz"][:, i] for i, axis in enumerate("xyz")}
-    columns |= {name: np.zeros(count) for name in ("nx", "ny", "nz")}
-    columns |= {f"f_dc_{i}": values["_features_dc"][:, 0, i] for i in range(3)}
-    columns |= {f"f_rest_{i}": rest[:, i] for i in range(rest.shape[1])}
-    columns["opacity"] = values["_opacity"][:, 0]
-    columns |= {f"scale_{i}": values["_scaling"][:, i] for i in range(3)}
-    return columns | {f"rot_{i}": values["_rotation"][:, i] for i in range(4)}
-
-
-def _write_cloud(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    ply = require("plyfile", extra="gs", purpose="writing .ply files")
-    count = len(next(iter(columns.values())))
-    vertices = np.empty(count, dtype=[(name, "<f4") for name in columns])
-    for name, value in columns.items():
-        vertices[name] = value
-    with atomic_path(path) as temporary:
-        ply.PlyData([ply.PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(temporary))
+    means, scales, quats, opacities, constant, rest = (
+        state[name].numpy() for name in ("_xyz", "_scaling", "_rotation", "_opacity", "_features_dc", "_features_rest")
+    )
+    return gaussian_columns(means, scales, quats, opacities[:, 0], np.concatenate([constant, rest], axis=1))
 
 
 # Networks
