@@ -72,6 +72,7 @@ class SceneData(LightningDataModule):
 
     Args:
         root: folder of a scene in one of the layouts of `read_capture`. None: a synthetic scene that is rendered into `cache`.
+        scenes: names of folders in `root`, one per scene, for tests of several scenes; None: `root` is a scene.
         batch_size: frames per iteration, without repetition within an epoch.
         max_side: shrink images to this many pixels on the longer side; None keeps their size.
         downscale, masks, protocol: see `read_capture`.
@@ -83,6 +84,7 @@ class SceneData(LightningDataModule):
     def __init__(
         self,
         root: str | None = None,
+        scenes: list[str] | None = None,
         batch_size: int = 4,
         max_side: int | None = None,
         downscale: int | None = None,
@@ -97,7 +99,10 @@ class SceneData(LightningDataModule):
             raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
         if root is None and cache is None:
             raise InputError("no scene to train on: give data.root=FOLDER, or data.cache=FOLDER for a synthetic scene")
+        if scenes is not None and (root is None or not scenes):
+            raise InputError("data.scenes must name at least one folder in data.root")
         self.root, self.batch_size, self.num_workers, self.seed = root, batch_size, 0, seed
+        self.scenes = scenes
         self.max_side, self.downscale, self.masks = max_side, downscale, masks
         self.protocol: Protocol = protocol
         self.synthetic, self.cache = SyntheticConfig(**(synthetic or {})), cache
@@ -107,11 +112,28 @@ class SceneData(LightningDataModule):
     def capture(self) -> Capture:
         """The scene, read when it is first asked for. Raises `InputError` as `read_capture` does."""
         if self._capture is None:
-            folder = self.root or synthetic_capture(Path(str(self.cache)), self.synthetic)
-            found = read_capture(folder, downscale=self.downscale, masks=self.masks, protocol=self.protocol)
-            self._capture = found if self.max_side is None else found.resized(self.max_side)
+            if self.scenes is not None:
+                raise InputError("data.scenes is for tests; give data.root=FOLDER, the folder of one scene")
+            self._capture = self._read(self.root or synthetic_capture(Path(str(self.cache)), self.synthetic))
             self.train_frames, self.test_frames = Frames(self._capture.train), Frames(self._capture.test)
         return self._capture
+
+    @property
+    def scene_names(self) -> list[str]:
+        """The scenes of a test."""
+        return list(self.scenes) if self.scenes is not None else [self.capture.folder.name]
+
+    def scene(self, number: int) -> tuple[str, Capture]:
+        """Name and data of a scene of a test. Raises `InputError` if it has no test views, or as `read_capture` does."""
+        name = self.scene_names[number]
+        capture = self.capture if self.scenes is None else self._read(Path(str(self.root)) / name)
+        if not capture.test:
+            raise InputError(f"{capture.folder}: has no test views")
+        return name, capture
+
+    def _read(self, folder: str | Path) -> Capture:
+        found = read_capture(folder, downscale=self.downscale, masks=self.masks, protocol=self.protocol)
+        return found if self.max_side is None else found.resized(self.max_side)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and len(self.capture.train) < self.batch_size:
@@ -126,9 +148,21 @@ class SceneData(LightningDataModule):
         return EpochLoader(self, self.test_frames) if len(self.test_frames) else []
 
     def test_dataloader(self) -> EpochLoader:
-        if not len(self.test_frames):
-            raise InputError(f"{self.capture.folder}: has no test views")
-        return EpochLoader(self, self.test_frames)
+        """Numbers of scenes."""
+        return EpochLoader(self, _Numbers(len(self.scene_names)))
+
+
+class _Numbers(Dataset):
+    """The numbers from 0 to `count` - 1."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: tuple[int, ...]) -> int:
+        return key[1]
 
 
 __all__ = ["Frames", "SceneData"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,16 +13,25 @@ from torch import Tensor, nn
 
 from visionzoo.console import note
 from visionzoo.errors import InputError
+from visionzoo.io.pixels import quantize
+from visionzoo.metrics.lpips import Lpips
 from visionzoo.metrics.masked import masked_psnr, masked_ssim
-from visionzoo.metrics.restoration import psnr, ssim
+from visionzoo.metrics.restoration import WINDOW, psnr, ssim
 from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule
 from visionzoo.weights import load_checkpoint
 
-from .compact import write_scene
+from .compact import read_scene, write_scene
 from .data import SceneData
+from .evaluation import BACKBONES, Measures, Report, evaluate_scene, is_static, view_image
+from .facts import facts_of
+from .fourdgs import FourDGaussians
 from .model import MoDecGS
-from .optimize import Fit, Frame, Recipe, draw
+from .optimize import Fit, Frame, Recipe
+from .published import read_published
+
+SCENE = "{scene}"
+"""Where a checkpoint's path has the name of the scene."""
 
 
 class MoDecGSTraining(TrainingModule):
@@ -34,9 +43,12 @@ class MoDecGSTraining(TrainingModule):
     Args:
         name: registered name of the network.
         config: fields of `MoDecGSConfig` to override.
-        checkpoint: weights to start from, instead of the scene's points.
+        checkpoint: weights to start from, instead of the scene's points; or, to test, a `.vzgs` file or a published output
+            folder. With several scenes in `data.scenes`, `{scene}` in it is replaced by the name of the scene.
         recipe: fields of `Recipe` to override. Its `batch_size` and `seed` are those of the data module.
         export: write weights.safetensors and scene.vzgs when training ends.
+        lpips_vgg, lpips_alex: files with the backbone of LPIPS for tests: torchvision's vgg16-397923af.pth and
+            alexnet-owt-7be5be79.pth.
     """
 
     try_with = "visionzoo test --config modecgs/tiny data.root=SCENE model.checkpoint={file}"
@@ -49,6 +61,8 @@ class MoDecGSTraining(TrainingModule):
         checkpoint: str | None = None,
         recipe: dict[str, Any] | None = None,
         export: bool = True,
+        lpips_vgg: str | None = None,
+        lpips_alex: str | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -63,8 +77,10 @@ class MoDecGSTraining(TrainingModule):
         if not isinstance(model, MoDecGS):
             raise InputError(f"model.name must be a MoDec-GS, e.g. modecgs, got {name!r}")
         self.model = model.train()
-        if checkpoint is not None:
+        if checkpoint is not None and SCENE not in checkpoint and not _is_scene(checkpoint):
             load_checkpoint(self.model, checkpoint)
+        self.report: Report | None = None
+        self._measures = Measures()
         self.automatic_optimization = False
         self.fit: Fit | None = None
         self._saved: dict[str, Any] | None = None
@@ -78,6 +94,9 @@ class MoDecGSTraining(TrainingModule):
         return data
 
     def setup(self, stage: str) -> None:
+        if stage == "test":
+            self._check_test()
+            return
         capture = self.data.capture
         if stage == "fit":
             note(capture.describe())
@@ -108,49 +127,80 @@ class MoDecGSTraining(TrainingModule):
     # Evaluation
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._measure(batch)
-
-    def test_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._measure(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    @torch.no_grad()
-    def image(self, frame: Frame) -> Tensor:
-        """(3, H, W) in [0, 1]: the model's image of a frame; in the coarse stage, of the scene at rest."""
-        at_rest = self.fit is not None and self.fit.iteration <= self.recipe.coarse_steps and not self._is_static
-        time = None if at_rest or self._is_static else frame.time
-        height, width = frame.image.shape[1:]
-        drawn = draw(
-            self.model(frame.center, time), frame.viewmat, frame.K, width, height,
-            white=self.recipe.white_background, rules=self.recipe.rules,
-        )  # fmt: skip
-        return drawn.colors[0].permute(2, 0, 1).clamp(0, 1)
-
-    @property
-    def _is_static(self) -> bool:
-        return self.model.global_deformation is None and self.model.local_deformation is None
-
-    def _measure(self, batch: Tensor) -> None:
         for number in batch.tolist():
             frame = self.data.test_frames.frame(number).to(self.device)
-            image = self.image(frame)
-            image = torch.round(image * 255) / 255  # as files of 8 bits are measured
+            image = quantize(self.image(frame))
             self._scores["psnr"].append(psnr(image, frame.image))
-            if min(frame.image.shape[1:]) >= 11:
+            if min(frame.image.shape[1:]) >= WINDOW:
                 self._scores["ssim"].append(ssim(image, frame.image))
             if frame.weight is not None and bool(frame.weight.any()):
                 self._scores["masked_psnr"].append(masked_psnr(image, frame.image, frame.weight[0]))
                 self._scores["masked_ssim"].append(masked_ssim(image, frame.image, frame.weight[0]))
 
-    def _report(self, stage: str) -> None:
+    def on_validation_epoch_end(self) -> None:
         for name, values in self._scores.items():
-            self.log(f"{stage}/{name}", float(np.mean(values)), prog_bar=name == "psnr")
+            self.log(f"val/{name}", float(np.mean(values)), prog_bar=name == "psnr")
         self._scores.clear()
+
+    def image(self, frame: Frame) -> Tensor:
+        """(3, H, W) in [0, 1]: the model's image of a frame; in the coarse stage, of the scene at rest."""
+        coarse = self.fit is not None and self.fit.iteration <= self.recipe.coarse_steps
+        moving = not coarse and not is_static(self.model)
+        return view_image(self.model, frame, white=self.recipe.white_background, rules=self.recipe.rules, moving=moving)
+
+    def on_test_start(self) -> None:
+        self.check_one_device()
+        self._measures = self._open_measures().to(self.device)
+        self.report = Report(device=str(self.device), lpips=tuple(self._measures.networks))
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Measure whole scenes; `batch` has their numbers."""
+        assert self.report is not None
+        for number in batch.tolist():
+            name, capture = self.data.scene(number)
+            score = evaluate_scene(
+                self._model_of(name), name, capture.layout, capture.test, self._measures,
+                white=self.recipe.white_background, rules=self.recipe.rules,
+            )  # fmt: skip
+            self.report.scenes.append(score)
+
+    def on_test_epoch_end(self) -> None:
+        assert self.report is not None
+        self.log_dict({f"test/{name}": value for name, value in self.report.means().items()})
+
+    def _check_test(self) -> None:
+        """Raise `InputError` unless there are trained weights for each scene."""
+        self.check_trained()
+        names = self.data.scene_names
+        checkpoint = self.hparams["checkpoint"]
+        if len(names) > 1 and (checkpoint is None or SCENE not in checkpoint):
+            raise InputError(
+                f"data.scenes lists {len(names)} scenes, and each has weights of its own; give model.checkpoint with {SCENE} in it, "
+                f"e.g. model.checkpoint=outputs/{SCENE}/scene.vzgs"
+            )
+        self._open_measures()  # missing files are reported before the work
+
+    def _open_measures(self) -> Measures:
+        return Measures(
+            **{
+                name: Lpips(name, backbone=self.hparams[f"lpips_{name}"])
+                for name in BACKBONES
+                if self.hparams[f"lpips_{name}"]
+            }
+        )
+
+    def _model_of(self, scene: str) -> MoDecGS | FourDGaussians:
+        """The trained model of a scene in eval mode, on the device."""
+        checkpoint = self.hparams["checkpoint"]
+        if checkpoint is None or not (SCENE in checkpoint or _is_scene(checkpoint)):
+            return self.model.eval()
+        path = checkpoint.replace(SCENE, scene)
+        if _is_scene(path):
+            model = read_published(path) if Path(path).is_dir() else read_scene(path).model
+        else:
+            model = create_model(self.name, **self.overrides)
+            load_checkpoint(model, path)
+        return cast("MoDecGS | FourDGaussians", model.to(self.device).eval())
 
     # Saving
 
@@ -174,8 +224,14 @@ class MoDecGSTraining(TrainingModule):
         super().on_fit_end()
         if self.hparams["export"] and self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             path = Path(self.trainer.default_root_dir) / "scene.vzgs"
-            size = write_scene(self.model, path)
+            about = facts_of(self.data.capture, white_background=self.recipe.white_background, rules=self.recipe.rules)
+            size = write_scene(self.model, path, facts=about.to_dict())
             note(f"compact scene: {path} ({size / 1e6:.2f} MB)")
+
+
+def _is_scene(path: str) -> bool:
+    """Whether a checkpoint is a `.vzgs` file or a published output folder, which hold a whole model."""
+    return path.endswith(".vzgs") or Path(path).is_dir()
 
 
 __all__ = ["MoDecGSTraining"]

@@ -17,6 +17,10 @@ register_pipeline(
             "modecgs-networks", "benchmarks.modecgs_networks:benchmark", "MoDec-GS: anchors to Gaussians and back",
             "the published structure",
         ),
+        Bench(
+            "modecgs-size", "benchmarks.modecgs_size:benchmark", "MoDec-GS: megabytes and PSNR of a scene",
+            "4DGaussians",
+        ),
     ),
 )  # fmt: skip
 

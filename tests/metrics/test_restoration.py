@@ -14,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from visionzoo.errors import InputError
 from visionzoo.metrics.lpips import Lpips
+from visionzoo.metrics.masked import masked_lpips
 from visionzoo.metrics.restoration import psnr, quality, ssim
 from visionzoo.weights import WeightsError
 
@@ -152,6 +153,40 @@ def test_lpips_equals_torchmetrics(peers, network):
     assert expected[0] > 1e-5
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-9)
     assert got[1] == 0
+
+
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_lpips_per_pixel_equals_torchmetrics(peers, network):
+    peer, path = peers(network)
+    ours = Lpips(network, backbone=path)
+    noisy, clean = (planes(image)[None] for image in images(80, 111))
+    peer.spatial = True
+    try:
+        with torch.no_grad():
+            expected = peer(noisy, clean, normalize=True)[:, 0]
+    finally:
+        peer.spatial = False
+    got = ours.spatial(noisy, clean)
+    assert got.shape == (1, 80, 111)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_masked_lpips_is_the_mean_over_the_mask_of_black_surroundings(peers):
+    """As DyCheck's `compute_lpips`."""
+    peer, path = peers("alex")
+    noisy, clean = (planes(image) for image in images(80, 111))
+    mask = torch.zeros(80, 111)
+    mask[10:50, 20:90] = 1
+    peer.spatial = True
+    try:
+        with torch.no_grad():
+            distances = peer((noisy * mask)[None], (clean * mask)[None], normalize=True)[0, 0]
+    finally:
+        peer.spatial = False
+    got = masked_lpips(Lpips("alex", backbone=path), noisy, clean, mask)
+    assert got == pytest.approx(float((distances * mask).sum() / mask.sum()), rel=1e-4)
+    outside = torch.where(mask.bool(), noisy, 1 - noisy)
+    assert masked_lpips(Lpips("alex", backbone=path), outside, clean, mask) == pytest.approx(got, rel=1e-6)
 
 
 def test_lpips_is_frozen_and_differentiable(peers):

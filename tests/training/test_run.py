@@ -88,6 +88,12 @@ def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_override_that_is_no_yaml_is_one_line():
+    with pytest.raises(InputError, match=r"superglobal/tiny with model\.checkpoint=\{a\}/b: ") as caught:
+        load_config(["superglobal/tiny"], ["model.checkpoint={a}/b"])
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_files_name_near_ones():
     with pytest.raises(
         InputError, match=r"superglobal/tinny: no such configuration file; did you mean superglobal/tiny"

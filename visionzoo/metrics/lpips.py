@@ -9,6 +9,7 @@ with a download; here the backbone comes from a file, and nothing is downloaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ class Lpips(nn.Module):
         Raises:
             InputError: wrong or different shapes, or sides below 31 (alex) or 16 (vgg) pixels.
         """
+        return torch.stack([layer.mean((1, 2, 3)) for layer in self._distances(prediction, reference)]).sum(0)
+
+    def spatial(self, prediction: Tensor, reference: Tensor) -> Tensor:
+        """(B, 3, H, W) twice, in [0, 1] -> (B, H, W): the distance at every pixel, each layer's enlarged bilinearly.
+
+        Raises:
+            InputError: as for a call.
+        """
+        size = tuple(prediction.shape[2:])
+        layers = [
+            F.interpolate(layer, size=size, mode="bilinear", align_corners=False)
+            for layer in self._distances(prediction, reference)
+        ]
+        return torch.cat(layers, dim=1).sum(1)
+
+    def _distances(self, prediction: Tensor, reference: Tensor) -> Iterator[Tensor]:
+        """Per layer, the weighted distance at every place of its map (B, 1, h, w)."""
         shape = tuple(prediction.shape)
         if shape != tuple(reference.shape):
             raise InputError(
@@ -80,11 +98,9 @@ class Lpips(nn.Module):
             )
         if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < self.smallest:
             raise InputError(f"images have shape {shape}, expected (B, 3, H, W) with sides of {self.smallest} or more")
-        total = prediction.new_zeros(shape[0])
         for ours, theirs, head in zip(self._maps(prediction), self._maps(reference), self.heads, strict=True):
             difference = (F.normalize(ours, eps=1e-10) - F.normalize(theirs, eps=1e-10)).square()
-            total = total + F.conv2d(difference, head).mean((1, 2, 3))
-        return total
+            yield F.conv2d(difference, head)
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         x = (2 * image - 1 - self.shift) / self.scale

@@ -1,6 +1,6 @@
-"""PSNR and SSIM of the masked part of an image, as DyCheck defines them (Gao et al., NeurIPS 2022, arXiv 2210.13445).
+"""PSNR, SSIM and LPIPS of the masked part of an image, as DyCheck defines them (Gao et al., NeurIPS 2022, arXiv 2210.13445).
 
-Both take a mask of the pixels to compare, such as those that the training views have seen. Sums are float64.
+All take a mask of the pixels to compare, such as those that the training views have seen. Sums of PSNR and SSIM are float64.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
+from .lpips import Lpips
 from .restoration import K1, K2, WINDOW, gaussian_weights, unit
 
 
@@ -57,6 +58,18 @@ def masked_ssim(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
     return float(similarity.mean())
 
 
+def masked_lpips(lpips: Lpips, prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+    """Perceptual distance over the pixels of a mask: the mean of LPIPS' map of distances between images that are black elsewhere.
+
+    DyCheck measures with AlexNet. Arguments and errors are those of `masked_psnr`, and images have to be large enough for `lpips`.
+    """
+    ours, theirs, weights = _checked(prediction, reference, mask)
+    first, second = ((weights * image).float()[None] for image in (ours, theirs))
+    with torch.no_grad():
+        distances = lpips.spatial(first, second)[0].double()
+    return float((distances * weights).sum() / weights.sum())
+
+
 def _partial_means(images: Tensor, mask: Tensor) -> Tensor:
     """Gaussian means over the masked part of windows inside the image: (C, H, W), (H, W) -> (C, H - 10, W - 10)."""
     weights = torch.tensor(gaussian_weights(), dtype=images.dtype, device=images.device)
@@ -85,4 +98,4 @@ def _checked(prediction: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tenso
     return unit(prediction), unit(reference), weights
 
 
-__all__ = ["masked_psnr", "masked_ssim"]
+__all__ = ["masked_lpips", "masked_psnr", "masked_ssim"]

@@ -135,12 +135,25 @@ def _squared_error(ours: Tensor, theirs: Tensor) -> float:
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
     """SSIM of each pixel whose window lies inside the image: two (H, W) float64 -> (H - 10, W - 10)."""
+    luminance, contrast = similarity_terms(x, y)
+    return luminance * contrast
+
+
+def similarity_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The two factors of the SSIM, luminance and contrast, of each pixel whose window lies inside.
+
+    Args:
+        x, y: (H, W) float64, sides of at least 11.
+
+    Returns:
+        Two tensors (H - 10, W - 10).
+    """
     mean_x, mean_y = _smooth(x), _smooth(y)
     squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
     variances = _smooth(x.square() + y.square()) - squares
     covariance = _smooth(x * y) - product
     c1, c2 = K1**2, K2**2
-    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return (2 * product + c1) / (squares + c1), (2 * covariance + c2) / (variances + c2)
 
 
 def gaussian_weights() -> list[float]:

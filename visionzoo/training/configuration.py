@@ -32,6 +32,7 @@ def load_config(configs: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     require("omegaconf", extra="train", purpose="reading a configuration")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     if not configs:
         raise InputError(f"give --config FILE, or a packaged recipe: {', '.join(packaged_configs()) or 'none'}")
@@ -49,7 +50,7 @@ def load_config(configs: Sequence[str | Path], overrides: Sequence[str] = ()) ->
         content = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(f"{' '.join(map(str, configs))}: {one_line(error)}") from error
-    except (ValueError, TypeError) as error:  # invalid YAML in an override, or a list instead of a mapping
+    except (ValueError, TypeError, YAMLError) as error:  # invalid YAML in an override, or a list instead of a mapping
         if isinstance(error, InputError):
             raise
         raise InputError(f"{' '.join(map(str, configs))} with {' '.join(overrides)}: {one_line(error)}") from error
