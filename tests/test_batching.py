@@ -13,7 +13,7 @@ from visionzoo.batching import Batches, ahead
 from visionzoo.errors import InputError
 
 
-def test_results_are_in_order_and_input_errors_handed_on() -> None:
+def test_results_are_in_order_and_input_errors_are_passed_on() -> None:
     def work(item: int) -> int:
         time.sleep(0.001 * (item % 3))
         if item == 4:
@@ -31,7 +31,7 @@ def test_other_errors_are_raised() -> None:
         list(ahead(lambda item: 1 // item, [1, 0, 1], workers=1, depth=2))
 
 
-def test_a_bounded_number_ahead_and_nothing_after() -> None:
+def test_reads_a_bounded_number_ahead_and_stops_at_the_end() -> None:
     started: list[int] = []
     lock = threading.Lock()
 

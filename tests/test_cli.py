@@ -89,7 +89,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["classify", "a.jpg", "-o", "link.png", "--overwrite", "--model", "shvit_xs"], "link.png: is an input"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
+def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, words: list[str], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -107,7 +107,7 @@ def test_mistakes_are_one_line_and_exit_2(
 
 
 @pytest.mark.slow
-def test_the_whole_way(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_procedure(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the README shows, with few photos: samples, index, update, search, info."""
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)

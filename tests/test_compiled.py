@@ -33,7 +33,7 @@ def test_compiled_equals_the_network(tmp_path: Path, dtype: torch.dtype) -> None
             assert error < (1e-5 if dtype == torch.float32 else 2e-2)
 
 
-def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_compilation_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum().item() > 0 else -x
@@ -43,7 +43,7 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_networks(tmp_path: Path) -> None:
+def test_files_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(VisionZooError, match="no such file; compile"):
         load_compiled(tmp_path / "nothing.pt2")
     (tmp_path / "text.pt2").write_text("no network")

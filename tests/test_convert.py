@@ -29,7 +29,7 @@ def ours(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [(), ("--model", "shvit_s1"), ("--to", "official")])
-def test_a_file_of_ours_keeps_what_it_says(
+def test_our_own_file_keeps_its_metadata(
     ours: Path, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, "weights", "convert", ours, tmp_path / "out.safetensors", *words)
@@ -50,7 +50,7 @@ def test_a_file_of_another_model_is_refused(ours: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_what_is_not_a_checkpoint_is_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_without_a_checkpoint_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = Path(visionzoo.__file__).parent / "assets" / "queries" / "astronaut.jpg"
     code, _, err = run(capsys, "weights", "convert", photo, tmp_path / "out.safetensors")
     assert code == 2

@@ -65,7 +65,7 @@ def test_command(tmp_path, monkeypatch, clear):
     assert result.std() > 1.5 * hazy.std()
 
 
-def test_what_is_refused(clear):
+def test_refused_inputs(clear):
     with pytest.raises(InputError, match="patch must be an odd number of pixels, got 14"):
         dehaze(clear, patch=14)
     with pytest.raises(InputError, match=r"must be \(3, H, W\), got shape \(512, 512\)"):

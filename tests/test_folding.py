@@ -49,7 +49,7 @@ class ReadTwice(nn.Module):
         return y + self.norm(y)
 
 
-def test_notices_a_convolution_that_is_read_twice() -> None:
+def test_a_convolution_with_two_readers_is_not_fused() -> None:
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="used twice"):
         fold_batchnorm(settle(ReadTwice()), torch.rand(1, 3, 8, 8))

@@ -60,7 +60,7 @@ def test_a_network_computes_the_same_fused_copied_and_with_gradients() -> None:
     assert fused.float()(x.requires_grad_()).requires_grad
 
 
-def test_two_readers_of_one_convolution_are_noticed() -> None:
+def test_two_readers_of_one_convolution_are_detected() -> None:
     class Twice(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raw = self.first(x)

@@ -107,7 +107,7 @@ def docstrings(tree: ast.Module) -> set[int]:
     }
 
 
-def test_the_ground_floor_names_no_system_and_no_task() -> None:
+def test_the_base_package_names_no_system_and_no_task() -> None:
     """What a task or system brings along is registered; strings hide what an import would show."""
     systems = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "__init__.py").is_file()]
     names = re.compile(rf"(?<![\w-])({'|'.join([*systems, *list_pipelines()])})(?![a-z-])")

@@ -51,7 +51,7 @@ def remote() -> list[weights.WeightSource]:
 
 
 @pytest.mark.parametrize("source", remote(), ids=lambda source: source.name)
-def test_no_checkpoint_is_asked_for(source: weights.WeightSource, requests: list[str]) -> None:
+def test_no_checkpoint_is_requested(source: weights.WeightSource, requests: list[str]) -> None:
     with pytest.raises(VisionZooError, match="offline mode is on"):
         weights.fetch(source)
     assert requests == []
@@ -132,7 +132,7 @@ def names(tree: ast.AST) -> Iterator[str]:
                 yield called
 
 
-def test_downloads_have_one_door() -> None:
+def test_all_downloads_use_one_function() -> None:
     """A new call elsewhere would not know of offline mode: it takes `visionzoo.weights.fetch`."""
     found = {
         path.relative_to(ROOT).as_posix(): used

@@ -57,13 +57,13 @@ def doubled(by: int) -> Callable[[int], tuple[int, int]]:
     return lambda item: (by * item, os.getpid())
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"--engine ray needs .*pip install 'visionzoo\[ray\]'"):
         list(on_ray([1], doubled, {"by": 2}))
 
 
-def test_results_come_from_other_processes() -> None:
+def test_results_come_from_worker_processes() -> None:
     pytest.importorskip("ray.data")
     found = dict(on_ray(list(range(5)), doubled, {"by": 2}, processes=1))
     assert {number: value for number, (value, _) in found.items()} == {0: 0, 1: 2, 2: 4, 3: 6, 4: 8}

@@ -19,7 +19,7 @@ def test_list_models_filters() -> None:
 
 
 @pytest.mark.parametrize("name", vz.list_models())
-def test_cards_tell_the_truth_about_parameters(name: str) -> None:
+def test_cards_have_the_right_number_of_parameters(name: str) -> None:
     model = vz.create_model(name)
     card = vz.model_card(name)
     assert sum(p.numel() for p in model.parameters()) == card.params

@@ -15,7 +15,7 @@ def test_the_tables_are_up_to_date():
     assert not pages, f"{', '.join(pages)}: tables are out of date; run: python -m tools.tables --write"
 
 
-def test_a_change_by_hand_is_found(tmp_path):
+def test_a_manual_change_is_detected(tmp_path):
     (tmp_path / "docs").mkdir()
     for page in tables.PAGES:
         text = (tables.ROOT / page).read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_a_change_by_hand_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("name", tables.TABLES)
-def test_every_table_stands_somewhere(name):
+def test_every_table_is_used_in_a_document(name):
     assert any(f"<!-- table: {name} -->" in (tables.ROOT / page).read_text(encoding="utf-8") for page in tables.PAGES)
 
 

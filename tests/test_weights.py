@@ -75,7 +75,7 @@ def test_download_lands_whole(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("honoured", [True, False], ids=["resumes", "server starts over"])
-def test_broken_download_is_taken_up(
+def test_an_interrupted_download_resumes(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honoured: bool
 ) -> None:
     monkeypatch.setattr(Files, "limit", 300_000)
@@ -178,7 +178,7 @@ def test_training_files_need_the_opt_in(tmp_path: Path) -> None:
     ids=["empty", "lfs", "html", "truncated zip", "garbage", "jpeg"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
+def test_files_without_a_checkpoint(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(
@@ -188,7 +188,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, says: str
         weights.read_checkpoint(path)
 
 
-def test_archives_that_are_no_checkpoints(tmp_path: Path) -> None:
+def test_archives_without_a_checkpoint(tmp_path: Path) -> None:
     """A TorchScript archive is a zip file like a checkpoint: say what it is, and how to get at its weights."""
     torch.jit.script(nn.Linear(2, 3)).save(tmp_path / "net.pt")
     with pytest.raises(VisionZooError, match=r"net\.pt: is a TorchScript archive.*torch\.jit\.load.*state_dict"):

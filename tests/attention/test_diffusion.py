@@ -368,7 +368,7 @@ def test_segments_choose_frames_that_all_frames_look_at() -> None:
     assert_same(attn(x, seen), want)
 
 
-def test_what_it_does_not_compute_is_refused() -> None:
+def test_unsupported_attention_is_refused() -> None:
     x = rand(2, 16, 32)
     added = Attention(query_dim=32, heads=4, dim_head=8, added_kv_proj_dim=24, processor=VisionZooAttnProcessor())
     with pytest.raises(InputError, match="added key and value projections"):

@@ -23,7 +23,7 @@ from visionzoo.errors import InputError
         ({"dtype": torch.float64}, "not float64"),
     ],
 )
-def test_says_what_it_does_not_take_on_the_cpu(change: dict, reason: str) -> None:
+def test_unsupported_calls_on_the_cpu_are_named(change: dict, reason: str) -> None:
     q = torch.zeros(1, 1, 4, 16, dtype=change.get("dtype", torch.float32), requires_grad=change.get("grad", False))
     compute = attention_with_lse if change.get("lse") else attention
     if (missing := FlexBackend().unavailable()) is not None:
@@ -32,7 +32,7 @@ def test_says_what_it_does_not_take_on_the_cpu(change: dict, reason: str) -> Non
         compute(q, q, q, backend="flex")
 
 
-def test_says_that_it_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visionzoo.attention.backends.flex._has_compiler", lambda: False)
     q = torch.zeros(1, 1, 4, 16)
     with pytest.raises(InputError, match=r"needs a C\+\+ compiler"):

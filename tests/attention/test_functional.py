@@ -249,7 +249,7 @@ def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatc
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"backend": "sdp"}, "did you mean sdpa"),
     ],
 )
-def test_what_does_not_fit_is_said(q, k, v, extra, says: str) -> None:
+def test_inputs_that_do_not_fit_are_named(q, k, v, extra, says: str) -> None:
     with pytest.raises(VisionZooError, match=says.replace("(", r"\(").replace(")", r"\)")):
         attention(torch.randn(q), torch.randn(k), torch.randn(v), **extra)
 

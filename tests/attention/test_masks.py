@@ -140,7 +140,7 @@ def test_a_mask_that_was_expanded_stays_small() -> None:
 
 @pytest.mark.parametrize("needs_lse", [False, True])
 @pytest.mark.parametrize(("dtype", "kind"), list(itertools.product(FLOATS[:3], (*FLOATS, torch.bool))))
-def test_what_the_kernels_for_cuda_are_given(
+def test_inputs_of_the_cuda_kernels(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, kind: torch.dtype, needs_lse: bool
 ) -> None:
     """By a stand-in with their rules: the mask is boolean or in the dtype of q, and a row without keys is NaN."""

@@ -45,7 +45,7 @@ def test_pieces_equal_the_whole(backend: str, case: Case, cuts: list[int]) -> No
         torch.testing.assert_close(segment_attention(q, split(k, v, cuts), mask=mask, backend=backend), want)
 
 
-def test_larger_than_what_is_gathered() -> None:
+def test_pieces_larger_than_the_gathering_limit() -> None:
     """Pieces of every size around the limits, so that some are gathered and some stand alone."""
     q = torch.randn(1, 2, 40, 16)
     sizes = [3, 500, 511, 512, 513, 100, 0, 1500, 7, 7, 1]
@@ -112,7 +112,7 @@ def test_memory_is_about_one_piece(wants_grad: bool) -> None:
     assert peak_memory_mb(run) < 28 + gradients
 
 
-def test_a_generator_of_pieces_will_do() -> None:
+def test_pieces_may_come_from_a_generator() -> None:
     q, k, v = (torch.randn(1, 2, 50, 8) for _ in range(3))
     torch.testing.assert_close(segment_attention(q, (piece for piece in split(k, v, [20]))), attention(q, k, v))
 
@@ -124,7 +124,7 @@ def test_one_head_needs_no_head_axis() -> None:
     assert lse.shape == (2, 50)
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_inputs_that_do_not_fit_are_named() -> None:
     q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 5, 8)
     with pytest.raises(VisionZooError, match="at least one segment"):
         segment_attention(q, [])

@@ -50,7 +50,7 @@ def test_auto_always_has_an_answer() -> None:
     assert choose(call(v=(1, 2, 8, 48))).name == "chunked"
 
 
-def test_argument_before_context_before_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_overrides_the_context_which_overrides_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(call()).name == "sdpa"
     monkeypatch.setenv("VISIONZOO_ATTENTION", "math")
     assert choose(call()).name == "math"
@@ -71,7 +71,7 @@ def test_a_list_is_an_order_of_preference(monkeypatch: pytest.MonkeyPatch) -> No
     assert choose(with_grad).name == "chunked"
 
 
-def test_a_backend_that_cannot_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_backend_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     q = torch.randn(1, 1, 4, 8)
     mask = torch.zeros(4, 4, requires_grad=True)
     with (

@@ -133,7 +133,7 @@ def test_wide_keys_and_values(key_width: int, value_width: int) -> None:
 
 
 @pytest.mark.parametrize("flip", ["k", "q and v"])
-def test_widths_that_do_not_lie_side_by_side(flip: str) -> None:
+def test_widths_with_a_stride(flip: str) -> None:
     q, k, v = (torch.randn(2, 2, 20, 12) for _ in range(3))
     if flip == "k":
         k = k.mT.contiguous().mT
@@ -219,7 +219,7 @@ def test_gradients_through_output_and_log_sum_exp(groups: int) -> None:
         ({"mask": torch.ones(6, 7, dtype=torch.bool)}, "by batch and key only"),
     ],
 )
-def test_says_what_it_does_not_take(change: dict, reason: str) -> None:
+def test_unsupported_calls_are_named(change: dict, reason: str) -> None:
     like = {"dtype": change.get("dtype", torch.float32), "device": DEVICE}
     q, k = (torch.zeros(1, 1, length, change.get("width", 8), **like) for length in (6, 7))
     mask = change.get("mask")
@@ -249,7 +249,7 @@ def test_pieces_that_do_not_fit_are_left_to_the_check_that_names_them() -> None:
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="about machines without CUDA")
-def test_says_why_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_being_unavailable_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     q = torch.randn(1, 1, 4, 8)
     with pytest.raises(InputError, match="no CUDA device, and TRITON_INTERPRET=1 is not set"):

@@ -112,7 +112,7 @@ def on_cuda(call: AttentionCall) -> AttentionCall:
     return replace(call, q=like(call.q), k=like(call.k), v=like(call.v))
 
 
-def test_says_what_it_does_not_take(install: Install) -> None:
+def test_unsupported_calls_are_named(install: Install) -> None:
     install()
     supports = XformersBackend().supports
     assert supports(on_cuda(call())) is None
@@ -127,7 +127,7 @@ def test_says_what_it_does_not_take(install: Install) -> None:
         attention(*(torch.zeros(1, 1, 4, 8),) * 3, backend="xformers")
 
 
-def test_says_why_it_is_unavailable(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_being_unavailable_is_given(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(
         RuntimeError("xFormers can't load C++/CUDA extensions. xFormers was built for:\n    PyTorch 2.10.0+cu128 with")
     )

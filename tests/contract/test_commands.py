@@ -57,7 +57,7 @@ PAIRS = [(call, case) for call in CALLS for case in CASES if case.applies(call)]
 
 
 @pytest.mark.parametrize(("call", "case"), PAIRS, ids=[f"{call.command}-{case.name}" for call, case in PAIRS])
-def test_what_is_said_and_left(
+def test_messages_and_remaining_files(
     call: Call,
     case: Case,
     places: dict[str, Path],
@@ -119,7 +119,7 @@ def assert_left(folder: Path, before: dict[str, bytes | None], expected: list[st
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.command)
-def test_what_is_missing_is_named_with_an_example(call: Call, capsys: pytest.CaptureFixture) -> None:
+def test_missing_settings_are_named_with_an_example(call: Call, capsys: pytest.CaptureFixture) -> None:
     code, _, err = run(capsys, *call.command.split())
     assert code == 2
     assert re.fullmatch(rf"visionzoo: error: [A-Z]+ is missing, e\.g\. visionzoo {call.command} .*\n", err)
@@ -128,7 +128,7 @@ def test_what_is_missing_is_named_with_an_example(call: Call, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.command)
-def test_ctrl_c_is_one_line_and_130(
+def test_ctrl_c_prints_one_line_and_exits_with_130(
     call: Call, places: dict[str, Path], stuff: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
@@ -149,7 +149,7 @@ def test_ctrl_c_is_one_line_and_130(
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.command)
-def test_a_full_disk_is_one_line_that_is_true(
+def test_a_full_disk_is_a_correct_one_line_error(
     call: Call, places: dict[str, Path], stuff: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip

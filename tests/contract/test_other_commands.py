@@ -21,7 +21,7 @@ CALL = Call("", output="")
 
 
 @pytest.mark.parametrize(("command", "case"), PAIRS, ids=[f"{command}-{case.name}" for command, case in PAIRS])
-def test_what_is_said_and_left(
+def test_messages_and_remaining_files(
     command: str,
     case: Case,
     stuff: Material,
@@ -45,7 +45,7 @@ def test_what_is_said_and_left(
 
 
 @pytest.mark.parametrize("command", OTHERS)
-def test_what_is_missing_is_named_with_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
+def test_missing_settings_are_named_with_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
     code, _, err = run(capsys, *command.split())
     assert code == 2
     assert re.fullmatch(rf"visionzoo: error: \S+( \(-\w\))? is missing, e\.g\. visionzoo {command} .*\n", err)
@@ -61,5 +61,5 @@ def test_a_weights_file_resumes_no_training(
     assert re.search(r"w\.pth: is not a checkpoint of a training, .*former run", err)
 
 
-def test_what_is_tried_elsewhere_is_tried_here() -> None:
+def test_commands_that_are_tested_elsewhere_exist() -> None:
     assert set(ELSEWHERE) <= set(OTHERS)

@@ -92,7 +92,7 @@ def pipe(task: str, case: Case) -> Any:
 # Made
 
 
-def test_the_class_says_what_it_is(task: str) -> None:
+def test_the_class_describes_itself(task: str) -> None:
     (entry,) = (entry for entry in pipeline_entries() if entry.task == task)
     factory = resolve(entry.factory)
     assert issubclass(factory, TaskPipeline)
@@ -101,7 +101,7 @@ def test_the_class_says_what_it_is(task: str) -> None:
     assert isinstance(tiny.NETWORKS[task](), factory.networks)
 
 
-def test_the_network_stays_as_it_is(task: str, case: Case, tmp_path: Path) -> None:
+def test_the_network_is_unchanged(task: str, case: Case, tmp_path: Path) -> None:
     network = tiny.NETWORKS[task]()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     pipe = made(task, case.settings)
@@ -111,7 +111,7 @@ def test_the_network_stays_as_it_is(task: str, case: Case, tmp_path: Path) -> No
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_what_is_saved_comes_back(task: str, case: Case, pipe: Any, tmp_path: Path) -> None:
+def test_saved_content_loads(task: str, case: Case, pipe: Any, tmp_path: Path) -> None:
     """By folder and as a checkpoint: equal outputs, equal facts, and the file says the same of itself in every task."""
     pipe.save_pretrained(tmp_path / "p")
     image = case.source(tmp_path / "a.png")
@@ -214,7 +214,7 @@ def test_an_input_that_is_missing_or_broken(case: Case, pipe: Any, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
 
 
-def test_no_output_where_it_cannot_be(case: Case, pipe: Any, tmp_path: Path) -> None:
+def test_an_output_at_an_impossible_place(case: Case, pipe: Any, tmp_path: Path) -> None:
     source = case.source(tmp_path / "a.png")
     with pytest.raises(InputError, match="does not exist; create it first"):
         pipe.run(source, tmp_path / "no" / f"out{case.output}", progress=False, **case.options)
@@ -249,7 +249,7 @@ def test_several_files_go_to_a_folder(case: Case, pipe: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("task", FILE_TASKS, indirect=True)
-def test_a_folder_that_cannot_be(case: Case, pipe: Any, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(case: Case, pipe: Any, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / "in" / name)
     (tmp_path / "file").write_text("a file")

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "visionzoo"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(visionzoo.__file__).parent.parent)}
 
 
-def test_an_image_goes_through_a_pipe(tmp_path: Path) -> None:
+def test_an_image_is_read_and_written_through_pipes(tmp_path: Path) -> None:
     source = draw(tmp_path / "a.jpg")
     done = subprocess.run(
         [*COMMAND, "dehaze", "-", "-o", "-", "--format", "png", "--quiet"],
@@ -57,7 +57,7 @@ for words in {mistakes!r}:
 """
 
 
-def test_mistakes_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_wrong_arguments_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(mistakes=MISTAKES)],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,

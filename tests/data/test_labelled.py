@@ -47,7 +47,7 @@ def test_a_tar_file_has_the_classes_of_its_folder(nested: Path, tmp_path: Path, 
     assert seen == {1: 0, 2: 0, 3: 0, 4: 1, 5: 1}
 
 
-def test_what_is_no_folder_of_classes(nested: Path) -> None:
+def test_a_folder_without_classes(nested: Path) -> None:
     with pytest.raises(InputError, match="notes: has 0 classes, expected two or more folders of images"):
         read_class_folders(nested / "notes")
     with pytest.raises(InputError, match="nothing: no such folder"):

@@ -148,7 +148,7 @@ def test_a_pipeline_is_made_once_for_all_visitors(weights: Path, monkeypatch: py
         classifiers("../../etc/passwd")
 
 
-def test_the_choice_begins_with_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_choice_is_an_available_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from visionzoo.demos import classify
 
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
@@ -259,7 +259,7 @@ def test_a_sample_is_classified_and_another_image_clears_the_result(visit: Visit
 
 
 @pytest.mark.browser
-def test_weights_that_are_not_available_are_one_line(visit: Visit) -> None:
+def test_unavailable_weights_are_a_one_line_error(visit: Visit) -> None:
     page = visit.page
     visit.sample("classify")
     choose(visit, "shvit_s2.official")

@@ -119,7 +119,7 @@ def test_the_window_lies_inside_the_reduced_image(size: tuple[int, int], place: 
         assert look.framed(*place, side).size == (width, height)
 
 
-def test_a_map_is_of_the_window_around_the_point(pipe: Any, tmp_path: Path) -> None:
+def test_a_map_shows_the_window_around_the_point(pipe: Any, tmp_path: Path) -> None:
     from visionzoo.demos.dehaze_map import MAP_STEPS, Look, explain
     from visionzoo.demos.dehaze_result import remove
     from visionzoo.models.dehazexl import attribution_image, attribution_map
@@ -146,7 +146,7 @@ def test_samples_are_hazy_and_made_once(tmp_path: Path, assets: Path) -> None:
     assert [path.stat().st_mtime_ns for path in samples(tmp_path)] == made
 
 
-def test_weights_that_are_not_here_are_said_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_shown_instead_of_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from visionzoo.demos import dehaze
 
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
@@ -238,7 +238,7 @@ def test_a_click_in_the_result_shows_what_it_depends_on(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-def test_what_is_too_small_is_refused_and_the_page_still_works(visit: Visit, tmp_path: Path) -> None:
+def test_small_images_are_refused_and_the_page_still_works(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     (tmp_path / "dot.png").write_bytes(png((1, 1)))
     visit.give("vz-dehaze-upload", tmp_path / "dot.png")

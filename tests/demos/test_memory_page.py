@@ -81,7 +81,7 @@ def test_a_still_video_is_rebuilt_exactly_and_a_cut_is_not() -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_a_moment_is_the_memory_as_the_frame_met_it(design: str) -> None:
+def test_a_moment_is_the_memory_before_its_frame(design: str) -> None:
     walk = walked(noise(9), design)
     for number in (0, 1, 8):
         moment = walk.at(number)
@@ -111,7 +111,7 @@ def test_the_attention_of_a_token_finds_itself() -> None:
     assert moment.weights.view(TOKENS, 2, TOKENS).sum(1).argmax(1).tolist() == list(range(TOKENS))
 
 
-def test_one_frame_is_a_walk_too() -> None:
+def test_a_walk_over_one_frame() -> None:
     walk = walked(noise(1), "working-and-long-term")
     memory_images.held_image(walk, 0)
     memory_images.rebuilt_image(walk, walk.at(0))
@@ -125,7 +125,7 @@ def test_another_design_keeps_the_features() -> None:
     assert np.count_nonzero(other.shares[0][-1]) == 3
 
 
-def test_what_cannot_be_walked_is_said() -> None:
+def test_frames_and_settings_that_do_not_fit_are_reported() -> None:
     with pytest.raises(InputError, match="no frames"):
         Walk.describe([], colors, "recent")
     with pytest.raises(InputError, match="differ in size"):
@@ -148,7 +148,7 @@ def test_the_command_writes_images(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no.mp4: no such file" in errors[0]
 
 
-def test_a_real_clip_passes_through(tmp_path: Path) -> None:
+def test_a_real_clip_is_processed(tmp_path: Path) -> None:
     from visionzoo.demos.memory import STEPS, sample_clips
 
     clips = sample_clips()

@@ -160,7 +160,7 @@ def test_run_without_input_says_what_to_do(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-def test_no_word_of_a_page_is_for_a_terminal(visit: Visit) -> None:
+def test_pages_use_no_command_line_words(visit: Visit) -> None:
     page = visit.page
     page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
     shown = page.locator("main").inner_text()

@@ -85,7 +85,7 @@ def test_a_video_and_a_template_come_out(pipe: Any, face: Path, talk: Path, tmp_
     }  # no sidecar that names our folders
 
 
-def test_what_cannot_be_used_is_said(pipe: Any, face: Path, talk: Path, tmp_path: Path) -> None:
+def test_unusable_inputs_are_reported(pipe: Any, face: Path, talk: Path, tmp_path: Path) -> None:
     from visionzoo.demos import reenact
     from visionzoo.pipelines.reenact.options import ReenactOptions
 

@@ -45,7 +45,7 @@ def test_the_first_photos_show_the_same_subject(searcher: Any, assets: Path, sub
     assert found.searched_s > 0
 
 
-def test_a_region_is_searched_for_alone(searcher: Any, assets: Path) -> None:
+def test_a_search_uses_the_region_only(searcher: Any, assets: Path) -> None:
     query = (assets / "queries" / "astronaut.jpg").read_bytes()
     whole, part = searcher(query), searcher(query, region="0, 0, 150, 150")
     assert part.result.box == (0, 0, 150, 150)
@@ -79,7 +79,7 @@ def test_a_region_is_any_two_opposite_corners_within_the_photo(text: str, box: t
         ("5, 5, 5, 50", "no area"),
     ],
 )
-def test_a_region_that_is_none_is_explained(text: str, reason: str) -> None:
+def test_an_invalid_region_is_explained(text: str, reason: str) -> None:
     from visionzoo.demos.retrieve_result import parse_region
 
     with pytest.raises(InputError, match=re.escape(reason)):
@@ -94,7 +94,7 @@ def test_a_broken_upload_is_explained_without_a_path(searcher: Any, assets: Path
         assert "/" not in str(caught.value)
 
 
-def test_a_photo_that_is_gone_leaves_a_note_in_its_place(searcher: Any, assets: Path, index: Path) -> None:
+def test_a_deleted_photo_is_shown_as_a_note(searcher: Any, assets: Path, index: Path) -> None:
     from visionzoo.demos.retrieve_result import show
     from visionzoo.models.superglobal.index import PhotoIndex
 
@@ -157,7 +157,7 @@ def test_an_address_that_cannot_be_used_is_explained_before_any_work() -> None:
         launch("retrieve", port=free_port(), host="192.0.2.1", index=None)
 
 
-def test_an_index_that_is_none_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_an_index_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from visionzoo.demos.app import build
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # `build` sets it: restored afterwards
@@ -165,7 +165,7 @@ def test_an_index_that_is_none_is_explained(tmp_path: Path, monkeypatch: pytest.
         build("retrieve", index=tmp_path / "nothing.index")
 
 
-def test_the_api_finds_photos_and_refuses_what_is_none(server: str, assets: Path, home: Path, tmp_path: Path) -> None:
+def test_the_api_finds_photos_and_refuses_other_files(server: str, assets: Path, home: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
@@ -258,7 +258,7 @@ def test_two_clicks_in_the_photo_choose_a_region(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-def test_a_region_that_is_none_is_explained_on_the_page(visit: Visit, assets: Path) -> None:
+def test_an_invalid_region_is_explained_on_the_page(visit: Visit, assets: Path) -> None:
     page = visit.page
     visit.give("vz-retrieve-upload", assets / "queries" / "coffee.jpg")
     page.wait_for_selector("#vz-retrieve-upload img")

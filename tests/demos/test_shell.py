@@ -159,7 +159,7 @@ def test_a_visitor_who_leaves_stops_the_work(shell: str, slow: Slow, go: Callabl
 
 
 @pytest.mark.browser
-def test_a_fault_of_ours_is_said_without_its_words(
+def test_an_internal_error_is_shown_without_its_message(
     shell: str, go: Callable[[str], Visit], capfd: pytest.CaptureFixture[str]
 ) -> None:
     visit = go(shell)
@@ -188,5 +188,5 @@ def test_two_visitors_see_their_own_results(shell: str, slow: Slow, go: Callable
     assert len(places) == 2
 
 
-def test_a_bar_moves_by_itself_where_nothing_is_known() -> None:
+def test_a_bar_without_a_known_length_moves_by_itself() -> None:
     assert "value" not in progress_line("loading …")

@@ -30,12 +30,12 @@ def test_commands_and_paths_are_left_out(text: str, told: str) -> None:
     assert for_visitors(text) == told
 
 
-def test_an_error_names_the_file_as_its_owner_does() -> None:
+def test_an_error_uses_the_users_name_of_the_file() -> None:
     error = InputError("/srv/uploads/ab12/x.jpg: not an image; run `git lfs pull`")
     assert explain(error, {"/srv/uploads/ab12/x.jpg": "my photo.jpg"}) == "my photo.jpg: not an image"
 
 
-def test_what_only_the_server_s_owner_can_change_is_said_so() -> None:
+def test_errors_that_only_the_server_owner_can_fix_say_so() -> None:
     missing = MissingDependencyError(
         "reading videos needs the package 'av', which is not installed; install it with: pip install x"
     )

@@ -147,7 +147,7 @@ def test_fixed_program_takes_its_own_shape_only(tmp_path: Path) -> None:
             again(torch.randn(2, 3, 32, 32))
 
 
-def test_an_image_that_free_sizes_do_not_take(tmp_path: Path) -> None:
+def test_an_example_image_that_is_too_small_for_free_sizes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"65 x 65 in this format, got 64 x 64.*--fixed"):
         export_model(network(), tmp_path / "a.pt2", image_size=64)
     assert not list(tmp_path.iterdir())
@@ -156,7 +156,7 @@ def test_an_image_that_free_sizes_do_not_take(tmp_path: Path) -> None:
 # The network that is given
 
 
-def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_network_is_unchanged(tmp_path: Path) -> None:
     model = network().train().half()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     report = export_model(model, tmp_path / "a.pt2", image_size=96)
@@ -176,7 +176,7 @@ def test_heads_and_channels(tmp_path: Path, changes: dict) -> None:
     assert ("mean" in report.texts) == ("in_chans" not in changes)
 
 
-def test_a_fused_network_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_fused_network_is_used_unchanged(tmp_path: Path) -> None:
     model = network()
     export_model(model.fuse(8), tmp_path / "a.pt2", image_size=96)
     x = torch.randn(1, 3, 96, 96)

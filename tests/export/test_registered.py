@@ -33,7 +33,7 @@ def trained(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_trained_file_says_what_it_is(tmp_path: Path, trained: Path) -> None:
+def test_a_trained_file_describes_itself(tmp_path: Path, trained: Path) -> None:
     report = export_registered("shvit_s1.in1k", tmp_path / "a.pt2", checkpoint=trained)
     assert report.checked[0] == (1, 3, 96, 96)
     assert json.loads(report.texts["classes"]) == ["cat", "dog", "bird"]
@@ -137,7 +137,7 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture) -> None:
         (["shvit_s1"], "output"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_wrong_arguments_are_one_line_errors(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     import re

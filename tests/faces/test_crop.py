@@ -42,7 +42,7 @@ def test_ten_percent_on_each_side_as_published() -> None:
 
 
 @given(boxes, st.integers(1, 512), st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=1))
-def test_there_and_back(box, size, points) -> None:
+def test_points_round_trip_between_frame_and_crop(box, size, points) -> None:
     np.testing.assert_allclose(box.to_frame(box.to_crop(points, size), size), points, atol=1e-6)
     np.testing.assert_allclose(box.to_crop([(box.left, box.top), (box.right, box.bottom)], size), [(0, 0), (size,) * 2])
 
@@ -128,7 +128,7 @@ def test_any_box_gives_a_crop(box, size, height, width) -> None:
 
 
 @pytest.mark.parametrize("box", [CropBox(0, 0, 0), CropBox(0, 0, -3), CropBox(np.nan, 0, 5), CropBox(0, np.inf, 5)])
-def test_boxes_that_are_none(astronaut, box) -> None:
+def test_invalid_boxes(astronaut, box) -> None:
     with pytest.raises(InputError, match="side above 0"):
         crop_face(astronaut, box)
 
@@ -164,7 +164,7 @@ def test_no_face_of_that_number(which) -> None:
 
 
 @pytest.mark.parametrize("which", ["left", 1.0, True, None])
-def test_a_choice_that_is_none(which) -> None:
+def test_an_invalid_choice(which) -> None:
     with pytest.raises(InputError, match="must be .largest. or the number of a face"):
         choose_face(FACES, which)
 

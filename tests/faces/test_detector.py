@@ -82,7 +82,7 @@ def test_a_face_cut_by_the_border_is_found(mtcnn, astronaut) -> None:
     assert faces[0].box[1] < 8
 
 
-def test_the_surest_comes_first(mtcnn, astronaut) -> None:
+def test_the_highest_score_comes_first(mtcnn, astronaut) -> None:
     scores = [face.score for face in mtcnn(np.tile(astronaut[:256, 96:352], (2, 2, 1)))]
     assert scores == sorted(scores, reverse=True)
 
@@ -98,7 +98,7 @@ def test_the_surest_comes_first(mtcnn, astronaut) -> None:
     ],
     ids=["grey", "alpha", "float", "empty", "path"],
 )
-def test_what_is_no_image_is_named(mtcnn, image) -> None:
+def test_invalid_images_are_named(mtcnn, image) -> None:
     with pytest.raises(InputError, match=r"image|pixels"):
         mtcnn(image)
 
@@ -132,7 +132,7 @@ def test_the_first_usable_one_is_taken() -> None:
     assert opened.name == "mtcnn"
 
 
-def test_none_can_be_used(monkeypatch) -> None:
+def test_no_backend_is_usable(monkeypatch) -> None:
     for name, (start, _) in DETECTORS.items():
         monkeypatch.setitem(DETECTORS, name, (start, lambda: "not today"))
     assert open_detector() is None

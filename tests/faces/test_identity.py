@@ -100,7 +100,7 @@ def test_onnx_names_its_size(tmp_path: Path) -> None:
         open_identity(onnx_of(tmp_path / "four.onnx", (1, 4, 96, 96)))
 
 
-def test_onnx_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_onnx_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "words.onnx").write_text("words")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError, match=r"words.onnx needs .*pip install 'visionzoo\[export\]'"):
@@ -111,7 +111,7 @@ def test_onnx_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_identity(tmp_path / "words.onnx")
 
 
-def test_dlibs_network_needs_a_predictor_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dlibs_network_needs_a_predictor_in_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dlib: Any = types.ModuleType("dlib")
     opened: list[str] = []
     box = types.SimpleNamespace(left=lambda: 4, top=lambda: 4, width=lambda: 9, area=lambda: 81)

@@ -74,7 +74,7 @@ def test_what_the_network_sees_comes_back_to_its_place(tmp_path: Path, box: Box,
     assert open_landmarks(tmp_path / "fan.zip", detector=Fixed())(image) is None
 
 
-def test_a_file_that_is_no_network_is_said(tmp_path: Path) -> None:
+def test_a_file_without_a_network_is_reported(tmp_path: Path) -> None:
     whole = script(Bright(), tmp_path / "whole.pt").read_bytes()
     torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
     for name, content in {
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_network_is_said(tmp_path: Path) -> None:
             assert "\n" not in str(problem.value)
 
 
-def test_a_network_that_takes_something_else_is_said(tmp_path: Path) -> None:
+def test_a_network_with_another_input_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"flat.pt: fails on an image \(1, 3, 256, 256\) \(.*mat1 and mat2"):
         open_landmarks(script(nn.Linear(3, 3), tmp_path / "flat.pt"))
 
@@ -167,7 +167,7 @@ def test_dlibs_points_are_those_of_its_own_largest_box(dlib: Any, tmp_path: Path
     np.testing.assert_allclose(points[-1], (279.5 / 4, 239.5 / 4))
 
 
-def test_where_dlib_finds_nothing_the_other_detector_does(dlib: Any) -> None:
+def test_the_other_detector_is_used_if_dlib_finds_nothing(dlib: Any) -> None:
     box = DlibFaces(Fixed((0, 0, 10, 10), (40, 20, 120, 120)))(np.zeros((128, 128, 3), np.uint8))
     assert box is not None
     assert box == pytest.approx((80 - 39.5, 70 + 7 - 39.5, 79))  # 0.79 of 100, lower by 0.07 of it
@@ -175,7 +175,7 @@ def test_where_dlib_finds_nothing_the_other_detector_does(dlib: Any) -> None:
     assert DlibFaces(Fixed())(np.zeros((128, 128, 3), np.uint8)) is None
 
 
-def test_dlibs_other_files_are_said(dlib: Any, tmp_path: Path) -> None:
+def test_other_files_of_dlib_are_reported(dlib: Any, tmp_path: Path) -> None:
     for name, words in (("five.dat", "5"), ("other.dat", "something else")):
         (tmp_path / name).write_text(words)
     with pytest.raises(WeightsError, match="five.dat: predicts 5 points, expected 68"):
@@ -184,7 +184,7 @@ def test_dlibs_other_files_are_said(dlib: Any, tmp_path: Path) -> None:
         open_landmarks(tmp_path / "other.dat")
 
 
-def test_an_image_of_another_kind_is_said(dlib: Any, tmp_path: Path) -> None:
+def test_a_wrong_image_type_is_reported(dlib: Any, tmp_path: Path) -> None:
     (tmp_path / "68.dat").write_text("68")
     with pytest.raises(InputError, match="uint8 RGB"):
         open_landmarks(tmp_path / "68.dat")(np.zeros((8, 8), np.uint8))

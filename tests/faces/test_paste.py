@@ -20,7 +20,7 @@ def test_an_unchanged_crop_gives_the_image_back(astronaut) -> None:
     assert 10 * np.log10(255**2 / (inside.astype(float) ** 2).mean()) > 35
 
 
-def test_a_crop_of_the_same_size_gives_the_very_image(astronaut) -> None:
+def test_a_crop_of_the_same_size_equals_the_image(astronaut) -> None:
     box = CropBox(100, 50, 256)
     np.testing.assert_array_equal(paste_face(astronaut, crop_face(astronaut, box), box), astronaut)
 

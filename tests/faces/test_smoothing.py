@@ -48,7 +48,7 @@ def test_as_the_scalar_reference(steps, min_cutoff, beta, derivative_cutoff) -> 
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 15, 2), (0, 4)])
-def test_every_element_by_itself(shape) -> None:
+def test_elements_are_filtered_separately(shape) -> None:
     rng = np.random.default_rng(0)
     stream = rng.normal(size=(12, *shape))
     smooth = OneEuroFilter(0.8, 0.3)
@@ -78,7 +78,7 @@ def test_jitter_goes_and_movement_stays() -> None:
     assert np.abs(result - truth).max() < 0.25
 
 
-def test_reset_begins_anew() -> None:
+def test_reset_starts_again() -> None:
     smooth = OneEuroFilter()
     smooth.filter(np.zeros(3), 5.0)
     smooth.filter(np.ones(3), 6.0)
@@ -86,7 +86,7 @@ def test_reset_begins_anew() -> None:
     np.testing.assert_array_equal(smooth.filter(np.full(2, 7.0), 1.0), [7, 7])
 
 
-def test_neither_input_nor_output_is_the_state() -> None:
+def test_the_filter_shares_no_memory_with_its_input_or_output() -> None:
     smooth = OneEuroFilter()
     first = np.zeros(2)
     given_back = smooth.filter(first, 0.0)

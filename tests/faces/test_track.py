@@ -58,7 +58,7 @@ def test_frames_between_searches_count_as_not_found() -> None:
     assert np.flatnonzero(track.found).tolist() == [0, 3, 6, 9]
 
 
-def test_small_faces_are_passed_over() -> None:
+def test_small_faces_are_ignored() -> None:
     track = follow_face(frames(2), Scripted([[(0.0, 0.0, 10.0)], [(0.0, 0.0, 30.0)]]))
     assert track.found.tolist() == [False, True]
 

@@ -26,7 +26,7 @@ def at_256(image):
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_it_cannot_be_seen_and_outlives_encoding(real_photo, tmp_path: Path, name) -> None:
+def test_it_is_invisible_and_survives_encoding(real_photo, tmp_path: Path, name) -> None:
     photo = at_256(real_photo(name))
     marked = add_watermark(photo)
     assert psnr(photo, marked) >= 42
@@ -59,7 +59,7 @@ def test_not_in_images_that_repeat(real_photo) -> None:
         assert abs(read_watermark(np.tile(tile[:size, :size], (512 // size, 512 // size, 1))).score) < 5
 
 
-def test_it_outlives_a_real_clip(carphone, tmp_path: Path) -> None:
+def test_it_survives_encoding_of_a_real_clip(carphone, tmp_path: Path) -> None:
     frames = [frame.pixels for frame in read_frames(carphone, stop=30)]
     assert not read_watermark(frames).present
     with VideoWriter(tmp_path / "marked.mp4", fps=25) as video:
@@ -114,7 +114,7 @@ def test_any_size_and_shade(height, width, shade) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_42_db_on_any_image(seed) -> None:
+def test_the_watermark_keeps_42_db_on_any_image(seed) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert psnr(noise, add_watermark(noise)) >= 42
 

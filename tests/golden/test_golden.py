@@ -79,7 +79,7 @@ def mcnet_keypoint(data) -> None:
         ("kp_detector_256", mcnet_keypoint, "values.value"),
     ],
 )
-def test_values_beside_the_outputs_are_compared(tmp_path: Path, name: str, change, says: str, capsys) -> None:
+def test_values_in_addition_to_the_outputs_are_compared(tmp_path: Path, name: str, change, says: str, capsys) -> None:
     data = json.loads((HERE / "mcnet" / f"{name}.json").read_text())
     change(data)
     path = tmp_path / "mcnet" / f"{name}.json"

@@ -44,7 +44,7 @@ def test_names_link_to_the_files(photo, tmp_path: Path) -> None:
     assert "<a " not in (tmp_path / "out" / "b.html").read_text("utf-8")
 
 
-def test_box_is_drawn_where_it_is(photo) -> None:
+def test_a_box_is_drawn_at_its_position(photo) -> None:
     path = photo("a.jpg", size=(1000, 500))
     image = thumbnail(Tile(path, "query", box=(500, 100, 900, 400)), side=200)
     assert image is not None

@@ -24,7 +24,7 @@ def test_what_cameras_and_browsers_write_is_an_image(name: str) -> None:
     assert not is_video(name)
 
 
-def test_nothing_is_both() -> None:
+def test_image_and_video_extensions_are_disjoint() -> None:
     assert not IMAGES & VIDEOS
     assert set(VIDEOS_WRITTEN) <= VIDEOS
     assert extension("folder.d/README") == ""

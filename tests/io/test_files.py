@@ -48,7 +48,7 @@ def test_failures_of_writing(number: int, says: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def test_other_failures_stay_what_they_are() -> None:
+def test_other_exceptions_are_raised_unchanged() -> None:
     with pytest.raises(OSError, match="Bad file"), writing("out.bin"):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 

@@ -27,7 +27,7 @@ class OtherError(InputError):
         (b"<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>AccessDenied</Code></Error>", "web page"),
     ],
 )
-def test_content_that_is_something_else(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_file_with_unexpected_content(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(content)
     with pytest.raises(OtherError, match=rf"^[^\n]*x\.bin: .*{says}[^\n]*$"):
@@ -35,12 +35,12 @@ def test_content_that_is_something_else(tmp_path: Path, content: bytes, says: st
 
 
 @pytest.mark.parametrize("content", [b"<svg xmlns='http://www.w3.org/2000/svg'>", b"<unk>\ncat", b"\0" * 2000, b"P"])
-def test_other_content_is_left_to_the_reader(tmp_path: Path, content: bytes) -> None:
+def test_other_content_is_passed_to_the_reader(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     assert read_head(tmp_path / "x", "a file") == content[:HEAD_BYTES]
 
 
-def test_places_that_hold_no_file(tmp_path: Path) -> None:
+def test_paths_without_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for path, says in [
         (tmp_path, "is a folder, expected an image file"),

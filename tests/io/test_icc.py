@@ -110,7 +110,7 @@ def test_a_transform_is_built_once_per_profile() -> None:
 
 
 @pytest.mark.parametrize("profile", [b"not a profile", WIDE["ProPhoto"][:200], WIDE["ProPhoto"][:128] + b"\xff" * 300])
-def test_a_damaged_profile_is_one_warning(tmp_path: Path, photo: Image.Image, profile: bytes) -> None:
+def test_a_damaged_profile_gives_one_warning(tmp_path: Path, photo: Image.Image, profile: bytes) -> None:
     photo.save(tmp_path / "a.png", icc_profile=profile)
     with pytest.warns(UserWarning, match=r"a\.png: the ICC profile is damaged") as caught:
         assert np.array_equal(load_image(tmp_path / "a.png"), np.asarray(photo))

@@ -117,7 +117,7 @@ def test_names_that_are_not_ascii(tmp_path: Path) -> None:
     ("content", "says"),
     [(b"", "empty"), (b"hello", "not an image"), (b"\xff\xd8\xff\xe0 nonsense", "not an image|damaged")],
 )
-def test_files_that_are_no_images(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_without_an_image(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=rf"x\.jpg: .*({says})"):
         load_image(tmp_path / "x.jpg")
@@ -291,6 +291,6 @@ def test_reading_gives_no_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 12, 0.5])
-def test_what_is_no_image_is_named(value: object) -> None:
+def test_invalid_images_are_named(value: object) -> None:
     with pytest.raises(ImageError, match=f"{value} is not an image; expected a path, a PIL image"):
         load_image(value)  # pyright: ignore[reportArgumentType]

@@ -139,7 +139,7 @@ def test_values_are_what_the_file_means_in_both_byte_orders(tmp_path: Path, name
 @pytest.mark.usefixtures("without_extra")
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("name", KINDS)
-def test_without_the_extra_values_are_right_or_the_extra_is_asked_for(tmp_path: Path, name: str, order: str) -> None:
+def test_without_the_extra_values_are_right_or_the_extra_is_named(tmp_path: Path, name: str, order: str) -> None:
     content, expected = written(name, order)
     (tmp_path / "a.tif").write_bytes(content)
     try:
@@ -227,7 +227,7 @@ def test_old_style_jpeg(tmp_path: Path, request: pytest.FixtureRequest, extra: b
     assert np.abs(load_image(tmp_path / "a.tif").astype(int) - load_image(data)).max() <= 2
 
 
-def test_what_no_reader_knows_is_named(tmp_path: Path) -> None:
+def test_unknown_formats_are_named(tmp_path: Path) -> None:
     size = {
         256: short(20),
         257: short(24),

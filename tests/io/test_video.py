@@ -72,7 +72,7 @@ def test_a_phone_held_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.pixels, load_image(shown))
 
 
-def test_a_file_that_breaks_off_gives_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_file_gives_its_complete_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = write(tmp_path / "clip.mkv", frames=25, size=(256, 192)).read_bytes()
     short = tmp_path / "short.mkv"
     short.write_bytes(whole[: len(whole) * 2 // 3])
@@ -82,7 +82,7 @@ def test_a_file_that_breaks_off_gives_what_is_there(tmp_path: Path, caplog: pyte
     np.testing.assert_array_equal(frames[3].pixels, image(3, (256, 192)))
 
 
-def test_a_file_that_ends_before_its_index_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_video_that_is_shorter_than_its_index_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Downloads that stop: the table of frames at the start of an mp4 is whole, the frames are not. Nothing fails to decode."""
     whole = bundled("talking", "man.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -96,7 +96,7 @@ def test_a_file_that_ends_before_its_index_says(tmp_path: Path, caplog: pytest.L
     assert not caplog.records
 
 
-def test_what_is_no_video_is_said(tmp_path: Path, photo) -> None:
+def test_files_without_a_video_are_reported(tmp_path: Path, photo) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video\n" * 50)
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")

@@ -108,7 +108,7 @@ def transparent(path: Path, codec: str, pixel_format: str) -> Path:
         ("a.webm", "libvpx", "yuva420p"),
     ],
 )
-def test_what_is_transparent_lies_on_white(tmp_path: Path, name: str, codec: str, pixel_format: str) -> None:
+def test_transparent_parts_are_blended_with_white(tmp_path: Path, name: str, codec: str, pixel_format: str) -> None:
     frames = list(read_frames(transparent(tmp_path / name, codec, pixel_format)))
     assert len(frames) == 3
     middle: NDArray[np.int64] = frames[1].pixels[16].astype(int)
@@ -118,7 +118,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path, name: str, codec: str
         assert middle[x] == pytest.approx([255 - 35 * cover, 255 - 255 * cover, 255 - 255 * cover], abs=9)
 
 
-def test_one_note_about_a_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_conversion_is_noted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "wide.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)

@@ -139,7 +139,7 @@ def test_parts_of_other_settings_are_not_used(tmp_path: Path, uneven: Path) -> N
         map_video(uneven, target, inverted)
 
 
-def test_a_damaged_part_is_made_again(tmp_path: Path, uneven: Path) -> None:
+def test_a_damaged_part_is_rebuilt(tmp_path: Path, uneven: Path) -> None:
     target = tmp_path / "out.mp4"
     with pytest.raises(Stop):
         map_video(uneven, target, Remembering(12), window=4, part_frames=4)
@@ -151,7 +151,7 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, uneven: Path) -> None:
     assert streams(target) == streams(tmp_path / "whole.mp4")
 
 
-def test_an_error_of_progress_cancels(tmp_path: Path, uneven: Path) -> None:
+def test_an_exception_in_the_progress_callback_cancels(tmp_path: Path, uneven: Path) -> None:
     def cancel(done: int, _: int) -> None:
         if done == 3:
             raise Stop
@@ -161,7 +161,7 @@ def test_an_error_of_progress_cancels(tmp_path: Path, uneven: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # no part was finished
 
 
-def test_frames_that_are_no_file(tmp_path: Path) -> None:
+def test_frames_without_a_file(tmp_path: Path) -> None:
     class Moment:
         def __init__(self, number: int) -> None:
             self.time, self.duration, self.number = number / 10, 0.1, number

@@ -32,7 +32,7 @@ def clip(path: Path, stamps: list[int], codec: str = "libx264", options: dict[st
     return path
 
 
-def test_a_recording_of_a_browser(tmp_path: Path) -> None:
+def test_a_browser_recording_is_read(tmp_path: Path) -> None:
     """Uneven times, and no rate, no length of frames, no duration in the header."""
     stamps = np.cumsum([0, *np.random.default_rng(0).choice([16, 31, 33, 34, 35, 36, 50], 29)]).tolist()
     path = clip(tmp_path / "recorded.webm", stamps, "libvpx", {"live": "1"})
@@ -51,7 +51,7 @@ def test_a_recording_of_a_browser(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm"])
-def test_a_varying_rate_whatever_the_header_says(tmp_path: Path, ending: str) -> None:
+def test_a_varying_rate_is_detected_despite_the_header(tmp_path: Path, ending: str) -> None:
     stamps = [*range(0, 1000, 100), *(1000 + round(n * 1000 / 30) for n in range(15))]
     path = clip(tmp_path / f"uneven{ending}", stamps, "libvpx" if ending == ".webm" else "libx264")
     info = probe(path)
@@ -63,7 +63,7 @@ def test_a_varying_rate_whatever_the_header_says(tmp_path: Path, ending: str) ->
     assert float(frames[-1].duration) == pytest.approx(0.033, abs=2e-3)
 
 
-def test_a_damaged_stretch_leaves_the_others_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_after_a_damaged_stretch_keep_their_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "clip.mkv"
     with VideoWriter(path, fps=10, lossless=True) as video:
         for number in range(20):
@@ -82,7 +82,7 @@ def test_a_damaged_stretch_leaves_the_others_in_time(tmp_path: Path, caplog: pyt
         assert np.array_equal(frames[number / 10], wanted)
 
 
-def test_stamps_that_are_missing_count_on() -> None:
+def test_missing_timestamps_are_continued() -> None:
     clock = Clock(Fraction(1, 1000), 500, Fraction(25))
     times = [clock.time(stamp) for stamp in (500, 600, None, None, 800)]
     assert [float(time) for time in times] == pytest.approx([0, 0.1, 0.14, 0.18, 0.3])
@@ -90,7 +90,7 @@ def test_stamps_that_are_missing_count_on() -> None:
     assert [none.time(None) for _ in range(3)] == [0, 1 / NTSC, 2 / NTSC]
 
 
-def test_stamps_that_do_not_rise() -> None:
+def test_timestamps_that_do_not_increase() -> None:
     clock = Clock(Fraction(1, 1000), 0, Fraction(25))
     times = [float(clock.time(stamp)) for stamp in (0, 40, 40, 30, 80, 120)]
     assert times == pytest.approx([0, 0.04, 0.041, 0.042, 0.08, 0.12])
@@ -108,7 +108,7 @@ def test_rounded_times_of_a_constant_rate_give_the_rate(rate: Fraction, tick: Fr
     assert measure_rate(times[:1], float(tick), [rate]) == (rate, False)
 
 
-def test_one_longer_frame_makes_a_rate_vary() -> None:
+def test_one_longer_frame_is_a_varying_rate() -> None:
     times = np.array([n / 25 + (0.1 if n > 50 else 0) for n in range(100)])
     rate, varies = measure_rate(times, 1e-3, [Fraction(25)])
     assert varies

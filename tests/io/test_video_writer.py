@@ -263,7 +263,7 @@ def test_sound_of_a_file_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".webm"])
-def test_sound_that_breaks_off(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_sound(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture) -> None:
     whole = with_sound(tmp_path / "whole.mkv", "flac", 8.0).read_bytes()
     (tmp_path / "short.mkv").write_bytes(whole[: len(whole) // 2])
     with (
@@ -278,7 +278,7 @@ def test_sound_that_breaks_off(tmp_path: Path, ending: str, caplog: pytest.LogCa
     assert len(list(read_frames(tmp_path / f"out{ending}"))) == 80
 
 
-def test_sound_from_what_has_none_to_give(tmp_path: Path) -> None:
+def test_sound_from_a_file_without_sound(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound\n" * 50)
     for name, says in {"text.wav": "cannot be read", "none.mp4": "no such file"}.items():
         with pytest.raises(VideoError, match=f"{name}: .*{says}"):
@@ -290,7 +290,7 @@ def test_a_silent_source_gives_a_silent_video(tmp_path: Path) -> None:
     assert sound(write(tmp_path / "out.mp4", audio_from=silent)) is None
 
 
-def test_nothing_half_written_stays(tmp_path: Path) -> None:
+def test_no_partial_file_is_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", fps=10) as writer:
         writer.write(chart())
         raise KeyboardInterrupt
@@ -305,7 +305,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_kept_until_the_new_one_stands(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4")
     before = path.read_bytes()
     with pytest.raises(InputError, match="exists already"):
@@ -331,7 +331,7 @@ def test_an_existing_file_is_kept_until_the_new_one_stands(tmp_path: Path) -> No
         ("none/a.mp4", {}, "does not exist; create it first"),
     ],
 )
-def test_what_cannot_be_is_said(tmp_path: Path, name: str, options: dict, message: str) -> None:
+def test_impossible_settings_are_reported(tmp_path: Path, name: str, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         VideoWriter(tmp_path / name, **{"fps": 10, **options})
 
@@ -344,7 +344,7 @@ def test_frames_of_other_types_are_refused(tmp_path: Path, frame: np.ndarray) ->
         writer.write(frame)
 
 
-def test_an_error_of_the_block_stays_what_it_is(tmp_path: Path) -> None:
+def test_an_exception_in_the_block_is_raised_unchanged(tmp_path: Path) -> None:
     with (
         pytest.raises(FileNotFoundError, match="other"),
         VideoWriter(tmp_path / "a.mp4", fps=10, audio_from=with_sound(tmp_path / "s.mp4")) as writer,
@@ -354,7 +354,7 @@ def test_an_error_of_the_block_stays_what_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s.mp4"]
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -368,7 +368,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_encoder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_encoder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = av.codec.Codec
 
     def lacking(name: str, mode: str) -> object:
@@ -380,7 +380,7 @@ def test_a_missing_encoder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     VideoWriter(tmp_path / "a.webm", fps=10)
 
 
-def test_a_size_beyond_the_codec_is_said(tmp_path: Path) -> None:
+def test_a_size_beyond_the_codec_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="20000 x 2 pixels cannot be encoded by libx264"),
         VideoWriter(tmp_path / "a.mp4", fps=10) as writer,
@@ -389,7 +389,7 @@ def test_a_size_beyond_the_codec_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_outside_its_block(tmp_path: Path) -> None:
+def test_writing_outside_the_with_block(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "a.mp4", fps=10)
     with pytest.raises(RuntimeError, match="inside"):
         writer.write(chart())

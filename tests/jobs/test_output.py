@@ -32,7 +32,7 @@ def test_in_out() -> None:
     assert split_output([Path("a.png"), Path("-")], None, EXAMPLE) == ([Path("a.png")], Path("-"))
 
 
-def test_an_output_is_never_guessed_where_it_could_be_an_input() -> None:
+def test_an_output_that_could_be_an_input_is_not_guessed() -> None:
     draw(Path("a.png"))
     draw(Path("b.png"))
     Path("dead.png").symlink_to("gone")

@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_lines_come_now_and_then(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+def test_lines_are_printed_at_intervals(clock: list[float], capsys: pytest.CaptureFixture) -> None:
     with Counter(100, "dehazed") as counter:
         for number in range(1, 101):
             clock[0] = 4.0 * number
@@ -26,7 +26,7 @@ def test_lines_come_now_and_then(clock: list[float], capsys: pytest.CaptureFixtu
     assert len(lines) == 7
 
 
-def test_what_was_done_before_does_not_count_as_fast(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+def test_skipped_work_does_not_count_in_the_estimate(clock: list[float], capsys: pytest.CaptureFixture) -> None:
     with Counter(100, "dehazed", initial=90) as counter:
         clock[0] = 20.0
         counter.update(2)
@@ -43,7 +43,7 @@ def test_no_lines_for_short_work_or_quiet_commands(clock: list[float], capsys: p
     assert capsys.readouterr().err == ""
 
 
-def test_a_single_long_file_says_how_far_it_is(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+def test_a_single_long_file_shows_its_progress(clock: list[float], capsys: pytest.CaptureFixture) -> None:
     with Bars(True, "a\nb.mp4") as bars:
         for number in range(1, 4):
             clock[0] = 8.0 * number

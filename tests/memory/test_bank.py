@@ -104,7 +104,7 @@ def _saved(path: Path, state: object) -> Path:
     return path
 
 
-def test_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no memory bank"):
         MemoryBank.load(tmp_path)
     bank = TensorBank(2, 2)

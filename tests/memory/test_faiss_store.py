@@ -56,7 +56,7 @@ def test_faiss_kinds(tmp_path: Path, clusters: np.ndarray, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_faiss_sees_changes_beside_its_index(tmp_path: Path, clusters: np.ndarray, kind: str) -> None:
+def test_faiss_finds_changed_rows_outside_its_index(tmp_path: Path, clusters: np.ndarray, kind: str) -> None:
     pytest.importorskip("faiss")
     held = dict(enumerate(clusters[:3000]))
     with FaissStore(16, tmp_path / "s", kind=kind, nprobe=1000) as store, MatrixStore(16) as matrix:
@@ -83,7 +83,7 @@ def test_faiss_sees_changes_beside_its_index(tmp_path: Path, clusters: np.ndarra
         np.testing.assert_array_equal(everything.ids, matrix.search(clusters[:2], 10_000).ids)
 
 
-def test_faiss_index_that_does_not_fit_is_made_anew(
+def test_an_outdated_faiss_index_is_rebuilt(
     tmp_path: Path, clusters: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("faiss")
@@ -132,7 +132,7 @@ def test_faiss_few_vectors_fall_back_to_flat(clusters: np.ndarray, caplog: pytes
         np.testing.assert_array_equal(check_ids, matrix.search(clusters[:3], 5).ids)
 
 
-def test_faiss_folder_is_left_alone_by_an_error(tmp_path: Path, clusters: np.ndarray) -> None:
+def test_an_error_leaves_the_faiss_folder_unchanged(tmp_path: Path, clusters: np.ndarray) -> None:
     """Leaving by an exception keeps the vectors and does not stop to build an index."""
     pytest.importorskip("faiss")
 

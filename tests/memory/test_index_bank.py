@@ -41,7 +41,7 @@ class TestVerbs:
         assert bank.read(queries, 7).vectors is None
         assert torch.equal(bank.fetch(found.ids), found.vectors)
 
-    def test_fresh_ids_never_come_twice(self) -> None:
+    def test_new_ids_are_never_repeated(self) -> None:
         bank = IndexBank.open(dim=DIM)
         assert bank.write(vectors(0, 3)).tolist() == [0, 1, 2]
         bank.write(vectors(1, 1), [10])
@@ -98,7 +98,7 @@ class TestVerbs:
         assert torch.equal(found.ids.cpu(), expected.ids)
         assert bank.weighted_read(vectors(1, 4).cuda(), 5).is_cuda
 
-    def test_mistakes_are_named(self, tmp_path: Path) -> None:
+    def test_wrong_arguments_are_named(self, tmp_path: Path) -> None:
         bank = IndexBank.open(tmp_path / "s", dim=DIM)
         bank.write(vectors(0, 2))
         with pytest.raises(InputError, match=r"expected \(n, 6\)"):
@@ -118,7 +118,7 @@ class TestVerbs:
 class TestWeightedRead:
     @settings(max_examples=25, deadline=None)
     @given(st.integers(1, 12), st.floats(0.1, 4), st.integers(0, 1000))
-    def test_all_entries_make_it_attention(self, count: int, scale: float, seed: int) -> None:
+    def test_reading_all_entries_equals_attention(self, count: int, scale: float, seed: int) -> None:
         bank = IndexBank.open(dim=DIM)
         held, queries = vectors(seed, count), vectors(seed + 1, 3)
         bank.write(held)
@@ -154,7 +154,7 @@ class TestWeightedRead:
 class TestSaving:
     @pytest.mark.parametrize("options", [{}, {"storage": "float16"}, {"backend": "faiss"}])
     @pytest.mark.parametrize("where", ["memory", "folder"])
-    def test_a_saved_bank_goes_on_where_it_was(self, tmp_path: Path, options: dict[str, Any], where: str) -> None:
+    def test_a_saved_bank_continues_where_it_was(self, tmp_path: Path, options: dict[str, Any], where: str) -> None:
         if options.get("backend") == "faiss":
             pytest.importorskip("faiss")
         bank = IndexBank.open(tmp_path / "s" if where == "folder" else None, dim=DIM, **options)
@@ -188,7 +188,7 @@ class TestSaving:
             assert torch.equal(again.fetch(again.ids()), bank.fetch(bank.ids()))
             assert again.write(vectors(2, 1)).tolist() == [20]
 
-    def test_what_does_not_fit(self, tmp_path: Path) -> None:
+    def test_inputs_that_do_not_fit(self, tmp_path: Path) -> None:
         bank = IndexBank.open(tmp_path / "s", dim=DIM)
         with pytest.raises(InputError, match=r"is on disk.*save\(folder\)"):
             bank.state_dict()

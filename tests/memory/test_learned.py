@@ -166,7 +166,7 @@ def test_saving_says_where_the_memory_is(unit: Unit, tmp_path: Path) -> None:
     assert torch.equal(again.read(query, style).output, unit.bank.read(query, style).output)
 
 
-def test_mistakes_are_named(unit: Unit) -> None:
+def test_wrong_arguments_are_named(unit: Unit) -> None:
     with pytest.raises(InputError, match="no parameter 'nb'"):
         LearnedBank(unit, "nb")
     with pytest.raises(InputError, match=r"\(16,\), which is not layout=.tokens."):

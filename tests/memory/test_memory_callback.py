@@ -257,7 +257,7 @@ def test_memories_that_are_reset_at_different_times(tmp_path: Path, max_bytes: i
         assert torch.equal(again[name].view().keys[:, :, : len(banks[name])], banks[name].view().keys)
 
 
-def test_memories_that_nobody_takes_are_refused(tmp_path: Path) -> None:
+def test_memories_without_a_callback_are_refused(tmp_path: Path) -> None:
     banks, callbacks = two_memories(1 << 20)
     file = fit_clips(tmp_path, callbacks, banks, 1)
     renamed = TensorBank(WIDTH, WIDTH, capacity=100)
@@ -278,7 +278,7 @@ def test_banks_by_name_and_their_reset() -> None:
     assert len(bank) == 0
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="epoch or never"):
         MemoryCallback({}, reset_on="batch")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="becomes a folder"):
@@ -356,7 +356,7 @@ class TestFolder:
         assert torch.equal(again.fetch(ids), index.fetch(ids))
         again.close()
 
-    def test_mistakes_are_named(self, tmp_path: Path) -> None:
+    def test_wrong_arguments_are_named(self, tmp_path: Path) -> None:
         assert load_memory(tmp_path) == {}
         save_memory({"face": LearnedBank(nn.Linear(2, 2), "weight")}, tmp_path)
         with pytest.raises(InputError, match="module=model"):

@@ -59,7 +59,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 class TestWrite:
-    def test_a_write_is_adam_on_the_adapter_alone(self) -> None:
+    def test_a_write_equals_adam_on_the_adapter_only(self) -> None:
         net, twin = network(), network()
         bank = ParametricBank(net, "*lora_*")
         x = chunks(1)[0]
@@ -158,7 +158,7 @@ class TestWrite:
         assert bank.state_dict()["config"] == state["config"]
         bank.write(good)
 
-    def test_mistakes_are_named(self) -> None:
+    def test_wrong_arguments_are_named(self) -> None:
         net = network()
         bank = ParametricBank(net, "*lora_*")
         with pytest.raises(InputError, match="at least 1"):
@@ -262,7 +262,7 @@ class TestEpisodes:
         torch.testing.assert_close(values(net), exact, rtol=2**-8, atol=0)
         assert net[0].lora_A.dtype == torch.float32
 
-    def test_a_model_that_gets_new_parameters_or_another_type_goes_on(self) -> None:
+    def test_a_bank_continues_when_its_model_gets_new_parameters_or_another_dtype(self) -> None:
         net, plain = network(), network()
         bank, other = ParametricBank(net, "*lora_*"), ParametricBank(plain, "*lora_*")
         for x in chunks(3):

@@ -89,7 +89,7 @@ def test_an_even_sample_of_a_whole_video_is_a_uniform_linspace() -> None:
     assert np.abs(kept - wanted).max() <= 0.5
 
 
-def test_an_even_sample_kept_while_the_video_goes_on_stays_spread_out() -> None:
+def test_an_even_sample_stays_spread_out_while_the_video_continues() -> None:
     held: list[float] = []
     for time in range(1000):
         held.append(float(time))
@@ -99,7 +99,7 @@ def test_an_even_sample_kept_while_the_video_goes_on_stays_spread_out() -> None:
     assert gaps.max() < 6 * 999 / 19
 
 
-def test_use_counts_by_life_and_spares_the_new() -> None:
+def test_usage_is_divided_by_life_and_new_elements_stay() -> None:
     tags = tags_of([0, 0, 0, 0, 0], uses=[4.0, 3.0, 0.0, 1.0, 1.0], lives=[8, 3, 0, 2, 2])
     # 0.5, 1.0, new, 0.5, 0.5: of the equals the earliest goes
     assert Usage(4).keep(tags).tolist() == [1, 2, 3, 4]
@@ -139,7 +139,7 @@ def test_a_config_names_a_consolidator(consolidator: object) -> None:
         ({"policy": "time_window", "t0": 3, "t1": 2}, "t0 must not be later"),
     ],
 )
-def test_a_wrong_config_is_told_what_is_known(config: dict[str, object], message: str) -> None:
+def test_a_wrong_config_error_lists_the_known_names(config: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         policy_from_config(config)
 

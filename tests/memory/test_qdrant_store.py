@@ -13,7 +13,7 @@ from visionzoo.memory import QdrantStore, open_store
 from visionzoo.memory.store import META
 
 
-def test_qdrant_nobody_answers() -> None:
+def test_qdrant_server_does_not_answer() -> None:
     pytest.importorskip("qdrant_client")
     with pytest.raises(
         VisionZooError, match=r"http://127.0.0.1:9, collection 'x': no answer from a Qdrant server"
@@ -52,7 +52,7 @@ def test_qdrant_key_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert seen[-1]["url"] == "https://qdrant.example:6333"
 
 
-def test_qdrant_unfit_collections_are_refused(tmp_path: Path) -> None:
+def test_unsuitable_qdrant_collections_are_refused(tmp_path: Path) -> None:
     client = pytest.importorskip("qdrant_client")
     models = client.models
     local = client.QdrantClient(path=str(tmp_path / "q"))

@@ -160,7 +160,7 @@ def test_a_write_of_more_than_the_capacity_keeps_the_newest_and_names_all() -> N
     assert torch.equal(bank.view().keys, key[:, :, 7:])
 
 
-def test_a_full_bank_that_may_not_evict_refuses_and_stays_as_it_is() -> None:
+def test_a_full_bank_that_may_not_evict_refuses_and_stays_unchanged() -> None:
     bank = bank_of(3, capacity=4, policy=Never())
     key = torch.ones(1, 1, 2, 8)
     with pytest.raises(InputError, match="group 0 is full: 5 elements to keep by Never.*capacity is 4"):
@@ -170,7 +170,7 @@ def test_a_full_bank_that_may_not_evict_refuses_and_stays_as_it_is() -> None:
     assert len(bank) == 5
 
 
-def test_victims_are_shown_before_they_go_and_a_failing_callback_loses_nothing() -> None:
+def test_on_evict_gets_elements_before_they_are_dropped_and_a_failing_callback_loses_nothing() -> None:
     bank = bank_of(4, capacity=4, policy=Fifo(4, hysteresis=2))
     seen: list[Any] = []
     bank.on_evict = lambda leaving: seen.append((leaving.ids.tolist(), leaving.keys.clone(), leaving.group, len(bank)))
@@ -255,7 +255,7 @@ def test_a_view_of_the_first_and_the_previous_frame_is_no_copy_and_in_order() ->
         assert held.keys.data_ptr() == bank.segments()[0].k.data_ptr()
 
 
-def test_a_permanent_element_stands_where_it_was_written() -> None:
+def test_a_view_has_permanent_elements_in_the_order_of_writing() -> None:
     bank = bank_of(2)
     one = torch.ones(1, 1, 1, 8)
     bank.write(one, one, permanent=True)
@@ -279,7 +279,7 @@ def test_reading_a_large_ring_makes_no_copy_of_it(monkeypatch: pytest.MonkeyPatc
     assert not sizes
 
 
-def test_a_write_does_not_touch_what_is_there() -> None:
+def test_a_write_leaves_existing_elements_unchanged() -> None:
     """Its work does not grow with the bank: nothing of the bank's size is allocated."""
     bank = bank_of(200_000, capacity=200_000, width=1)
     new = torch.ones(1, 1, 4, 1)

@@ -142,7 +142,7 @@ def test_saved_loaded_and_continued_is_bit_for_bit_as_never_stopped(policy: Poli
     assert {"0.key", "0.value.value", "0.time", "0.use", "0.permanent", "~b%2E1.key"} <= names
 
 
-def test_a_state_is_a_snapshot_and_is_taken_over_whole_or_not_at_all() -> None:
+def test_a_state_is_a_snapshot_and_loads_completely_or_not_at_all() -> None:
     bank = bank_of(4, capacity=6)
     state, kept = bank.state_dict(), bank.view(copy=True).keys
     new = torch.ones(1, 1, 5, 8)
@@ -161,7 +161,7 @@ def test_a_state_is_a_snapshot_and_is_taken_over_whole_or_not_at_all() -> None:
     assert torch.equal(other.view().keys, kept)
 
 
-def test_a_wrong_saved_option_is_told_what_is_known() -> None:
+def test_a_wrong_saved_option_error_lists_the_known_options() -> None:
     config = bank_of(1).config()
     with pytest.raises(InputError, match="no option speed; known: batch, capacity"):
         TensorBank.from_config({"bank": {**config["bank"], "speed": 3}})

@@ -76,7 +76,7 @@ def test_scores_too_large_for_exp_give_no_infinities() -> None:
         assert float(got.usage.sum()) == pytest.approx(4, rel=1e-3)
 
 
-def test_an_empty_bank_reads_as_nothing_and_merges() -> None:
+def test_a_read_of_an_empty_bank_is_zero_and_merges() -> None:
     bank = TensorBank(8, 4, heads=2)
     for top_k in (None, 5):
         got = bank.read(torch.ones(3, 2, 5, 8), top_k=top_k, count_usage=True)

@@ -200,7 +200,7 @@ def test_what_is_dropped_is_gone_and_groups_stay_apart() -> None:
     assert len(bank) == bank.nbytes == 0
 
 
-def test_three_tiers_pass_on_what_stands_for_many() -> None:
+def test_three_tiers_pass_on_merged_elements() -> None:
     tiers = [TensorBank(4, 3, policy=Fifo(n, n // 2), heads=2) for n in (4, 4, 100)]
     bank = TieredBank(tiers, [Pool(2), SimilarityMerge(1)])
     fill(bank, range(40), 1)

@@ -73,7 +73,7 @@ def test_blocks_types_and_queries_do_not_change_the_result(dtype: type, norm_bou
         np.testing.assert_array_equal(top_k(queries[line : line + 1], matrix, 40)[0][0], whole[line])
 
 
-def test_a_float32_product_alone_would_fail_here() -> None:
+def test_a_plain_float32_product_would_fail() -> None:
     """The case above has the power to find what it is for: a plain product orders it differently."""
     rng = np.random.default_rng(0)
     base = rng.standard_normal((1, 33)).astype(np.float32)

@@ -32,7 +32,7 @@ def test_a_full_mask_gives_the_plain_measures() -> None:
     assert masked_ssim(bits, bits, everywhere) == pytest.approx(1)
 
 
-def test_what_lies_outside_the_mask_does_not_count() -> None:
+def test_pixels_outside_the_mask_do_not_count() -> None:
     one, other = images()
     mask = torch.zeros(30, 40)
     mask[5:25, 10:30] = 1

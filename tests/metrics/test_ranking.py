@@ -40,11 +40,11 @@ def test_average_precision_by_hand(positions, positives, expected):
     assert average_precision(positions, positives) == pytest.approx(expected)
 
 
-def test_no_positives_is_not_a_number():
+def test_without_positives_the_result_is_nan():
     assert math.isnan(average_precision([], 0))
 
 
-def test_precision_is_not_read_beyond_the_last_positive():
+def test_precision_ends_at_the_last_positive():
     np.testing.assert_allclose(precision_at([0, 1, 2], [1, 5, 10]), [1, 1, 1])
     np.testing.assert_allclose(precision_at([1, 9], [1, 5, 10]), [0, 1 / 5, 2 / 10])
 
@@ -59,7 +59,7 @@ def test_ignored_images_leave_the_ranking():
     assert results["H"]["map"] == pytest.approx(0.25)  # left: 1, 2, 3
 
 
-def test_a_query_without_positives_is_no_part_of_the_means():
+def test_a_query_without_positives_is_excluded_from_the_means():
     truth = [{"easy": [0], "hard": [], "junk": []}, {"easy": [], "hard": [1], "junk": []}]
     results = evaluate([[0, 1], [0, 1]], truth)
     assert results["E"]["map"] == 1.0
@@ -69,7 +69,7 @@ def test_a_query_without_positives_is_no_part_of_the_means():
     np.testing.assert_allclose(results["H"]["mean_precision_at"], [0, 0.5, 0.5])
 
 
-def test_a_ranking_may_be_cut_off():
+def test_a_ranking_may_be_truncated():
     truth = [{"easy": [0, 1], "hard": [2], "junk": [3]}]
     whole = evaluate([[3, 0, 2, 4, 1]], truth)
     cut = evaluate([[3, 0, 2]], truth)

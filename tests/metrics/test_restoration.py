@@ -97,7 +97,7 @@ def test_windows_are_no_larger_than_tile_and_halo():
     assert len(asked) == 5 * 4
 
 
-def test_what_cannot_be_compared():
+def test_images_that_cannot_be_compared():
     image = torch.rand(3, 20, 20)
     with pytest.raises(InputError, match=r"11 x 11 pixels or more, got 10 x 20"):
         ssim(image[:, :10], image[:, :10])
@@ -200,7 +200,7 @@ def test_lpips_is_frozen_and_differentiable(peers):
     assert noisy.grad.any()
 
 
-def test_lpips_names_what_is_missing(peers, tmp_path):
+def test_lpips_names_missing_files(peers, tmp_path):
     with pytest.raises(
         WeightsError, match=r"download https://download.pytorch.org/models/alexnet-\S+ and pass .* backbone="
     ):

@@ -40,7 +40,7 @@ def test_attributions_sum_to_the_change_of_the_score() -> None:
     assert result.saliency.max() == 1
 
 
-def test_the_published_derivative_is_another() -> None:
+def test_the_published_derivative_differs() -> None:
     hazy, clear = images(2, 3, 24, 24).unbind()
     exact, official = (
         attribution_map(darken, hazy, clear, (4, 6, 8), steps=2, derivative=d) for d in ("exact", "official")
@@ -48,7 +48,7 @@ def test_the_published_derivative_is_another() -> None:
     assert relative(official.values * (hazy - clear), exact.values * (2 * hazy - clear)) < 1e-6
 
 
-def test_without_a_clear_image_the_line_begins_at_the_result() -> None:
+def test_without_a_clear_image_the_integration_starts_at_the_result() -> None:
     hazy = images(3, 24, 24)
 
     def brighten(x: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def test_never_more_patches_at_once_than_asked_for(monkeypatch: pytest.MonkeyPat
     assert sum(count for name, count, graph in seen if name == "decode" and graph) == 4
 
 
-def test_the_network_stays_as_it_was() -> None:
+def test_the_network_stays_unchanged() -> None:
     model = network(drop_path=0.5).train()
     model.decoder.eval()
     model.encoder.requires_grad_(False)

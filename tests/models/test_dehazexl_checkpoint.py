@@ -83,7 +83,7 @@ def test_derived_buffers_may_be_missing_and_are_checked() -> None:
     assert derived_differences({**published, key: torch.zeros_like(published[key])}, model) == [key]
 
 
-def test_the_other_network_is_named() -> None:
+def test_the_error_names_the_other_network() -> None:
     model = network()
     with pytest.raises(InputError, match=r"upsample='shuffle', this one has 'transposed'.*'dehazexl_dam'"):
         load_checkpoint(model, to_official(network(upsample="shuffle").state_dict()))
@@ -91,7 +91,7 @@ def test_the_other_network_is_named() -> None:
         load_checkpoint(network(upsample="shuffle"), to_official(model.state_dict()))
 
 
-def test_stray_keys_need_leave() -> None:
+def test_unexpected_keys_need_strict_false() -> None:
     published = {**to_official(seeded_network().state_dict()), "encoder.model.head.weight": torch.zeros(2)}
     with pytest.raises(VisionZooError, match=r"1 are unexpected \(encoder"):
         load_checkpoint(network(), published)

@@ -37,7 +37,7 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
 
 
-def test_it_takes_haze_off_photos(pipe) -> None:
+def test_it_removes_haze_from_photos(pipe) -> None:
     gains = []
     for hazy, clear in hazy_pairs():
         result = pipe.restore_tensor(hazy).clamp(0, 1)
@@ -46,7 +46,7 @@ def test_it_takes_haze_off_photos(pipe) -> None:
     assert np.mean(np.array(gains) > 0) > 0.8
 
 
-def test_clear_photos_stay_much_as_they_are(pipe) -> None:
+def test_clear_photos_hardly_change(pipe) -> None:
     clear = [
         tensor(load_image(PHOTOS / f"{name}.jpg") / np.float32(255)) for name in ("astronaut_1", "coffee_1", "cat_1")
     ]

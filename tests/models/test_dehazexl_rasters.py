@@ -40,7 +40,7 @@ def result(image: RasterImage, folder: Path) -> RasterResult:
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers_come_back(dtype: str) -> None:
+def test_integers_round_trip(dtype: str) -> None:
     """Every value between black and white, and both ends of the type for what lies far beyond."""
     limits = np.iinfo(dtype)
     low = max(limits.min, limits.max - 70_000) if np.dtype(dtype).itemsize < 8 else limits.max // 2
@@ -59,7 +59,7 @@ def test_integers_come_back(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_floats_come_back(dtype: str) -> None:
+def test_floats_round_trip(dtype: str) -> None:
     values = np.linspace(-3, 900, 400).astype(dtype)
     scaling = Scaling(10, 500, np.dtype(dtype))
     back = scaling.from_unit(scaling.to_unit(values).numpy())
@@ -94,7 +94,7 @@ def test_black_and_white_are_found(tmp_path: Path, values: np.ndarray, want: tup
     assert (scaling.low, scaling.high) == pytest.approx(want, abs=0.02 * (want[1] - want[0]))
 
 
-def test_a_few_wild_values_do_not_count(tmp_path: Path) -> None:
+def test_a_few_outliers_are_ignored(tmp_path: Path) -> None:
     pixels = np.random.RandomState(0).randint(100, 200, (300, 300, 3)).astype(np.uint16)
     pixels[100] = 101
     pixels[4, 4] = 65535
@@ -102,7 +102,7 @@ def test_a_few_wild_values_do_not_count(tmp_path: Path) -> None:
     assert 90 < scaling.low < scaling.high < 210
 
 
-def test_large_images_are_looked_at_everywhere(tmp_path: Path) -> None:
+def test_statistics_of_large_images_cover_the_whole_image(tmp_path: Path) -> None:
     """A tall image of two columns of windows, the left one empty: every other window would be empty."""
     tall = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (256 * 300, 512))
     tall.flush()
@@ -136,14 +136,14 @@ def test_which_bands_are_colours(tmp_path: Path, bands: int, more: dict, want: l
 
 
 @pytest.mark.parametrize("bands", [(), (0, 1), (0, 1, 3), (0, 1, -1), (1, 1, 2), (0, 1, 2, 2)])
-def test_bands_that_are_none(tmp_path: Path, bands: tuple[int, ...]) -> None:
+def test_invalid_bands(tmp_path: Path, bands: tuple[int, ...]) -> None:
     pixels = np.ones((8, 8, 4), np.uint8)
     with pytest.raises(InputError, match=r"a\.tif: has 3 bands of colours"):
         RasterImage(raster(tmp_path / "a.tif", pixels, extrasamples=[2]), bands)
 
 
 @pytest.mark.parametrize("limits", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
-def test_limits_that_are_none(tmp_path: Path, limits: tuple[float, float]) -> None:
+def test_invalid_limits(tmp_path: Path, limits: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="the lower first"):
         RasterImage(raster(tmp_path / "a.tif", np.ones((8, 8, 3), np.uint8)), limits=limits)
 
@@ -151,7 +151,7 @@ def test_limits_that_are_none(tmp_path: Path, limits: tuple[float, float]) -> No
 # Missing parts
 
 
-def test_what_is_missing(tmp_path: Path) -> None:
+def test_missing_pixels(tmp_path: Path) -> None:
     """No-data in every colour, NaN in one, no alpha; no-data in one colour only is a dark red."""
     pixels = np.full((2, 4, 4), 5, np.float32)
     pixels[0, 0, :3] = -9
@@ -186,7 +186,7 @@ def test_a_result_is_never_no_data(tmp_path: Path, dtype: str, nodata: int, resu
     assert (got[1:] == result_is).all()
 
 
-def test_what_is_not_asked_for_stays(tmp_path: Path) -> None:
+def test_other_bands_and_pixels_stay_unchanged(tmp_path: Path) -> None:
     pixels = np.random.RandomState(0).randint(1, 255, (6, 5, 5)).astype(np.uint8)
     image = RasterImage(raster(tmp_path / "a.tif", pixels), (3, 0, 1))
     sink = result(image, tmp_path)
@@ -225,7 +225,7 @@ def test_fill_values_are_missing_whatever_is_declared(tmp_path: Path, value: flo
     assert np.allclose(got[8:], (image.scaling.low + image.scaling.high) / 2)
 
 
-def test_fill_values_that_are_declared_need_no_word(tmp_path: Path) -> None:
+def test_declared_fill_values_give_no_warning(tmp_path: Path) -> None:
     pixels = np.linspace(100, 200, 64 * 64, dtype=np.float32).reshape(64, 64, 1).copy()
     pixels[:8, :8] = -3.4028235e38
     with raster(tmp_path / "a.tif", pixels, "-3.4028235e+38") as opened, warnings.catch_warnings():
@@ -274,7 +274,7 @@ def test_no_data_of_an_inverted_image(tmp_path: Path) -> None:
     assert (got[2:] == 254).all()
 
 
-def test_what_a_mask_hides_stays(tmp_path: Path) -> None:
+def test_masked_pixels_stay_unchanged(tmp_path: Path) -> None:
     pixels = np.full((8, 8, 3), 100, np.uint8)
     opened = raster(tmp_path / "c.tif", pixels)
     opened.close()

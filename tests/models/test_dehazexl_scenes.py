@@ -43,7 +43,7 @@ def test_too_small_is_refused() -> None:
         aerial_scene(32, 0)
 
 
-def test_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["scenes", str(tmp_path / "out"), "--count", "2", "--side", "64", "--seed", "5"])
     main()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene_000005.jpg", "scene_000006.jpg"]

@@ -69,7 +69,7 @@ WAYS = {
     [{}, {"reconstruction": "scattering", "smoothing": 48}, {"upsample": "shuffle"}, LSH],
     ids=["exact", "scattering", "dam", "lsh"],
 )
-def test_every_way_gives_what_the_whole_gives(changes: dict) -> None:
+def test_all_ways_to_stream_equal_the_whole_image(changes: dict) -> None:
     model, x = network(**changes), image(260, 300)
     with torch.no_grad():
         want = model(x[None])[0]
@@ -84,7 +84,9 @@ def test_blending_in_memory_is_blending_streamed() -> None:
     assert relative(streamed(model, x, blend=True), want) < 2e-6
 
 
-def test_what_does_not_fit_or_is_to_be_resumed_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_in_memory_or_must_resume_are_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, held = network().fuse(), Held(image(64, 64))
     taken: list[str] = []
     original = streaming.dehaze_whole
@@ -189,7 +191,7 @@ class Dies(Held):
 
 
 @pytest.mark.parametrize("changes", [{}, LSH], ids=["exact", "lsh"])
-def test_a_killed_run_goes_on(tmp_path: Path, changes: dict) -> None:
+def test_a_killed_run_resumes(tmp_path: Path, changes: dict) -> None:
     model, x = network(**changes), image(512, 768)
     stream = StreamedDehaze(model, StreamOptions(patches_at_once=1, skips="recompute"))
     with torch.no_grad():
@@ -231,7 +233,7 @@ class KeepsHoles(HeldResult):
         self.source.kept.append((top, left, height, width))
 
 
-def test_missing_parts_are_not_looked_at() -> None:
+def test_missing_parts_are_ignored() -> None:
     model, x = network(), image(256, 500)
     source = Holes(x)
     StreamedDehaze(model)(source, KeepsHoles(source))
@@ -243,7 +245,7 @@ def test_missing_parts_are_not_looked_at() -> None:
         StreamedDehaze(network(**LSH))(source, KeepsHoles(source))
 
 
-def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_shrink_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = network(), image(512, 512)
     with torch.no_grad():
         want = model(x[None])[0]
@@ -268,7 +270,7 @@ def test_too_little_memory_means_smaller_chunks(monkeypatch: pytest.MonkeyPatch)
     ]  # in one go, then as a stream: 4 -> 2 -> 1, and never again
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[tuple[str, int, int]] = []
     held = Held(image(256, 600))
     StreamedDehaze(network(), progress=lambda *step: told.append(step))(held, held.sink)

@@ -130,7 +130,7 @@ def test_drawn_haze_over_clear_images(tmp_path: Path) -> None:
         ({"root": "missing", "layout": "clear"}, "no such folder"),
     ],
 )
-def test_what_is_wrong_with_the_data_is_one_line(
+def test_errors_in_the_data_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

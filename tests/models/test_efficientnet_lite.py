@@ -106,7 +106,7 @@ def test_the_packages_file_has_these_names() -> None:
         assert key.endswith("num_batches_tracked") or torch.equal(ours[key], rounded)
 
 
-def test_what_it_refuses() -> None:
+def test_refused_arguments() -> None:
     model = seeded()
     with pytest.raises(InputError, match=r"expected images \(B, 3, H, W\)"):
         model(torch.zeros(1, 4, 32, 32))

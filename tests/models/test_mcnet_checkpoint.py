@@ -63,7 +63,7 @@ def test_published_file_both_ways(prefix: str, tmp_path: Path) -> None:
     assert vz.weights.to_official(again).keys() == flat.keys()
 
 
-def test_parts_alone() -> None:
+def test_parts_load_separately() -> None:
     model, other = network(), empty()
     parts = published_file(model)
     load_checkpoint(other.detector, parts["kp_detector"])
@@ -177,7 +177,7 @@ def test_the_identity_code_has_its_published_width_whatever_the_memorys() -> Non
     assert shapes["generator.mbUnit.styleconv.modulated_conv.modulation.weight"] == (128, 512)
 
 
-def test_a_class_of_ones_own_takes_published_weights() -> None:
+def test_a_custom_class_loads_published_weights() -> None:
     class Mine(MCNet):
         pass
 

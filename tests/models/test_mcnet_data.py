@@ -150,7 +150,7 @@ def test_a_bad_pair_list_is_explained(tmp_path: Path, text: str, reason: str) ->
         read_pair_list(tmp_path / "list.csv", tmp_path)
 
 
-def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
+def test_unusable_inputs_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder; expected videos or folders"):
         find_clips(tmp_path / "none")
     with pytest.raises(InputError, match="holds neither videos"):

@@ -109,7 +109,7 @@ def test_one_person_and_two_are_told_apart_in_the_table() -> None:
     assert report.means()["psnr"] == 20
 
 
-def test_who_is_who_goes_by_names(tmp_path: Path) -> None:
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     for name in ("id1#a#0#1.mp4", "id1#b#0#1.mp4", "id2#a#0#1.mp4"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (128, 128)).save(tmp_path / name / "0.png")
@@ -119,7 +119,7 @@ def test_who_is_who_goes_by_names(tmp_path: Path) -> None:
     assert TestPairs(pairs, ClipReader(128), cross=False)[1][3] is False
 
 
-def test_across_identities_no_published_numbers_stand_beside() -> None:
+def test_across_identities_no_published_numbers_are_shown() -> None:
     report = Report([PairScore("a driven by b", True, aed=0.4, csim=0.75)], {"identity": "some network"})
     assert "0.0331" not in str(report)
     assert "could not be read" in str(report)
@@ -131,7 +131,7 @@ def test_across_identities_no_published_numbers_stand_beside() -> None:
     assert report.as_dict()["published"]["MCNet"]["aed"] == 0.1065
 
 
-def test_a_face_in_the_source_alone_is_none() -> None:
+def test_a_face_only_in_the_source_has_no_score() -> None:
     score = Measures(identity=Mean()).score("a", plain(0, 0, 0), plain(9, 9, 9), plain(9, 9, 9), cross=True)
     assert (score.aed, score.csim, score.no_face) == (None, None, True)
     assert "1 of 1 frames left out" in str(Report([score]))
@@ -211,7 +211,7 @@ def test_an_onnx_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".pt", ".onnx", ".dat"])
-def test_files_that_are_no_network_are_said(tmp_path: Path, suffix: str) -> None:
+def test_files_without_a_network_are_reported(tmp_path: Path, suffix: str) -> None:
     words, empty, gone = (tmp_path / f"{name}{suffix}" for name in ("words", "empty", "gone"))
     words.write_text("words")
     empty.touch()
@@ -222,7 +222,7 @@ def test_files_that_are_no_network_are_said(tmp_path: Path, suffix: str) -> None
             assert path.name in str(problem.value) or "onnxruntime" in str(problem.value)
 
 
-def test_networks_of_another_kind_are_said(tmp_path: Path) -> None:
+def test_networks_of_another_kind_are_reported(tmp_path: Path) -> None:
     few = script(Few(), tmp_path / "few.pt")
     with pytest.raises(InputError, match=r"expected heatmaps \(1, 68, 64, 64\)"):
         open_landmarks(few)
@@ -230,7 +230,7 @@ def test_networks_of_another_kind_are_said(tmp_path: Path) -> None:
         open_identity(script(nn.Linear(3, 3), tmp_path / "flat.pt"))
 
 
-def test_dlib_that_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_dlib_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "dlib", None)
     path = tmp_path / "shape_predictor_68_face_landmarks.dat"
     path.write_bytes(b"something")

@@ -44,7 +44,7 @@ def test_relative_motion_over_many_frames() -> None:
     assert torch.allclose(scaled.value - source.value, ratio * (driving.value - initial.value), atol=1e-6)
 
 
-def test_refuses_relative_motion_without_a_beginning() -> None:
+def test_relative_motion_needs_a_first_frame() -> None:
     points = random_keypoints(1, 0)
     with pytest.raises(InputError, match="needs `initial`"):
         transfer_motion(points, points)

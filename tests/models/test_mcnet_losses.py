@@ -81,7 +81,7 @@ def test_image_loss(vgg: VGG19Features) -> None:
         VGG19Features({"layer1.weight": torch.zeros(1)})
 
 
-def test_whole_objective_trains_everything_but_what_it_cannot(vgg: VGG19Features) -> None:
+def test_the_whole_objective_trains_every_trainable_part(vgg: VGG19Features) -> None:
     model = network().requires_grad_(True)
     source, driving, transform = images("source", 2), images("driving", 2), plane(2)
     cache, points = model.encode_source(source), model.detect(driving)

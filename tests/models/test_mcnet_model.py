@@ -105,7 +105,7 @@ def test_published_network_fused_at_another_size() -> None:
 
 
 @pytest.mark.parametrize("fuse", [False, True])
-def test_batch_is_single_frames(model: MCNet, fuse: bool) -> None:
+def test_a_batch_equals_single_frames(model: MCNet, fuse: bool) -> None:
     net = model.fuse() if fuse else model
     source, driving = images("source", 5), images("driving", 5)
     cache, points = net.encode_source(source[:1]), net.detect(driving)
@@ -159,7 +159,7 @@ def test_refuses_images(model: MCNet, shape: tuple[int, ...]) -> None:
             call(torch.zeros(shape))
 
 
-def test_refuses_bytes_and_what_does_not_go_together(model: MCNet) -> None:
+def test_refuses_bytes_and_options_that_exclude_each_other(model: MCNet) -> None:
     with pytest.raises(InputError, match="uint8"):
         model.detect(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     cache, points = model.encode_source(images("source", 2)), model.detect(images("driving", 3))

@@ -41,7 +41,7 @@ def test_the_samples_are_of_faces_that_are_found() -> None:
         assert portrait.box.outside(256, 256) < 0.15, "no warning about the sample images"
 
 
-def test_half_precision_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_makes_no_visible_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPUs with instructions for bfloat16 use it by default: frames are above 50 dB to float32."""
     frames = {}
     for fast in (False, True):

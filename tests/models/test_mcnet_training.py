@@ -61,7 +61,7 @@ def test_the_tiny_run_learns_to_move_real_faces(tmp_path: Path) -> None:
     assert report["published"]["MCNet"]["psnr"] == 31.942
 
 
-def test_a_test_compares_what_the_network_gives(talking: Path, tmp_path: Path) -> None:
+def test_a_test_compares_the_outputs_of_the_network(talking: Path, tmp_path: Path) -> None:
     module = MCNetTraining("mcnet", SMALL, perceptual=0, pixel=1)
     module.export_weights(tmp_path / "w.safetensors")
     words = [
@@ -168,7 +168,7 @@ def test_gradients_are_clipped_by_network(monkeypatch: pytest.MonkeyPatch) -> No
         assert norm == pytest.approx(0.5, rel=1e-3)
 
 
-def test_a_step_without_a_finite_loss_is_left_out() -> None:
+def test_a_step_without_a_finite_loss_is_skipped() -> None:
     module = MCNetTraining("mcnet", SMALL, perceptual=0, pixel=1)
     frames = torch.rand(2, 3, 128, 128)
     frames[0, 0, 0, 0] = torch.nan
@@ -184,7 +184,7 @@ def test_the_published_recipe() -> None:
     assert (data["size"], data["batch_size"], data["repeats"], trainer["max_epochs"]) == (256, 8, 75, 100)
 
 
-def test_what_is_missing_is_said(talking: Path, tmp_path: Path) -> None:
+def test_missing_settings_are_reported(talking: Path, tmp_path: Path) -> None:
     with pytest.raises(VisionZooError, match=r"needs model.vgg=vgg19-dcbb9e9d.pth"):
         _fit(talking, tmp_path, "model.perceptual=10")
     with pytest.raises(InputError, match="no loss compares images"):

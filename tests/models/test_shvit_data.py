@@ -100,7 +100,7 @@ def test_validation_images_go_the_published_way(folders: Path) -> None:
     torch.testing.assert_close(image, Preprocess(32)(np.asarray(_image(10))))
 
 
-def test_seeded_leaves_the_generators_alone() -> None:
+def test_seeded_does_not_change_the_global_generators() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     with seeded(1, 2):
@@ -118,7 +118,7 @@ def test_imagenets_folders_get_names() -> None:
     assert class_names(["b", "a"]) == ["b", "a"]
 
 
-def test_what_is_wrong_with_the_data_is_one_line(folders: Path, tmp_path: Path) -> None:
+def test_errors_in_the_data_are_one_line(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         _data(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"neither train/ nor train\.tar"):

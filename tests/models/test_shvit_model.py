@@ -325,7 +325,7 @@ def test_processes_see_the_same_epoch(count: int, replicas: int, epoch: int, rep
     assert all(len(set(run)) == 1 for run in runs)
 
 
-def test_losses_say_what_they_lack() -> None:
+def test_losses_name_their_missing_inputs() -> None:
     logits = torch.rand(2, 3)
     with pytest.raises(InputError, match="two heads"):
         DistillationLoss("soft")(logits, torch.tensor([0, 1]), logits)

@@ -33,6 +33,6 @@ def test_strips_and_dots_take_little_memory(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"crop": 0.0}, {"crop": 1.5}])
-def test_refuses_what_makes_no_sense(wrong: dict) -> None:
+def test_senseless_arguments_are_refused(wrong: dict) -> None:
     with pytest.raises(InputError, match="size must be at least 1"):
         Preprocess(**wrong)

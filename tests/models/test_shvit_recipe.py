@@ -86,7 +86,7 @@ def test_the_average_follows_the_formula() -> None:
     torch.testing.assert_close(average, torch.full_like(average, 0.9 * 1 + 0.1 * 2))
 
 
-def test_matching_a_teacher_looks_at_no_labels() -> None:
+def test_matching_a_teacher_ignores_labels() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
     loss = DistillationLoss("match", tau=2.0)

@@ -151,7 +151,7 @@ def test_distillation_trains_two_heads(tmp_path: Path, monkeypatch: pytest.Monke
     assert not torch.equal(before, module.model.distillation_head.linear.weight)
 
 
-def test_matching_a_teacher_leaves_its_helpers_out_of_the_export(tmp_path: Path) -> None:
+def test_matching_a_teacher_exports_the_student_only(tmp_path: Path) -> None:
     import timm
 
     torch.manual_seed(0)
@@ -216,7 +216,7 @@ def test_the_teacher_sees_its_own_normalisation(tmp_path: Path) -> None:
         ("model.lr=1e30", "the loss is nan at step|the loss is inf at step"),
     ],
 )
-def test_a_wrong_setting_is_one_line(tmp_path: Path, word: str, message: str) -> None:
+def test_a_wrong_setting_is_a_one_line_error(tmp_path: Path, word: str, message: str) -> None:
     with pytest.raises(VisionZooError, match=message) as caught:
         _run(tmp_path, word, "trainer.max_epochs=2")
     assert "\n" not in str(caught.value)

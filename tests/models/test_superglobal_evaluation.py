@@ -122,7 +122,7 @@ def test_values_that_ground_truth_never_has_are_refused(tmp_path, value):
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle at all", pickle.dumps([1, 2])[:-3], b"\x80\x05]\x94(K\x01"])
-def test_a_damaged_pickle_is_one_line(tmp_path, data):
+def test_a_damaged_pickle_is_a_one_line_error(tmp_path, data):
     path = tmp_path / "x.pkl"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"x\.pkl: not a pickle, or damaged") as caught:
@@ -213,7 +213,7 @@ def test_rows_come_from_the_right_part():
     assert len(parts) == 11
 
 
-def test_a_file_of_objects_is_no_descriptors(tmp_path):
+def test_a_file_of_python_objects_is_refused_as_descriptors(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object))
     with pytest.raises(InputError, match=r"x\.npy: is not a \.npy file of descriptors"):
         read_descriptors(tmp_path / "x.npy")
@@ -267,7 +267,7 @@ def test_distractor_shards_give_what_everything_in_memory_gives(benchmark_, tmp_
             np.testing.assert_allclose(got.stages["reranked"][difficulty][key], second[difficulty][key])
 
 
-def test_distractors_can_only_cost(benchmark_):
+def test_distractors_never_improve_the_score(benchmark_):
     queries, database = _related(benchmark_)
     without = evaluate_descriptors(queries, database, benchmark_)
     crowded = evaluate_descriptors(queries, database, benchmark_, distractors=_unit(5000, 24, seed=4))
@@ -296,7 +296,7 @@ def _evaluation(**changes) -> Evaluation:
     return Evaluation(**{**values, "stages": stages, **changes})
 
 
-def test_the_table_stands_beside_the_published_one_and_says_its_source():
+def test_the_table_shows_published_numbers_with_their_source():
     table = str(_evaluation())
     assert "80.2 (read)" in table
     assert "90.9 (recalled)" in table

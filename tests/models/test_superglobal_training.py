@@ -55,7 +55,7 @@ def test_arcface_equals_the_formula_with_angles():
     torch.testing.assert_close(head(descriptors, labels), (20 * expected).float(), rtol=1e-5, atol=1e-5)
 
 
-def test_arcface_beyond_the_half_turn():
+def test_arcface_with_angles_above_180_degrees():
     cosines = torch.tensor([[math.cos(3.0), 0.0]], dtype=torch.float64)
     logits = arcface_logits(cosines, torch.tensor([0]), margin=0.5, scale=1.0)
     assert logits[0, 0].item() == pytest.approx(math.cos(3.0) - 0.5 * math.sin(0.5))
@@ -90,7 +90,7 @@ def test_arcface_computes_in_float32_under_autocast():
 
 
 @pytest.mark.parametrize("wrong", [{"num_classes": 1}, {"margin": 2.0}, {"scale": 0.0}])
-def test_arcface_refuses_what_makes_no_sense(wrong):
+def test_arcface_refuses_senseless_arguments(wrong):
     with pytest.raises(InputError, match="ArcFace needs"):
         ArcFace(**{"dim": 4, "num_classes": 3, **wrong})
 
@@ -299,7 +299,7 @@ def test_processes_take_turns_shard_by_shard(tmp_path, module):
 # Networks
 
 
-def test_training_is_of_the_plain_network_and_testing_of_superglobal():
+def test_training_uses_the_plain_network_and_testing_superglobal():
     module = SuperGlobalTraining("superglobal_r50", TINY, num_classes=4)
     trained, tested = module.model.config, module.descriptor_network().config
     assert (trained.gemp, trained.rgem, trained.relup, trained.norm_before_fc, trained.scales) == (

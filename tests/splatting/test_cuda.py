@@ -75,7 +75,7 @@ def test_densification_of_gsplat_runs_on_a_cpu(absgrad: bool) -> None:
 
 
 @pytest.mark.gpu
-def test_the_gpu_draws_what_the_reference_draws() -> None:
+def test_the_gpu_agrees_with_the_reference() -> None:
     scene, view = gaussians(300, size=0.05), cameras(2, 45, 37)
     moved = {name: value.cuda() for name, value in scene.items()}
     there: dict[str, Any] = {

@@ -147,14 +147,14 @@ def test_gaussians_that_are_not_finite_are_left_out(name: str, value: float, bac
         assert not gradient[:, 7].any() if key == "means2d" else not gradient[7].any(), key
 
 
-def test_no_rotation_no_gaussian() -> None:
+def test_a_gaussian_without_a_rotation_is_not_drawn() -> None:
     scene = gaussians(3)
     scene["quats"][1] = 0
     assert render(**scene, **cameras()).visible.tolist() == [[True, False, True]]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_nothing_to_see(backend: str) -> None:
+def test_an_empty_view(backend: str) -> None:
     scene = gaussians(20)
     scene["means"][:, 2] -= 10
     for none in (scene, gaussians(0), {**gaussians(20), "opacities": torch.zeros(20)}):

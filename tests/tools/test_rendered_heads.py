@@ -75,7 +75,7 @@ def test_a_flat_sheet_keeps_its_border() -> None:
     assert (finer @ points)[:4].tolist() == points.tolist()
 
 
-def test_a_performance_begins_at_rest_and_is_repeatable() -> None:
+def test_a_performance_starts_at_rest_and_is_repeatable() -> None:
     poses = perform(4 * FPS, seed=5)
     assert poses == perform(4 * FPS, seed=5)
     assert poses != perform(4 * FPS, seed=6)

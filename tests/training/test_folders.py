@@ -24,7 +24,7 @@ def a_run(folder: Path, *, time: int | None = None) -> Path:
     return file
 
 
-def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_gets_its_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = tmp_path / "tiny"
     assert new_folder(wanted) == wanted
     wanted.mkdir()
@@ -77,7 +77,7 @@ def test_a_checkpoint_belongs_to_its_run(tmp_path: Path) -> None:
     assert folder_of(tmp_path / "other" / "last.ckpt", wanted) is None
 
 
-def test_where_nothing_can_be_written_nothing_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_output_is_found_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file" / "run", Path("/proc/visionzoo/run")):
         with pytest.raises(InputError, match=r"choose another with trainer\.default_root_dir=FOLDER"):

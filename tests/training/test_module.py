@@ -44,7 +44,7 @@ def fitted(module: TrainingModule, folder: Path, **trainer: object) -> None:
     module.on_fit_end()
 
 
-def test_weights_are_written_and_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_written_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a run"
     fitted(Training(export_half=True), folder)
     file = folder / "weights.safetensors"
@@ -68,7 +68,7 @@ def test_nothing_is_written(options: dict[str, Any], trainer: dict[str, Any], tm
     assert not (tmp_path / "x").exists()
 
 
-def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_file_given_as_a_folder_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_bytes(b"")
     with pytest.raises(InputError, match="run: is a file, expected a folder"):
         fitted(Training(), tmp_path / "run")
@@ -152,7 +152,7 @@ def test_random_numbers_of_a_step_follow_from_its_place() -> None:
     assert len({drawn(1, 2), drawn(2, 1), drawn(1, 3), drawn(1, 2, rank=1)}) == 4
 
 
-def test_what_two_devices_have_measured_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_on_two_devices_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = Training()
     module._trainer = SimpleNamespace(world_size=2)  # pyright: ignore[reportAttributeAccessIssue]
     shares = [

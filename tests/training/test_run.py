@@ -81,7 +81,7 @@ def test_overrides_in_three_spellings():
         ("colour: red\n", "no setting 'colour'; known: model, data, trainer"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
+def test_a_wrong_file_is_a_one_line_error_with_its_name(tmp_path, text, message):
     file = _yaml(tmp_path / "c.yaml", text)
     with pytest.raises(InputError, match=message) as caught:
         load_config([file])
@@ -126,14 +126,14 @@ def test_missing_files_name_near_ones():
         ("data.classes=9", r"the data has 9 classes, but model\.num_classes is 8"),
     ],
 )
-def test_a_wrong_setting_is_one_line(tmp_path, monkeypatch, word, message):
+def test_a_wrong_setting_is_a_one_line_error(tmp_path, monkeypatch, word, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VisionZooError, match=message) as caught:
         run("fit", ["superglobal/tiny"], [word])
     assert "\n" not in str(caught.value)
 
 
-def test_classes_of_another_package_after_a_word_of_trust(tmp_path, monkeypatch):
+def test_classes_of_another_package_load_if_trusted(tmp_path, monkeypatch):
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('this was imported')\n")
@@ -154,7 +154,7 @@ def test_classes_of_another_package_after_a_word_of_trust(tmp_path, monkeypatch)
         ("fit", "superglobal/roxford", "RevisitedData does not support `visionzoo fit`, only test, predict"),
     ],
 )
-def test_what_a_system_cannot_do_is_one_line(subcommand, recipe, message):
+def test_unsupported_requests_are_one_line_errors(subcommand, recipe, message):
     with pytest.raises(InputError, match=message):
         run(subcommand, [recipe])
 
@@ -214,7 +214,7 @@ def test_evaluation_end_to_end_with_distractors(tmp_path, monkeypatch, capsys):
     assert crowded["stages"]["single_stage"]["H"]["map"] < plain["stages"]["single_stage"]["H"]["map"]
 
 
-def test_a_missing_image_is_told_before_the_work(tmp_path, monkeypatch):
+def test_a_missing_image_is_reported_before_work_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [f"data.root={tmp_path}/data", "model.rerank_top=0"]
     only = run("test", ["superglobal/tiny_eval"], words)

@@ -78,7 +78,7 @@ def trainer(**changes: Any) -> Any:
     return SimpleNamespace(**facts)
 
 
-def test_a_line_says_how_far_it_is() -> None:
+def test_a_line_shows_the_progress() -> None:
     lines = ProgressLines()
     lines._first = 0
     assert lines.line(trainer(), 30.0) == "epoch 2 of 5, batch 4 of 6: train/loss 1.235; 60 s left"

@@ -36,7 +36,7 @@ from .files import noise
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not an image|damaged"),
     ],
 )
-def test_files_that_are_no_images(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_without_an_image(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "a.bin").write_bytes(content)
     with pytest.raises(RasterError, match=rf"a\.bin: .*({says})") as caught:
         open_raster(tmp_path / "a.bin")
@@ -65,7 +65,7 @@ def test_windows_beyond_the_image(tmp_path: Path, window: Window) -> None:
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("blocks", [{"tile": (64, 64)}, {"rowsperstrip": 16}])
-def test_a_tiff_that_is_cut_off(tmp_path: Path, compression: str | None, blocks: dict[str, Any]) -> None:
+def test_a_truncated_tiff(tmp_path: Path, compression: str | None, blocks: dict[str, Any]) -> None:
     path = tmp_path / "cut.tif"
     pixels = noise(512, 512, 3)
     tifffile.imwrite(path, pixels, photometric="rgb", compression=compression, **blocks)
@@ -110,7 +110,7 @@ def test_absurd_sizes(tmp_path: Path) -> None:
         open_raster(tmp_path / "b.tif")
 
 
-def test_values_that_are_no_image(tmp_path: Path) -> None:
+def test_values_that_are_not_an_image(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 5), complex))
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), np.complex64))
     zarr.create_array(store=str(tmp_path / "a.zarr"), shape=(4, 5), dtype="complex64")

@@ -19,7 +19,7 @@ from visionzoo.io.raster.metadata import photoshop_of_iptc
 from .files import GEO, check_windows, copy, imwrite, noise, smooth, whole, write
 
 
-def test_what_a_geotiff_says(tmp_path: Path) -> None:
+def test_georeference_of_a_geotiff(tmp_path: Path) -> None:
     pixels = noise(40, 60, 4, dtype="int16")
     tifffile.imwrite(
         tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16), extratags=GEO
@@ -47,7 +47,9 @@ def _exif(data: bytes) -> Image.Exif:
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("name", ["b.jpg", "b.png", "b.webp", "b.tif"])
-def test_what_a_photo_says_is_kept(tmp_path: Path, name: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metadata_of_a_photo_is_kept(
+    tmp_path: Path, name: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -73,7 +75,7 @@ def test_what_a_photo_says_is_kept(tmp_path: Path, name: str, large: bool, monke
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd", "packbits", "jpeg"])
-def test_what_a_geotiff_says_is_kept(tmp_path: Path, compression: str | None) -> None:
+def test_the_georeference_of_a_geotiff_is_kept(tmp_path: Path, compression: str | None) -> None:
     metadata = (
         '<GDALMetadata>\n  <Item name="AREA">Zürich</Item>\n  <Item name="STATISTICS_MEAN" sample="0">7</Item>\n</GDALMetadata>'
     ).encode() + b"\0"
@@ -120,7 +122,7 @@ def test_a_profile_of_other_colours_is_not_kept(tmp_path: Path) -> None:
         assert raster.profile.icc is None
 
 
-def test_what_is_lost_is_told(tmp_path: Path) -> None:
+def test_lost_metadata_is_reported(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", noise(40, 50, 3), photometric="rgb", extratags=GEO)
     with open_raster(tmp_path / "a.tif") as raster:
         profile = raster.profile
@@ -130,7 +132,7 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
         write(tmp_path / "b.npy", noise(40, 50, 3), profile=profile)
 
 
-def test_exif_that_does_not_fit_is_told_of(tmp_path: Path) -> None:
+def test_exif_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "x" * 70_000
     with pytest.warns(UserWarning, match=r"the EXIF data \(\d+ bytes\) do not fit into \.jpg"):
@@ -245,7 +247,7 @@ def test_a_tiff_keeps_what_pillow_wrote(tmp_path: Path) -> None:
         assert (exif[306], inner[0x9003], gps[1]) == ("2024:05:01 10:00:00", "2024:05:01 10:00:00", "N")
 
 
-def test_remarks(tmp_path: Path) -> None:
+def test_text_metadata_is_kept(tmp_path: Path) -> None:
     about = PngInfo()
     about.add_text("Creation Time", "2024-05-01")
     about.add_itxt("Author", "Zoë")
@@ -266,7 +268,7 @@ def test_remarks(tmp_path: Path) -> None:
         copy(tmp_path / "a.png", tmp_path / "e.webp")
 
 
-def test_damaged_exif_is_told_of(tmp_path: Path) -> None:
+def test_damaged_exif_is_reported(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     copy(tmp_path / "a.jpg", tmp_path / "b.tif")
     content = bytearray((tmp_path / "b.tif").read_bytes())

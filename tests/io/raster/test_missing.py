@@ -96,12 +96,12 @@ def test_declarations(tmp_path: Path, dtype: str, nodata: Any, value: Any) -> No
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", "-1"), ("uint8", "256"), ("uint8", "1.5"), ("int16", "1e30")])
-def test_declarations_that_no_pixel_can_be(tmp_path: Path, dtype: str, nodata: str) -> None:
+def test_no_data_values_that_no_pixel_can_have(tmp_path: Path, dtype: str, nodata: str) -> None:
     tagged(tmp_path / "a.tif", np.array([[0, 1, 2, 100]], dtype), nodata)
     assert both(tmp_path / "a.tif")[1].all()
 
 
-def test_a_declaration_that_is_no_number_is_told_of(tmp_path: Path) -> None:
+def test_a_no_data_value_that_is_not_a_number_is_reported(tmp_path: Path) -> None:
     tagged(tmp_path / "a.tif", noise(4, 5), "none")
     with pytest.warns(
         UserWarning, match=r"a\.tif: the tag GDAL_NODATA declares 'none' as no-data, which is not a number"
@@ -112,7 +112,7 @@ def test_a_declaration_that_is_no_number_is_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["b.tif", "b.png", "b.jpg", "b.webp"])
-def test_where_colours_hide_it_there_is_a_mask(tmp_path: Path, name: str) -> None:
+def test_a_mask_is_written_if_colours_contain_the_no_data_value(tmp_path: Path, name: str) -> None:
     """Two numbers of a palette have one colour; a copy has a mask within or beside it, also in lossy formats."""
     stored = np.random.default_rng(0).integers(0, 4, (20, 24)).astype(np.uint8)
     table = np.array([[0, 0, 200, 255], [0, 0, 100, 255], [0, 0, 50, 255]], np.uint16) * 257
@@ -177,7 +177,7 @@ def test_a_mask_of_an_earlier_result_does_not_stay(tmp_path: Path) -> None:
 PAM = "<PAMDataset>{}</PAMDataset>"
 
 
-def test_no_data_declared_beside(tmp_path: Path) -> None:
+def test_no_data_declared_in_a_sidecar(tmp_path: Path) -> None:
     band = '<PAMRasterBand band="{}"><NoDataValue>{}</NoDataValue></PAMRasterBand>'
     stored = noise(20, 24, 3) // 16
     Image.fromarray(stored).save(tmp_path / "a.png")

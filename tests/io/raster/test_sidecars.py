@@ -53,7 +53,7 @@ def image(path: Path) -> None:
         ("a.tif", "a.IMD", "b.tif", "b.IMD"),
     ],
 )
-def test_what_lies_beside(tmp_path: Path, source: str, beside: str, result: str, expected: str) -> None:
+def test_sidecars_of_images(tmp_path: Path, source: str, beside: str, result: str, expected: str) -> None:
     image(tmp_path / source)
     (tmp_path / beside).write_text(WORLD)
     with warnings.catch_warnings():
@@ -80,7 +80,7 @@ def test_notes_of_gdal(tmp_path: Path, result: str) -> None:
     assert [item.get("key") for item in band.iter("MDI")] == ["WAVELENGTH"]
 
 
-def test_notes_that_are_damaged_are_told_of(tmp_path: Path) -> None:
+def test_damaged_metadata_files_are_reported(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     for content in ("x", "<html></html>", '<PAMDataset><PAMRasterBand band="one"/></PAMDataset>'):
         (tmp_path / "a.jpg.aux.xml").write_text(content)
@@ -103,7 +103,7 @@ def test_a_georeferenced_image_is_not_turned(tmp_path: Path, beside: str) -> Non
 
 
 @pytest.mark.parametrize("names", [("a.tif.ovr",), ("a.xmp",), ("a.tab", "a.tif.points")])
-def test_what_is_not_carried_is_told_of_once(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_metadata_that_is_not_copied_is_reported_once(tmp_path: Path, names: tuple[str, ...]) -> None:
     image(tmp_path / "a.tif")
     for name in names:
         (tmp_path / name).write_text("x")
@@ -112,7 +112,7 @@ def test_what_is_not_carried_is_told_of_once(tmp_path: Path, names: tuple[str, .
     assert len(told) == 1
 
 
-def test_the_georeference_of_a_tiff_goes_beside_other_formats(tmp_path: Path) -> None:
+def test_the_georeference_of_a_tiff_is_written_to_sidecars_of_other_formats(tmp_path: Path) -> None:
     """As a world file and in GDAL's notes, which name the coordinate system; from there back to a TIFF."""
     metadata = '<GDALMetadata><Item name="TAKEN">2024</Item><Item name="D" sample="0" role="description">red</Item></GDALMetadata>'
     imwrite(tmp_path / "a.tif", noise(20, 24), extratags=[*GEO, (42112, 2, 0, metadata, True)])
@@ -142,7 +142,7 @@ def test_coordinates_of_centres() -> None:
     assert transform_of(()) is None
 
 
-def test_a_georeference_that_words_cannot_say(tmp_path: Path) -> None:
+def test_a_georeference_that_a_world_file_cannot_hold(tmp_path: Path) -> None:
     points = tuple(float(value) for value in range(18))
     imwrite(tmp_path / "a.tif", noise(20, 24), extratags=[(33922, 12, 18, points, True)])
     with pytest.warns(UserWarning, match=r"b\.png: \.png cannot hold the georeference of the source"):
@@ -162,7 +162,7 @@ def test_files_of_another_raster_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "a.jgw").read_text() == WORLD
 
 
-def test_arrays_have_nothing_beside_them(tmp_path: Path) -> None:
+def test_arrays_have_no_sidecar_files(tmp_path: Path) -> None:
     image(tmp_path / "a.tif")
     (tmp_path / "a.tfw").write_text(WORLD)
     with pytest.warns(UserWarning, match=r"b\.npy: \.npy cannot hold the georeference"):

@@ -103,7 +103,7 @@ def test_alpha_is_not_inverted_with_the_grey(tmp_path: Path) -> None:
     check_windows(tmp_path / "a.tif", np.stack([255 - pixels[..., 0], pixels[..., 1]], -1))
 
 
-def test_no_word_on_the_colours(tmp_path: Path) -> None:
+def test_a_file_without_colour_information(tmp_path: Path) -> None:
     """Without the tag, three bands are colours and 0 is black."""
     for samples in (1, 3):
         pixels = noise(9, 14, samples)
@@ -294,7 +294,7 @@ def test_sub_directories(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pages", "slices"])
-def test_further_pages_are_told_of(tmp_path: Path, kind: str) -> None:
+def test_further_pages_are_reported(tmp_path: Path, kind: str) -> None:
     stack = noise(3, 32, 48)
     options: dict[str, Any] = {"volumetric": True, "tile": (16, 16, 16)} if kind == "slices" else {}
     imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **options)

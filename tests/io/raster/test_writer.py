@@ -146,7 +146,7 @@ def test_wrong_windows_are_refused(tmp_path: Path) -> None:
                 out.write(top, left, pixels)
 
 
-def test_a_killed_writer_goes_on(tmp_path: Path) -> None:
+def test_a_killed_writer_resumes(tmp_path: Path) -> None:
     script = f"""
         import os, signal
         import numpy as np
@@ -206,7 +206,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(whole(tmp_path / "a.tif"), noise(300, 200, 3))
 
 
-def test_a_file_system_that_takes_no_room_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_preallocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: Any) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 

@@ -87,7 +87,7 @@ def test_command_as_json_and_files(capsys: pytest.CaptureFixture, weights: Path,
         ([], "inputs|INPUTS"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
+def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, weights: Path, words: list[str], says: str
 ) -> None:
     import re

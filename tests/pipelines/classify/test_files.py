@@ -68,7 +68,7 @@ def test_a_broken_image(classifier: ClassifyPipeline, folder: Path, tmp_path: Pa
     assert sum(row["error"] is not None for row in json.loads((tmp_path / "out.npz.json").read_text())["results"]) == 1
 
 
-def test_nothing_can_be_read(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
+def test_no_input_can_be_read(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         classifier(tmp_path / "no.jpg")
     with pytest.raises(InputError, match="no such file or folder"):
@@ -131,7 +131,7 @@ def test_labels_cannot_break_the_page(folder: Path, tmp_path: Path) -> None:
     assert {row["label"] for row in csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8"))} == set(pipe.classes)
 
 
-def test_features_beside_another_output(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
+def test_features_in_addition_to_another_output(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     classifier.run(folder, tmp_path / "out.csv", progress=False, features=tmp_path / "vectors.npz")
     assert len(np.load(tmp_path / "vectors.npz")["features"]) == 9
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.csv.json", "images", "vectors.npz"]
@@ -143,7 +143,7 @@ def test_features_beside_another_output(classifier: ClassifyPipeline, folder: Pa
         classifier.run(folder, tmp_path / "a.npz", progress=False, features=tmp_path / "b.npz")
 
 
-def test_outputs_that_cannot_be(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
+def test_impossible_outputs(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"written as \.html, .*\.npz"):
         classifier.run(folder, tmp_path / "out.docx", progress=False)
     with pytest.raises(InputError, match="create it first"):

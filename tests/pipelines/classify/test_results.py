@@ -21,7 +21,7 @@ from ..assets import ASSETS
 from .networks import COLOURS, colour_network, labels, small
 
 
-def test_says_what_is_there(classifier: ClassifyPipeline, folder: Path) -> None:
+def test_attributes_and_predictions(classifier: ClassifyPipeline, folder: Path) -> None:
     assert (classifier.name, classifier.classes, classifier.image_size) == ("shvit_s1", COLOURS, 64)
     result = classifier(folder / "1.png")
     assert isinstance(result, ClassificationResult)
@@ -65,7 +65,7 @@ def test_many_images_stay_in_order(classifier: ClassifyPipeline, folder: Path) -
     assert classifier.features([]).shape == (0, 32)
 
 
-def test_images_are_taken_as_needed(classifier: ClassifyPipeline) -> None:
+def test_images_are_read_lazily(classifier: ClassifyPipeline) -> None:
     """A stream of any length: the first results come before the last image is asked for."""
     taken = 0
 

@@ -96,7 +96,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
             ClassifyPipeline.create(checkpoint=tmp_path / name)
 
 
-def test_models_that_are_none(tmp_path: Path) -> None:
+def test_unknown_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="superglobal_r50 is not a classification model"):
         ClassifyPipeline.create("superglobal_r50")
     with pytest.raises(InputError, match="did you mean shvit_s4"):

@@ -57,7 +57,7 @@ def test_attribute(capsys: pytest.CaptureFixture, weights: Path, photo: Callable
         ({"--steps": "0"}, "steps must be at least 1"),
     ],
 )
-def test_attribute_says_what_is_wrong(
+def test_attribute_errors_name_the_problem(
     capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, changes: dict[str, str], says: str
 ) -> None:
     photo("hazy.jpg", size=(120, 90))

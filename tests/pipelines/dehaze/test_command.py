@@ -19,7 +19,7 @@ from ...command import run
 from .images import names
 
 
-def test_a_folder_that_is_called_samples_is_told_from_the_command(
+def test_a_folder_named_samples_is_not_taken_for_the_command(
     inside: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "aerial_scene", lambda _, seed: aerial_scene(64, seed))
@@ -59,7 +59,7 @@ def test_a_folder_that_is_called_samples_is_told_from_the_command(
         (["text", "-o", "x.png"], "text: not an image"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
+def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, words: list[str], says: str
 ) -> None:
     photo("a.jpg", size=(40, 30))
@@ -74,7 +74,9 @@ def test_mistakes_are_one_line_and_exit_2(
     assert names(inside) == ["a.jpg", "b.png", "text"]
 
 
-def test_endings_are_refused_before_weights_load(capsys: pytest.CaptureFixture, photo: Callable, inside: Path) -> None:
+def test_extensions_are_refused_before_weights_load(
+    capsys: pytest.CaptureFixture, photo: Callable, inside: Path
+) -> None:
     photo("a.jpg", size=(8, 8))
     code, _, err = run(capsys, "dehaze", "a.jpg", "-o", "x.gif", "--checkpoint", "gone.safetensors")
     assert code == 2

@@ -124,7 +124,7 @@ def test_overwrite(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> Non
     assert target.read_bytes() != before
 
 
-def test_a_folder_in_the_way(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> None:
+def test_a_folder_at_the_place_of_the_output(pipe: DehazePipeline, photo: Callable, tmp_path: Path) -> None:
     source, target, work = photo("a.jpg"), tmp_path / "out.png", tmp_path / "out.png.part"
     work.mkdir()
     (work / "precious.txt").write_text("mine")

@@ -136,7 +136,7 @@ def test_grey(pipe: DehazePipeline, network: DehazeXL, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "dtype"), [(0, np.uint8), (255, np.uint8), (7, np.uint16), (1e9, np.float32), (1e30, np.float64)]
 )
-def test_one_value_everywhere(pipe: DehazePipeline, tmp_path: Path, value: float, dtype: type) -> None:
+def test_an_image_with_a_single_value(pipe: DehazePipeline, tmp_path: Path, value: float, dtype: type) -> None:
     geotiff(tmp_path / "in.tif", np.full((50, 60, 3), value, dtype))
     pipe.run(tmp_path / "in.tif", tmp_path / "out.tif", progress=False)
     assert np.isfinite(tifffile.imread(tmp_path / "out.tif")).all()

@@ -68,7 +68,7 @@ def test_save_and_load(network: DehazeXL, photo: Callable, tmp_path: Path, dtype
         DehazePipeline(network.fuse()).save_pretrained(tmp_path / "q")
 
 
-def test_models_that_are_none(network: DehazeXL, weights: Path, tmp_path: Path) -> None:
+def test_unknown_models(network: DehazeXL, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="superglobal_r50 is not a dehazing model; use dehazexl"):
         DehazePipeline.create("superglobal_r50")
     with pytest.raises(InputError, match="did you mean dehazexl_nano"):

@@ -138,7 +138,7 @@ def test_ctrl_c_says_how_to_resume(
     assert names(inside / "out") == ["a.jpg"]
 
 
-def test_a_huge_file_that_is_cut_off(
+def test_a_huge_truncated_file(
     capsys: pytest.CaptureFixture, weights: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was read is done, the rest is named; with the file mended it works."""

@@ -68,7 +68,7 @@ def _array(path: Path) -> Path:
         (_array, "in.npy", "out.npy"),
     ],
 )
-def test_the_short_road_writes_what_the_long_one_writes(
+def test_in_memory_and_streamed_outputs_are_equal(
     pipe: DehazePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, source: str, target: str
 ) -> None:
     (tmp_path / "from").mkdir()
@@ -89,7 +89,7 @@ def test_the_short_road_writes_what_the_long_one_writes(
     assert files["short"] == files["long"]
 
 
-def test_nothing_is_made_beside_the_result(pipe: DehazePipeline, tmp_path: Path) -> None:
+def test_no_other_file_is_written(pipe: DehazePipeline, tmp_path: Path) -> None:
     """No folder of work in progress, not even for a moment: only temporary names of the result and its sidecar."""
     source, made, watching = _jpeg(tmp_path / "in.jpg"), [], [True]
 

@@ -70,7 +70,7 @@ def test_every_frame_is_shown_when_it_was(tmp_path: Path, clip: Path) -> None:
     assert json.loads((tmp_path / "out.mp4.json").read_text())["result"]["frames"] == 80
 
 
-def test_an_interrupted_video_is_finished_alike(tmp_path: Path, clip: Path) -> None:
+def test_an_interrupted_video_is_finished_identically(tmp_path: Path, clip: Path) -> None:
     job().convert(clip, tmp_path / "whole.mp4", lambda *_: None)
     with pytest.raises(KeyboardInterrupt, match="the first 50 frames of out.mp4 are kept"):
         job(stops_at=67).convert(clip, tmp_path / "out.mp4", lambda *_: None)

@@ -133,7 +133,7 @@ def test_many_sources_share_one_motion(pipe: ReenactPipeline, face: Path, talk: 
     assert [result.skipped for result in again] == [False, True, False]
 
 
-def test_what_is_wrong_is_one_line(
+def test_errors_are_one_line(
     weights: Path, face: Path, talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     Image.new("RGB", (200, 200), "grey").save(tmp_path / "grey.png")
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_one_line(
     assert "videos are written as .mp4" in err
 
 
-def test_one_frame_moves_nothing_and_says_so(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
+def test_a_single_frame_gives_no_motion_and_a_warning(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "one.mp4", fps=25) as writer:
         writer.write(moving(face)[0])
     with pytest.warns(UserWarning, match="has one frame, so nothing moves"):
@@ -179,7 +179,7 @@ def test_one_frame_moves_nothing_and_says_so(pipe: ReenactPipeline, face: Path, 
     assert len(frames_of(tmp_path / "out.mp4")) == 1
 
 
-def test_a_video_that_breaks_off_is_used_up_to_there(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_is_used_up_to_its_end(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "whole.mkv", fps=25) as writer:
         for frame in moving(face, 40):
             writer.write(frame)

@@ -37,7 +37,7 @@ def test_frames_are_the_networks(pipe: ReenactPipeline, network: MCNet, face: Pa
     assert np.abs(result.frames[4] - want).max() <= 1
 
 
-def test_relative_motion_begins_with_the_source_as_it_is(pipe: ReenactPipeline, face: Path, talk: Path) -> None:
+def test_relative_motion_starts_from_the_unchanged_source(pipe: ReenactPipeline, face: Path, talk: Path) -> None:
     portrait, motion = pipe.portrait(face), pipe.motion(talk)
     still = next(pipe.animate(portrait, portrait.cache.keypoints))
     for start in ("first", 3):

@@ -26,7 +26,7 @@ from visionzoo.pipelines.reenact.motion import Motion, nearest_frame
 from .clips import frames_of, moving
 
 
-def test_the_best_frame_is_that_of_the_same_shape() -> None:
+def test_the_best_frame_has_the_same_pose() -> None:
     generator = torch.Generator().manual_seed(0)
     value = torch.rand(5, 10, 2, generator=generator)
     motion = Motion(Keypoints(value, torch.eye(2).expand(5, 10, 2, 2)), np.arange(5) / 25, Fraction(25), "w", 128)
@@ -82,7 +82,7 @@ def test_uneven_frames_become_even() -> None:
     assert even.even() is even
 
 
-def test_smoothing_takes_off_jitter_and_keeps_movement() -> None:
+def test_smoothing_removes_jitter_and_keeps_movement() -> None:
     generator = torch.Generator().manual_seed(0)
     path = torch.linspace(0, 0.5, 100)[:, None, None].expand(100, 3, 2)
     shaken = path + 0.01 * torch.randn(100, 3, 2, generator=generator)

@@ -34,7 +34,7 @@ def test_not_an_index(pipe: RetrievePipeline, tmp_path: Path) -> None:
     "file", ["manifest.json", "catalog.sqlite", "store/vectors.f32", "store/store.json", "store/ids.i64"]
 )
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "delete"])
-def test_damaged_index_is_one_clear_line(
+def test_a_damaged_index_is_a_one_line_error(
     pipe: RetrievePipeline, copy: Path, samples: Path, file: str, damage: str
 ) -> None:
     target = copy / file

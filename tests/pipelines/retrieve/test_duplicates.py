@@ -24,7 +24,7 @@ from ..assets import ASSETS
 
 
 @pytest.mark.parametrize("backend", ["matrix", "faiss", "qdrant"])
-def test_pairs_are_those_of_the_whole_matrix(backend: str) -> None:
+def test_pairs_equal_those_of_the_full_matrix(backend: str) -> None:
     """Whatever the blocks; also where a score is the limit itself."""
     pytest.importorskip({"matrix": "numpy", "faiss": "faiss", "qdrant": "qdrant_client"}[backend])
     rng = np.random.default_rng(0)

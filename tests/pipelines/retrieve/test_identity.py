@@ -57,7 +57,7 @@ def rewrite(path: Path, other: Path) -> None:
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def test_one_folder_under_many_spellings(
+def test_one_folder_under_several_paths(
     update: Callable, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert update(photos).photos == 3
@@ -78,7 +78,7 @@ def test_a_hard_link_is_the_same_photo(update: Callable, photos: Path, tmp_path:
     assert (update(photos, tmp_path / "outside.png").photos, update(photos).added) == (3, 0)
 
 
-def test_what_failed_once_is_tried_again(update: Callable, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_files_are_tried_again(update: Callable, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISIONZOO_MAX_PIXELS", str(90 * 80))
     first = update(photos)
     assert (first.photos, len(first.failed)) == (1, 2)
@@ -141,14 +141,14 @@ def test_a_moved_folder_is_recognised(
     assert not small(tmp_path / "album" / "p0.png", index=tmp_path / "i", top=1).matches[0].missing
 
 
-def test_a_copy_is_another_photo(update: Callable, photos: Path) -> None:
+def test_a_copy_counts_as_another_photo(update: Callable, photos: Path) -> None:
     update(photos)
     shutil.copy2(photos / "p0.png", photos / "copy.png")
     report = update(photos)
     assert (report.photos, report.added, report.moved) == (4, 1, 0)
 
 
-def test_missing_files_are_marked_and_said(
+def test_missing_files_are_marked_and_reported(
     small: RetrievePipeline, update: Callable, photos: Path, photo: Callable, tmp_path: Path
 ) -> None:
     query = photo("query.png", (90, 80), 0)
@@ -166,7 +166,7 @@ def test_missing_files_are_marked_and_said(
 
 
 @pytest.mark.parametrize("left", ["empty", "nothing"])
-def test_a_disk_that_is_not_mounted_empties_nothing(
+def test_an_unmounted_disk_does_not_empty_the_index(
     update: Callable, photos: Path, photo: Callable, tmp_path: Path, left: str
 ) -> None:
     disk = photo("disk/a.png", seed=7).parent

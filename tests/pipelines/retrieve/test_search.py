@@ -36,7 +36,7 @@ def test_a_photo_finds_itself_first(pipe: RetrievePipeline, index: Path, samples
     assert result.matches[0].score == pytest.approx(1, abs=1e-4)
 
 
-def test_box_searches_for_a_part(pipe: RetrievePipeline, index: Path, samples: Path, tmp_path: Path) -> None:
+def test_a_box_restricts_the_search(pipe: RetrievePipeline, index: Path, samples: Path, tmp_path: Path) -> None:
     """Two photos side by side: the box decides which of them is looked for."""
     pair = Image.new("RGB", (800, 400))
     pair.paste(Image.open(samples / "cat_1.jpg").resize((400, 400)), (0, 0))
@@ -66,7 +66,7 @@ def test_a_query_or_an_indexed_photo_is_never_replaced(
         assert target.read_bytes() == before
 
 
-def test_more_than_there_are(pipe: RetrievePipeline, index: Path) -> None:
+def test_asking_for_more_results_than_entries(pipe: RetrievePipeline, index: Path) -> None:
     assert len(pipe(ASSETS / "queries" / "cat.jpg", index=index, top=1000).matches) == 25
     assert len(pipe(ASSETS / "queries" / "cat.jpg", index=index, top=1000, rerank=True, candidates=7).matches) == 25
     with pytest.raises(InputError, match="at least 1"):

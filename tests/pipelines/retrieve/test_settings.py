@@ -86,7 +86,7 @@ class Own(nn.Module):
         return self.conv(x).relu()
 
 
-def test_a_backbone_of_ones_own_is_refused_on_saving(folder: Path, tmp_path: Path) -> None:
+def test_saving_refuses_a_custom_backbone(folder: Path, tmp_path: Path) -> None:
     """It could not be loaded again; but it indexes and searches."""
     network = SuperGlobal(SuperGlobalConfig(dim=None, scales=(1.0,), rgem=False), Own()).eval()
     pipe = RetrievePipeline(network, device="cpu", dtype="float32", max_side=64)
