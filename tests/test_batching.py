@@ -66,9 +66,9 @@ class Device:
 @pytest.mark.parametrize("room", [1, 2, 3, 7])
 def test_batches_are_halved_until_they_fit_and_stay_small(room: int) -> None:
     batches, device = Batches(torch.device("cpu"), 8), Device(room)
-    with pytest.warns(UserWarning, match="cpu is out of memory; continuing with batches of 4") as said:
+    with pytest.warns(UserWarning, match="cpu is out of memory; continuing with batches of 4") as caught:
         found = [batches.run(device, range(start, start + 8)) for start in (0, 8)]
-    assert len(said) == 1
+    assert len(caught) == 1
     assert [item for parts in found for part in parts for item in part] == [10 * item for item in range(16)]
     fits = 1 << (room.bit_length() - 1)
     assert batches.size == fits

@@ -62,7 +62,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["nonsense"], 'Unknown command "nonsense"'),
         (["retreive"], 'Did you mean "retrieve"'),
@@ -90,7 +90,7 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
     ],
 )
 def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
-    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, words: list[str], says: str
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jpg").write_bytes((ASSETS / "queries" / "cat.jpg").read_bytes())
@@ -103,7 +103,7 @@ def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     assert "Traceback" not in out + err
     import re
 
-    assert re.search(says, errors[0])
+    assert re.search(message, errors[0])
 
 
 @pytest.mark.slow

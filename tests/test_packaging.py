@@ -46,7 +46,7 @@ def run_python(code: str, cwd: Path = ROOT, **env: str) -> str:
 
 
 def imports_of(file: Path) -> Iterator[tuple[str, int]]:
-    """(module, level) of every import statement, wherever it stands in the file."""
+    """(module, level) of every import statement, anywhere in the file."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)

@@ -166,7 +166,7 @@ def test_training_files_need_the_opt_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "Git LFS pointer"),
@@ -178,12 +178,12 @@ def test_training_files_need_the_opt_in(tmp_path: Path) -> None:
     ids=["empty", "lfs", "html", "truncated zip", "garbage", "jpeg"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_files_without_a_checkpoint(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
+def test_files_without_a_checkpoint(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(
         VisionZooError,
-        match=says if suffix == ".pth" or says not in ("truncated", "not a checkpoint") else "safetensors",
+        match=message if suffix == ".pth" or message not in ("truncated", "not a checkpoint") else "safetensors",
     ):
         weights.read_checkpoint(path)
 

@@ -16,7 +16,7 @@ _root = _Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and (_root / "models" / "__init__.py").is_file():
     __path__.append(str(_root))  # a source checkout: visionzoo.models is <root>/models
 
-_getattr, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)  # the names stand in __init__.pyi, once
+_getattr, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)  # the names are listed once, in __init__.pyi
 __all__ += ["__version__"]
 globals().pop("attention", None)  # lazy_loader under EAGER_IMPORT=1 has put the function there
 

@@ -26,7 +26,7 @@ from .windows import PositionBias, WindowAttention, split_windows
 
 
 def linear(layer: nn.Linear, x: Tensor, then: Literal["none", "gelu"] = "none", add: Tensor | None = None) -> Tensor:
-    """`layer(x)`, then GELU or what is to be added. One pass over memory where oneDNN does it, and no gradient is wanted."""
+    """`layer(x)`, then GELU or an addition, in one pass over memory if oneDNN supports it and no gradient is needed."""
     if _has_epilogues(x):
         if add is not None:
             return torch.ops.mkldnn._linear_pointwise.binary(x, add, layer.weight, layer.bias, "add")

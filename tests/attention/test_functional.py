@@ -235,7 +235,7 @@ def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("q", "k", "v", "extra", "says"),
+    ("q", "k", "v", "extra", "message"),
     [
         ((1, 2, 3, 8), (1, 2, 4, 9), (1, 2, 4, 8), {}, "q and k must have the same width"),
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 5, 8), {}, "agree in batch, heads and number of keys"),
@@ -249,8 +249,8 @@ def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatc
         ((1, 2, 3, 8), (1, 2, 4, 8), (1, 2, 4, 8), {"backend": "sdp"}, "did you mean sdpa"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(q, k, v, extra, says: str) -> None:
-    with pytest.raises(VisionZooError, match=says.replace("(", r"\(").replace(")", r"\)")):
+def test_inputs_that_do_not_fit_are_named(q, k, v, extra, message: str) -> None:
+    with pytest.raises(VisionZooError, match=message.replace("(", r"\(").replace(")", r"\)")):
         attention(torch.randn(q), torch.randn(k), torch.randn(v), **extra)
 
 

@@ -28,7 +28,7 @@ few = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck
 
 @pytest.fixture(autouse=True)
 def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel is decorated as it is first asked for, which without CUDA is only ever under this variable."""
+    """The kernel is decorated at its first use, which without CUDA happens only under this variable."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 

@@ -27,12 +27,12 @@ class Case:
     Attributes:
         name: for the test's name.
         files: of the current folder, by name; a function of the material, or text.
-        inputs: as they are typed; by default the first file.
+        inputs: inputs as typed by the user; by default the first file.
         output: as the user types it; {ext} is the extension of the command's output.
         options: added to the command line; they replace those of the same name.
         code: exit code.
         says: regular expression for the first line on standard error, of which `visionzoo: error: ` is left out.
-        left: files that are there afterwards, beside those that were.
+        left: files that exist afterwards, in addition to those before.
         applies: whether a command can be in this situation.
         links: symbolic links in the current folder, and where they lead.
         folders: made in the current folder.

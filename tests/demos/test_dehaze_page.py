@@ -69,20 +69,20 @@ def test_an_image_is_what_the_pipeline_makes_of_it(pipe: Any, tmp_path: Path, bl
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "message"),
     [
         ((16, 16), "in 3.0 s on the CPU"),
         ((500, 499), "in 3.0 s on the CPU"),
         ((1000, 1500), "1.50 megapixels in 3.0 s on the CPU (2.0 s per megapixel)"),
     ],
 )
-def test_a_small_image_promises_nothing_for_a_large_one(pipe: Any, size: tuple[int, int], said: str) -> None:
+def test_a_small_image_promises_nothing_for_a_large_one(pipe: Any, size: tuple[int, int], message: str) -> None:
     from visionzoo.demos.dehaze_result import Removed, show
 
     blank = np.zeros((*size, 3), np.uint8)
     text = show(Removed(blank, blank, "a", 1, 3.0), pipe)
-    assert said in text
-    assert ("per megapixel" in text) == ("per megapixel" in said)
+    assert message in text
+    assert ("per megapixel" in text) == ("per megapixel" in message)
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ def test_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texture.jpg").write_bytes(b"DDS " + b"|" * 140)
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(21_000_000)
-    for name, says in (
+    for name, message in (
         ("drawing.eps", "format"),
         ("page.jpg", "web page"),
         ("texture.jpg", "cannot|damaged|not an"),
         ("gone.jpg", "no such"),
         ("large.jpg", "21 MB is over this page's limit of 20 MB"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             checked_path(upload(tmp_path / name), IMAGE)
     with pytest.raises(InputError, match="upload it again"):
         checked_path({}, IMAGE)

@@ -47,5 +47,5 @@ def session(path: Path) -> Any:
 
 
 def alone(path: Path) -> bool:
-    """Nothing lies beside the file: no weights apart, no temporary name."""
+    """No other file is in the folder: no separate weights, no temporary name."""
     return [entry.name for entry in path.parent.iterdir()] == [path.name]

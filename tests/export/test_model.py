@@ -198,7 +198,7 @@ def test_half_precision_if_asked_for(tmp_path: Path) -> None:
 
 
 class Plain(nn.Module):
-    """A network of nobody's: no configuration, no fused form."""
+    """A network that is not from visionzoo: no configuration, no fused form."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -163,8 +163,8 @@ def test_a_network_from_a_file_is_described_as_the_file_says(tmp_path: Path, tra
     assert fused.texts == report.texts
     model.reset_classifier(3)
     assert "classes" not in export_model(model, tmp_path / "c.pt2", check=False).texts
-    said = export_model(model, tmp_path / "d.pt2", image_size=128, name="mine", classes=list("abc"), check=False).texts
-    assert (said["image_size"], said["model"], said["classes"]) == ("128", "mine", '["a", "b", "c"]')
+    texts = export_model(model, tmp_path / "d.pt2", image_size=128, name="mine", classes=list("abc"), check=False).texts
+    assert (texts["image_size"], texts["model"], texts["classes"]) == ("128", "mine", '["a", "b", "c"]')
 
 
 def test_published_sizes_are_known_in_python(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 
 
 class Halves(nn.Module):
-    """Mean of each channel in the upper and in the lower half of an image of that size; then something that nobody wants."""
+    """Returns the mean of each channel in the upper and the lower half of an image of that size, and an unused output."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()

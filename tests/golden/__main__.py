@@ -39,7 +39,7 @@ def compute(case: Case) -> dict:
 def check(case: Case) -> list[tuple[str, float, float]]:
     """(output, relative error, tolerance) for everything a case expects; empty if it expects nothing.
 
-    Some cases hold expected values beside their `outputs`. Their system then has three functions of a case: `expected`, all that
+    Some cases hold more expected values than their `outputs`. Their system then has three functions of a case: `expected`, all that
     it expects, `everything`, at least what it expects as computed here, and `tolerance`, of an output, or None for the case's own.
     """
     system = system_of(case)

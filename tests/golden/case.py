@@ -54,7 +54,7 @@ class Case:
 
     @property
     def outputs(self) -> Any:
-        """The structure to fill: names, and settings such as flags that stand beside the values.
+        """The structure to fill: names, and settings such as flags that accompany the values.
 
         A file of several small cases has a list of them instead, each with outputs of its own. A file of published keys
         expects that none of them differ.
@@ -106,7 +106,7 @@ def different_keys(ours: Mapping[str, Any], published: Mapping[str, Any]) -> lis
 
 
 def as_json(value: Any, like: Any = None) -> Any:
-    """Computed outputs in the form of a case file: tensors as summaries, numbers and lists as they are, NaN as null.
+    """Computed outputs in the form of a case file: tensors as summaries, numbers and lists unchanged, NaN as null.
 
     Args:
         like: the case's own structure at this place; a summary there tells how many samples to keep.

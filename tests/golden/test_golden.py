@@ -72,21 +72,23 @@ def mcnet_keypoint(data) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "says"),
+    ("name", "change", "message"),
     [
         ("crop", mcnet_crop, "[3].crop_w_h_left_top"),
         ("keys", mcnet_keys, "keys that differ"),
         ("kp_detector_256", mcnet_keypoint, "values.value"),
     ],
 )
-def test_values_in_addition_to_the_outputs_are_compared(tmp_path: Path, name: str, change, says: str, capsys) -> None:
+def test_values_in_addition_to_the_outputs_are_compared(
+    tmp_path: Path, name: str, change, message: str, capsys
+) -> None:
     data = json.loads((HERE / "mcnet" / f"{name}.json").read_text())
     change(data)
     path = tmp_path / "mcnet" / f"{name}.json"
     path.parent.mkdir()
     path.write_text(json.dumps(data))
     assert main([str(path)]) == 1
-    assert f"FAIL mcnet/{name}: {says}" in capsys.readouterr().out
+    assert f"FAIL mcnet/{name}: {message}" in capsys.readouterr().out
 
 
 def test_a_check_that_compares_nothing_has_not_passed(tmp_path: Path, capsys) -> None:
@@ -95,7 +97,7 @@ def test_a_check_that_compares_nothing_has_not_passed(tmp_path: Path, capsys) ->
     printed = capsys.readouterr().out
     assert "nothing compared" in printed
     assert "ok" not in printed
-    # beside a case that passes it counts as neither
+    # together with a passing case, it counts as neither
     assert main([empty, str(HERE / "superglobal" / "ap_hand.json")]) == 0
     assert "0 above it, 1 cases without any" in capsys.readouterr().out
 

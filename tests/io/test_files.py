@@ -35,7 +35,7 @@ def test_long_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "says"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "disk is full"),
         (errno.EACCES, "no permission"),
@@ -43,8 +43,11 @@ def test_long_names(tmp_path: Path) -> None:
         (errno.ENOENT, "cannot be written"),
     ],
 )
-def test_failures_of_writing(number: int, says: str) -> None:
-    with pytest.raises(VisionZooError, match=f"out.bin: .*{says}.*\\(3 are safe\\)"), writing("out.bin", "3 are safe"):
+def test_failures_of_writing(number: int, message: str) -> None:
+    with (
+        pytest.raises(VisionZooError, match=f"out.bin: .*{message}.*\\(3 are safe\\)"),
+        writing("out.bin", "3 are safe"),
+    ):
         raise OSError(number, os.strerror(number))
 
 
@@ -57,12 +60,12 @@ def test_check_output(tmp_path: Path) -> None:
     (tmp_path / "there.txt").write_text("x")
     assert check_output(tmp_path / "new.txt") == tmp_path / "new.txt"
     assert check_output(tmp_path / "there.txt", overwrite=True)
-    for path, says in (
+    for path, message in (
         (tmp_path / "there.txt", "--overwrite"),
         (tmp_path, "is a folder"),
         (tmp_path / "no" / "x.txt", "does not exist"),
     ):
-        with pytest.raises(VisionZooError, match=says):
+        with pytest.raises(VisionZooError, match=message):
             check_output(path)
 
 

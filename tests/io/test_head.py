@@ -17,7 +17,7 @@ class OtherError(InputError):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer.*git lfs pull"),
@@ -27,10 +27,10 @@ class OtherError(InputError):
         (b"<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>AccessDenied</Code></Error>", "web page"),
     ],
 )
-def test_a_file_with_unexpected_content(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_file_with_unexpected_content(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(content)
-    with pytest.raises(OtherError, match=rf"^[^\n]*x\.bin: .*{says}[^\n]*$"):
+    with pytest.raises(OtherError, match=rf"^[^\n]*x\.bin: .*{message}[^\n]*$"):
         read_head(path, "a checkpoint file", OtherError)
 
 
@@ -42,14 +42,14 @@ def test_other_content_is_passed_to_the_reader(tmp_path: Path, content: bytes) -
 
 def test_paths_without_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    for path, says in [
+    for path, message in [
         (tmp_path, "is a folder, expected an image file"),
         (tmp_path / "no.jpg", "no such file, expected an image file"),
         (tmp_path / "file" / "a.jpg", "no such file"),
         (tmp_path / ("n" * 300), "cannot be read"),
         ("a\0b", "no such file"),
     ]:
-        with pytest.raises(InputError, match=says) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read_head(path, "an image file")
         assert "\n" not in str(caught.value)
     os.mkfifo(tmp_path / "pipe")

@@ -114,12 +114,12 @@ def test_names_that_are_not_ascii(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [(b"", "empty"), (b"hello", "not an image"), (b"\xff\xd8\xff\xe0 nonsense", "not an image|damaged")],
 )
-def test_files_without_an_image(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_without_an_image(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(ImageError, match=rf"x\.jpg: .*({says})"):
+    with pytest.raises(ImageError, match=rf"x\.jpg: .*({message})"):
         load_image(tmp_path / "x.jpg")
 
 

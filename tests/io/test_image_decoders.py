@@ -67,7 +67,7 @@ def test_a_kind_of_file_that_pillow_knows_but_cannot_decode(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0" + b"\0" * 64, "is HEIC, .*convert it to JPEG"),
         (b"\0\0\0\x18ftypisom\0\0\0\0" + b"\0" * 64, "is a video"),
@@ -79,9 +79,9 @@ def test_a_kind_of_file_that_pillow_knows_but_cannot_decode(tmp_path: Path) -> N
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
 )
-def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(ImageError, match=rf"a\.jpg: {says}"):
+    with pytest.raises(ImageError, match=rf"a\.jpg: {message}"):
         load_image(tmp_path / "a.jpg")
 
 

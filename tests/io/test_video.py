@@ -106,11 +106,11 @@ def test_files_without_a_video_are_reported(tmp_path: Path, photo) -> None:
         "text.mp4": "cannot be read as a video",
         ".": "is a folder",
     }
-    for name, says in {**cases, "list.m3u8": "list.m3u8: "}.items():
-        with pytest.raises(VideoError, match=says):
+    for name, message in {**cases, "list.m3u8": "list.m3u8: "}.items():
+        with pytest.raises(VideoError, match=message):
             list(read_frames(tmp_path / name))
         if name != "list.m3u8":
-            with pytest.raises(VideoError, match=says):
+            with pytest.raises(VideoError, match=message):
                 probe(tmp_path / name)
     with pytest.raises(InputError, match="step at least 1"):
         list(read_frames(write(tmp_path / "clip.mkv"), step=0))

@@ -179,10 +179,10 @@ def test_frames_without_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "says"), [(0, "19 frames came out, but 20 went in"), (2, "more frames came out than the 20")]
+    ("count", "message"), [(0, "19 frames came out, but 20 went in"), (2, "more frames came out than the 20")]
 )
-def test_frames_are_counted(tmp_path: Path, uneven: Path, count: int, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_frames_are_counted(tmp_path: Path, uneven: Path, count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         map_video(
             uneven, tmp_path / "out.mp4", lambda window: [image(0)] * count if window.is_last else inverted(window)
         )

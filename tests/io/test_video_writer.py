@@ -426,6 +426,6 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         assert process.stdout.readline() == "going\n"
         assert len(list(tmp_path.iterdir())) == 1
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in said
+        _, output = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in output
     assert list(tmp_path.iterdir()) == []

@@ -52,8 +52,8 @@ def test_a_single_long_file_shows_its_progress(clock: list[float], capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5340, "89 min"), (5460, "1 h 31 min"), (86400 * 10, "10 days")],
 )
-def test_durations_fit_their_length(seconds: float, said: str) -> None:
-    assert progress.duration(seconds) == said
+def test_durations_fit_their_length(seconds: float, message: str) -> None:
+    assert progress.duration(seconds) == message

@@ -1,4 +1,4 @@
-"""The faiss index over the rows: the same ranking, made anew when it does not fit."""
+"""The faiss index over the rows: the same ranking, and rebuilt when it is out of date."""
 
 from __future__ import annotations
 

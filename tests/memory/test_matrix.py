@@ -80,7 +80,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Permissions hold nobody back who is root."""
+    """Permissions do not restrict root."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return
@@ -154,7 +154,7 @@ def test_full_disk_while_adding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         store.flush()
     with open_store(tmp_path / "s", readonly=True) as reader:
         assert entries(reader).items() >= dict(enumerate(vectors[:10].tolist())).items()
-    monkeypatch.setattr(rows_module, "write_at", original)  # space was made: the same store goes on
+    monkeypatch.setattr(rows_module, "write_at", original)  # there is space again: the same store continues
     store.flush()
     store.close()
     with open_store(tmp_path / "s", readonly=True) as reader:

@@ -162,7 +162,7 @@ def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                     assert now.get(i) in (before.get(i), after.get(i)), i
                 everything = store.search(np.ones((1, DIM), np.float32), 50).ids[0].tolist()
                 assert sorted(everything) == sorted(now)
-        with MatrixStore(path=folder) as store:  # and it goes on from there
+        with MatrixStore(path=folder) as store:  # and it continues from there
             store.add([2, 9, 11, 10], vectors[8:12])
             store.remove([5, 11])
         with MatrixStore(path=folder, readonly=True) as store:

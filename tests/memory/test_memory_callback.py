@@ -61,7 +61,7 @@ class Tiny(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         banks = self.__dict__["banks"]
-        # from the place in the run, as a resumed loader may begin its epoch anew
+        # by the position in the run, as a resumed loader may restart its epoch
         x = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(10 * self.current_epoch + index))
         self.seen.append(len(banks["index"]))
         hidden = self.net(x) + self.adapter(x)

@@ -16,7 +16,7 @@ from visionzoo.memory.bank import MemoryBank
 
 
 class LowRank(nn.Module):
-    """A frozen linear layer and a low-rank branch beside it."""
+    """A frozen linear layer with a low-rank branch."""
 
     def __init__(self, width: int = 8, rank: int = 2) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class TestWrite:
             adam.step()
         with torch.no_grad():  # as inside a pipeline's call
             losses = bank.write(lambda: net(x).square().mean(), steps=3)
-            losses += bank.write(lambda: net(x).square().mean(), steps=2)  # Adam goes on where it was
+            losses += bank.write(lambda: net(x).square().mean(), steps=2)  # Adam continues where it was
         assert losses == expected
         assert same(values(net), values(twin))
         assert (bank.steps, bank.writes) == (5, 2)

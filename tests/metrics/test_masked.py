@@ -44,7 +44,7 @@ def test_pixels_outside_the_mask_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "says"),
+    ("mask", "message"),
     [
         (torch.zeros(30, 40), "leave some pixels"),
         (torch.full((30, 40), 255), "between 0 and 1"),
@@ -52,9 +52,9 @@ def test_pixels_outside_the_mask_do_not_count() -> None:
         (torch.ones(15, 20), r"the mask has shape \(15, 20\)"),
     ],
 )
-def test_wrong_masks_are_named(mask: Tensor, says: str) -> None:
+def test_wrong_masks_are_named(mask: Tensor, message: str) -> None:
     for measure in (masked_psnr, masked_ssim):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             measure(*images(), mask)
 
 

@@ -217,7 +217,7 @@ def test_fill_values_are_missing_whatever_is_declared(tmp_path: Path, value: flo
         image = RasterImage(opened)
     sink = result(image, tmp_path)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it is said once
+        warnings.simplefilter("error")  # it is reported once
         sink.write(0, 0, torch.full((3, 64, 64), 0.5))
     assert 99 < image.scaling.low < image.scaling.high < 201
     got = sink.writer.read(Window(0, 0, 64, 64))
@@ -234,7 +234,7 @@ def test_declared_fill_values_give_no_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "alone", "says"),
+    ("dtype", "alone", "message"),
     [
         ("float32", -1e20, "their differences would be lost"),
         ("int32", -(2**31), "their differences would be lost"),
@@ -243,18 +243,18 @@ def test_declared_fill_values_give_no_warning(tmp_path: Path) -> None:
         ("uint16", 65535, None),
     ],
 )
-def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float, says: str | None) -> None:
+def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float, message: str | None) -> None:
     """It may mean that there are no data: it is named, and if the differences of the others would be lost, the image is refused."""
     pixels = np.linspace(100, 1100, 64 * 64).reshape(64, 64, 1).astype(dtype)
     pixels[:8, :8] = alone
     opened = raster(tmp_path / "a.tif", pixels)
-    if says is None:
+    if message is None:
         with pytest.warns(
             UserWarning, match=rf"a\.tif: 1\.6% of the sampled values are {alone:.0f}, all others .*gdal_edit"
         ):
             RasterImage(opened)
     else:
-        with pytest.raises(InputError, match=rf"a\.tif: .* are -?\d.*{says}; declare it .*or give --limits"):
+        with pytest.raises(InputError, match=rf"a\.tif: .* are -?\d.*{message}; declare it .*or give --limits"):
             RasterImage(opened)
     assert RasterImage(opened, limits=(100, 1100)).scaling.high == 1100
     declared = raster(tmp_path / "b.tif", pixels, f"{alone:.17g}")

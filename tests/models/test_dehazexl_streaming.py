@@ -1,4 +1,4 @@
-"""DehazeXL in two passes: the same image whatever is kept where, and a killed run goes on."""
+"""DehazeXL in two passes: the same image wherever its state is kept, and a killed run resumes."""
 
 from __future__ import annotations
 
@@ -259,10 +259,10 @@ def test_chunks_shrink_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> 
         return encode(patches)
 
     monkeypatch.setattr(model, "encode", limited)
-    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 2") as said:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 2") as caught:
         got = streamed(model, x, patches_at_once=4)
     assert relative(got, want) < 2e-6
-    assert len(said) == 1
+    assert len(caught) == 1
     assert [size for size in tried if size > 1] == [
         4,
         4,

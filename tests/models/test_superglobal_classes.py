@@ -54,5 +54,5 @@ def test_classes_of_the_head_are_matched_by_name(
     capsys.readouterr()
     fit(other, tmp_path / "second", f"model.checkpoint={checkpoint}")
     assert torch.equal(started[0][:2], old[1:])
-    said = f"{checkpoint}: 2 of 3 classes keep their outputs (bridge, castle); new: dome; dropped: arch"
-    assert said in capsys.readouterr().err
+    message = f"{checkpoint}: 2 of 3 classes keep their outputs (bridge, castle); new: dome; dropped: arch"
+    assert message in capsys.readouterr().err

@@ -141,12 +141,12 @@ def test_any_timm_backbone_and_own_backbones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [("no_such_net", "timm has no network"), ("vit_tiny_patch16_224", "convolutional|one size")],
 )
-def test_unsuitable_backbones_are_refused(name: str, says: str) -> None:
+def test_unsuitable_backbones_are_refused(name: str, message: str) -> None:
     pytest.importorskip("timm")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         from_timm(name, pretrained=False)
     with pytest.raises(InputError, match="unknown backbone"):
         create_model("superglobal_r50", backbone="resnet51")

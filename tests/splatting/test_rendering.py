@@ -228,9 +228,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("change", "says"), BAD, ids=[says for _, says in BAD])
-def test_errors_name_the_argument(change: dict, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message for _, message in BAD])
+def test_errors_name_the_argument(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         render(**{**gaussians(5), **cameras(), **change})
 
 

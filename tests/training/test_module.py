@@ -52,8 +52,8 @@ def test_weights_are_written_and_reported(tmp_path: Path, capsys: pytest.Capture
     state = read_checkpoint(file)
     assert state["weight"].dtype == torch.float16
     assert state["num_batches_tracked"].dtype == torch.int64
-    said = capsys.readouterr().err
-    assert said == f"weights: {file}; try them with: visionzoo classify PHOTO --model net --checkpoint '{file}'\n"
+    message = capsys.readouterr().err
+    assert message == f"weights: {file}; try them with: visionzoo classify PHOTO --model net --checkpoint '{file}'\n"
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,12 @@ PREFIXES: dict[type[nn.Module], str] = {
 }
 
 
-BESIDE = ("losses", "gradients", "values", "kp", "kp_norm", "movement_scale")
-"""Expected values that some cases hold beside their outputs."""
+ADDITIONAL = ("losses", "gradients", "values", "kp", "kp_norm", "movement_scale")
+"""Expected values that some cases hold in addition to their outputs."""
 
 
 def compute(case: Case) -> Any:
-    """The outputs of `case` by their names; of a case that asks for none, all."""
+    """The outputs of `case` by their names; all outputs if the case names none."""
     names = case.outputs
     if not isinstance(names, dict) or not names:
         return everything(case)
@@ -57,7 +57,7 @@ def compute(case: Case) -> Any:
 
 
 def everything(case: Case, *, sections: bool = True) -> Any:
-    """Outputs, and what a case lists beside them: losses, gradients, keypoints; `sections=False` leaves losses and gradients out."""
+    """Outputs, and other listed values: losses, gradients, keypoints; `sections=False` leaves losses and gradients out."""
     kinds: dict[str, Callable[[Case], Any]] = {
         "keys": keys,
         "crop": crops,
@@ -76,7 +76,7 @@ def expected(case: Case) -> Any:
     """What `everything` has to agree with."""
     if case.name.startswith("crop"):
         return [{name: _as_floats(one[name]) for name in CROP if name in one} for one in case.data["cases"]]
-    return {**case.outputs, **{name: case.data[name] for name in BESIDE if name in case.data}}
+    return {**case.outputs, **{name: case.data[name] for name in ADDITIONAL if name in case.data}}
 
 
 def tolerance(case: Case, name: str) -> float | None:

@@ -9,7 +9,7 @@ from . import model, raster
 
 
 def compute(case: Case) -> dict[str, Any]:
-    """The outputs of a case, by the case's names; of a case that asks for none, all."""
+    """The outputs of a case by the case's names; all outputs if the case names none."""
     found = everything(case)
     return {name: found[name] for name in case.outputs if name in found} if case.outputs else found
 
@@ -19,7 +19,7 @@ def everything(case: Case) -> dict[str, Any]:
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """Outputs, and the plain numbers that some cases hold beside them."""
+    """Outputs, and the plain numbers that some cases hold in addition."""
     return {**case.outputs, **({"values": case.data["values"]} if "values" in case.data else {})}
 
 

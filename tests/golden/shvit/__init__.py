@@ -142,7 +142,7 @@ def module(entry: dict[str, Any]) -> dict[str, Tensor]:
         "FFN": lambda: FFN(c["dim"]),
         "BN_Linear": lambda: Head(c["in_features"], c["out_features"]),
     }
-    # where the block stands in a network, in our names and in the published ones
+    # the position of the block in a network, in our names and in the published ones
     ours, theirs = {
         "SHSA": ("stages.0.blocks.0.attention.", "blocks1.0.mixer.m."),
         "PatchMerging": ("stages.1.downsample.1.", "blocks2.1."),

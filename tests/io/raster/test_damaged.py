@@ -23,7 +23,7 @@ from .files import noise
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"hello, this is no image at all", "not an image"),
@@ -36,9 +36,9 @@ from .files import noise
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not an image|damaged"),
     ],
 )
-def test_files_without_an_image(tmp_path: Path, content: bytes, says: str) -> None:
+def test_files_without_an_image(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.bin").write_bytes(content)
-    with pytest.raises(RasterError, match=rf"a\.bin: .*({says})") as caught:
+    with pytest.raises(RasterError, match=rf"a\.bin: .*({message})") as caught:
         open_raster(tmp_path / "a.bin")
     assert "\n" not in str(caught.value)
 

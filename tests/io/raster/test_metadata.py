@@ -172,7 +172,7 @@ def photo(path: Path, **options: Any) -> None:
     image.save(path, exif=exif, xmp=b'<x tiff:Orientation="6"><a>kept</a></x>', **options)
 
 
-def said(path: Path) -> tuple[Image.Exif, dict[int, Any], dict[int, Any]]:
+def metadata_of(path: Path) -> tuple[Image.Exif, dict[int, Any], dict[int, Any]]:
     """EXIF data as Pillow reads them from a file: the first directory, the inner one, GPS."""
     with Image.open(path) as image:
         exif = image.getexif()
@@ -196,7 +196,7 @@ def test_when_and_where_a_photo_was_taken(
             copy(source, tmp_path / f"b{through}")
             source = tmp_path / f"b{through}"
         copy(source, tmp_path / f"c{to}")
-    exif, inner, gps = said(tmp_path / f"c{to}")
+    exif, inner, gps = metadata_of(tmp_path / f"c{to}")
     words = {code: exif.get(code) for code in (0x010F, 0x0132, 0x013B, 0x8298, 0x010E, 0x013C)}
     unnamed = large and (to != ".tif" or through == ".png")  # libvips drops the host computer, and it is told of
     assert list(words.values()) == [
@@ -223,7 +223,7 @@ def test_exif_in_a_big_tiff_of_either_order(tmp_path: Path, monkeypatch: pytest.
     copy(tmp_path / "a.jpg", tmp_path / "b.tif")
     assert (tmp_path / "b.tif").read_bytes()[:4] == b"II+\0"
     copy(tmp_path / "b.tif", tmp_path / "c.jpg")
-    assert said(tmp_path / "c.jpg")[2][29] == "2024:05:01"
+    assert metadata_of(tmp_path / "c.jpg")[2][29] == "2024:05:01"
     for order in "<>":
         for big in (False, True):
             imwrite(
@@ -234,7 +234,7 @@ def test_exif_in_a_big_tiff_of_either_order(tmp_path: Path, monkeypatch: pytest.
                 extratags=[(306, 2, 0, "2024:05:01 10:00:00", True)],
             )
             copy(tmp_path / "d.tif", tmp_path / "e.png", overwrite=True)
-            assert said(tmp_path / "e.png")[0][306] == "2024:05:01 10:00:00"
+            assert metadata_of(tmp_path / "e.png")[0][306] == "2024:05:01 10:00:00"
 
 
 def test_a_tiff_keeps_what_pillow_wrote(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_tiff_keeps_what_pillow_wrote(tmp_path: Path) -> None:
         image.save(tmp_path / "a.tif", exif=image.getexif())
     for name in ("b.tif", "c.jpg"):
         copy(tmp_path / "a.tif", tmp_path / name)
-        exif, inner, gps = said(tmp_path / name)
+        exif, inner, gps = metadata_of(tmp_path / name)
         assert (exif[306], inner[0x9003], gps[1]) == ("2024:05:01 10:00:00", "2024:05:01 10:00:00", "N")
 
 
@@ -261,7 +261,7 @@ def test_text_metadata_is_kept(tmp_path: Path) -> None:
         assert written.text == {"Creation Time": "2024-05-01", "Author": "Zoë"}
     with Image.open(tmp_path / "c.jpg") as image:
         assert image.info["comment"].decode() == "Creation Time: 2024-05-01\nAuthor: Zoë"
-    assert said(tmp_path / "d.tif")[0][270].startswith("Creation Time: 2024-05-01\nAuthor: Zo")
+    assert metadata_of(tmp_path / "d.tif")[0][270].startswith("Creation Time: 2024-05-01\nAuthor: Zo")
     with pytest.warns(
         UserWarning, match=r"e\.webp: \.webp cannot hold the remarks Creation Time, Author of the source"
     ):

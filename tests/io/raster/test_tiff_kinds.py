@@ -1,4 +1,4 @@
-"""Every kind of TIFF gives the values that were stored, or colours as they are meant: a matrix against truth arrays."""
+"""Every kind of TIFF gives the stored values, or the intended colours: a matrix of cases compared with true arrays."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("a.jpg", {"dtype": "uint16"}, r"\.jpg holds uint8, the image is uint16; choose \.tif"),
         ("a.jpg", {"bands": 4}, r"holds 1 or 3 bands, the image has 4; choose \.tif"),
@@ -108,12 +108,12 @@ def test_bigtiff_when_it_may_exceed_4_gb(tmp_path: Path, monkeypatch: pytest.Mon
         ("folder.tif", {"overwrite": True}, "is a folder"),
     ],
 )
-def test_refused_before_any_work(tmp_path: Path, name: str, options: dict[str, Any], says: str) -> None:
+def test_refused_before_any_work(tmp_path: Path, name: str, options: dict[str, Any], message: str) -> None:
     (tmp_path / "there.tif").write_bytes(b"x")
     (tmp_path / "there.zarr").mkdir()
     (tmp_path / "folder.tif").mkdir()
     shape: dict[str, Any] = {"height": 40, "width": 50, "bands": 3, "dtype": "uint8"}
-    with pytest.raises(RasterError, match=says) as caught:
+    with pytest.raises(RasterError, match=message) as caught:
         RasterWriter(tmp_path / name, **(shape | options), work=tmp_path / "work")
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)

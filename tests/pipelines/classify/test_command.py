@@ -69,7 +69,7 @@ def test_command_as_json_and_files(capsys: pytest.CaptureFixture, weights: Path,
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["gone.jpg"], r"gone\.jpg: no such file or folder"),
         (["text.jpg"], r"text\.jpg: not an image"),
@@ -88,7 +88,7 @@ def test_command_as_json_and_files(capsys: pytest.CaptureFixture, weights: Path,
     ],
 )
 def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
-    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, weights: Path, words: list[str], says: str
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch, weights: Path, words: list[str], message: str
 ) -> None:
     import re
 
@@ -101,7 +101,7 @@ def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     errors = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
     assert code == 2
     assert len(errors) == 1
-    assert re.search(says, errors[0])
+    assert re.search(message, errors[0])
     assert "Traceback" not in out + err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty.jpg", "good.png", "text.jpg"]
 

@@ -53,7 +53,7 @@ def test_better_weights_in_the_cache_are_used(home: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["gone.jpg"], "gone.jpg: no such file"),
         (["words.jpg"], "words.jpg: not an image"),
@@ -70,7 +70,7 @@ def test_files_and_arguments_are_checked_before_weights(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     words: list[str],
-    says: str,
+    message: str,
 ) -> None:
     del home
     monkeypatch.chdir(tmp_path)
@@ -78,7 +78,7 @@ def test_files_and_arguments_are_checked_before_weights(
     Path("empty.jpg").touch()
     code, _, err = run(capsys, "classify", *words, "--model", "shvit_s1")
     assert code == 2
-    assert says in err
+    assert message in err
     assert "shvit_s1" not in err
 
 

@@ -35,7 +35,7 @@ def test_metadata_decides_and_arguments_win(weights: Path) -> None:
 
 def test_damaged_metadata(tmp_path: Path) -> None:
     state = small().state_dict()
-    for texts, says in (
+    for texts, message in (
         ({"model": "resnet50"}, "'resnet50', which is not a classification model"),
         ({"config": "{"}, "are damaged"),
         ({"config": '"x"'}, "are damaged"),
@@ -45,7 +45,7 @@ def test_damaged_metadata(tmp_path: Path) -> None:
         ({"image_size": "0"}, "image_size must be at least 1"),
     ):
         save_safetensors(state, tmp_path / "w.safetensors", facts() | texts)
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             ClassifyPipeline.create(checkpoint=tmp_path / "w.safetensors")
 
 
@@ -127,7 +127,7 @@ def test_published_weights_without_a_network(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_bundled_model_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where published weights cannot be had, the error names a model whose weights are here, if there is one."""
+    """If published weights are not available, the error names a model whose weights are, if there is one."""
     import visionzoo.task_pipeline as module
 
     real = module.model_card
@@ -183,7 +183,7 @@ def test_pipeline_by_name(weights: Path) -> None:
     assert isinstance(made, ClassifyPipeline)
     assert made.to("cpu") is made
     made(Image.new("RGB", (9, 9)))
-    assert network.training, "the user's network stays as it is"
+    assert network.training, "the user's network stays unchanged"
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert isinstance(visionzoo.pipeline("classify", checkpoint=weights), ClassifyPipeline)
     with pytest.raises(InputError, match="cuda:99"):

@@ -45,7 +45,7 @@ def test_attribute(capsys: pytest.CaptureFixture, weights: Path, photo: Callable
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"--region": "110,10,30,40"}, r"the window of 30 x 40 pixels at row 10, column 110 is not inside 120 x 90"),
         ({"--region": "1,2,3"}, "--region must be 4 numbers"),
@@ -58,7 +58,7 @@ def test_attribute(capsys: pytest.CaptureFixture, weights: Path, photo: Callable
     ],
 )
 def test_attribute_errors_name_the_problem(
-    capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, changes: dict[str, str], says: str
+    capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, changes: dict[str, str], message: str
 ) -> None:
     photo("hazy.jpg", size=(120, 90))
     photo("small.png", size=(60, 40))
@@ -66,5 +66,5 @@ def test_attribute_errors_name_the_problem(
     code, _, err = run(capsys, "dehaze", "attribute", "hazy.jpg", *(word for pair in given.items() for word in pair))
     assert code == 2
     assert len([line for line in err.splitlines() if "error: " in line]) == 1
-    assert re.search(says, err)
+    assert re.search(message, err)
     assert names(inside) == ["hazy.jpg", "small.png"]

@@ -29,7 +29,7 @@ def test_a_folder_named_samples_is_not_taken_for_the_command(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["gone.jpg", "-o", "out.png"], r"gone\.jpg: no such file or folder"),
         (["empty", "-o", "out"], "empty: no images or videos found"),
@@ -60,7 +60,7 @@ def test_a_folder_named_samples_is_not_taken_for_the_command(
     ],
 )
 def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
-    capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, words: list[str], says: str
+    capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, words: list[str], message: str
 ) -> None:
     photo("a.jpg", size=(40, 30))
     photo("b.png", size=(40, 30))
@@ -70,7 +70,7 @@ def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
     code, _, err = run(capsys, "dehaze", *given)
     errors = [line for line in err.splitlines() if line.startswith("visionzoo: error: ")]
     assert (code, len(errors)) == (2, 1)
-    assert re.search(says, errors[0])
+    assert re.search(message, errors[0])
     assert names(inside) == ["a.jpg", "b.png", "text"]
 
 

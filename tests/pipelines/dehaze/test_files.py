@@ -85,8 +85,8 @@ def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
         VideoWriter(inside / f"{number}{ending}", fps=10)  # takes it; writes nothing yet
     planned = {source.name: target.name for source, target in make_plan(".", Path("out"), KINDS, "png").pairs}
     assert planned == {"a.mkv": "a.mkv", "b.WMV": "b.mp4", "c.ts": "c.mp4", "d.MP4": "d.MP4"}
-    for target, says in (("x.ts", "unknown extension"), ("x.png", "is a video"), ("x.gif", "unknown extension")):
-        with pytest.raises(InputError, match=says):
+    for target, message in (("x.ts", "unknown extension"), ("x.png", "is a video"), ("x.gif", "unknown extension")):
+        with pytest.raises(InputError, match=message):
             make_plan("a.mkv", Path(target), KINDS)
     with pytest.raises(InputError, match="with several inputs, the output must be a folder"):
         make_plan(".", Path("x.wmv"), KINDS)
@@ -136,6 +136,6 @@ def test_a_folder_at_the_place_of_the_output(pipe: DehazePipeline, photo: Callab
     with pytest.raises(InputError, match=r"out\.png\.part: exists and was not made by this command"):
         pipe.run(source, target, progress=False)
     work.unlink()
-    work.mkdir()  # an empty one is nobody's
+    work.mkdir()  # an empty folder belongs to no run
     pipe.run(source, target, progress=False)
     assert names(tmp_path) == ["a.jpg", "out.png"]

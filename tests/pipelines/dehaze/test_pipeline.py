@@ -28,7 +28,7 @@ def test_pipeline_by_name(network: DehazeXL, weights: Path, photo: Callable) -> 
     assert isinstance(made, DehazePipeline)
     assert made.to("cpu") is made
     made(photo("a.jpg"))
-    assert trained.training, "the user's network stays as it is"
+    assert trained.training, "the user's network stays unchanged"
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
     assert isinstance(visionzoo.pipeline("dehaze", checkpoint=weights), DehazePipeline)
     with pytest.raises(InputError, match="cuda:99"):
@@ -55,14 +55,14 @@ def test_save_and_load(network: DehazeXL, photo: Callable, tmp_path: Path, dtype
     assert isinstance(want, DehazeResult)
     assert np.abs(rough.image.astype(int) - want.image).mean() < 3
     saved = json.loads((tmp_path / "p/pipeline.json").read_text())
-    for broken, says in (
+    for broken, message in (
         ("{}", "no saved dehazing pipeline"),
         ("nonsense", "no saved dehazing pipeline"),
         (json.dumps({**saved, "model": "shvit_s1"}), "no saved dehazing pipeline .its model is shvit_s1"),
         (json.dumps({**saved, "config": {"zz": 1}}), "no field 'zz'"),
     ):
         (tmp_path / "p/pipeline.json").write_text(broken)
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             DehazePipeline.from_pretrained(tmp_path / "p")
     with pytest.raises(InputError, match="fused network could not be loaded again"):
         DehazePipeline(network.fuse()).save_pretrained(tmp_path / "q")

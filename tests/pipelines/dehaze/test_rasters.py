@@ -38,7 +38,7 @@ def test_sixteen_bits(pipe: DehazePipeline, network: DehazeXL, tmp_path: Path) -
 
 
 def test_floats_outside_of_0_to_1(pipe: DehazePipeline, network: DehazeXL, tmp_path: Path) -> None:
-    """Values beyond black and white go in and come out as they are; within [0, 1] nothing is stretched."""
+    """Values beyond black and white pass unchanged; within [0, 1], nothing is stretched."""
     pixels = view(260, 270).astype(np.float32) / 255 * 3 - 1
     source = geotiff(tmp_path / "in.tif", pixels)
     pipe.run(source, tmp_path / "out.tif", progress=False, limits=(0, 1))
@@ -81,7 +81,7 @@ def test_missing_tiles_change_nothing_else(pipe: DehazePipeline, network: Dehaze
 
 
 def test_nothing_there(pipe: DehazePipeline, tmp_path: Path) -> None:
-    """Images without a single pixel come back as they are; one with next to nothing is dehazed."""
+    """Images without a single valid pixel are returned unchanged; one with very few is dehazed."""
     empty = np.full((300, 280, 3), 7, np.uint16)
     pipe.run(geotiff(tmp_path / "in.tif", empty, "7"), tmp_path / "out.tif", progress=False)
     assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), empty)

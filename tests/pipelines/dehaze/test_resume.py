@@ -141,7 +141,7 @@ def test_ctrl_c_says_how_to_resume(
 def test_a_huge_truncated_file(
     capsys: pytest.CaptureFixture, weights: Path, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read is done, the rest is named; with the file mended it works."""
+    """Windows that can be read are finished and the rest is named; with the file repaired, it works."""
     whole = large(inside / "whole.tif").read_bytes()
     (inside / "in.tif").write_bytes(whole[: len(whole) * 6 // 10])
     words = ["dehaze", "in.tif", "-o", "out.tif", "--checkpoint", weights]
@@ -172,7 +172,7 @@ def fills_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk(
     capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once, also among many files: none of them would fit."""
+    """It is reported once, even for many files: none of them would fit."""
     for name in ("in/a.jpg", "in/b.jpg", "in/c.jpg"):
         photo(name)
     fills_up(monkeypatch)
@@ -187,7 +187,7 @@ def test_a_full_disk(
 def test_a_full_disk_before_the_first_pixel(
     pipe: DehazePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is nothing to go on from, and nothing stays behind."""
+    """There is nothing to resume from, and no file is left."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -212,9 +212,9 @@ def test_too_little_memory(pipe: DehazePipeline, tmp_path: Path, monkeypatch: py
         return real(patches)
 
     monkeypatch.setattr(pipe.model, "encode", limited)
-    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 1") as said:
+    with pytest.warns(UserWarning, match="out of memory; continuing with batches of 1") as caught:
         pipe.run(tmp_path / "in.png", tmp_path / "out.png", progress=False, stream=StreamOptions(patches_at_once=2))
-    assert len(said) == 1
+    assert len(caught) == 1
     got, want = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("out.png", "want.png"))
     assert np.abs(got - want).max() <= 1
     most = 0

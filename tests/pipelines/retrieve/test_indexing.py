@@ -141,7 +141,7 @@ def test_no_permission_simulated(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_killed_run_loses_nothing_written(pipe: RetrievePipeline, photo, tmp_path: Path) -> None:
-    """SIGKILL while indexing: what the catalogue lists is whole, and the next run goes on from there."""
+    """SIGKILL while indexing: the catalogue lists complete entries only, and the next run resumes from there."""
     for i in range(60):
         photo(f"many/{i:02}.jpg", seed=i)
     code = (
@@ -175,7 +175,7 @@ def test_killed_run_loses_nothing_written(pipe: RetrievePipeline, photo, tmp_pat
 def test_killed_while_the_index_was_made(
     pipe: RetrievePipeline, samples: Path, tmp_path: Path, left: list[str]
 ) -> None:
-    """A folder without a manifest and without a photo is made anew; one with photos is kept until --rebuild."""
+    """A folder without a manifest and without a photo is rebuilt; one with photos is kept until --rebuild."""
     with PhotoIndex.create(tmp_path / "i", manifest_of(pipe)):
         pass
     for item in (tmp_path / "i").iterdir():

@@ -6,7 +6,7 @@ values stream past them, and the softmax is kept up to date as they do (Algorith
 
 from __future__ import annotations
 
-# What is inside @triton.jit is Triton's language, not Python's: constants are passed as they are.
+# What is inside @triton.jit is Triton's language, not Python's: constants are passed unchanged.
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
 import functools
 import os

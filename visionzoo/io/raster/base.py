@@ -293,8 +293,8 @@ def plain_dtype(path: Path, dtype: Any) -> np.dtype:
 
 def one_line(error: BaseException) -> str:
     """An error's message on one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split()).rstrip(".")
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(message.split()).rstrip(".")
 
 
 def size_words(size: float) -> str:

@@ -175,11 +175,11 @@ def _name_lost(plan: Beside, form: Format, profile: RasterProfile) -> None:
 
 def tell_lost(path: Path, plan: Beside, profile: RasterProfile) -> None:
     """Give one warning about everything that the result does not keep."""
-    said = []
+    messages = []
     if plan.lost:
         names = plan.lost[0] if len(plan.lost) == 1 else f"{', '.join(plan.lost[:-1])} and {plan.lost[-1]}"
-        said.append(f"{path.suffix.lower()} cannot hold the {names} of the source")
+        messages.append(f"{path.suffix.lower()} cannot hold the {names} of the source")
     if profile.sidecars.left:
-        said.append(f"not carried over: {', '.join(file.name for file in profile.sidecars.left)}")
-    if said:
-        warnings.warn(f"{path}: {'; '.join(said)}", stacklevel=5)
+        messages.append(f"not carried over: {', '.join(file.name for file in profile.sidecars.left)}")
+    if messages:
+        warnings.warn(f"{path}: {'; '.join(messages)}", stacklevel=5)

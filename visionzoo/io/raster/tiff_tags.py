@@ -162,8 +162,8 @@ def exif_words(path: Path, exif: bytes | None, known: set[int]) -> list[tuple[in
 
 def exif_description(exif: bytes | None) -> str | None:
     """The image description in EXIF data."""
-    said = None if exif is None else read_exif(Path(), exif).get(DESCRIPTION)
-    return said if isinstance(said, str) and said.strip("\0 ") else None
+    text = None if exif is None else read_exif(Path(), exif).get(DESCRIPTION)
+    return text if isinstance(text, str) and text.strip("\0 ") else None
 
 
 def append_exif(tiff: Path, exif: bytes | None) -> None:
