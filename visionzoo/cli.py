@@ -5,6 +5,7 @@ Exit codes: 0, everything succeeded; 1, some of the named inputs failed; 2, noth
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -53,8 +54,12 @@ Config = Annotated[
 TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=2), Group("Tools", sort_key=3)
 
 
-def build_app() -> App:
-    """Build the command line: task commands come from the registered pipelines and are loaded when they are called."""
+def build_app(exporter: registry.Exporter | None = None) -> App:
+    """Build the command line: task commands come from the registered pipelines and are loaded when they are called.
+
+    Args:
+        exporter: what the command `export` is; by default, it exports networks.
+    """
     app = App(
         name="visionzoo",
         version=__version__,
@@ -73,16 +78,20 @@ def build_app() -> App:
             app.command(more.place, name=more.name, help=_sentence(more.summary), group=TASKS)
     for function in (fit, validate, test, predict):
         app.command(function, group=TRAINING)
-    for function in (models, info, demo, bench, export, doctor):
+    for function in (models, info, demo, bench, doctor):
         app.command(function, group=TOOLS)
+    if exporter is None:
+        app.command(export, group=TOOLS, help_epilogue=_other_exports())
+    else:
+        app.command(exporter.place, name="export", help=_sentence(exporter.summary), group=TOOLS)
     app.command(weights_app)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with one of the codes above."""
-    app = build_app()
     words = ["./-" if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
+    app = build_app(_exporter_of(words))
     keep_others_offline()
     try:
         # `./-` is the same path as `-`, and no parser takes it for an option
@@ -109,6 +118,35 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `visionzoo … | head` is not an error
         sys.exit(0)
     sys.exit(0)
+
+
+def _exporter_of(words: list[str]) -> registry.Exporter | None:
+    """For the words `export FILE`: the exporter of the task that exports such files; None for a network."""
+    if words[:1] != ["export"]:
+        return None
+    inputs = [
+        (before, word)
+        for before, word in itertools.pairwise(words)
+        if not word.startswith("-") and before not in ("-o", "--output")
+    ]
+    known = registry.list_models()
+    if any(word in known for _, word in inputs):
+        return None
+    for exporter in (entry.exporter for entry in registry.pipeline_entries()):
+        for before, word in inputs if exporter else ():
+            assert exporter is not None
+            is_folder = exporter.folders and not before.startswith("-") and os.path.isdir(word)
+            if is_folder or os.path.splitext(word)[1].lower() in exporter.reads:
+                return exporter
+    return None
+
+
+def _other_exports() -> str:
+    """The end of the help of `export`: what else it exports."""
+    found = [entry.exporter for entry in registry.pipeline_entries() if entry.exporter]
+    return "  \n".join(
+        f"`{each.example}`: {each.summary}. `--help` after the file shows its options." for each in found
+    )
 
 
 def _sentence(summary: str) -> str:

@@ -82,6 +82,25 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Exporter:
+    """What `visionzoo export` does with files that a task has made, instead of exporting a network.
+
+    Attributes:
+        place: "module:app", its cyclopts app.
+        reads: extensions of its inputs.
+        folders: whether it takes every folder, too.
+        example: a command line that uses it, for the help of `visionzoo export`.
+        summary: what it does, starting with a verb, without a full stop.
+    """
+
+    place: str
+    reads: tuple[str, ...]
+    folders: bool
+    example: str
+    summary: str
+
+
+@dataclass(frozen=True)
 class PipelineEntry:
     """A registered task.
 
@@ -91,6 +110,7 @@ class PipelineEntry:
         summary: what it does, starting with a verb, without a full stop.
         command: "module:app", its cyclopts app.
         commands: further commands, for what the task has made.
+        exporter: how `visionzoo export` writes what the task has made for other programs.
         page: module of its demo page, with a function `page(home=…, index=…)` and a constant `TITLE`.
         benches: its benchmarks.
         needs: optional packages that only this task uses.
@@ -108,6 +128,7 @@ class PipelineEntry:
     uses: tuple[str, ...] = ()
     also: str | None = None
     commands: tuple[Command, ...] = ()
+    exporter: Exporter | None = None
 
 
 _models: dict[str, ModelEntry] = {}
@@ -133,11 +154,12 @@ def register_pipeline(
     uses: Iterable[str] = (),
     also: str | None = None,
     commands: Iterable[Command] = (),
+    exporter: Exporter | None = None,
 ) -> None:
     """Register a task for `pipeline`, the command line, the demo, `bench` and `doctor`; see `PipelineEntry`."""
     _pipelines[task] = PipelineEntry(
         task, factory, summary, command, page, tuple(benches), tuple(needs), tuple(uses), also,
-        tuple(commands),
+        tuple(commands), exporter,
     )  # fmt: skip
 
 

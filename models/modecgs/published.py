@@ -8,6 +8,7 @@ archives tensor by tensor.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -189,6 +190,25 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in settings.items()}
 
 
+def read_camera_centers(path: str | Path) -> np.ndarray | None:
+    """(C, 3) float32: where the cameras of a training were, from the `cameras.json` in its output folder; None without one.
+
+    Raises:
+        InputError: a folder without a scene, or a file that does not list cameras.
+    """
+    root, *_ = _locate(Path(path))
+    file = root / "cameras.json"
+    if not file.is_file():
+        return None
+    try:
+        centers = np.array([camera["position"] for camera in json.loads(file.read_text(encoding="utf-8"))], np.float32)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{file}: must be a list of cameras with a position; delete it, or copy it again") from error
+    if centers.ndim != 2 or centers.shape[1] != 3 or not np.isfinite(centers).all():
+        raise InputError(f"{file}: positions of cameras must be three finite numbers; delete it, or copy it again")
+    return centers
+
+
 def _locate(path: Path) -> tuple[Path, Path, int, bool]:
     """(output folder, folder of the iteration, its number, whether it is of the coarse stage)."""
     pattern = re.compile(r"(coarse_)?iteration_(\d+)")
@@ -346,4 +366,4 @@ def _save(path: Path, value: Any) -> None:
         torch.save(value, temporary)
 
 
-__all__ = ["Published", "read_folder", "read_published", "read_settings", "write_published"]
+__all__ = ["Published", "read_camera_centers", "read_folder", "read_published", "read_settings", "write_published"]

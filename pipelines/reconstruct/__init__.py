@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
-from visionzoo.registry import Bench, Command, register_pipeline
+from visionzoo.registry import Bench, Command, Exporter, Need, register_pipeline
 
 register_pipeline(
     "reconstruct",
@@ -12,6 +12,14 @@ register_pipeline(
     command=f"{__name__}.command:app",
     summary="make a moving 3D scene from a video with camera poses",
     commands=(Command("render", f"{__name__}.render_command:app", "make a video of a reconstructed scene"),),
+    exporter=Exporter(
+        f"{__name__}.export_command:app",
+        reads=(".vzgs", ".ply", ".spz", ".splat"),
+        folders=True,
+        example="visionzoo export scene.vzgs -o splats.ply",
+        summary="write a reconstructed scene for viewers of Gaussian splats",
+    ),
+    needs=(Need("gsply", "gs", "reading and writing .spz files of Gaussian splats"),),
     benches=(
         Bench(
             "modecgs-networks", "benchmarks.modecgs_networks:benchmark", "MoDec-GS: anchors to Gaussians and back",

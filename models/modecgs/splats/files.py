@@ -26,23 +26,12 @@ from ..ply import (
     write_columns,
 )
 from .compressed import is_compressed, read_compressed, write_compressed
+from .formats import FORMATS, splat_format
 from .splat import read_splat, write_splat
 from .spz import read_spz, write_spz
 from .stored import Stored, restore, store
 
-FORMATS = (".compressed.ply", ".ply", ".spz", ".splat")
-"""Extensions of files of Gaussians."""
-
 _SPZ_MAGIC = (b"\x1f\x8b", b"NGSP")
-
-
-def splat_format(path: str | Path) -> str:
-    """The format that the extension names, one of `FORMATS`. Raises `InputError` for another extension."""
-    name = Path(path).name.lower()
-    for ending in FORMATS:
-        if name.endswith(ending):
-            return ending
-    raise InputError(f"{path}: the extension chooses the format and must be one of {', '.join(FORMATS)}")
 
 
 def write_splats(gaussians: Gaussians, path: str | Path, *, offset: np.ndarray | None = None) -> dict[str, Any]:
@@ -138,4 +127,4 @@ def _read_ply(path: Path) -> Stored:
     )
 
 
-__all__ = ["FORMATS", "read_splats", "splat_format", "write_splats"]
+__all__ = ["read_splats", "write_splats"]
