@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.models.modecgs.captures.capture import Camera, Capture, Points, checked
+from visionzoo.models.modecgs.captures.capture import Camera, Capture, Points
+from visionzoo.models.modecgs.captures.checking import checked
 from visionzoo.models.modecgs.captures.colmap_files import PARAMETERS, PINHOLES, _cameras_bin, _cameras_text
 from visionzoo.models.modecgs.captures.points import read_points, write_points
 from visionzoo.models.modecgs.captures.reading import read_capture

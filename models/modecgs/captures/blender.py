@@ -47,6 +47,8 @@ def _views(folder: Path, split: str) -> tuple[View, ...]:
     path = folder / f"transforms_{split}.json"
     entries = read_json(path, "frames")
     frames = entries["frames"]
+    if not isinstance(frames, list):
+        raise InputError(f"{path}: the entry 'frames' is not a list")
     views = []
     for i, frame in enumerate(frames):
         try:
@@ -54,22 +56,28 @@ def _views(folder: Path, split: str) -> tuple[View, ...]:
             width, height = image_size(image)
             camera_to_world = np.array(frame["transform_matrix"], np.float64).reshape(4, 4)
             time = float(frame.get("time", i / max(1, len(frames) - 1)))
-            intrinsics = _intrinsics({**entries, **frame}, width, height)
-        except (KeyError, TypeError, ValueError) as error:
+            intrinsics = _intrinsics(image, {**entries, **frame}, width, height)
+            motion = np.linalg.inv(camera_to_world @ _AXES)
+            if views and not {"w", "fl_x", "camera_angle_x"} & {*frame}:
+                views[0].camera.for_image(image)  # all images of a file have one angle of view
+        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: frame {i} is incomplete or malformed ({error})") from error
-        motion = np.linalg.inv(camera_to_world @ _AXES)
         views.append(View(f"{split}_{image.stem}", image, Camera(motion, intrinsics, width, height), time))
     return tuple(views)
 
 
-def _intrinsics(entries: dict[str, object], width: int, height: int) -> np.ndarray:
+def _intrinsics(image: Path, entries: dict[str, object], width: int, height: int) -> np.ndarray:
     def number(name: str, default: float) -> float:
         value = entries.get(name, default)
         return float(value)  # pyright: ignore[reportArgumentType]
 
     across, down = number("w", width), number("h", height)
+    if not abs(width * down - height * across) <= max(width, height, across, down):
+        raise InputError(
+            f"{image}: is {width} x {height}, but its camera has {across:g} x {down:g}; use this camera's image"
+        )
     if "fl_x" in entries:
         fx = number("fl_x", 0)
     else:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.io.image import load_image
+from visionzoo.io.image import image_size, load_image
 
 from ..anchors import camera_extent
 
@@ -49,6 +49,19 @@ class Camera:
         """The same camera for an image of another size."""
         across, down = width / self.width, height / self.height
         return replace(self, intrinsics=np.diag([across, down, 1.0]) @ self.intrinsics, width=width, height=height)
+
+    def for_image(self, path: Path) -> Camera:
+        """The same camera for the size of an image, or a mask, file. Raises `InputError` if that has another shape or is missing."""
+        width, height = image_size(path)
+        self._check_shape(path, width, height)
+        return self.resized(width, height)
+
+    def _check_shape(self, path: Path, width: int, height: int) -> None:
+        if abs(width * self.height - height * self.width) > max(self.width, self.height, width, height):
+            raise InputError(
+                f"{path}: is {width} x {height}, but its camera has {self.width} x {self.height}; use the image or "
+                "mask that belongs to this camera"
+            )
 
     def project(self, points: Array) -> tuple[Array, Array]:
         """Points (N, 3) as pixels (N, 2) and depths (N,); pixels of points that are not in front of the camera are NaN."""
@@ -92,11 +105,7 @@ def _fitted(pixels: Pixels, camera: Camera, path: Path, how: Image.Resampling) -
     height, width = pixels.shape[:2]
     if (width, height) == (camera.width, camera.height):
         return pixels
-    if abs(width * camera.height - height * camera.width) > max(camera.width, camera.height, width, height):
-        raise InputError(
-            f"{path}: is {width} x {height}, but its camera has {camera.width} x {camera.height}; use the image or "
-            "mask that belongs to this camera"
-        )
+    camera._check_shape(path, width, height)
     return np.array(Image.fromarray(pixels).resize((camera.width, camera.height), how))
 
 
@@ -160,7 +169,7 @@ class Capture:
         size = f"{sizes[0][0]} x {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"
         return (
             f"{self.layout}: {len(self.train)} training and {len(self.test)} test views of {size}, {len(self.points):,} points "
-            f"in {_triple(low)} to {_triple(high)}"
+            f"in {triple(low)} to {triple(high)}"
         )
 
 
@@ -172,87 +181,5 @@ def _smaller(view: View, max_side: int) -> View:
     return replace(view, camera=view.camera.resized(max(1, round(width * scale)), max(1, round(height * scale))))
 
 
-def _triple(values: Sequence[float] | Array) -> str:
+def triple(values: Sequence[float] | Array) -> str:
     return "(" + ", ".join(f"{value:.3g}" for value in values) + ")"
-
-
-MOST_STRAY = 0.9
-"""Share of the points that a camera must miss before its pose is suspected."""
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-
-
-def checked(scene: Capture) -> Capture:
-    """The scene without points that are not finite or lie absurdly far away, if it can be reconstructed.
-
-    Raises:
-        InputError: no training views, no points, times outside [0, 1], cameras that are not rigid, or cameras that see almost
-            none of the points; the message states the extents, and the convention that the poses seem to follow.
-    """
-    if not scene.train:
-        raise InputError(f"{scene.folder}: there is no training view; check that the images belong to the cameras")
-    views = (*scene.train, *scene.test)
-    for view in views:
-        motion = view.camera.world_to_camera
-        rotation = motion[:3, :3]
-        if not np.isfinite(motion).all() or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
-            raise InputError(
-                f"{scene.folder}: the camera of {view.name} is not a rotation and a translation; check its pose"
-            )
-        if not 0 <= view.time <= 1:
-            raise InputError(f"{scene.folder}: the time of {view.name} is {view.time:g}; times must be in [0, 1]")
-    scene = replace(scene, points=_near(scene))
-    _check_poses(scene)
-    return scene
-
-
-def _near(scene: Capture) -> Points:
-    """The points that are finite and at most a hundred times as far from the median as the usual (90th percentile) point."""
-    positions = scene.points.positions
-    finite = np.all(np.isfinite(positions), axis=1)
-    if not finite.any():
-        raise InputError(
-            f"{scene.folder}: there are no points to start from; run COLMAP on the images, or add a point cloud as "
-            "points3D_downsample2.ply"
-        )
-    middle = np.median(positions[finite], axis=0)
-    distance = np.linalg.norm(np.where(finite[:, None], positions, np.inf) - middle, axis=1)
-    keep = finite & (distance <= 100 * max(float(np.percentile(distance[finite], 90)), 1e-9))
-    return Points(positions[keep], scene.points.colours[keep])
-
-
-def _check_poses(scene: Capture) -> None:
-    step = max(1, len(scene.train) // 16)
-    cameras = [view.camera for view in scene.train[::step]]
-    positions = scene.points.positions[:: max(1, len(scene.points) // 5000)]
-    if _seen(cameras, positions) > 1 - MOST_STRAY:
-        return
-    suspected = {
-        "OpenGL axes (y up, looking along -z)": [
-            replace(c, world_to_camera=_FLIP @ c.world_to_camera) for c in cameras
-        ],
-        "camera-to-world instead of world-to-camera": [
-            replace(c, world_to_camera=np.linalg.inv(c.world_to_camera)) for c in cameras
-        ],
-        "camera-to-world with OpenGL axes": [
-            replace(c, world_to_camera=np.linalg.inv(c.world_to_camera @ _FLIP)) for c in cameras
-        ],
-    }
-    best = max(suspected, key=lambda name: _seen(suspected[name], positions))
-    hint = f"; the poses look like {best}" if _seen(suspected[best], positions) > 0.5 else ""
-    low, high = scene.box
-    centres = np.stack([camera.centre for camera in cameras])
-    raise InputError(
-        f"{scene.folder}: the cameras see almost none of the points. Points lie in {_triple(low)} to {_triple(high)}, cameras in "
-        f"{_triple(centres.min(0))} to {_triple(centres.max(0))}{hint}"
-    )
-
-
-def _seen(cameras: Sequence[Camera], positions: Array) -> float:
-    """Mean share of the points that fall into the images."""
-    shares = []
-    for camera in cameras:
-        pixels, _ = camera.project(positions)
-        with np.errstate(invalid="ignore"):
-            inside = np.all(pixels >= 0, axis=1) & (pixels[:, 0] <= camera.width) & (pixels[:, 1] <= camera.height)
-        shares.append(np.mean(inside))
-    return float(np.mean(shares))

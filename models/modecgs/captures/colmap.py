@@ -1,20 +1,24 @@
 """Scenes from COLMAP models of any version: `sparse/` or `sparse/0/` next to `images/`.
 
-Nvidia's monocular scenes have this layout in their folder `dense/`. A model has no times: they follow from the order of the images.
+Nvidia's monocular scenes have this layout in their folder `dense/`. A model has no times: they follow from the order of the images,
+or are in the file `video.json` that `from_video.py` writes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from visionzoo.errors import InputError
-from visionzoo.io.image import image_size
 
 from .capture import Camera, Capture, View
 from .colmap_files import PINHOLES, Model, Pose, read_model
+from .json_files import read_json
 
 Protocol = Literal["held-out", "released"]
+RECORD = "video.json"
+"""What `from_video.py` writes about a scene, next to its images."""
 _EVERY = 8
 
 
@@ -51,7 +55,10 @@ def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | P
     released = protocol == "released"
     images = model.images if released else sorted(model.images, key=lambda image: image.name)
     length = len(images) if released else max(1, len(images) - 1)
-    views = tuple(_view(model, image, pictures, k / length, masks) for k, image in enumerate(images))
+    known = {} if released else _times(pictures.parent / RECORD, images)
+    views = tuple(
+        _view(model, image, pictures, known.get(image.name, k / length), masks) for k, image in enumerate(images)
+    )
     test = views[::_EVERY] if len(views) > 1 else ()
     train = views if released or len(views) == 1 else tuple(view for k, view in enumerate(views) if k % _EVERY)
     notes = []
@@ -59,7 +66,7 @@ def read_colmap(folder: Path, *, protocol: Protocol = "held-out", masks: str | P
         notes.append("the cameras have lens distortion, which is ignored; undistort the images for sharper results")
     if released:
         notes.append("test views are training views too, as in the published protocol for this layout")
-    return Capture(folder, "colmap", train, test, model.points, tuple(notes))
+    return Capture(folder, "video" if known else "colmap", train, test, model.points, tuple(notes))
 
 
 def _check(model: Model, place: Path) -> None:
@@ -81,9 +88,20 @@ def _pictures(place: Path) -> Path:
     raise InputError(f"{place}: there is no folder images/ next to the COLMAP model; put its images there")
 
 
+def _times(path: Path, images: Sequence[Pose]) -> dict[str, float]:
+    """Name of an image -> its time, as `from_video.py` writes it; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    times = read_json(path, "times")["times"]
+    missing = [image.name for image in images if not isinstance(times, dict) or image.name not in times]
+    if missing:
+        raise InputError(f"{path}: has no time for {missing[0]}; make the scene from its video again")
+    return {image.name: float(times[image.name]) for image in images}
+
+
 def _view(model: Model, image: Pose, pictures: Path, time: float, masks: str | Path | None) -> View:
     path, lens = pictures / image.name, model.cameras[image.camera]
-    camera = Camera(image.world_to_camera, lens.intrinsics(), lens.width, lens.height).resized(*image_size(path))
+    camera = Camera(image.world_to_camera, lens.intrinsics(), lens.width, lens.height).for_image(path)
     mask = _mask(Path(masks), image.name) if masks else None
     return View(Path(image.name).with_suffix("").as_posix(), path, camera, time, mask)
 

@@ -120,7 +120,8 @@ def _lens(path: Path, model: str, width: int, height: int, values: list[float]) 
 
 
 def _pose(name: str, camera: int, quaternion: np.ndarray, translation: np.ndarray) -> Pose:
-    w, x, y, z = quaternion / max(float(np.linalg.norm(quaternion)), 1e-300)
+    length = float(np.linalg.norm(quaternion))
+    w, x, y, z = quaternion / (length if length > 0 else np.nan)  # a pose that is not finite is refused later
     motion = np.eye(4)
     motion[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -8,7 +8,7 @@ import numpy as np
 
 from visionzoo.errors import InputError
 from visionzoo.io.head import read_head
-from visionzoo.io.image import image_size, list_images
+from visionzoo.io.image import list_images
 
 from .capture import Camera, Capture, View
 from .points import read_points
@@ -37,12 +37,20 @@ def read_dynerf(folder: Path, *, test_camera: int = 0) -> Capture:
         raise InputError(
             f"{folder}: poses_bounds.npy has {len(poses)} cameras, but there are {len(folders)} folders cam*"
         )
+    frames = [list_images(place / "images" if (place / "images").is_dir() else place) for place in folders]
+    for place, files in zip(folders, frames, strict=True):
+        if len(files) != len(frames[0]):
+            raise InputError(
+                f"{place}: has {len(files)} frames, but {folders[0].name} has {len(frames[0])}; synchronised cameras have one "
+                "frame each for every time"
+            )
     train: list[View] = []
     test: list[View] = []
-    for i, (pose, place) in enumerate(zip(poses, folders, strict=True)):
-        frames = list_images(place / "images" if (place / "images").is_dir() else place)
-        camera = _camera(pose).resized(*image_size(frames[0]))
-        views = [View(f"{place.name}_{k:04d}", path, camera, k / len(frames)) for k, path in enumerate(frames)]
+    for i, (pose, place, files) in enumerate(zip(poses, folders, frames, strict=True)):
+        camera = _camera(pose)
+        views = [
+            View(f"{place.name}_{k:04d}", path, camera.for_image(path), k / len(files)) for k, path in enumerate(files)
+        ]
         (test if i == test_camera else train).extend(views)
     cloud = next((folder / name for name in POINTS if (folder / name).is_file()), None)
     if cloud is None:
@@ -61,7 +69,13 @@ def _poses(path: Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be read as an array ({error}); copy it again") from error
     if array.ndim != 2 or array.shape[1] != 17:
         raise InputError(f"{path}: must be an array (cameras, 17), got {array.shape}")
-    return array[:, :15].reshape(-1, 3, 5).astype(np.float64)
+    poses = array[:, :15].reshape(-1, 3, 5).astype(np.float64)
+    for k, pose in enumerate(poses):
+        if not np.isfinite(pose).all() or not (pose[:, 4] >= 1).all():
+            raise InputError(
+                f"{path}: the pose, the size or the focal length of camera {k} is no number above 0; copy it again"
+            )
+    return poses
 
 
 def _camera(pose: np.ndarray) -> Camera:

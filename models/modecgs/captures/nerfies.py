@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from visionzoo.errors import InputError
-from visionzoo.io.image import image_size
 
 from .capture import Camera, Capture, Points, View
 from .json_files import read_json
@@ -80,14 +79,22 @@ def _split(folder: Path) -> tuple[list[str], list[str], list[str]]:
     is a training image and the one two after it a test image, as published."""
     splits = folder / "splits"
     if (splits / "train.json").is_file() and (splits / "val.json").is_file():
-        train, test = (list(read_json(splits / f"{n}.json", "frame_names")["frame_names"]) for n in ("train", "val"))
+        train, test = (_names(splits / f"{n}.json", "frame_names") for n in ("train", "val"))
         return train, test, []
     dataset = read_json(folder / "dataset.json", "ids")
     if dataset.get("val_ids"):
-        return list(dataset.get("train_ids") or dataset["ids"]), list(dataset["val_ids"]), []
-    names = list(dataset["ids"])
+        train_ids = "train_ids" if dataset.get("train_ids") else "ids"
+        return _names(folder / "dataset.json", train_ids), _names(folder / "dataset.json", "val_ids"), []
+    names = _names(folder / "dataset.json", "ids")
     train = names[::4]
     return train, names[2::4][: max(0, len(train) - 1)], names
+
+
+def _names(path: Path, key: str) -> list[str]:
+    names = read_json(path, key)[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: the entry {key!r} is not a list of names of images")
+    return names
 
 
 def _entry(folder: Path, metadata: dict[str, Any], name: str, key: str) -> int:
@@ -109,14 +116,17 @@ def _camera(path: Path, image: Path, distorted: set[str]) -> Camera:
             *entries.get("radial_distortion", ()),
             *entries.get("tangential", entries.get("tangential_distortion", ())),
         ]
-    except (TypeError, ValueError) as error:
+        intrinsics = np.array([[focal, skew, cx], [0, focal * ratio, cy], [0, 0, 1]], np.float64)
+        size = int(width), int(height)
+        if min(size) < 1:
+            raise ValueError(f"image_size is {size}")
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: is not a Nerfies camera: an entry is missing or malformed ({error})") from error
     if any(lens):
         distorted.add(path.stem)
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = rotation, -rotation @ position
-    intrinsics = np.array([[focal, skew, cx], [0, focal * ratio, cy], [0, 0, 1]], np.float64)
-    return Camera(motion, intrinsics, int(width), int(height)).resized(*image_size(image))
+    return Camera(motion, intrinsics, *size).for_image(image)
 
 
 def _points(folder: Path) -> Points:

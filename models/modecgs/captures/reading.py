@@ -7,7 +7,8 @@ from pathlib import Path
 from visionzoo.errors import InputError
 
 from .blender import is_blender, read_blender
-from .capture import Capture, checked
+from .capture import Capture
+from .checking import checked
 from .colmap import Protocol, find_model, read_colmap
 from .dynerf import is_dynerf, read_dynerf
 from .nerfies import is_nerfies, read_nerfies
