@@ -1,4 +1,4 @@
-"""The demo page of classification: the classes of an image as bars, next to the part of it that the network sees."""
+"""The demo page of classification: the classes of images and videos as bars, next to the part of an image that the network sees."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import gradio as gr
 
 from visionzoo.cards import WeightSource
 from visionzoo.errors import InputError, unknown
+from visionzoo.io.files import bundled
 from visionzoo.io.image import list_images
 from visionzoo.registry import list_models, model_card
 from visionzoo.weights import locate, offline
 
 from ..pipelines.classify.pipeline import ClassifyPipeline
-from .classify_result import MAX_IMAGES, see, see_all, show, show_all, table
+from .classify_result import MAX_FRAMES, MAX_IMAGES, see, see_all, show, show_all, show_video, table, watch
 from .page import QUIET, Panel, Sample, Work, about_html, head, saved
 from .retrieve_samples import samples
-from .uploads import IMAGE
+from .uploads import IMAGE, VIDEO
 from .words import sentence, told
 
 TITLE = "Classify"
 MAX_RESULTS = 20
+SHORTEST_S, LONGEST_S = 0.1, 10.0
 NOTES = {
     "Probabilities": "They add up to 1 over the classes that the network knows. So some class always comes first, even for an image "
     "that shows none of them.",
@@ -58,11 +60,11 @@ _STYLE = """<style>
 .vz-known :is(summary, p) { color: inherit; }
 .vz-known summary { cursor: pointer; }
 .vz-known p { margin: .5rem 0 0; max-height: 11rem; overflow-y: auto; }
-#vz-classify-many-status .vz-grid { grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 1.4rem 1.1rem;
-                                    margin-top: 1.2rem; }
-#vz-classify-many-status .vz-grid .vz-label { font-weight: 600; overflow-wrap: anywhere; }
-#vz-classify-many-status .vz-score { margin-left: auto; }
-#vz-classify-many-status .vz-grid .vz-track { height: 4px; margin: .25rem 0 .2rem; }
+:is(#vz-classify-many-status, #vz-classify-video-status) .vz-grid {
+    grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 1.4rem 1.1rem; margin-top: 1.2rem; }
+:is(#vz-classify-many-status, #vz-classify-video-status) .vz-grid .vz-label { font-weight: 600; overflow-wrap: anywhere; }
+:is(#vz-classify-many-status, #vz-classify-video-status) .vz-score { margin-left: auto; }
+:is(#vz-classify-many-status, #vz-classify-video-status) .vz-grid .vz-track { height: 4px; margin: .25rem 0 .2rem; }
 }
 </style>"""
 """Styles of this page alone; nested, so that they take precedence over Gradio's rules for text."""
@@ -136,6 +138,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
     sources = {source.name: source for source in choices()}
     classifiers = Classifiers(sources)
     images = list_images(samples(home) / "queries")
+    clips = [(bundled("talking", f"{name}.jpg"), bundled("talking", f"{name}.mp4")) for name in ("woman", "man")]
 
     def classify_one(work: Work, upload: Any, model: str, count: float) -> tuple[Any, ...]:
         if upload is None:
@@ -158,14 +161,22 @@ def page(*, home: Path, index: Path | None = None) -> None:
         file = _csv(work, table(results)) if usable else ""
         return show_all(found, pipe, time.perf_counter() - started), file
 
+    def classify_video(work: Work, upload: Any, model: str, count: float, every: float) -> tuple[Any, ...]:
+        if upload is None:
+            raise InputError("pick a sample or upload a video first")
+        pipe = _open(work, model)
+        started = time.perf_counter()
+        result = watch(pipe, upload, _within(count), min(max(every, SHORTEST_S), LONGEST_S), work)
+        return show_video(result, pipe, time.perf_counter() - started), _csv(work, table([result]))
+
     def _open(work: Work, model: str) -> ClassifyPipeline:
         work.report("loading the network", 0, 0)
         return classifiers(model)
 
     first = default_choice(list(sources.values()))
     head(
-        "See how a network classifies an image",
-        "The page shows the most probable classes, and the part of the image that the network sees.",
+        "See how a network classifies images and videos",
+        "The page shows the most probable classes, and the part of an image that the network sees.",
     )
     gr.HTML(_STYLE)
     with gr.Row(elem_classes="vz-settings", equal_height=False):
@@ -195,10 +206,28 @@ def page(*, home: Path, index: Path | None = None) -> None:
                 files = many.upload(IMAGE, "Images", many=MAX_IMAGES, words=f"At most {MAX_IMAGES} at once.")
             with many.results():
                 many_table = many.download()
+        with (
+            gr.Tab("Video"),
+            Panel("classify-video", "Pick a sample or upload a video, then press <b>Run</b>.") as clip,
+        ):
+            with clip.inputs():
+                video = clip.upload(VIDEO, "Video", words=f"At most {MAX_FRAMES} frames are classified.")
+                clip.samples([Sample(still, f"a {still.stem} who talks", (film,)) for still, film in clips], [video])
+                every = gr.Slider(
+                    SHORTEST_S,
+                    LONGEST_S,
+                    value=1,
+                    step=0.1,
+                    label="Seconds between frames",
+                    elem_id="vz-classify-every",
+                )
+            with clip.results():
+                video_table = clip.download()
     fold = gr.HTML(about_html([first.partition(".")[0]], NOTES), elem_classes="vz-fold")
 
     one.run(classify_one, [image, model, count], [one_table], lane="classify")
     many.run(classify_many, [files, model, count], [many_table], lane="classify")
+    clip.run(classify_video, [video, model, count, every], [video_table], lane="classify")
     model.change(
         lambda name: (_caution(sources[name]), about_html([name.partition(".")[0]], NOTES)),
         model,

@@ -1,8 +1,7 @@
-"""The results of the classification page: classes as bars, next to the part of the image that the network sees."""
+"""The results of the classification page: classes as bars, next to the part of the image that the network sees; frames of videos."""
 
 from __future__ import annotations
 
-import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
@@ -18,14 +17,18 @@ from visionzoo.io.contact_sheet import Tile, thumbnail
 from visionzoo.io.image import load_image
 from visionzoo.preprocess import Preprocess
 
+from ..pipelines.classify.frames import clock, count_shots
 from ..pipelines.classify.pipeline import ClassifyPipeline
-from ..pipelines.classify.results import ClassificationResult, Prediction
-from .page import summary
-from .uploads import IMAGE, checked_path, name_of, names_of
+from ..pipelines.classify.results import ClassificationResult, FrameClasses, Prediction
+from ..pipelines.classify.results import table as table_of
+from .page import Work, summary
+from .uploads import IMAGE, VIDEO, checked_path, name_of, names_of
 from .words import duration, explain, image_tag, plain
 
 MAX_IMAGES = 60
 """Largest number of images at once; the command has no limit."""
+MAX_FRAMES = 300
+"""Largest number of frames of a video that are classified."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,27 @@ def see_all(
             yield name, path, ClassificationResult(name, result.predictions, error)
 
 
+def watch(pipe: ClassifyPipeline, upload: Any, count: int, every: float, work: Work) -> ClassificationResult:
+    """Classify a frame of an uploaded video every `every` seconds.
+
+    Raises:
+        InputError: it cannot be used, or has too many frames.
+    """
+    path = checked_path(upload, VIDEO)
+    if (frames := count_shots(path, every)) > MAX_FRAMES:
+        raise InputError(
+            f"{path}: a frame every {every:g} s makes {frames:,} frames, but this page takes up to {MAX_FRAMES}; choose a longer time "
+            "between frames, or cut the video first"
+        )
+    (result,) = pipe.classify([path], count, 8, every, lambda _, done, of: work.report("classifying frames", done, of))
+    if result.error is not None:
+        raise InputError(result.error)
+    return replace(result, source=name_of(upload))
+
+
 def table(results: Sequence[ClassificationResult]) -> str:
     """The results of readable images as CSV, with the columns of `visionzoo classify -o result.csv`, which spreadsheets open."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "rank", "label", "index", "probability"])
-    for result in results:
-        writer.writerows([result.source, p.rank, p.label, p.index, p.probability] for p in result.predictions)
-    return text.getvalue().encode("utf-8", "replace").decode("utf-8")
+    return table_of([result for result in results if result.error is None]).encode("utf-8", "replace").decode("utf-8")
 
 
 def show(seen: Seen, pipe: ClassifyPipeline) -> str:
@@ -151,6 +167,32 @@ def show_all(
     tiles = "".join(_tile(*one) for one in found)
     done = summary(f"{counted}{problem}", f"in {duration(took_s)} on {_device(pipe)}", f"by {pipe.name}")
     return f'{done}<ul class="vz-grid">{tiles}</ul>{_known(pipe)}'
+
+
+def show_video(result: ClassificationResult, pipe: ClassifyPipeline, took_s: float) -> str:
+    """The mean of the frames as bars, and each frame with its best class, as HTML with embedded images."""
+    best = result.predictions[0]
+    count = len(result.frames)
+    frames = f"the mean of {count} frames, classified" if count > 1 else "one frame, classified"
+    tiles = "".join(map(_frame, result.frames))
+    return (
+        f'<div class="vz-best"><strong>{plain(best.label)}</strong><span><b>{_percent(best.probability)}</b>, '
+        f"{frames} in {duration(took_s)} on {_device(pipe)} by {plain(pipe.name)}</span></div>"
+        '<div class="vz-stages"><section class="vz-stage"><h2>Classes</h2>'
+        f"<p>The best {len(result.predictions)} of {len(pipe.classes):,}.</p>{_bars(result.predictions)}</section>"
+        '<section class="vz-stage"><h2>Frames</h2><p>The best class of each.</p>'
+        f'<ul class="vz-grid">{tiles}</ul></section></div>{_known(pipe)}'
+    )
+
+
+def _frame(frame: FrameClasses) -> str:
+    best, time_s = frame.predictions[0], clock(frame.time)
+    return (
+        f'<li><div class="vz-frame">{_image(Image.open(io.BytesIO(frame.thumbnail)), f"the frame at {time_s}")}</div>'
+        f'<div class="vz-line"><span class="vz-label">{plain(best.label)}</span>'
+        f'<span class="vz-score">{_percent(best.probability)}</span></div>{_track(best.probability)}'
+        f'<div class="vz-name">{time_s}</div></li>'
+    )
 
 
 def _bars(predictions: Sequence[Prediction]) -> str:

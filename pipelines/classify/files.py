@@ -17,7 +17,7 @@ from visionzoo.io.extensions import IMAGES, SHEETS_WRITTEN, VIDEOS, is_video
 from visionzoo.io.find import find_inputs
 from visionzoo.io.image import image_size
 from visionzoo.io.video import probe
-from visionzoo.jobs import Counter, Engine, Interrupted, Rows, refuse_inputs
+from visionzoo.jobs import Bars, Counter, Engine, Interrupted, Progress, Rows, refuse_inputs, silent
 from visionzoo.jobs.resume import RESUME, Row
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
@@ -48,7 +48,9 @@ class Classifier(Protocol):
     @property
     def gpus(self) -> float: ...
 
-    def classify_with_vectors(self, sources: Any, top: int, batch_size: int, every: float) -> Iterator[Found]: ...
+    def classify_with_vectors(
+        self, sources: Any, top: int, batch_size: int, every: float, progress: Progress = silent
+    ) -> Iterator[Found]: ...
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,15 @@ def classify_files(
         rows = Rows(first, {**settings, **{key: options.get(key) for key in ("dtype", "image_size")}})
     results: list[ClassificationResult] = []
     vectors: list[np.ndarray] = []
-    work = _spread(pipe, files, rows, how) if engine == "ray" else _in_turn(pipe, files, rows, how)
     what = "file" if videos else "image"
     shown = progress and len(files) > 8
+    bars = Bars(progress and videos and not shown)
+    if engine == "ray":
+        work = _spread(pipe, files, rows, how)
+    else:
+        work = _in_turn(pipe, files, rows, how, bars.show if bars.shown else silent)
     try:
-        with Counter(len(files), "classifying", what, shown=shown) as bar:
+        with bars, Counter(len(files), "classifying", what, shown=shown) as bar:
             for result, vector in work:
                 results.append(result)
                 if vector is not None and store is not None:
@@ -132,10 +138,12 @@ def classify_files(
     return results
 
 
-def _in_turn(pipe: Classifier, files: Sequence[Path], rows: Rows | None, how: How) -> Generator[Found, None, None]:
+def _in_turn(
+    pipe: Classifier, files: Sequence[Path], rows: Rows | None, how: How, progress: Progress
+) -> Generator[Found, None, None]:
     """Results in order; those of an interrupted run come from `rows`."""
     known = {path: row for path in files if rows is not None and (row := rows.get(path)) is not None}
-    fresh = pipe.classify_with_vectors((path for path in files if path not in known), **vars(how))
+    fresh = pipe.classify_with_vectors((path for path in files if path not in known), **vars(how), progress=progress)
     unsaved: list[tuple[Path, Row]] = []
     try:
         for path in files:

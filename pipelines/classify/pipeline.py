@@ -26,7 +26,7 @@ from visionzoo.errors import InputError
 from visionzoo.export.exporters import exporter_of, exporter_of_network
 from visionzoo.io.extensions import is_video
 from visionzoo.io.image import load_image
-from visionzoo.jobs import Engine
+from visionzoo.jobs import Engine, Progress, silent
 from visionzoo.labels import class_names, read_labels
 from visionzoo.preprocess import Preprocess
 from visionzoo.registry import weight_source
@@ -37,7 +37,7 @@ from visionzoo.weights import locate
 from ...models.efficientnet_lite import EfficientNetLite, FusedEfficientNetLite
 from ...models.shvit import FusedSHViT, SHViT
 from .files import classify_files
-from .frames import shots
+from .frames import count_shots, shots
 from .results import ClassificationResult, FrameClasses, Prediction
 from .runtimes import Runner, pick_runtime
 
@@ -216,23 +216,34 @@ class ClassifyPipeline(TaskPipeline):
         return results if many else results[0]
 
     def classify(
-        self, sources: Iterable[ImageInput], top: int = 5, batch_size: int = 32, every: float = 1.0
+        self,
+        sources: Iterable[ImageInput],
+        top: int = 5,
+        batch_size: int = 32,
+        every: float = 1.0,
+        progress: Progress = silent,
     ) -> Iterator[ClassificationResult]:
         """Classify many images: results in order as they become ready, with `error` set where one cannot be read.
 
-        Images are taken from `sources` as needed and decoded in threads, a bounded number ahead.
+        Images are taken from `sources` as needed and decoded in threads, a bounded number ahead. `progress` is called for each frame
+        of a video.
         """
-        return (result for result, _ in self.classify_with_vectors(sources, top, batch_size, every))
+        return (result for result, _ in self.classify_with_vectors(sources, top, batch_size, every, progress))
 
     def classify_with_vectors(
-        self, sources: Iterable[ImageInput], top: int = 5, batch_size: int = 32, every: float = 1.0
+        self,
+        sources: Iterable[ImageInput],
+        top: int = 5,
+        batch_size: int = 32,
+        every: float = 1.0,
+        progress: Progress = silent,
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
         """As `classify`, each result with the image's pooled vector (C,) float32, or None where it cannot be read.
 
         The vector of a video is the mean of its frames'.
         """
         self.check_inputs(top, batch_size, every)
-        return self._classify(sources, top, batch_size, every)
+        return self._classify(sources, top, batch_size, every, progress)
 
     def features(self, sources: Iterable[ImageInput], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
         """Pooled vectors of images, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
@@ -254,12 +265,12 @@ class ClassifyPipeline(TaskPipeline):
             raise InputError(f"every must be at least 0.001 seconds, got {every:g}")
 
     def _classify(
-        self, sources: Iterable[ImageInput], top: int, batch_size: int, every: float
+        self, sources: Iterable[ImageInput], top: int, batch_size: int, every: float, progress: Progress
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
         named = ((_name(source, number), source) for number, source in enumerate(sources, 1))
         for videos, group in groupby(named, lambda one: isinstance(one[1], (str, Path)) and is_video(one[1])):
             if videos:
-                yield from (self._video(name, batch_size, top, every) for name, _ in group)
+                yield from (self._video(name, batch_size, top, every, progress) for name, _ in group)
                 continue
             workers = min(8, os.cpu_count() or 2)
             prepared = ahead(self._prepare, group, workers, depth=2 * workers + batch_size)
@@ -271,14 +282,16 @@ class ClassifyPipeline(TaskPipeline):
                     yield ClassificationResult(seen.source, self._best(seen.probabilities, top)), seen.vector
 
     def _video(
-        self, name: str, batch_size: int, top: int, every: float
+        self, name: str, batch_size: int, top: int, every: float, progress: Progress
     ) -> tuple[ClassificationResult, np.ndarray | None]:
         """Classify a video: its frames, and the mean of their probabilities and vectors."""
         taken = []
+        count = 1 if progress is silent else count_shots(Path(name), every)
 
         def pixels() -> Iterator[tuple[str, Tensor | InputError]]:
             for shot in shots(Path(name), every, self.preprocess):
                 taken.append((shot.time_s, shot.thumbnail))
+                progress(f"{Path(name).name}: frames", len(taken), max(count, len(taken)))
                 yield name, shot.pixels
 
         try:

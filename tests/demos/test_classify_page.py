@@ -114,6 +114,58 @@ def test_several_images_give_a_class_each_and_a_table(pipe: Any, tmp_path: Path)
     assert str(tmp_path) not in text
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A video of 4 s that is red, then blue."""
+    pytest.importorskip("av")
+    from visionzoo.io.video import VideoWriter
+
+    path = tmp_path / "two <colours>.mp4"
+    with VideoWriter(path, fps=5) as writer:
+        for colour in ["red"] * 15 + ["blue"] * 5:
+            writer.write(np.asarray(Image.new("RGB", (64, 48), colour)))
+    return path
+
+
+def test_a_video_gives_the_mean_and_the_class_of_each_frame(pipe: Any, clip: Path, tmp_path: Path) -> None:
+    from visionzoo.demos.classify_result import show_video, table, watch
+    from visionzoo.demos.work import Work
+
+    told: list[tuple[str, int, int]] = []
+    work = Work(tmp_path)
+    work.report = lambda *said: told.append(said)
+    result = watch(pipe, upload(clip), 3, 1.0, work)
+    assert [frame.predictions[0].label for frame in result.frames] == ["red", "red", "red", "blue"]
+    assert result.predictions[0].label == "red"
+    assert [(done, said) for said, done, _ in told] == [(n, "classifying frames") for n in (1, 2, 3, 4)]
+    assert min(of for *_, of in told) >= 4
+    text = show_video(result, pipe, 0.5)
+    assert "<strong>red</strong>" in text
+    assert "the mean of 4 frames, classified in" in text
+    assert re.findall(r'class="vz-name">([\d:]+)<', text) == ["0:00", "0:01", "0:02", "0:03"]
+    assert text.count("data:image/png") == 4
+    rows = list(csv.DictReader(io.StringIO(table([result]))))
+    assert [row["label"] for row in rows if row["rank"] == "1"] == ["red", "red", "red", "red", "blue"]
+    assert {row["time"] for row in rows} == {"", "0.0", "1.0", "2.0", "3.0"}
+    assert {row["source"] for row in rows} == {"two <colours>.mp4"}
+
+
+def test_a_video_with_too_many_frames_or_none_is_refused(
+    pipe: Any, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visionzoo.demos import classify_result
+    from visionzoo.demos.work import Work
+
+    monkeypatch.setattr(classify_result, "MAX_FRAMES", 5)
+    with pytest.raises(
+        InputError, match=r"a frame every 0\.5 s makes \d frames, but this page takes up to 5; choose a longer"
+    ):
+        classify_result.watch(pipe, upload(clip), 3, 0.5, Work(tmp_path))
+    clip.write_bytes(b"these are words")
+    with pytest.raises(InputError, match="cannot be read"):
+        classify_result.watch(pipe, upload(clip), 3, 1, Work(tmp_path))
+
+
 def test_too_many_images_are_refused(pipe: Any, tmp_path: Path) -> None:
     from visionzoo.demos.classify_result import MAX_IMAGES, see_all
 
@@ -292,4 +344,20 @@ def test_several_images_become_a_table_to_save(visit: Visit, tmp_path: Path) -> 
         ("red ä.png", "red"),
         ("blue.png", "blue"),
     ]
+    visit.check()
+
+
+@pytest.mark.browser
+def test_a_video_is_classified_frame_by_frame(visit: Visit, clip: Path) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Video").click()
+    assert page.locator("#vz-classify-video-samples img").count() == 2
+    visit.give("vz-classify-video-upload", clip)
+    page.locator("#vz-classify-video-upload .file-preview").wait_for()
+    visit.run("classify-video")
+    status = page.locator("#vz-classify-video-status")
+    assert status.locator(".vz-best strong").inner_text() == "red"
+    assert status.locator(".vz-grid .vz-label").all_inner_texts() == ["red", "red", "red", "blue"]
+    download = visit.download("classify-video")
+    assert download.suggested_filename == "classes.csv"
     visit.check()
