@@ -15,8 +15,8 @@ from visionzoo.io.image import ImageError, image_size, load_image
 from visionzoo.jobs import Progress, silent
 
 from ..models.dehazexl.placement import StreamOptions
-from ..models.dehazexl.tiles import SHIFT, Grid
 from ..pipelines.dehaze.pipeline import DehazePipeline
+from ..pipelines.dehaze.tile_count import TileCount
 from .page import summary
 from .uploads import IMAGE, check_image, checked_path, name_of
 from .words import duration, file_stem
@@ -74,33 +74,11 @@ def remove(pipe: DehazePipeline, upload: Any, blend: bool, report: Progress = si
     """
     image = read(upload)
     height, width = image.shape[:2]
-    grids = tuple(Grid(height, width, offset).count for offset in ((0, SHIFT) if blend else (0,)))
+    tiles = TileCount(height, width, blend, report, "removing haze from tiles")
     started = time.perf_counter()
-    clear = pipe.restore(image, StreamOptions(blend=blend), TileCount(grids, report))
+    clear = pipe.restore(image, StreamOptions(blend=blend), tiles)
     seconds = time.perf_counter() - started
-    return Removed(image, clear, f"{file_stem(name_of(upload), 'image')}_clear", sum(grids), seconds)
-
-
-class TileCount:
-    """Reports the tiles that are done over both passes and all grids; a tile counts when it has been encoded and decoded.
-
-    Args:
-        grids: number of tiles of each grid.
-    """
-
-    def __init__(self, grids: tuple[int, ...], report: Progress):
-        self.grids, self.report = grids, report
-        self._grid = -1
-
-    def __call__(self, step: str, done: int, of: int) -> None:
-        self._grid += step == "encode" and done == 0
-        before, here, total = sum(self.grids[: self._grid]), self.grids[self._grid], sum(self.grids)
-        if step == "encode":
-            self.report("removing haze from tiles", before + done // 2, total)
-        elif step == "attend":
-            self.report("removing haze from tiles", before + here // 2, total)
-        else:
-            self.report("removing haze from tiles", before + (here + done) // 2, total)
+    return Removed(image, clear, f"{file_stem(name_of(upload), 'image')}_clear", tiles.total, seconds)
 
 
 def reduced(image: np.ndarray, side: int) -> np.ndarray:

@@ -283,7 +283,9 @@ def _component(target: Box | Any) -> Any:
 
 
 def _handed_out(value: Any, home: Path) -> Any:
-    """One of our files, in the form of an upload."""
+    """One of our files, or a list of them, in the form of an upload."""
+    if isinstance(value, list):
+        return [_handed_out(one, home) for one in value]
     if not isinstance(value, Path):
         return value
     return str(shutil.copy2(value, new_folder(home) / value.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from PIL import Image
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet, thumbnail
 from visionzoo.io.image import load_image
+from visionzoo.jobs import Progress, silent
 
 from ..models.superglobal.index import PhotoIndex
 from ..pipelines.retrieve.pipeline import ImageInput, RetrievePipeline
 from ..pipelines.retrieve.results import Match, RetrievalResult
+from .retrieve_samples import sample_index
 from .words import image_tag, plain
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -79,6 +82,27 @@ class Searcher:
         return Found(query, result, self.pipe.described_s, total - self.pipe.described_s, len(self.index))
 
 
+class Collection:
+    """The index of a page, opened once.
+
+    Args:
+        home: folder of the demo.
+        index: the index, opened at once; None is that of the sample photos, which is made when it is first needed.
+    """
+
+    def __init__(self, home: Path, index: Path | None):
+        self._home = home
+        self._searcher = None if index is None else Searcher(index)
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: Progress = silent) -> Searcher:
+        with self._lock:
+            if self._searcher is None:
+                progress("loading the network", 0, 0)
+                self._searcher = Searcher(sample_index(self._home, progress))
+            return self._searcher
+
+
 def parse_region(text: str, width: int, height: int) -> tuple[float, ...] | None:
     """(x0, y0, x1, y1) from any two opposite corners as text, within an image of this size; None for an empty text."""
     if not text.strip():
@@ -110,7 +134,7 @@ def show(found: Found) -> str:
     timing = (
         f"described in {found.described_s:.2f} s, searched {found.photos:,} photos in {found.searched_s * 1000:.0f} ms"
     )
-    image = _image(thumbnail(Tile(found.query, "", box=box), 260), "the query")
+    image = embedded(thumbnail(Tile(found.query, "", box=box), 260), "the query")
     return (
         f'<div class="vz-summary">{image}<div><strong>Query, {size}{part}</strong><span>{timing}</span></div></div>'
         '<div class="vz-stages">'
@@ -167,10 +191,11 @@ def _match_image(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _cached_image(path: Path, changed: int) -> str:
-    return _image(thumbnail(Tile(path, "")), path.name)
+    return embedded(thumbnail(Tile(path, "")), path.name)
 
 
-def _image(image: Image.Image | None, label: str) -> str:
+def embedded(image: Image.Image | None, label: str) -> str:
+    """A thumbnail as HTML, or words in its place."""
     if image is None:
         return "<em>the file no longer exists or cannot be read</em>"
     return image_tag(image, label)
@@ -188,4 +213,4 @@ def save_found(found: Found, path: Path) -> Path:
     return path
 
 
-__all__ = ["Found", "Searcher", "numbers_in", "parse_region", "save_found", "show"]
+__all__ = ["Collection", "Found", "Searcher", "embedded", "numbers_in", "parse_region", "save_found", "show"]

@@ -40,7 +40,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
 
 
 def cases(page: Any, bad: dict[str, Path]) -> Iterator[str]:
-    """Bring an open page into one state after the other; yields their names."""
+    """Bring an open page into one state after the other, then its other tabs; yields their names."""
     yield "first"
     panel = page.locator("[id^=vz-][id$=-run]").first.get_attribute("id").removesuffix("-run")
     run, status = page.locator(f"#{panel}-run"), page.locator(f"#{panel}-status")
@@ -63,6 +63,21 @@ def cases(page: Any, bad: dict[str, Path]) -> Iterator[str]:
     yield "result"
     page.locator(".vz-about summary").click()
     yield "about"
+    for tab in page.get_by_role("tab").all()[1:]:
+        tab.click()
+        page.wait_for_timeout(800)
+        samples = page.locator("[id^=vz-][id$=-samples]:visible .gallery-item")
+        run = page.locator("[id^=vz-][id$=-run]:visible")
+        if not samples.count() or not run.count():
+            yield f"{tab.inner_text()}_first"
+            continue
+        samples.first.click()
+        page.wait_for_timeout(1500)
+        run.click()
+        page.wait_for_timeout(700)
+        page.wait_for_function(f"document.querySelector('#{run.get_attribute('id')}:not(:disabled)')", timeout=300_000)
+        page.wait_for_timeout(1500)
+        yield f"{tab.inner_text()}_result"
 
 
 def shoot(
@@ -83,7 +98,9 @@ def shoot(
             page.wait_for_selector(".vz-head")
             page.wait_for_timeout(800)
             for case in cases(page, bad):
-                page.screenshot(path=output / f"{task}_{width}_{scheme}_{case}.png", full_page=True)
+                page.screenshot(
+                    path=output / f"{task}_{width}_{scheme}_{case.lower().replace(' ', '_')}.png", full_page=True
+                )
                 if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                     print(f"{task}, {width} pixels, {case}: the page is wider than the window", file=sys.stderr)
             page.close()

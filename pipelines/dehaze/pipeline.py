@@ -34,6 +34,7 @@ from ...models.dehazexl.placement import Restart, StreamOptions
 from ...models.dehazexl.rasters import RasterImage, RasterResult
 from ...models.dehazexl.streaming import StreamedDehaze
 from ...models.dehazexl.tiles import Grid, Held, Sink, Source
+from .tile_count import TileCount
 
 SMALL_TILES = 64
 """Images with more patches of 256 x 256 pixels than this can be resumed after an interruption."""
@@ -178,6 +179,7 @@ class DehazePipeline(TaskPipeline):
 
         Args:
             bands, limits: see `RasterImage`.
+            progress: called with ("tiles", number done, total).
             facts: recorded in `<path_out>.json`.
 
         Raises:
@@ -211,7 +213,8 @@ class DehazePipeline(TaskPipeline):
             ):
                 sink = RasterResult(image, writer)
                 if image.shows_something():
-                    self.dehaze(image, sink, options, progress, restart)
+                    tiles = progress and TileCount(raster.height, raster.width, bool(options.blend), progress)
+                    self.dehaze(image, sink, options, tiles, restart)
                 else:
                     sink.keep_all()
                 writer.finish()

@@ -259,7 +259,7 @@ def duplicates(
     """
     from visionzoo.devices import pick_device
     from visionzoo.errors import SomeFailed
-    from visionzoo.jobs import refuse_inputs, saved_to, sidecar
+    from visionzoo.jobs import Bars, refuse_inputs, saved_to, sidecar
 
     from ...models.superglobal.index import PhotoIndex
     from .duplicates import find_duplicates, write_duplicates
@@ -269,9 +269,8 @@ def duplicates(
     with PhotoIndex.open(index) as opened:
         if out is not None and out.exists():
             refuse_inputs([out], (photo.path for photo in opened.photos()))
-        result = find_duplicates(
-            opened, min_score, compare=compare, device=pick_device(device), progress=not reporting.silent
-        )
+        with Bars(not reporting.silent) as bars:
+            result = find_duplicates(opened, min_score, compare=compare, device=pick_device(device), progress=bars.show)
     if out is not None:
         settings = {"min_score": result.min_score, "compare": compare, "device": str(pick_device(device))}
         write_duplicates(out, result, {"index": str(index), **settings})

@@ -17,7 +17,7 @@ from PIL import Image
 from visionzoo.batching import ahead
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
-from visionzoo.jobs import Counter
+from visionzoo.jobs import Progress, silent
 
 from ...models.superglobal.identity import is_missing
 
@@ -40,23 +40,24 @@ class Comparison:
     """Compares photos of an index, each of which is read once, when it is first needed, and then takes 4 KB.
 
     Args:
-        counter: counts the photos that are read.
+        progress: called after each photo that was read.
 
     Attributes:
         missing: photos that could not be compared, as their files no longer exist.
         failed: photos that cannot be read, and why.
     """
 
-    def __init__(self, counter: Counter):
+    def __init__(self, progress: Progress = silent):
         self.missing: dict[int, Path] = {}
         self.failed: dict[int, tuple[Path, str]] = {}
-        self._counter = counter
+        self._progress = progress
+        self._read = self._wanted = 0
         self._views: dict[int, NDArray[np.uint8]] = {}
 
     def read(self, photos: Iterable[tuple[int, Path]]) -> None:
         """Read the photos, given by id and path, that are not known yet."""
         fresh = [(id_, path) for id_, path in photos if not self._known(id_)]
-        self._counter.update(0, total=self._counter.total + len(fresh))
+        self._wanted += len(fresh)
         for (id_, path), view in ahead(lambda photo: low_resolution(photo[1]), fresh, workers=2, depth=8):
             if not isinstance(view, InputError):
                 self._views[id_] = view
@@ -64,7 +65,8 @@ class Comparison:
                 self.missing[id_] = path
             else:
                 self.failed[id_] = path, str(view)
-            self._counter.update()
+            self._read += 1
+            self._progress("comparing photos", self._read, self._wanted)
 
     def same(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the photos with the ids `a` and `b`, each (N,), show the same image; never if one of them cannot be read."""

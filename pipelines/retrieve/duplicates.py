@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from visionzoo.errors import InputError
 from visionzoo.io.contact_sheet import Row, Tile, save_sheet
 from visionzoo.io.sheets import short_names
-from visionzoo.jobs import Counter, write_sidecar
+from visionzoo.jobs import Progress, silent, write_sidecar
 from visionzoo.memory import pairs_above
 from visionzoo.memory.topk import exact_scores
 
@@ -46,6 +46,12 @@ class Duplicate:
     width: int | None
     height: int | None
     size: int
+
+    @property
+    def facts(self) -> str:
+        """Its size in words, e.g. "640 x 480 · 1.2 MB"."""
+        size = f"{self.size / 1e6:.1f} MB" if self.size >= 1e6 else f"{max(1, round(self.size / 1e3))} kB"
+        return size if self.width is None else f"{self.width} x {self.height} · {size}"
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path)}
@@ -95,7 +101,7 @@ def find_duplicates(
     *,
     compare: bool = True,
     device: torch.device | str = "cpu",
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> DuplicateResult:
     """Groups of photos that show the same image.
 
@@ -108,19 +114,19 @@ def find_duplicates(
         min_score: between -1 and 1; by default 0.7, or 0.95 without `compare`.
         compare: also compare the images; otherwise all photos with such a score are grouped, directly or through others of the group.
         device: where vectors are compared.
-        progress: show how many photos were read.
+        progress: called with the number of photos that were read.
 
     Raises:
         InputError: a score out of range, or an index that is missing, damaged or empty.
     """
     check_score(min_score)
     limit = min_score if min_score is not None else MIN_SCORE if compare else MIN_SCORE_ALONE
-    with _opened(index) as opened, Counter(0, "comparing", "photo", shown=progress) as counter:
+    with _opened(index) as opened:
         if len(opened) == 0:
             raise InputError(f"{opened.path}: the index holds no photos")
         ids = opened.store.ids()
         labels = np.arange(len(ids))
-        comparison = Comparison(counter)
+        comparison = Comparison(progress)
         for a, b in pairs_above(opened.store, limit, device=device):
             if compare:
                 a, b = _copies(opened, comparison, a, b)
@@ -204,20 +210,20 @@ def write_duplicates(path: Path, result: DuplicateResult, options: Mapping[str, 
         )
         groups = result.groups[:SHOWN]
         names = short_names(photo.path for group in groups for photo in group)
-        save_sheet(path, [_row(group, names) for group in groups], heading="Duplicate photos", subtitle=subtitle)
+        save_sheet(path, group_rows(groups, names), heading="Duplicate photos", subtitle=subtitle)
     write_sidecar(path, result.to_dict(), options)
 
 
-def _row(group: Sequence[Duplicate], names: Mapping[Path, str]) -> Row:
-    first, *others = group
-    more = f"and {len(others) - SHOWN_EACH} more" if len(others) > SHOWN_EACH else ""
-    tiles = [Tile(photo.path, f"{photo.score:.3f}", names[photo.path], _facts(photo)) for photo in others[:SHOWN_EACH]]
-    return Row(Tile(first.path, f"{len(group)} photos", names[first.path], more or _facts(first)), tiles)
+def group_rows(groups: Sequence[Sequence[Duplicate]], names: Mapping[Path, str]) -> list[Row]:
+    """The rows of a contact sheet, one for each group; `names` are those below the photos."""
+    rows = []
+    for first, *others in groups:
+        more = f"and {len(others) - SHOWN_EACH} more" if len(others) > SHOWN_EACH else ""
+        tiles = [
+            Tile(photo.path, f"{photo.score:.3f}", names[photo.path], photo.facts) for photo in others[:SHOWN_EACH]
+        ]
+        rows.append(Row(Tile(first.path, f"{1 + len(others)} photos", names[first.path], more or first.facts), tiles))
+    return rows
 
 
-def _facts(photo: Duplicate) -> str:
-    size = f"{photo.size / 1e6:.1f} MB" if photo.size >= 1e6 else f"{max(1, round(photo.size / 1e3))} kB"
-    return size if photo.width is None else f"{photo.width} x {photo.height} · {size}"
-
-
-__all__ = ["Duplicate", "DuplicateResult", "find_duplicates", "write_duplicates"]
+__all__ = ["Duplicate", "DuplicateResult", "find_duplicates", "group_rows", "write_duplicates"]

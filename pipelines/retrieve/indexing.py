@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visionzoo.errors import InputError
-from visionzoo.jobs import Counter
+from visionzoo.jobs import Counter, Progress, silent
 from visionzoo.ray_engine import on_ray
 from visionzoo.registry import pipeline
 
@@ -32,7 +32,7 @@ def update_index(
     prune_empty: bool,
     rebuild: bool,
     chunk: int,
-    progress: bool,
+    progress: bool | Progress,
 ) -> IndexReport:
     """Make the index at `path`, or bring it up to date; see `RetrievePipeline.index`.
 
@@ -128,23 +128,25 @@ def _read_into(
     todo: list[tuple[Found, os.stat_result]],
     describe_files: Callable[[list[Path]], Iterable[Described[Path]]],
     chunk: int,
-    progress: bool,
+    progress: bool | Progress,
 ) -> int:
     """Describe the files of `todo` and store them, `chunk` at a time; returns how many photos were added."""
     about = {found.path: (found, stat) for found, stat in todo}
     ready: list[Described[Path]] = []
     added = 0
+    report = silent if isinstance(progress, bool) else progress
 
     def store() -> None:
         index.put(Entry(*about[d.key], d.vector, d.size, d.error, d.digest) for d in ready)
         ready.clear()
 
     try:
-        with Counter(len(todo), "indexing", "photo", shown=progress) as bar:
+        with Counter(len(todo), "indexing", "photo", shown=progress is True) as bar:
             for done in describe_files([found.path for found, _ in todo]):
                 ready.append(done)
                 added += done.error is None
                 bar.update()
+                report("describing photos", bar.done, bar.total)
                 if len(ready) >= chunk:
                     store()
     except KeyboardInterrupt:

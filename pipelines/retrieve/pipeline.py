@@ -23,7 +23,7 @@ from visionzoo.config import as_dict, configure
 from visionzoo.devices import pick_device
 from visionzoo.errors import FileFailed, InputError
 from visionzoo.io.image import list_images
-from visionzoo.jobs import Counter, Engine, refuse_inputs
+from visionzoo.jobs import Counter, Engine, Progress, refuse_inputs
 from visionzoo.registry import model_entry, usable_models
 from visionzoo.stored import Stored, read_stored
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
@@ -231,7 +231,7 @@ class RetrievePipeline(TaskPipeline):
         prune_empty: bool = False,
         rebuild: bool = False,
         chunk: int = 64,
-        progress: bool = True,
+        progress: bool | Progress = True,
         engine: Engine = "local",
     ) -> IndexReport:
         """Make the index at `path`, or bring it up to date: only new and changed photos are read.
@@ -245,7 +245,7 @@ class RetrievePipeline(TaskPipeline):
             prune_empty: remove those, too.
             rebuild: delete an existing index first (once the new photos have been found).
             chunk: photos per step; an interrupted run loses at most this many.
-            progress: show a progress bar.
+            progress: show a progress bar; or a function that is called after each photo.
             engine: "local", or "ray" to describe the photos on a cluster; the index is written by this process.
 
         Raises:

@@ -15,7 +15,7 @@ import pytest
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
 
-from .conftest import Visit, free_port
+from .conftest import Visit, free_port, upload
 
 pytest.importorskip("gradio")
 pytest.importorskip("timm")
@@ -124,7 +124,9 @@ def test_the_sample_index_is_made_once_and_repaired(
     monkeypatch.setattr(retrieve_samples, "mirror", few)
     monkeypatch.setattr(RetrievePipeline, "create", lambda: searcher.pipe)
     monkeypatch.setattr(RetrievePipeline, "index", lambda *a, **k: reports.append(index(*a, **k)))
-    path = retrieve_samples.sample_index(tmp_path)
+    told: list[Any] = []
+    path = retrieve_samples.sample_index(tmp_path, lambda *said: told.append(said))
+    assert told == [("describing photos", 1, 2), ("describing photos", 2, 2)]
     retrieve_samples.sample_index(tmp_path)
     (path / "manifest.json").write_text("{}")
     retrieve_samples.sample_index(tmp_path)
@@ -132,7 +134,70 @@ def test_the_sample_index_is_made_once_and_repaired(
     assert [(report.photos, report.added) for report in reports] == [(2, 2), (2, 0), (2, 2)]
 
 
+# Duplicates
+
+
+def test_duplicates_among_uploads(searcher: Any, tmp_path: Path) -> None:
+    """The samples contain copies, a crop and other views; a file that is no image is named as its owner named it."""
+    from visionzoo.demos.retrieve_duplicates import compare_uploads, save_groups, show_groups
+    from visionzoo.demos.retrieve_samples import sample_copies
+    from visionzoo.demos.work import Work
+
+    files = sample_copies(tmp_path)[0]
+    assert sample_copies(tmp_path)[0] == files
+    words = tmp_path / "abc"
+    words.write_text("these are words")
+    work = Work(tmp_path)
+    given = [*map(upload, files), {"path": str(words), "orig_name": "my <words>.jpg"}]
+    result, names = compare_uploads(searcher.pipe, given, work)
+    (group,) = result.groups
+    assert group[0].path.name == "temple.jpg"
+    assert {names[photo.path] for photo in group[1:]} == {
+        "temple in grey.jpg", "temple at low quality.jpg", "temple at half the size.jpg",
+    }  # fmt: skip
+    text = show_groups(result, names, "1.0 s")
+    assert "4 of 7 photos in 1 group" in text
+    assert "my &lt;words&gt;.jpg: not an image" in text
+    assert str(tmp_path) not in text
+    assert load_image(save_groups(result, names, tmp_path / "sheet.png")).shape[1] > 1000
+    assert not list(tmp_path.glob("*/uploads.index"))
+
+
+@pytest.mark.parametrize(
+    ("count", "reason"), [(1, "upload two or more photos"), (61, "at most 60 photos at once, got 61")]
+)
+def test_too_few_or_too_many_photos_to_compare_are_refused(
+    searcher: Any, assets: Path, tmp_path: Path, count: int, reason: str
+) -> None:
+    from visionzoo.demos.retrieve_duplicates import compare_uploads
+    from visionzoo.demos.work import Work
+
+    with pytest.raises(InputError, match=reason):
+        compare_uploads(searcher.pipe, [upload(assets / "queries" / "cat.jpg")] * count, Work(tmp_path))
+
+
 # The application
+
+
+def test_pages_answer_before_the_sample_photos_are_described(
+    home: Path, searcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of the samples is made when it is first needed, with progress, and by one visitor for all."""
+    from visionzoo.demos import app, retrieve_result
+
+    made: list[Path] = []
+
+    def sample_index(folder: Path, progress: Any) -> Path:
+        made.append(folder)
+        progress("describing photos", 1, 65)
+        return searcher.index.path
+
+    monkeypatch.setattr(retrieve_result, "sample_index", sample_index)
+    app.build("retrieve")
+    assert not made
+    collection, told = retrieve_result.Collection(home, None), list[Any]()
+    found = {id(collection(lambda *said: told.append(said))) for _ in range(3)}
+    assert (len(found), made, told) == (1, [home], [("loading the network", 0, 0), ("describing photos", 1, 65)])
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:
@@ -280,4 +345,22 @@ def test_a_narrow_screen_scrolls_to_the_results(visit: Visit) -> None:
     visit.sample("retrieve", 4)
     visit.run("retrieve")
     page.wait_for_function("document.getElementById('vz-retrieve-status').getBoundingClientRect().top < 400")
+    visit.check()
+
+
+@pytest.mark.browser
+def test_duplicates_of_the_samples_and_of_the_collection(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Duplicates").click()
+    visit.run("retrieve-duplicates")
+    assert "No duplicates among 12 photos" in visit.status("retrieve-duplicates")
+    assert page.locator("#vz-retrieve-duplicates-download a").count() == 0
+    page.locator("#vz-retrieve-duplicates-samples .gallery-item").first.click()
+    page.locator("#vz-retrieve-duplicates-upload .file-preview").wait_for()
+    visit.run("retrieve-duplicates")
+    assert "4 of 7 photos in 1 group" in visit.status("retrieve-duplicates")
+    widths = page.eval_on_selector_all("#vz-retrieve-duplicates-status img", "all => all.map(i => i.naturalWidth)")
+    assert len(widths) == 4
+    assert min(widths) > 0
+    assert visit.download("retrieve-duplicates").suggested_filename == "duplicates.png"
     visit.check()

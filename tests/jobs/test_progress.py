@@ -48,7 +48,15 @@ def test_a_single_long_file_shows_its_progress(clock: list[float], capsys: pytes
         for number in range(1, 4):
             clock[0] = 8.0 * number
             bars.show("frames", number, 900)
-    assert capsys.readouterr().err == "visionzoo: a\\nb.mp4: frames: 3 of 900, about 80 min left\n"
+    assert capsys.readouterr().err == "visionzoo: a\\nb.mp4: frames: 3 of 900, about 2 h 0 min left\n"
+
+
+def test_a_file_that_is_resumed_is_not_taken_for_fast(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+    with Bars(True, "big.tif") as bars:
+        for number in range(900, 903):
+            clock[0] = 8.0 * (number - 899)
+            bars.show("tiles", number, 1000)
+    assert capsys.readouterr().err == "visionzoo: big.tif: tiles: 902 of 1000, about 13 min left\n"
 
 
 @pytest.mark.parametrize(

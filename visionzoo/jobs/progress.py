@@ -105,7 +105,8 @@ class Bars:
             self.__exit__()
             self._what = what
             title = f"{self.name}: {what}" if self.name else what
-            self._counter = Counter(of, title, self.unit, shown=self.shown, leave=False)
+            # what is done at the first report may be of an earlier run, and says nothing about the time
+            self._counter = Counter(of, title, self.unit, shown=self.shown, initial=done, leave=False)
         self._counter.update(done - self._counter.done, max(of, done))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -50,11 +51,11 @@ class Encodes:
         return count
 
 
-def stops(step: str, at: int) -> Callable[[str, int, int], None]:
-    """A progress callback that Ctrl-C comes in."""
+def stops(at: int) -> Callable[[str, int, int], None]:
+    """A progress callback that Ctrl-C comes in, when `at` tiles are done; a tile is done when it was encoded and decoded."""
 
     def show(name: str, done: int, _: int) -> None:
-        if name == step and done >= at:
+        if name == "tiles" and done >= at:
             raise KeyboardInterrupt
 
     return show
@@ -79,11 +80,11 @@ def test_a_large_image_is_resumed(pipe: DehazePipeline, tmp_path: Path, monkeypa
     assert encodes.take() == 50
     left = r"out\.tif\.part: run the same command again to resume"
     with pytest.raises(KeyboardInterrupt, match=left):
-        pipe.raster(source, target, options=options, progress=stops("encode", 15))
-    assert encodes.take() == 15
+        pipe.raster(source, target, options=options, progress=stops(7))
+    assert encodes.take() == 14
     with pytest.raises(KeyboardInterrupt, match=left):
-        pipe.raster(source, target, options=options, progress=stops("decode", 10))
-    assert encodes.take() == 10 + 10
+        pipe.raster(source, target, options=options, progress=stops(17))
+    assert encodes.take() == 11 + 9
     assert work.is_dir()
     assert not target.exists()
     # other settings and another input start again
@@ -93,18 +94,46 @@ def test_a_large_image_is_resumed(pipe: DehazePipeline, tmp_path: Path, monkeypa
             source,
             target,
             options=StreamOptions(patches_at_once=1, skips="recompute", blend=True),
-            progress=stops("encode", 3),
+            progress=stops(2),
         )
-    assert encodes.take() == 3
+    assert encodes.take() == 4
     with pytest.raises(KeyboardInterrupt):
-        pipe.raster(large(tmp_path / "other.tif", 1), target, options=options, progress=stops("encode", 2))
+        pipe.raster(large(tmp_path / "other.tif", 1), target, options=options, progress=stops(1))
     assert encodes.take() == 2
     shutil.rmtree(work)
     (tmp_path / "kept").rename(work)
     pipe.raster(source, target, options=options)
-    assert encodes.take() == 15
+    assert encodes.take() == 16
     assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert names(tmp_path) == ["in.tif", "other.tif", "out.tif", "whole.tif"]
+
+
+@pytest.mark.parametrize(("blend", "total"), [(False, 25), (True, 25 + 36)])
+def test_tiles_are_counted_over_both_passes_and_grids(
+    pipe: DehazePipeline, tmp_path: Path, blend: bool, total: int
+) -> None:
+    """Also by a run that resumes, even if it finds the first grid done; so the remaining time is that of the whole image."""
+    source, target = large(tmp_path / "in.tif"), tmp_path / "out.tif"
+    options = StreamOptions(patches_at_once=1, skips="recompute", blend=blend)
+    told: list[tuple[int, int]] = []
+    for at in (9, 20, 31, 50, 99):
+        here: list[tuple[int, int]] = []
+
+        def show(name: str, done: int, of: int, here: list[tuple[int, int]] = here, at: int = at) -> None:
+            assert name == "tiles"
+            here.append((done, of))
+            if done >= at:
+                raise KeyboardInterrupt
+
+        if target.exists():
+            break
+        with contextlib.suppress(KeyboardInterrupt):
+            pipe.raster(source, target, options=options, progress=show)
+        told += here
+    assert {of for _, of in told} == {total}
+    counts = [done for done, _ in told]
+    assert counts == sorted(counts)
+    assert set(range(total + 1)) <= set(counts)
 
 
 def test_ctrl_c_says_how_to_resume(
