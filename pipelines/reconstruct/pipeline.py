@@ -238,8 +238,10 @@ def _open_scene(path: Path, overrides: dict[str, Any]) -> Opened:
 
 def _network_for(capture: Capture, network: MoDecGS, preset: Preset, *, static: bool) -> MoDecGS:
     """A network of the same kind for a capture: with a suitable voxel size, and without motion if the scene is static."""
-    size = voxel_size_for(capture.points.positions.astype(np.float32), network.config.voxel_size, preset.most_anchors)
-    config = replace(network.config, voxel_size=size)
+    config = network.config
+    if preset.most_anchors is not None and not config.voxel_size:
+        size = voxel_size_for(capture.points.positions.astype(np.float32), preset.most_anchors)
+        config = replace(config, voxel_size=size)
     if static:
         config = replace(config, deform_global=False, deform_local=False)
     return MoDecGS(config)

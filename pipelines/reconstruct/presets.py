@@ -21,7 +21,7 @@ class Preset:
         config: fields of `MoDecGSConfig`.
         recipe: fields of `Recipe`.
         max_side: images are shrunk to this many pixels on the longer side; None keeps their size.
-        most_anchors: if the points would give more anchors, larger voxels are used; None keeps the voxel size of the configuration.
+        most_anchors: number of anchors to start with, if the configuration has no voxel size; None leaves the size to the model.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Preset:
 PRESETS = {
     "tiny": Preset(
         config={
-            "feature_dim": 16, "num_offsets": 5, "voxel_size": 0.05,
+            "feature_dim": 16, "num_offsets": 5, "voxel_size": 0.0,
             "global_resolution": (16, 16, 16, 8), "global_levels": (1,), "global_channels": 8,
             "local_resolution": (24, 24, 24, 24), "local_levels": (1,), "local_channels": 8,
             "width": 32, "num_segments": 4,
@@ -43,25 +43,28 @@ PRESETS = {
             "grow_until": 0, "all_cameras": True,
         },
         max_side=64,
-        most_anchors=1500,
+        most_anchors=1100,
     ),
     "quick": Preset(
         config={
-            "feature_dim": 16, "num_offsets": 5, "voxel_size": 0.02,
+            "feature_dim": 16, "num_offsets": 5, "voxel_size": 0.0,
             "global_resolution": (16, 16, 16, 10), "global_levels": (1,), "global_channels": 8,
-            "local_resolution": (32, 32, 32, 32), "local_levels": (1,), "local_channels": 8,
-            "width": 32, "num_segments": 4,
+            "local_resolution": (32, 32, 32, 64), "local_levels": (1, 2), "local_channels": 8,
+            "width": 64, "num_segments": 4,
         },
         recipe={
-            "coarse_steps": 200, "fine_steps": 800, "batch_size": 2, "decay_steps": 800, "field_rate": 4.0,
-            "grow_until": 0, "all_cameras": True,
+            "coarse_steps": 500, "fine_steps": 2500, "batch_size": 2, "decay_steps": 2500, "field_rate": 2.0,
+            "grow_after": 100, "adjust_after": 400, "grow_until": 2100, "success": 0.5, "all_cameras": True,
         },
         max_side=128,
-        most_anchors=3000,
+        most_anchors=1300,
     ),
     "published": Preset(),
 }  # fmt: skip
 """quick: minutes on a CPU. published: the paper's model and schedule for HyperNeRF, for a GPU. tiny: for small test scenes."""
+
+FINEST = 1000
+"""Voxels that are derived from the points are at least this part of the points' extent."""
 
 
 def preset_named(name: str, device: torch.device) -> tuple[str, Preset]:
@@ -77,13 +80,12 @@ def preset_named(name: str, device: torch.device) -> tuple[str, Preset]:
     return name, PRESETS[name]
 
 
-def voxel_size_for(points: NDArray[np.floating], size: float, most: int | None) -> float:
-    """A voxel size of at least `size` at which `points` (N, 3) fill at most `most` voxels."""
-    if most is None or size <= 0:
-        return size
+def voxel_size_for(points: NDArray[np.floating], most: int) -> float:
+    """The size of voxels of which `points` (N, 3) fill at most `most`: as small as possible, to 5 percent."""
+    size = max(float(np.ptp(points, axis=0).max()) / FINEST, 1e-6)
     while len(np.unique(np.round(points / size), axis=0)) > most:
-        size *= 1.1
-    return float(f"{size:.3g}")
+        size *= 1.05
+    return float(f"{size:.4g}")
 
 
 __all__ = ["PRESETS", "Preset", "preset_named", "voxel_size_for"]

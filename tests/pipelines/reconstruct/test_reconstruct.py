@@ -118,12 +118,19 @@ def test_steps_keep_the_shares_of_the_stages():
     assert (recipe.coarse_steps, recipe.fine_steps, recipe.decay_steps) == (330, 0, 330)
 
 
-def test_large_clouds_get_larger_voxels():
-    points = np.random.default_rng(0).uniform(-1, 1, (5000, 3)).astype(np.float32)
-    size = voxel_size_for(points, 0.01, 500)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
+def test_the_size_of_voxels_follows_the_points(scale: float):
+    points = scale * np.random.default_rng(0).uniform(-1, 1, (5000, 3)).astype(np.float32)
+    size = voxel_size_for(points, 500)
     assert 300 < len(np.unique(np.round(points / size), axis=0)) <= 500
-    assert voxel_size_for(points, 0.01, None) == 0.01
-    assert voxel_size_for(points[:100], 0.01, 500) == 0.01
+    assert voxel_size_for(points[:100], 500) == pytest.approx(2 * scale / 1000, rel=0.1)
+
+
+def test_a_voxel_size_that_is_given_is_kept(folder: Path):
+    for given, want in (({"voxel_size": 0.4}, 0.4), ({}, None)):
+        pipe = visionzoo.pipeline("reconstruct", device="cpu", preset="tiny", **given)
+        found = pipe.fitting(pipe.capture(folder)).model.config.voxel_size
+        assert found == want if want else 0 < found < 0.1
 
 
 def test_the_course_of_the_psnr_is_thinned_without_what_was_skipped():
