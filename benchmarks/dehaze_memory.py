@@ -49,7 +49,7 @@ class Drawn:
 
 
 def plain(model: Any, x: Tensor) -> Tensor:
-    """As the published code runs: one image, everything at once except for chunks of 16 patches, biases computed in every call."""
+    """Like the published code: everything at once except for chunks of 16 patches, with biases computed in every call."""
     return model(x, patches_at_once=16)
 
 

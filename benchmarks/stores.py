@@ -77,7 +77,7 @@ def peak() -> float:
 
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
-    """In a child: make the store of one case."""
+    """Create the store of one case; runs in a child process."""
     case = dict(CASES[options.case])
     seconds = 0.0
     begun = time.perf_counter()
@@ -96,7 +96,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """In a child: open the store of one case and search it, one round."""
+    """Open the store of one case and search it for one round; runs in a child process."""
     asked = queries(options)
     case = dict(CASES[options.case])
     case.pop("like", None)

@@ -104,7 +104,7 @@ def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
     from .uploads import MAX_MB, SCRIPT
 
     check_address(host, port)
-    threading.Thread(target=_sweep_on, args=(uploads_folder(demo_home().absolute()),), daemon=True).start()
+    threading.Thread(target=_sweep_repeatedly, args=(uploads_folder(demo_home().absolute()),), daemon=True).start()
     try:
         _, address, _ = blocks.queue(max_size=32).launch(
             prevent_thread_lock=True,
@@ -125,7 +125,7 @@ def start(blocks: gr.Blocks, *, port: int, host: str) -> str:
     return address
 
 
-def _sweep_on(home: Path) -> None:
+def _sweep_repeatedly(home: Path) -> None:
     """Delete old results for as long as the folder exists. gradio does this for uploads."""
     from .work import sweep
 

@@ -110,18 +110,18 @@ class Classifiers:
 
     def __init__(self, names: Collection[str]):
         self.names = names
-        self._made: dict[str, ClassifyPipeline] = {}
+        self._pipelines: dict[str, ClassifyPipeline] = {}
         self._lock = threading.Lock()
 
     def __call__(self, name: str) -> ClassifyPipeline:
         """The pipeline of the weights `name`. Raises `VisionZooError` if they are not available."""
         if name not in self.names:
             raise unknown("model", name, self.names)
-        if name not in self._made:
+        if name not in self._pipelines:
             with self._lock:
-                if name not in self._made:
-                    self._made[name] = ClassifyPipeline.create(name)
-        return self._made[name]
+                if name not in self._pipelines:
+                    self._pipelines[name] = ClassifyPipeline.create(name)
+        return self._pipelines[name]
 
 
 # The page
@@ -237,7 +237,7 @@ def page(*, home: Path, index: Path | None = None) -> None:
 
 
 def _caution(source: WeightSource) -> str:
-    """What users of these weights must know, as HTML."""
+    """Cautions about these weights, as HTML."""
     caution = f" <b>{told(sentence(source.caution))}</b>" if source.caution else ""
     return f'<p class="vz-hint">{told(sentence(source.note))}{caution}</p>'
 

@@ -35,7 +35,7 @@ NOTES = {
 _STYLE = "<style>#vz-dehaze-map-place { cursor: crosshair; }</style>"
 
 
-def what_is_missing() -> str | None:
+def missing_weights() -> str | None:
     """Why the default network is not available here, or None if it is (perhaps after a download)."""
     try:
         source = weight_source(DehazePipeline.default_model)
@@ -60,13 +60,13 @@ class Restorer:
 
     @property
     def missing(self) -> str | None:
-        return None if self._pipe is not None else what_is_missing()
+        return None if self._pipe is not None else missing_weights()
 
     def __call__(self) -> DehazePipeline:
         """Raises `VisionZooError` if the weights are not available."""
         with self._lock:
             if self._pipe is None:
-                missing = what_is_missing()
+                missing = missing_weights()
                 if missing is not None:
                     raise WeightsError(missing)
                 self._pipe = DehazePipeline.create()

@@ -151,7 +151,7 @@ class Panel:
         home = Path(shown.GRADIO_CACHE)
 
         def choose(number: int) -> list[Any]:
-            values = [_handed_out(value, home) for value in samples[number].values]
+            values = [_as_upload(value, home) for value in samples[number].values]
             return [*values, *(box.hint() for box in targets if isinstance(box, Box))]
 
         shown.click(choose, shown, [*map(_component, targets), *lines], **QUIET)
@@ -260,12 +260,12 @@ class Panel:
         result = done[0]
         if isinstance(result, BaseException):
             work.drop()
-            yield self._trouble(result, work), False, None
+            yield self._error_html(result, work), False, None
         else:
             summary, *outputs = result
             yield summary, True, outputs
 
-    def _trouble(self, error: BaseException, work: Work) -> str:
+    def _error_html(self, error: BaseException, work: Work) -> str:
         """The message for the visitor; the server's log has the rest."""
         if isinstance(error, Cancelled):
             return f'<div class="vz-problem vz-calm" role="status">Cancelled.</div>{self.empty}'
@@ -282,10 +282,10 @@ def _component(target: Box | Any) -> Any:
     return target.component if isinstance(target, Box) else target
 
 
-def _handed_out(value: Any, home: Path) -> Any:
+def _as_upload(value: Any, home: Path) -> Any:
     """One of our files, or a list of them, in the form of an upload."""
     if isinstance(value, list):
-        return [_handed_out(one, home) for one in value]
+        return [_as_upload(one, home) for one in value]
     if not isinstance(value, Path):
         return value
     return str(shutil.copy2(value, new_folder(home) / value.name))

@@ -58,7 +58,7 @@ class Animator:
         self.model = ReenactPipeline.default_model if here else SMALL_MODEL
 
     def notice(self) -> str:
-        """What a visitor must know about the small network, as HTML; empty with another one."""
+        """A note about the limits of the small network, as HTML; empty with another network."""
         if self.model != SMALL_MODEL:
             return ""
         code = plain(model_card(ReenactPipeline.default_model).code)

@@ -22,7 +22,7 @@ _OURS = "|".join(
 _COMMAND = re.compile(
     rf"(?<![\w-])--?[a-z][\w-]*|\bvisionzoo (?:{_OURS})\b|\bpip\b|\bgit lfs\b|\b[A-Z]{{2,}}_[A-Z_]+\b|\bthe command\b|\bextra\b"
 )
-"""What only someone at a terminal can use: options, commands, environment variables."""
+"""Matches words that are only useful at a terminal: options, commands, environment variables."""
 _PAREN = re.compile(r"\s*\([^()]*\)")
 _PLACE = re.compile(r"(?<![\w:/.<])(?:[A-Za-z]:\\|/)(?:[^\s'\"<>|:;,()]+[/\\])+([^\s'\"<>|:;,()]*)")
 """An absolute path; its last part is kept."""

@@ -23,7 +23,7 @@ class Cancelled(Exception):
 
 @dataclass
 class Work:
-    """What a page's function gets in addition to its inputs.
+    """Arguments that a page's function gets in addition to its inputs.
 
     Attributes:
         home: the demo's folder of uploads and results.

@@ -79,7 +79,7 @@ class InvertPipeline(TaskPipeline):
 
     @classmethod
     def create(cls, model=None, device="auto", dtype="auto", checkpoint=None, **overrides):
-        return cls._made(cls.open(model, checkpoint, overrides), device, dtype)
+        return cls._from_opened(cls.open(model, checkpoint, overrides), device, dtype)
 
     @torch.inference_mode()
     def __call__(self, image):

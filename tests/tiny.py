@@ -1,4 +1,4 @@
-"""Tiny networks of every kind, each built once per process: every weight counts, and no result is of any use."""
+"""Tiny networks of every kind, each built once per process: every weight matters, but results are meaningless."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KEPT = (
 
 @cache
 def dehazexl() -> nn.Module:
-    """A DehazeXL of some thousand weights."""
+    """A DehazeXL with a few thousand weights."""
     model = create_model("dehazexl", **DEHAZEXL)
     model.load_state_dict(seeded.fill(model.state_dict()))
     return model.eval()
@@ -56,7 +56,7 @@ def dehazexl() -> nn.Module:
 
 @cache
 def shvit() -> nn.Module:
-    """A SHViT with three classes for images of 64 x 64, whose norms have seen noise."""
+    """A SHViT with three classes for images of 64 x 64, with norm statistics of noise."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = create_model("shvit_s1", **SHVIT)

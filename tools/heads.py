@@ -37,7 +37,7 @@ _BELOW, _BESIDE = 4.6, 3.0
 
 @dataclass(frozen=True)
 class Shape:
-    """What makes a head different from the base mesh.
+    """The features in which a head differs from the base mesh.
 
     Attributes:
         female, old, african, asian: shares from 0 to 1; the rest is male, young, caucasian.

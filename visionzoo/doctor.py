@@ -65,7 +65,7 @@ def examine(*, deep: bool = False) -> dict[str, dict[str, Any]]:
         free, total = torch.cuda.mem_get_info(number)
         devices[f"cuda:{number}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
     if not facts["gpus"]:
-        devices["cuda"] = f"none: {_why_no_cuda()}"
+        devices["cuda"] = f"none: {_cuda_problem()}"
     devices["threads"] = facts["threads"]
     return {
         "versions": {"python": facts["python"], **facts["versions"]},
@@ -125,7 +125,7 @@ def _distributions() -> Mapping[str, Sequence[str]]:
     return metadata.packages_distributions()
 
 
-def _why_no_cuda() -> str:
+def _cuda_problem() -> str:
     import torch
 
     if torch.version.cuda is None:

@@ -31,7 +31,7 @@ def fold_batchnorm(network: nn.Module, example: Tensor, *, tolerance: float = 1e
     names = {id(module): name for name, module in network.named_modules()}
     for _, norm in pairs:
         parent, _, leaf = names[id(norm)].rpartition(".")
-        setattr(network.get_submodule(parent), leaf, _what_remains(norm))
+        setattr(network.get_submodule(parent), leaf, _without_norm(norm))
     change = (network(example) - before).norm() / before.norm().clamp_min(1e-12)
     if change > tolerance:
         raise ValueError(f"folding changed the output by {change:.1e}; a convolution's output is used twice")
@@ -69,7 +69,7 @@ def _fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.requires_grad_(False)
 
 
-def _what_remains(norm: nn.BatchNorm2d) -> nn.Module:
+def _without_norm(norm: nn.BatchNorm2d) -> nn.Module:
     """The part of a norm after normalisation: nothing, or timm's drop and activation."""
     rest = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
     rest = [module for module in rest if not isinstance(module, nn.Identity)]

@@ -58,7 +58,7 @@ Checkpoint = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Reporting:
-    """What a command prints.
+    """Options that control what a command prints.
 
     Attributes:
         quiet: print only errors.
@@ -77,7 +77,7 @@ class Reporting:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Computing(Reporting):
-    """What a command prints and where it computes.
+    """Options that control what a command prints and where it computes.
 
     Attributes:
         device, dtype: where and in what precision the network runs.

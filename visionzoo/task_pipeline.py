@@ -116,7 +116,7 @@ class TaskPipeline:
         own = {name: value for name, value in own.items() if value is not None}
         chosen = pick_device(device)  # all arguments are checked before anything is downloaded
         cls.check_settings(chosen, pick_dtype(dtype, chosen), own)
-        return cls._made(cls.open(model, checkpoint, settings), device, dtype, **own)
+        return cls._from_opened(cls.open(model, checkpoint, settings), device, dtype, **own)
 
     @classmethod
     def own_settings(cls) -> list[str]:
@@ -234,7 +234,9 @@ class TaskPipeline:
         return "" if bundled is None else f"; or use --model {bundled}, whose weights come with visionzoo"
 
     @classmethod
-    def _made(cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, **settings: Any) -> Self:
+    def _from_opened(
+        cls, opened: Opened, device: str | torch.device, dtype: str | torch.dtype, **settings: Any
+    ) -> Self:
         """Make the pipeline of an opened network; missing settings come from the file."""
         facts = {**cls.stored_settings(opened.stored), **settings}
         return cls(opened.network, opened.name, device, dtype, checkpoint=opened.checkpoint, **facts)
@@ -256,7 +258,7 @@ class TaskPipeline:
         """
         folder = Path(directory)
         if not folder.is_dir():
-            return cls._made(cls.open(str(directory), None, {}), device, dtype)
+            return cls._from_opened(cls.open(str(directory), None, {}), device, dtype)
         try:
             stored = Stored.of(json.loads((folder / "pipeline.json").read_text(encoding="utf-8")))
             if stored.model is None:
@@ -272,7 +274,7 @@ class TaskPipeline:
                 ) from None
         if stored.task not in (None, cls.task):
             raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (it is for the task {stored.task})")
-        return cls._made(cls._open_file(folder / "model.safetensors", stored, None, {}), device, dtype)
+        return cls._from_opened(cls._open_file(folder / "model.safetensors", stored, None, {}), device, dtype)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the weights (not fused, float32) and settings to a folder.

@@ -41,7 +41,7 @@ _SOFT = 8.0
 
 @dataclass(frozen=True)
 class Watermark:
-    """What `read_watermark` found.
+    """The result of `read_watermark`.
 
     Attributes:
         score: correlation with the mark, in standard deviations of that of unmarked images.

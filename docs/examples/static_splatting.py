@@ -59,7 +59,7 @@ def distances(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Gaussians(torch.nn.Module):
-    """What is trained. Scales and opacities are kept so that any number is a valid one."""
+    """The trained parameters. Scales and opacities are stored so that every number is valid."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

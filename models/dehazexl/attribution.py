@@ -1,6 +1,6 @@
 """Dehazing attribution map: which pixels of a hazy image a window of the result depends on (arXiv 2504.09621).
 
-Integrated gradients along the straight line from the clear image to the hazy one.
+It integrates gradients along the straight line from the clear image to the hazy one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class AttributionStep:
     """One point on the line from clear to hazy.
 
     Attributes:
-        image: (3, H, W), the mixed image.
-        output: (3, H, W), what the network makes of it.
-        gradient: (3, H, W) of the window's score with respect to `image`.
+        image: (3, H, W), the interpolated image.
+        output: (3, H, W), the network's output for it.
+        gradient: (3, H, W), gradient of the window's score with respect to `image`.
         score: the sum of the window's mean and variance.
     """
 
@@ -40,8 +40,8 @@ class AttributionStep:
 class Attribution:
     """
     Attributes:
-        values: (3, H, W), what each value of the image adds to the window's score.
-        saliency: (H, W) in [0, 1]: the root of the sums over colours, over its maximum.
+        values: (3, H, W), contribution of each value of the image to the window's score.
+        saliency: (H, W) in [0, 1]: square root of the sum over colours, divided by its maximum.
     """
 
     values: Tensor
@@ -51,9 +51,9 @@ class Attribution:
 def attribution_steps(
     network: Callable[[Tensor], Tensor], hazy: Tensor, clear: Tensor, window: Window, steps: int
 ) -> Iterator[AttributionStep]:
-    """The points i / steps, i = 1 .. steps, on the line from clear to hazy, with gradients; one at a time in memory.
+    """Yield the points i / steps, i = 1 .. steps, on the line from clear to hazy, with gradients, one at a time.
 
-    This backpropagates through the whole image at once, whatever the network; `attribution_map` need not.
+    This backpropagates through the whole image at once for any network; `attribution_map` can avoid that.
 
     Args:
         network: (1, 3, H, W) -> the same shape.
@@ -85,7 +85,7 @@ def attribution_map(
     patches_at_once: int = 4,
     progress: bool = False,
 ) -> Attribution:
-    """What the pixels of `hazy` add to the mean and variance of a window of the network's result.
+    """Compute what the pixels of `hazy` contribute to the mean and variance of a window of the network's result.
 
     With a `DehazeXL`, memory is bounded: patches are processed one after another, which gives the same numbers. It may be
     on another device than the images, its parameters get no gradients, and it runs as in `eval()`.
@@ -94,14 +94,14 @@ def attribution_map(
         network: a `DehazeXL`; or any function (1, 3, H, W) -> the same shape that torch can differentiate, which it does
             for the whole image at once.
         hazy: (3, H, W) in [0, 1].
-        clear: the same view without haze, at which the line begins. None, if there is no such view, uses the
-            network's own result, clamped to [0, 1]. That is ours, not the paper's: the map then shows what makes up the
-            change that the network made, right or wrong.
+        clear: the same view without haze, at which the line begins. None, for views without one, uses the
+            network's own result, clamped to [0, 1]. This is not in the paper: the map then explains the
+            change that the network made, whether right or wrong.
         window: of the result: first row, first column, and side (or height and width).
-        steps: points on the line; the paper suggests 100, the published demo takes 5.
-        derivative: of the line, by which gradients are multiplied: "exact" is hazy - clear, "official" the
+        steps: number of points on the line; the paper suggests 100, the published demo uses 5.
+        derivative: derivative of the line, by which gradients are multiplied: "exact" is hazy - clear, "official" the
             2 * hazy - clear that the published code computes.
-        patches_at_once: patches of a `DehazeXL` that are in memory together; more is faster on a GPU.
+        patches_at_once: number of patches of a `DehazeXL` in memory together; more is faster on a GPU.
         progress: show a progress bar.
 
     Returns:
@@ -142,7 +142,7 @@ def attribute(
 
 
 def path_derivative(hazy: Tensor, clear: Tensor, derivative: Literal["exact", "official"]) -> Tensor:
-    """What gradients along the line are multiplied by."""
+    """The factor by which gradients along the line are multiplied."""
     return hazy - clear if derivative == "exact" else 2 * hazy - clear
 
 

@@ -1,4 +1,4 @@
-"""An image of an attribution map."""
+"""Draws an attribution map."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def attribution_image(
     *,
     side_max: int = 2048,
 ) -> npt.NDArray[np.uint8]:
-    """The map in colours, blue for 0 to red for 1, over the grey image, with the window outlined and a scale on the right.
+    """Draw the map in colours, from blue (0) to red (1), over the grey image, with the window outlined and a scale on the right.
 
-    Colours follow the saliency to the power 1/4, as in the published images: the middle of the scale is 1/16. Where the
-    image is smaller than the map, a pixel shows the highest value that it covers; where larger, the nearest.
+    Colours show the saliency to the power of 1/4, as in the published images: the middle of the scale is 1/16. If the
+    image is smaller than the map, a pixel shows the highest value that it covers; if it is larger, the nearest.
 
     Args:
         hazy: (H, W, 3) RGB.
-        saliency: in [0, 1]; (H, W), or smaller, of the image reduced.
+        saliency: values in [0, 1]; (H, W), or smaller if it was computed for a reduced image.
         window: first row, first column, and side (or height and width) in pixels of `hazy`.
-        side_max: the longer side of the image at most; larger ones are reduced.
+        side_max: maximum of the longer side of the image; larger images are reduced.
 
     Returns:
         (h, w, 3) RGB; the image fills the left, h pixels high, the scale the right.
@@ -90,7 +90,7 @@ def _fit(values: npt.NDArray[np.floating], height: int, width: int) -> npt.NDArr
 
 
 def _scale(height: int, width: int) -> Image.Image:
-    """The colours from 1 at the top to 0 at the bottom, and what they stand for."""
+    """The colours from 1 at the top to 0 at the bottom, with labels."""
     size = min(max(10, round(max(height, width) / 50)), max(10, height // 4))
     font = ImageFont.load_default(size)
     gap, bar = size // 2, size

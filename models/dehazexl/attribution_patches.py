@@ -1,6 +1,6 @@
-"""The gradients of an attribution map in bounded memory: patch by patch, as only the bottleneck sees the whole image.
+"""Computes the gradients of an attribution map in bounded memory: patch by patch, as only the bottleneck sees the whole image.
 
-Shapes: H x W pixels, P patches of the padded image, n of them at once, C channels and h x w the map of the bottleneck.
+Shapes: H x W pixels, P patches of the padded image, n of them at once, C channels and h x w positions in the bottleneck's map.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .streaming import StreamedDehaze
 from .tiles import Grid, Held, mirrored
 
 _SIDE = PATCH // TOKEN
-_TOKENS = 2048  # at once through an MLP of the bottleneck, which is wide inside
+_TOKENS = 2048  # tokens per pass through an MLP of the bottleneck, which is wide inside
 
 
 Window = tuple[int, int, int] | tuple[int, int, int, int]
@@ -49,10 +49,10 @@ def mean_gradient(
     patches_at_once: int,
     progress: bool,
 ) -> Tensor:
-    """(3, H, W): the gradient of the window's score with respect to the image, its mean over points from clear to hazy.
+    """Mean over the points from clear to hazy of the gradient of the window's score with respect to the image, (3, H, W).
 
-    In memory are, beside images and result, what `patches_at_once` patches need with gradients, and some maps of the
-    bottleneck, each of three quarters of a value per pixel. A step costs about two passes through the encoder.
+    Besides images and result, it needs memory for `patches_at_once` patches with gradients and for some maps of the
+    bottleneck, each with three quarters of a value per pixel. A step costs about two passes through the encoder.
     """
     with torch.inference_mode(False), frozen(model):
         walk = PatchWalk(model, hazy, clear, patches_at_once)
@@ -67,7 +67,7 @@ def mean_gradient(
 
 
 def restored(model: DehazeXL, hazy: Tensor, patches_at_once: int) -> Tensor:
-    """(3, H, W) -> the same; what the network makes of one image, patch by patch."""
+    """The network's result for one image, computed patch by patch: (3, H, W) -> the same."""
     with torch.inference_mode(False), frozen(model):
         held = Held(hazy)
         StreamedDehaze(model, StreamOptions(patches_at_once))(held, held.sink)
@@ -90,10 +90,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 class PatchWalk:
-    """The patches of the images on the line from `clear` to `hazy`, and what the parts of a network make of them.
+    """The patches of the images on the line from `clear` to `hazy`, and the results of a network's parts for them.
 
-    Images stay where they are; patches go to the network's device a few at a time. Padding is a matter of which pixels a
-    patch is read from, so that its gradients go back to the pixels that it repeats.
+    Images stay on their device; a few patches at a time go to the network's device. Padding only determines which pixels a
+    patch is read from, so that gradients reach the pixels that it repeats.
     """
 
     def __init__(self, model: DehazeXL, hazy: Tensor, clear: Tensor, patches_at_once: int):
@@ -112,13 +112,13 @@ class PatchWalk:
             yield list(numbers[start : start + self.at_once])
 
     def pixels(self, number: int) -> Tensor:
-        """(256 * 256,): the pixels of the image, numbered row by row, that patch `number` shows."""
+        """Indices, row by row, of the pixels of the image that patch `number` shows, (256 * 256,)."""
         top, left = self.grid.corner(number)
         rows, columns = mirrored(top, self.grid.height), mirrored(left, self.grid.width)
         return torch.from_numpy(rows[:, None] * self.grid.width + columns).flatten().to(self.hazy.device)
 
     def patches(self, numbers: list[int], share: float) -> Tensor:
-        """(n, 3, 256, 256) of (1 - share) * clear + share * hazy, on the network's device."""
+        """Patches of (1 - share) * clear + share * hazy, (n, 3, 256, 256), on the network's device."""
         found = []
         for number in numbers:
             at = self.pixels(number)
@@ -128,16 +128,16 @@ class PatchWalk:
 
     @torch.no_grad()
     def tokens(self, share: float) -> Tensor:
-        """(1, C, h, w): what the encoder tells the bottleneck of the whole image."""
+        """The encoder's output for the whole image, which the bottleneck reads, (1, C, h, w)."""
         found = [self.model.encode(self.patches(chunk, share))[-1] for chunk in self.chunks(range(self.grid.count))]
         return join_patches(torch.cat(found), self.grid.rows, self.grid.columns)
 
     def restore(self, patches: Tensor, context: Tensor) -> Tensor:
-        """Hazy patches (n, 3, 256, 256) and the bottleneck's maps of them (n, C, 8, 8) -> clear patches."""
+        """Hazy patches (n, 3, 256, 256) and the bottleneck's maps for them (n, C, 8, 8) -> clear patches."""
         return self.model.restore(patches, self.model.decode(context, self.model.encode(patches)))
 
     def add_gradient(self, total: Tensor, share: float, window: Window) -> Iterator[None]:
-        """Adds the gradient of the window's score at one point of the line to `total` (3, H, W); yields once a patch."""
+        """Add the gradient of the window's score at one point of the line to `total` (3, H, W); yields once per patch."""
         top, left, height, width = rectangle(window)
         rows = range(top // PATCH, (top + height - 1) // PATCH + 1)
         columns = range(left // PATCH, (left + width - 1) // PATCH + 1)
@@ -148,7 +148,7 @@ class PatchWalk:
             tokens = self.tokens(share).requires_grad_()
             context = split_patches(_bottleneck(self.model.bottleneck, tokens), _SIDE)[seen]
         of_result = self._of_result(context.detach(), seen, share, (len(rows), len(columns)), inside)
-        of_image: dict[int, Tensor] = {}  # past the bottleneck
+        of_image: dict[int, Tensor] = {}  # gradients that bypass the bottleneck
         of_context: list[Tensor] = []
         for chunk in self.chunks(range(len(seen))):
             numbers = [seen[i] for i in chunk]
@@ -181,7 +181,7 @@ class PatchWalk:
 
         Args:
             grid: rows and columns of these patches.
-            window: where it is among them.
+            window: position of the window within them.
         """
         top, left, height, width = rectangle(window)
         with torch.no_grad():
@@ -196,7 +196,7 @@ class PatchWalk:
 
 
 def _bottleneck(bottleneck: Bottleneck, x: Tensor) -> Tensor:
-    """`bottleneck(x)` that keeps only the tokens between the halves of layers, and computes the rest again when needed."""
+    """`bottleneck(x)` that keeps only the tokens between the halves of layers and recomputes the rest when needed."""
 
     def again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -25,10 +25,10 @@ _TOKENS = 8192  # tokens per slice through an MLP when no gradients are needed
 def position_embedding(
     height: int, width: int, dim: int, *, device: torch.device | None = None, first_row: int = 0
 ) -> Tensor:
-    """(height * width, dim) float32: sines and cosines of the column, then of the row, row by row.
+    """Sines and cosines of the column, then of the row, row by row: (height * width, dim) float32.
 
     Args:
-        first_row: the row of the whole map at which this piece of it begins.
+        first_row: the row of the whole map at which this piece begins.
     """
     frequencies = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim // 4))
     x = torch.outer(torch.arange(width, dtype=torch.float64, device=device), frequencies)
@@ -43,8 +43,8 @@ class HyperDraw:
     """The random part of one HyperAttention.
 
     Attributes:
-        projections: (D, R) normal; the signs of a token's products with them hash it.
-        samples: (B, H, S) integers below N: which keys, in the order of their hashes, all queries look at.
+        projections: (D, R) normally distributed; the signs of a token's products with them are its hash.
+        samples: (B, H, S) integers below N: the keys, in the order of their hashes, to which all queries attend.
     """
 
     projections: Tensor
@@ -60,7 +60,7 @@ def hash_codes(x: Tensor, projections: Tensor) -> Tensor:
 
 
 def hyper_attention(q: Tensor, k: Tensor, v: Tensor, draw: HyperDraw, block: int) -> tuple[Tensor, Tensor]:
-    """Approximate attention in time linear in N: blocks of tokens with like hashes, and a sample of all keys.
+    """Approximate attention in linear time: blocks of tokens with similar hashes, and a sample of all keys.
 
     Like the published code: zeros that fill the last block take part as keys, and a sampled key inside the query's own block
     counts twice.
@@ -94,7 +94,7 @@ def _gather(x: Tensor, index: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Statistics in float32 whatever the input; cast back before the weight."""
+    """Computes statistics in float32 for any input, and casts back before multiplying by the weight."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -128,7 +128,7 @@ class GlobalAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def project(self, x: Tensor, heads: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C) -> q, k, v, each (B, `heads`, N, C / H). For a part of the heads, and of the tokens, at a time."""
+        """(B, N, C) -> q, k, v, each (B, `heads`, N, C / H); works on a part of the heads or of the tokens, too."""
         weight = self.qkv.weight.unflatten(0, (3, self.heads, -1))[:, heads].flatten(0, 2)
         bias = self.qkv.bias.unflatten(0, (3, self.heads, -1))[:, heads].flatten()
         parts = F.linear(x, weight, bias).unflatten(-1, (3, -1, self.qkv.in_features // self.heads))
@@ -158,7 +158,7 @@ class GlobalAttention(nn.Module):
 
 
 class BottleneckLayer(nn.Module):
-    """Attention and gated MLP, the norm before each. (B, N, C) -> same."""
+    """Attention and gated MLP, each after a norm. (B, N, C) -> same."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: int):
         super().__init__()
@@ -219,7 +219,7 @@ class Bottleneck(nn.Module):
         return tokens + position.to(tokens.dtype)
 
     def draw(self, batch: int, tokens: int, generator: torch.Generator | None = None) -> list[HyperDraw | None]:
-        """What each layer's HyperAttention leaves to chance; None where attention is exact.
+        """The random part of each layer's HyperAttention; None where attention is exact.
 
         Args:
             generator: a generator on the CPU; without one, every call returns the same.
@@ -249,7 +249,7 @@ class Bottleneck(nn.Module):
             x: (B, C, h, w).
             draws: the random part of each layer's HyperAttention; default `self.draw(B, N)`.
             valid: (B, h, w) boolean; no token attends to those that are False (no image there). Exact attention only.
-            heads_at_once: compute the heads in groups of so many, which takes less memory.
+            heads_at_once: compute this many heads at a time, which takes less memory.
         """
         tokens = self.embed(x)
         draws = self.draw(len(x), tokens.shape[1]) if draws is None else draws

@@ -1,7 +1,7 @@
-"""Published DehazeXL checkpoints to our key names and back; and timm's Swin V2 into the encoder.
+"""Converts published DehazeXL checkpoints to our key names and back, and timm's Swin V2 for the encoder.
 
-Pure functions on state dicts; files are `visionzoo.weights`' business. A name of ours is turned into theirs by rules; the
-other direction looks the names up that the model's own keys have.
+Pure functions on state dicts; `visionzoo.weights` handles files. Rules turn our names into the published ones; the
+other direction looks names up among those that the model's own keys give.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ _RULES = tuple(
     )
 )
 _DERIVED = ("relative_position_index", "attn_mask", "relative_coords_table")
-"""Buffers that published files hold in addition to the weights; they are computed here."""
+"""Buffers that published files contain in addition to the weights; here they are computed."""
 
 _UPSAMPLE = re.compile(r"\.(upsample|up_x2)\.expand\.weight$")
 _SHIFTED = re.compile(r"^decoder\.layers_up\.(\d)\.blocks\.(\d*[13579])\.attn\.relative_position_bias_table$")
 
 
 def official_name(key: str) -> str:
-    """Our name of a weight -> the authors', e.g. "decoder.up_x2.weight" -> "decoder.up_x2.expand.weight"."""
+    """Our name of a weight -> the authors' name, e.g. "decoder.up_x2.weight" -> "decoder.up_x2.expand.weight"."""
     for pattern, replacement in _RULES:
         key = pattern.sub(replacement, key)
     return key
 
 
 def variant(state: Mapping[str, Tensor]) -> str | None:
-    """Which `DehazeXLConfig.upsample` a published file is for; None if it does not say."""
+    """The `DehazeXLConfig.upsample` of a published file; None if it cannot be determined."""
     if any(key.endswith("up_x2.norm.weight") for key in state):
         return "shuffle"
     return "transposed" if any(key.endswith("up_x2.expand.bias") for key in state) else None
 
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
+    """A published state dict under the names of `model`; unknown keys stay (and are reported as unexpected).
 
     Args:
         model: a `DehazeXL`; or its encoder alone, which takes timm's `swinv2_tiny_window16_256` as well.
 
     Raises:
-        InputError: a file of the other variant, or a fused network.
+        InputError: the file is for the other variant, or the network is fused.
     """
     if isinstance(model, SwinV2Encoder):
         return _encoder_to_ours(state, model)
@@ -93,7 +93,7 @@ def _encoder_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     ours = {}
     for key, value in state.items():
         key = re.sub(r"^layers\.", "layers_", key.removeprefix("encoder.").removeprefix("model."))
-        # the classifier's end, and the rest of a DehazeXL
+        # the classifier's last layers, and the rest of a DehazeXL
         if not key.endswith(_DERIVED) and not key.startswith(("head.", "norm.", "bottleneck.", "decoder.")):
             ours[names.get(key, key)] = value
     return ours
@@ -107,10 +107,10 @@ def _to_rows(key: str, value: Tensor) -> Tensor:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict (of a network that is not fused) in the authors' names, with the buffers that their files hold.
+    """Our state dict (of a network that is not fused) under the authors' names, with the buffers of their files.
 
     Raises:
-        InputError: a fused network, whose position biases cannot be turned back.
+        InputError: the network is fused, so its position biases cannot be converted back.
     """
     if any(".blocks.blocks." in key for key in state):
         raise InputError("a fused network has no published form: convert the network that it was made from")
@@ -134,7 +134,7 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def derived_differences(state: Mapping[str, Tensor], model: DehazeXL) -> list[str]:
-    """Names of derived buffers of a published file that are not what this network computes: a file of other windows."""
+    """Names of derived buffers in a published file that differ from those of this network, as with other window sizes."""
     wanted: dict[str, Any] = {}
     for name, module in model.named_modules():
         if isinstance(module, TableBias):

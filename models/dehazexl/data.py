@@ -1,4 +1,4 @@
-"""Hazy and clear images for DehazeXL's training: paired folders, or clear images with haze drawn over them."""
+"""Hazy and clear images for DehazeXL's training: paired folders, or clear images with synthetic haze."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pair:
 def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pair]:
     """The pairs of a data set, sorted by name.
 
-    Layouts, told by the names of folders in `root`:
+    Layouts, recognised by the names of folders in `root`:
         8KDehaze: `clear/` and `cloud_L1/` … `cloud_L4/` (or `cloud_0/` …), the same file names in all.
         RESIDE and its like: `clear/` or `gt/` and `hazy/`; `hazy/0001_0.8_0.2.png` belongs to `clear/0001.png`.
         O-HAZE and its like: `GT/01_outdoor_GT.jpg` and `hazy/01_outdoor_hazy.jpg`.
@@ -54,7 +54,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
         levels: names of hazy folders to take, e.g. ["cloud_L1"]; all if None.
 
     Raises:
-        InputError: no such folder, no clear or hazy images in it, or a hazy image without its clear one.
+        InputError: the folder does not exist, has no clear or hazy images, or a hazy image has no clear one.
     """
     root = Path(root)
     if not root.is_dir():
@@ -84,7 +84,7 @@ def find_pairs(root: str | Path, levels: Sequence[str] | None = None) -> list[Pa
 
 
 def _partner(path: Path, clear: dict[str, Path], folder: Path) -> str:
-    """The stem of the clear image of a hazy one: the same, without the last word, or the first word alone."""
+    """The stem of a hazy image's clear one: the same stem, the stem without its last word, or its first word."""
     words = path.stem.split("_")
     for key in (path.stem, f"{'_'.join(words[:-1])}_GT", "_".join(words[:-1]), words[0]):
         if key in clear:
@@ -93,7 +93,7 @@ def _partner(path: Path, clear: dict[str, Path], folder: Path) -> str:
 
 
 def split_pairs(pairs: Sequence[Pair], share: float = 0.85, seed: int = 22) -> tuple[list[Pair], list[Pair]]:
-    """Training and test pairs at random; the published share and seed, but of the sorted names, so the same everywhere."""
+    """Random training and test pairs with the published share and seed; names are sorted first, so it is the same everywhere."""
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     count = int(share * len(pairs))
     return [pairs[i] for i in sorted(order[:count])], [pairs[i] for i in sorted(order[count:])]
@@ -126,7 +126,7 @@ class Example(Protocol):
 
 
 class PairedCrops:
-    """Crops of pairs, read by windows; one of an image's hazy versions at random."""
+    """Crops of pairs, read by windows; one of an image's hazy versions is chosen at random."""
 
     def __init__(self, pairs: Sequence[Pair], cache: Path | None = None):
         self.pairs, self.cache = pairs, cache
@@ -147,13 +147,13 @@ class PairedCrops:
 
 
 class HazedCrops:
-    """Crops of clear images with a new haze each time.
+    """Crops of clear images, each with new random haze.
 
     Args:
         count: number of images.
         load: index -> (H, W, 3) uint8.
         slanted: share of crops in which haze grows with distance, as in an oblique view.
-        skies: share of crops with a drawn sky in their upper part.
+        skies: share of crops with a synthetic sky in their upper part.
         compress: share of crops that are compressed as JPEG after the haze is added.
     """
 
@@ -197,9 +197,9 @@ def _compressed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 class Crops(Dataset):
-    """Training crops by (epoch, index): what a crop is depends on these and the seed alone.
+    """Training crops by (epoch, index): a crop depends only on these and the seed.
 
-    An item is hazy and clear, each (3, side, side) in [0, 1], rotated by a multiple of 90 degrees as published, mirrored if asked.
+    An item is a hazy and a clear crop (3, side, side) in [0, 1], rotated by multiples of 90 degrees as published, optionally mirrored.
     """
 
     def __init__(self, source: Example, side: int, seed: int, *, turn: bool = True, mirror: bool = False):
@@ -221,22 +221,22 @@ class Crops(Dataset):
 
 
 class DehazeData(LightningDataModule):
-    """Pairs of hazy and clear images, as DehazeXL's training wants them.
+    """Pairs of hazy and clear images for DehazeXL's training.
 
     Layouts:
-        "paired": a folder of clear images and folders of hazy ones, see `find_pairs` (8KDehaze, RESIDE, O-HAZE, own).
-        "clear": a folder of clear images, <root>/train and <root>/val or all in one; new haze is drawn for every crop.
-        "scenes": drawn aerial scenes with drawn haze; needs no files.
+        "paired": a folder of clear images and folders of hazy ones, see `find_pairs` (8KDehaze, RESIDE, O-HAZE, or your own).
+        "clear": a folder of clear images, <root>/train and <root>/val or all in one; every crop gets new haze.
+        "scenes": synthetic aerial scenes with synthetic haze; needs no files.
 
     Args:
         root: folder of the data set.
         crop: side of a training crop in pixels; the published recipe has 2048, where attention sees 4096 tokens.
         batch_size: crops per device.
-        num_workers: processes that read.
+        num_workers: number of reading processes.
         levels: hazy folders to take, e.g. ["cloud_L1", "cloud_L2"]; all if None.
-        split: share of the pairs to train on, drawn with the published seed 22. Without effect where `train_names` is given.
+        split: share of the pairs to train on, drawn with the published seed 22. It has no effect with `train_names`.
         train_names, test_names: text files of names, one per line, to use instead of the random split.
-        scenes: number of drawn scenes per epoch; with layout "clear", they are added to the images.
+        scenes: number of synthetic scenes per epoch; with layout "clear", they are added to the images.
         scene_side: their side in pixels.
         mirror: mirror half of the crops (the published recipe does not).
         val_crops: number of fixed crops to validate on.
@@ -343,13 +343,13 @@ class DehazeData(LightningDataModule):
         return EpochLoader(self, _Fixed(self.val_set, self.val_crops))
 
     def test_dataloader(self) -> DataLoader:
-        """Names of files, one hazy image at a time: a test reads whole images by windows."""
+        """Loads names of files, one hazy image at a time: a test reads whole images by windows."""
         names = [(str(path), str(pair.clear)) for pair in self.test_pairs for path in pair.hazy]
         return DataLoader(names, batch_size=1, collate_fn=_first)  # pyright: ignore[reportArgumentType]
 
 
 class _Mixed:
-    """Image files, then drawn scenes: index -> (H, W, 3) uint8."""
+    """Image files, then synthetic scenes: index -> (H, W, 3) uint8."""
 
     def __init__(self, files: Sequence[Path], scenes: int, side: int, seed: int):
         self.files, self.scenes, self.side, self.seed = files, scenes, side, seed

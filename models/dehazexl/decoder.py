@@ -19,7 +19,7 @@ _SIDE, _WINDOW = 8, 8
 
 
 class TableBias(PositionBias):
-    """A bias that is learned directly."""
+    """A bias whose values are learned directly."""
 
     def __init__(self, heads: int, size: int, side: int, shift: int):
         super().__init__(size, side, shift)
@@ -31,7 +31,7 @@ class TableBias(PositionBias):
 
 
 class DotAttention(WindowAttention):
-    """Scores are products of queries and keys, over the root of the head's width."""
+    """Scores are products of queries and keys, divided by the square root of the head's width."""
 
     def __init__(self, dim: int, heads: int, size: int, side: int, shift: int):
         super().__init__(dim, heads)
@@ -44,7 +44,7 @@ class DotAttention(WindowAttention):
 
 
 class DecoderBlock(nn.Module):
-    """Attention and MLP, the norm before each. (P, h, w, C) -> same."""
+    """Attention and MLP, each after a norm. (P, h, w, C) -> same."""
 
     def __init__(self, dim: int, heads: int, side: int, *, shifted: bool, drop_path: float):
         super().__init__()
@@ -102,7 +102,7 @@ class DecoderStage(nn.Module):
 class SwinDecoder(nn.Module):
     """The bottleneck's map of each patch and the encoder's four maps -> `channels` values per pixel (P, channels, 256, 256).
 
-    Stage 0 is the deepest. No patch sees another.
+    Stage 0 is the deepest. Patches do not see each other.
     """
 
     def __init__(

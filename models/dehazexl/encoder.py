@@ -40,22 +40,22 @@ class ContinuousBias(PositionBias):
 
 
 class CosineAttention(WindowAttention):
-    """Scores are cosines between queries and keys, times a learned factor per head of at most 100."""
+    """Scores are cosines between queries and keys, multiplied by a learned factor per head of at most 100."""
 
     def __init__(self, dim: int, heads: int, size: int, side: int, shift: int):
         super().__init__(dim, heads)
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(dim))  # keys have none
+        self.q_bias = nn.Parameter(torch.zeros(dim))  # keys have no bias
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.position_bias = ContinuousBias(heads, size, side, shift)
 
     def biases(self) -> Tensor:
-        """(3 C,): bias of queries, keys and values."""
+        """Bias of queries, keys and values, (3 C,)."""
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
     def scale(self) -> Tensor:
-        """(heads, 1, 1): factor of the cosines."""
+        """Factor of the cosines, (heads, 1, 1)."""
         return self.logit_scale.clamp(max=math.log(100.0)).exp()
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +64,7 @@ class CosineAttention(WindowAttention):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and MLP, the norm after each and before the residual. (P, h, w, C) -> same."""
+    """Attention and MLP, each followed by a norm before the residual. (P, h, w, C) -> same."""
 
     def __init__(self, dim: int, heads: int, side: int, *, shifted: bool, drop_path: float):
         super().__init__()
@@ -112,7 +112,7 @@ class EncoderStage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A 4 x 4 convolution of stride 4 and a norm. (P, 3, h, w) -> (P, h / 4, w / 4, C)."""
+    """A 4 x 4 convolution with stride 4 and a norm. (P, 3, h, w) -> (P, h / 4, w / 4, C)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -126,7 +126,7 @@ class PatchEmbed(nn.Module):
 class SwinV2Encoder(nn.Module):
     """Patches (P, 3, 256, 256) -> maps [(P, C, 64, 64), (P, 2C, 32, 32), (P, 4C, 16, 16), (P, 8C, 8, 8)].
 
-    No patch sees another. The maps are channels-last in memory.
+    Patches do not see each other. The maps are channels-last in memory.
     """
 
     def __init__(self, embed_dim: int, depths: Sequence[int], heads: Sequence[int], drop_path: float = 0.0):

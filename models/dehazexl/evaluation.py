@@ -30,7 +30,7 @@ PUBLISHED = {
     "4KID": (26.62, 0.9073, 0.59),
     "O-HAZE": (21.49, 0.7348, 0.86),
 }
-"""PSNR (dB), SSIM, seconds an image. The authors resized the images to squares and did not say on what device they ran."""
+"""PSNR (dB), SSIM, seconds per image. The authors resized the images to squares and did not name their device."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FileScore:
 
     Attributes:
         psnr, ssim: scores of the result, rounded to 8 bits, at full size.
-        lpips: if it was asked for.
+        lpips: LPIPS, if requested.
         hazy_psnr, hazy_ssim: scores of the hazy input.
         seconds: time for reading, the network and writing.
     """
@@ -96,7 +96,7 @@ def _row(
 
 
 class _EightBits:
-    """A sink in a file: the result as it would be saved."""
+    """A sink in a file that holds the result as it would be saved."""
 
     def __init__(self, path: Path, height: int, width: int):
         self.pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (height, width, 3))
@@ -150,7 +150,7 @@ def _reader(raster: Any) -> Callable[[int, int, int, int], NDArray[np.uint8]]:
 
 
 def _mean_lpips(lpips: Lpips, first: Callable, second: Callable, height: int, width: int, tile: int = 1024) -> float:
-    """Over tiles of equal size that cover the image, each at most `tile` pixels a side."""
+    """Mean over tiles of equal size that cover the image, with sides of at most `tile` pixels."""
     rows, columns = (np.linspace(0, side, -(-side // tile) + 1).astype(int) for side in (height, width))
     device = next(lpips.parameters()).device
     found, areas = [], []

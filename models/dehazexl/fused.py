@@ -1,10 +1,10 @@
-"""Both Swin transformers rearranged for inference: the same outputs from fewer passes over memory.
+"""Rearranges both Swin transformers for inference: the same outputs with fewer passes over memory.
 
-- The tokens of a stage are kept in the order of its windows: one gather does what rolling, cutting and joining would do.
+- The tokens of a stage are kept in the order of its windows: one gather replaces rolling, splitting and joining.
 - Position biases, window masks and the scale of the queries are computed once. A norm before a linear layer is folded into it.
 - On a CPU, oneDNN adds the bias, applies GELU and adds the residual while it writes the product. Most of the time of a narrow
   network goes into passes over memory between the products; this saves about a third of them.
-- The decoder's last layers are linear and become one, which computes only what is read.
+- The decoder's last layers are linear and become one layer, which computes only the values that are read.
 
 Shapes: P patches, h x w map, C channels, L positions of a window, n windows of a map.
 """
@@ -69,7 +69,7 @@ def after_norm(norm: nn.LayerNorm, layer: nn.Linear) -> nn.Linear:
 
 
 class FusedBlock(nn.Module):
-    """Windows (P * n, L, C), all n of a patch next to each other -> the same after attention and MLP."""
+    """Windows (P * n, L, C), with the n windows of a patch next to each other -> the same after attention and MLP."""
 
     bias: Tensor
 
@@ -93,7 +93,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedEncoderBlock(FusedBlock):
-    """An `EncoderBlock`."""
+    """An `EncoderBlock` in the fused form."""
 
     factor: Tensor
 
@@ -117,7 +117,7 @@ class FusedEncoderBlock(FusedBlock):
 
 
 class FusedDecoderBlock(FusedBlock):
-    """A `DecoderBlock`."""
+    """A `DecoderBlock` in the fused form."""
 
     def __init__(self, block: DecoderBlock):
         super().__init__(block.attention)
@@ -169,7 +169,7 @@ class FusedBlocks(nn.Module):
 
 
 class FusedPatchEmbed(nn.Module):
-    """A `PatchEmbed`, its convolution as a product."""
+    """A `PatchEmbed` with its convolution as a matrix product."""
 
     def __init__(self, embed: PatchEmbed):
         super().__init__()
@@ -200,7 +200,7 @@ def fused_output(decoder: SwinDecoder, mean: bool) -> nn.Module:
 
     Args:
         decoder: with "transposed" upsampling.
-        mean: give only the mean of each 4 x 4 pixels, (P, h, w, channels), which is all that a guided filter reads.
+        mean: return only the mean of each 4 x 4 pixels, (P, h, w, channels), which is all that a guided filter reads.
     """
     first, second = cast(DecoderStage, decoder.stages[-1]).upsample, cast(Upsample, decoder.up_x2)
     last = cast(nn.Linear, decoder.output).weight  # (channels, E)
@@ -220,7 +220,7 @@ def fused_output(decoder: SwinDecoder, mean: bool) -> nn.Module:
 
 @torch.no_grad()
 def fuse_transformers(encoder: SwinV2Encoder, decoder: SwinDecoder, mean: bool) -> None:
-    """Rearrange both networks in place; see the head of this file. `mean` as in `fused_output`."""
+    """Rearrange both networks in place; see the docstring of this file. `mean` as in `fused_output`."""
     sides = [PATCH // 4 >> stage for stage in range(4)]
     for stages, ordered in ((encoder.stages, sides), (decoder.stages, sides[::-1])):
         for stage, side in zip(stages, ordered, strict=True):

@@ -15,12 +15,12 @@ STRIDE = 4
 def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-4) -> Tensor:
     """Smooth maps where an image is smooth, and keep their edges where the image has edges.
 
-    In every window the result is a linear function of the guide (eq. 4 and 10), fitted on a quarter of both sides.
+    In every window, the result is a linear function of the guide (eq. 4 and 10), fitted at a quarter of the resolution.
 
     Args:
         values: (B, C, H, W) with sides that are multiples of 4, or their means over 4 x 4 pixels (B, C, H / 4, W / 4).
         guide: (B, 1, H, W), with values in a range of about 1.
-        radius: of the windows in pixels, a multiple of 4; windows end at the border.
+        radius: radius of the windows in pixels, a multiple of 4; windows end at the border.
         eps: variance of the guide above which it counts as an edge.
 
     Returns:
@@ -37,7 +37,7 @@ def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-4)
 
 
 def _box(x: Tensor, reach: int) -> Tensor:
-    """The mean of what lies within `reach` rows and columns."""
+    """The mean over neighbours within `reach` rows and columns."""
     if x.device.type == "cpu":
         return _separable(x, _box_matrix(x.shape[2], reach), _box_matrix(x.shape[3], reach))
     size = 2 * reach + 1
@@ -62,9 +62,9 @@ def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @cache
-@torch.inference_mode(False)  # a cached tensor may meet gradients later
+@torch.inference_mode(False)  # a cached tensor may be used with gradients later
 def _box_matrix(side: int, reach: int) -> Tensor:
-    """(side, side): the mean of what lies within `reach` of each place."""
+    """Matrix (side, side) that averages over positions within `reach`."""
     place = torch.arange(side)
     near = ((place[:, None] - place).abs() <= reach).double()
     return (near / near.sum(1, keepdim=True)).float()
@@ -73,7 +73,7 @@ def _box_matrix(side: int, reach: int) -> Tensor:
 @cache
 @torch.inference_mode(False)
 def _enlarged_box_matrix(side: int, reach: int) -> Tensor:
-    """(4 * side, side)"""
+    """Matrix (4 * side, side) that averages and enlarges."""
     unit = torch.eye(side, dtype=torch.float64)[:, None]
     larger = F.interpolate(unit, scale_factor=STRIDE, mode="linear", align_corners=False)[:, 0].T
     return (larger @ _box_matrix(side, reach).double()).float()

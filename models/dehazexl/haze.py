@@ -1,6 +1,6 @@
 """Haze for clear images: the scattering model I = J t + A (1 - t) in linear light, over a field of any size.
 
-A haze is a function of absolute pixel coordinates: any window of an image of any size gets its own part of the same field,
+Haze is a function of absolute pixel coordinates: any window of an image of any size gets its own part of the same field,
 which is never in memory as a whole. The colours of transmission follow the law that RS-Haze fitted to Landsat's bands (Song et al.,
 "Vision Transformers for Single Image Dehazing", arXiv 2204.03883): thin haze is bluish, thick haze grey.
 """
@@ -22,7 +22,7 @@ LEVELS: dict[Level, tuple[float, float]] = {
     "dense": (0.5, 0.7),
     "very dense": (0.7, 0.95),
 }
-"""The share of blue light that haze takes away where it is densest, from and to."""
+"""Range of the share of blue light that haze removes where it is densest."""
 
 Array = NDArray[np.float32]
 _WAVELENGTHS = np.array([0.655, 0.5625, 0.4825], np.float32)  # micrometres: red, green, blue
@@ -67,7 +67,7 @@ def _hash(row: NDArray[np.int64], column: NDArray[np.int64], seed: int) -> Array
 
 
 def band_transmission(blue: Array) -> Array:
-    """Transmission at 0.443 micrometres (h, w) -> of red, green and blue (h, w, 3)."""
+    """Transmission at 0.443 micrometres (h, w) -> transmission of red, green and blue (h, w, 3)."""
     d = 1 - blue
     exponent = np.clip(6.537 + d * (-27.465 + d * (41.224 - 21.547 * d)), 0, 4)[..., None]
     return np.exp(np.log(np.maximum(blue, 1e-4))[..., None] * (_REFERENCE / _WAVELENGTHS) ** exponent)
@@ -75,17 +75,17 @@ def band_transmission(blue: Array) -> Array:
 
 @dataclass(frozen=True)
 class Haze:
-    """One haze. Draw one with `draw_haze`.
+    """The parameters of a haze field. `draw_haze` draws random ones.
 
     Attributes:
         seed: random seed for the noise.
-        density: share of light at 0.443 micrometres that it takes away where it is densest, below 1.
-        base: share of that density that lies everywhere, in [0, 1]; the rest comes in lumps.
-        cell: size of the largest lumps, pixels.
-        persistence: strength of each finer octave of noise over the one before.
+        density: share of light at 0.443 micrometres that it removes where it is densest, below 1.
+        base: share of that density that is everywhere, in [0, 1]; the rest forms lumps.
+        cell: size of the largest lumps in pixels.
+        persistence: strength of each finer octave of noise relative to the one before.
         contrast: how sharply lumps end.
-        slope: change of density over 1000 pixels downwards and to the right, as a share.
-        airlight: (red, green, blue), linear, of light scattered by the haze.
+        slope: relative change of density over 1000 pixels downwards and to the right.
+        airlight: linear (red, green, blue) of the light that the haze scatters.
     """
 
     seed: int
@@ -98,7 +98,7 @@ class Haze:
     airlight: tuple[float, float, float]
 
     def pattern(self, top: int, left: int, height: int, width: int) -> Array:
-        """How much haze there is: (height, width) in [0, 1]."""
+        """Amount of haze, (height, width) in [0, 1]."""
         total, reach, cell, octave = np.zeros((height, width), np.float32), 0.0, self.cell, 0
         while cell >= 4 and octave < 7:
             weight = self.persistence**octave
@@ -110,10 +110,10 @@ class Haze:
         return np.clip(field, 0, 1).astype(np.float32)
 
     def transmission(self, top: int, left: int, height: int, width: int, distance: Array | None = None) -> Array:
-        """(height, width, 3) in (0, 1].
+        """Transmission, (height, width, 3) in (0, 1].
 
         Args:
-            distance: (height, width), how much haze a line of sight goes through over that of `density`; 1 if None.
+            distance: (height, width), amount of haze along the line of sight relative to that of `density`; 1 if None.
         """
         blue = 1 - np.float32(self.density) * self.pattern(top, left, height, width)
         if distance is not None:
@@ -123,11 +123,11 @@ class Haze:
     def __call__(
         self, clear: NDArray[np.uint8], *, top: int = 0, left: int = 0, distance: Array | None = None
     ) -> Array:
-        """A clear image, or a window of one, as it looks through this haze.
+        """Add this haze to a clear image, or to a window of one.
 
         Args:
             clear: (h, w, 3) uint8 sRGB.
-            top, left: where the window lies in the image.
+            top, left: position of the window in the image.
             distance: see `transmission`.
 
         Returns:
@@ -140,11 +140,11 @@ class Haze:
 
 
 def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int = 2048) -> Haze:
-    """A random haze.
+    """Draw random haze.
 
     Args:
-        level: how dense the haze is; random if None.
-        side: of the images in pixels: lumps are an eighth of it to four times its size.
+        level: density of the haze; random if None.
+        side: side of the images in pixels; lumps have an eighth to four times that size.
     """
     if level is not None and level not in LEVELS:
         raise InputError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}")
@@ -166,7 +166,7 @@ def draw_haze(rng: np.random.Generator, level: Level | None = None, *, side: int
 
 
 def draw_distance(rng: np.random.Generator, height: int, width: int) -> Array:
-    """Distance to what is seen in an oblique or level view over ground, relative to a middle distance: (height, width), 0.1 to 4.
+    """Distances in an oblique or level view over ground, relative to a middle distance: (height, width), 0.1 to 4.
 
     Distance grows towards a horizon in the upper part, as 1 / (row - horizon); above the horizon it is farthest.
     """

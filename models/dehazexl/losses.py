@@ -20,7 +20,7 @@ class RestorationLoss(NamedTuple):
 def restoration_loss(prediction: Tensor, clear: Tensor) -> RestorationLoss:
     """Mean absolute error of the pixels and of their Fourier transform.
 
-    The second is over real and imaginary parts of the unnormalised 2-D transform of each channel: it needs the whole image,
+    The second term is over real and imaginary parts of the unnormalised 2-D transform of each channel: it needs the whole image,
     not single patches.
 
     Args:

@@ -1,6 +1,6 @@
 """DehazeXL: haze removal that sees the whole of a very large image (arXiv 2504.09621).
 
-Shapes: B images, H x W pixels, P patches of 256 x 256 of all images, image by image and row by row; C = embed_dim.
+Shapes: B images, H x W pixels, P patches of 256 x 256 (of all images, image by image and row by row); C = embed_dim.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ MAX_DEPTH = 4.0
 
 @dataclass(frozen=True)
 class DehazeXLConfig:
-    """What a DehazeXL is made of; the defaults are the released network.
+    """The configuration of a DehazeXL; the defaults are those of the released network.
 
     Attributes:
         embed_dim: channels of the encoder's first map; the bottleneck has eight times as many. A multiple of 8.
-        depths: blocks of the encoder's four stages.
+        depths: numbers of blocks in the encoder's four stages.
         heads: attention heads of the encoder's four stages.
         bottleneck_depth: layers of the bottleneck.
         bottleneck_heads: attention heads of each layer.
-        mlp_ratio: hidden width of the bottleneck's MLPs over its width.
-        decoder_depths: blocks of the decoder's four stages, the deepest first.
+        mlp_ratio: hidden width of the bottleneck's MLPs relative to its width.
+        decoder_depths: numbers of blocks in the decoder's four stages, the deepest first.
         decoder_heads: attention heads of these blocks.
-        upsample: "transposed" convolutions, as released, or "shuffle", an earlier network, which the only published weights are
-            of.
+        upsample: "transposed" convolutions, as released, or "shuffle", as in an earlier network, to which the only published
+            weights belong.
         attention: how the bottleneck attends: "exact", or "lsh", HyperAttention from `lsh_min_tokens` tokens on, as in the published
             code; one token is 32 x 32 pixels.
-        reconstruction: the decoder gives a "residual" to add to the hazy image, as published; or what the "scattering" model has, per
-            pixel and colour: the optical depth of the haze and the veil of light that it adds. Then a narrow decoder need
-            not carry the image's detail. Ours.
-        smoothing: radius in pixels, a multiple of 4, of a guided filter over the decoder's maps, which the hazy patch guides:
-            haze changes slowly but where the scene's distance does; 0 for none, as published. Ours.
+        reconstruction: "residual": the decoder predicts a residual to add to the hazy image, as published. "scattering": it
+            predicts, per pixel and colour, the optical depth of the haze and the light that it adds, so that a narrow
+            decoder need not carry the image's detail (not published).
+        smoothing: radius in pixels, a multiple of 4, of a guided filter over the decoder's maps, guided by the hazy patch, since
+            haze changes slowly except where the distance of the scene changes (not published). 0: none, as published.
         lsh_projections, lsh_block, lsh_samples, lsh_min_tokens: see `HyperAttentionConfig`.
         drop_path: highest rate at which training skips a block.
     """
@@ -121,7 +121,7 @@ class DehazeXLConfig:
 def pad_to_patches(x: Tensor) -> Tensor:
     """(B, 3, H, W) -> the same with sides that are multiples of 256, mirrored at the right and lower edge.
 
-    Where the image is smaller than what is missing, its edge is repeated.
+    If the image is smaller than the missing part, its edge is repeated.
     """
     for axis, pad in ((3, (0, -x.shape[3] % PATCH, 0, 0)), (2, (0, 0, 0, -x.shape[2] % PATCH))):
         if any(pad):
@@ -146,10 +146,10 @@ def join_patches(patches: Tensor, rows: int, columns: int) -> Tensor:
 class DehazeXL(nn.Module):
     """Hazy images (B, 3, H, W), RGB in [0, 1], of any size from 1 x 1 -> clear ones of the same shape, not clamped.
 
-    The image is cut into patches of 256 x 256. `encode` and `decode` work on patches that know nothing of each other; only
-    `bottleneck` sees the whole image, a map of 1/32 of its sides. So an image need not be in memory at once: encode
+    The image is split into patches of 256 x 256. `encode` and `decode` work on patches independently; only
+    `bottleneck` sees the whole image, as a map with 1/32 of its sides. So an image need not be in memory at once: encode
     patch by patch and keep the last maps, run the bottleneck, then encode again and decode patch by patch. `forward` is
-    for images that fit, and needs about 180 bytes a pixel in float32.
+    for images that fit, and needs about 180 bytes per pixel in float32.
     """
 
     def __init__(self, config: DehazeXLConfig):
@@ -164,7 +164,7 @@ class DehazeXL(nn.Module):
 
     @torch.no_grad()
     def _begin_near_identity(self) -> None:
-        """Small outputs; centred, spread inputs, because the norm after the first layer removes most of a patch's brightness."""
+        """Make outputs small, and centre and spread inputs, as the norm after the first layer removes most of a patch's brightness."""
         assert isinstance(self.decoder.output, nn.Linear)
         self.decoder.output.weight.mul_(0.1)
         first = cast(PatchEmbed, self.encoder.patch_embed).proj
@@ -177,11 +177,11 @@ class DehazeXL(nn.Module):
         return self.encoder(patches)
 
     def decode(self, context: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """The bottleneck's map of each patch (P, 8C, 8, 8) and `encode`'s maps -> `restore`'s change (P, 3 or 6, 256, 256)."""
+        """The bottleneck's map of each patch (P, 8C, 8, 8) and the maps of `encode` -> input of `restore` (P, 3 or 6, 256, 256)."""
         return self.decoder(context, maps)
 
     def restore(self, x: Tensor, change: Tensor) -> Tensor:
-        """Hazy patches (P, 3, 256, 256) and what `decode` gave for them -> clear ones."""
+        """Hazy patches (P, 3, 256, 256) and the result of `decode` for them -> clear patches."""
         if self.config.smoothing:
             change = guided_filter(change, x.mean(1, keepdim=True), self.config.smoothing).to(change.dtype)
         if self.config.reconstruction == "residual":
@@ -200,11 +200,11 @@ class DehazeXL(nn.Module):
         """
         Args:
             x: (B, 3, H, W) in [0, 1].
-            patches_at_once: patches that go through the encoder and the decoder together; more is faster on a GPU, fewer take
+            patches_at_once: number of patches that are encoded and decoded together; more is faster on a GPU, fewer take
                 less memory. The result is the same.
-            draws: the random part of HyperAttention, per layer; see `Bottleneck.draw`. Without it every call has the same.
-            recompute: in training, keep only the maps between encoder, bottleneck and decoder, and compute the rest again
-                in the backward pass: a third more time, and a fraction of the memory.
+            draws: the random part of HyperAttention, per layer; see `Bottleneck.draw`. By default, every call uses the same.
+            recompute: in training, keep only the maps between encoder, bottleneck and decoder, and recompute the rest
+                in the backward pass: this takes a third more time and a fraction of the memory.
         """
         if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape:
             raise InputError(f"expected images (B, 3, H, W) of at least 1 x 1 pixels, got {tuple(x.shape)}")
@@ -224,7 +224,7 @@ class DehazeXL(nn.Module):
         clear: list[Tensor] = []
         for number, chunk in enumerate(split_patches(context, PATCH // TOKEN).split(patches_at_once)):
             clear.append(self.restore(patches[number], run(self.decoder, chunk, maps[number])))
-            maps[number] = []  # each is read once
+            maps[number] = []  # each map is read once, so free it
         return join_patches(torch.cat(clear), rows, columns)[..., : x.shape[2], : x.shape[3]]
 
     @property
@@ -235,7 +235,7 @@ class DehazeXL(nn.Module):
         """A copy for inference with the same outputs (relative error about 1e-6); this one stays unchanged.
 
         See `visionzoo.models.dehazexl.fused`. Its maps have the same shapes, except that `decode` of a network with
-        `smoothing` gives means over 4 x 4 pixels, which is what `restore` reads.
+        `smoothing` returns means over 4 x 4 pixels, which `restore` expects.
         """
         fused = copy.deepcopy(self).eval().requires_grad_(False)
         if fused.is_fused:

@@ -1,4 +1,4 @@
-"""What stays between the two passes over an image, and where: tokens, the encoder's maps, and the state of an interrupted run."""
+"""Storage between the two passes over an image: tokens, the encoder's maps, and the state of an interrupted run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ Skips = Literal["auto", "recompute", "device", "host", "disk"]
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How much memory to use for what; the result is the same.
+    """Settings that trade memory for time; the result is the same.
 
     Attributes:
-        patches_at_once: patches of 256 x 256 pixels that go through the network together; None: 4 on a CPU, else 8.
-        skips: where the encoder's maps stay between the passes: "device", "host" or "disk" (11.25 values a pixel), or
-            nowhere: "recompute" encodes twice, 28 % more work. "auto" takes the device or the host if they fit into
+        patches_at_once: number of patches of 256 x 256 pixels that are processed together; None: 4 on a CPU, else 8.
+        skips: where the encoder's maps are kept between the passes: "device", "host" or "disk" (11.25 values per pixel), or
+            nowhere: "recompute" encodes twice, with 28 % more work. "auto" uses the device or the host if they fit into
             a quarter of its free memory, else "recompute".
-        tokens: where the bottleneck's tokens are (two or three times 0.75 values a pixel).
-        heads_at_once: heads of which keys and values are held together; None: as many as fit.
-        tokens_at_once: number of tokens in a slice of queries, and of everything else in the bottleneck.
-        keys_at_once: keys per piece where keys and values are not on the device.
+        tokens: where the bottleneck's tokens are kept (two or three times 0.75 values per pixel).
+        heads_at_once: number of heads whose keys and values are held together; None: as many as fit.
+        tokens_at_once: number of tokens per slice of queries, and per slice of everything else in the bottleneck.
+        keys_at_once: number of keys per piece if keys and values are not on the device.
         stream: also stream an image that fits in memory (see `whole.fits_in_memory`). So do explicit `skips`, `tokens` and
             `heads_at_once`.
-        blend: also run on a grid of patches that is shifted by about half a patch, and blend the two so that no border of a
-            patch shows: twice the work. Not in the published method. None lets a pipeline decide; without a pipeline it means False.
-        folder: where "disk" puts its files; a temporary folder if None.
+        blend: also run on a grid of patches that is shifted by about half a patch, and blend the two results so that borders of
+            patches are not visible. It doubles the work and is not in the published method. None lets a pipeline decide, and
+            means False without one.
+        folder: folder for the files of "disk"; None: a temporary folder.
     """
 
     patches_at_once: int | None = None
@@ -63,16 +64,16 @@ class StreamOptions:
 
 @dataclass
 class Restart:
-    """What an interrupted run left for the next one: files in `folder`, which belong to one input and one network.
+    """State that an interrupted run left for the next one: files in `folder`, which belong to one input and one network.
 
-    The caller makes sure that they do, and deletes the folder when the result is complete.
+    The caller makes sure that they match, and deletes the folder when the result is complete.
     """
 
     folder: Path
     done: dict[str, np.ndarray] = field(default_factory=dict)
 
     def bitmap(self, name: str, count: int) -> np.ndarray:
-        """(count,) uint8 on disk: 1 for every patch that is finished; all 0 at first."""
+        """A bitmap on disk, (count,) uint8: 1 for every finished patch, all 0 at first."""
         path = self.folder / f"{name}.done"
         fresh = not path.exists() or path.stat().st_size != count
         self.done[name] = np.memmap(path, np.uint8, "w+" if fresh else "r+", shape=(count,))
@@ -80,7 +81,7 @@ class Restart:
 
 
 class TileStore:
-    """A (rows, ...) tensor on the device, in main memory or in a file; slices of rows come and go to the device."""
+    """A (rows, ...) tensor on the device, in main memory or in a file; slices of rows are read to and written from the device."""
 
     def __init__(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, placement: Placement, file: Path | None
@@ -104,7 +105,7 @@ class TileStore:
 
 
 class SkipCache:
-    """The encoder's four maps of each chunk of patches, between the passes."""
+    """Keeps the encoder's four maps of each chunk of patches between the passes."""
 
     def __init__(self, placement: Placement, device: torch.device, folder: Path):
         self.placement, self.device, self.folder = placement, device, folder
@@ -117,7 +118,7 @@ class SkipCache:
             self._kept[first] = [part if self.placement == "device" else part.cpu() for part in maps]
 
     def take(self, first: int) -> list[Tensor] | None:
-        """The maps of the chunk that begins with patch `first`, once; None if they were never put here."""
+        """Remove and return the maps of the chunk that begins with patch `first`; None if there are none."""
         file = self.folder / f"maps_{first}.pt"
         if self.placement == "disk" and file.exists():
             maps = torch.load(file, weights_only=True)

@@ -19,12 +19,12 @@ from visionzoo.io.raster.missing import is_extreme, not_missing
 _SAMPLES = 256
 """Number of windows from which the limits of a large image are estimated."""
 _TAIL = 0.0005
-"""Share of values beyond each of the limits that are found."""
+"""Share of values that lie beyond each of the estimated limits."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How stored values become [0, 1] and back: `low` is 0 and `high` is 1. Values outside stay, unless the type ends there."""
+    """Maps stored values to [0, 1] and back: `low` is 0 and `high` is 1. Values outside are kept as far as the type allows."""
 
     low: float
     high: float
@@ -38,17 +38,17 @@ class Scaling:
         exact = values.astype(self._exact) * self._exact(self.high - self.low) + self._exact(self.low)
         if np.issubdtype(self.dtype, np.floating):
             return np.clip(exact, *_ends(self.dtype)).astype(self.dtype)
-        # the largest 64-bit integers are no floats: those next to them are taken
+        # the largest 64-bit integers are not representable as floats: use the nearest ones
         return np.round(np.clip(exact, *_ends(self.dtype))).astype(self.dtype)
 
     @property
     def _exact(self) -> type[np.floating]:
-        """32 bits hold more than 8 and 16 bits need; values of the larger types may differ in their last digits only."""
+        """float32 suffices for 8 and 16 bits; larger types use float64 and may differ in their last digits."""
         return np.float32 if self.dtype.itemsize <= 2 else np.float64
 
 
 def _ends(dtype: np.dtype) -> tuple[float, float]:
-    """The least and the greatest float that `dtype` holds."""
+    """The smallest and the largest float that `dtype` can hold."""
     if np.issubdtype(dtype, np.floating):
         return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
@@ -73,7 +73,7 @@ def find_scaling(image: RasterImage, limits: tuple[float, float] | None = None) 
     if raster.dtype == np.uint8:
         return Scaling(0, 255, raster.dtype)
     found = [values for window in sample_windows(raster) if len(values := image.valid_values(window))]
-    if not found:  # next to nothing is there: look for it everywhere
+    if not found:  # hardly any valid pixels: search all windows
         found = [values for window in all_windows(raster) if len(values := image.valid_values(window, every=1))]
     values = np.concatenate(found) if found else np.zeros(1)
     _check_one_alone(raster, values)
@@ -82,7 +82,7 @@ def find_scaling(image: RasterImage, limits: tuple[float, float] | None = None) 
         low, high = 0.0, 1.0
     if not low < high:
         half = max(0.5, abs(low) / 2**20)
-        low, high = low - half, low + half  # one value everywhere: any scale does
+        low, high = low - half, low + half  # a constant image: any scale is fine
     return Scaling(low, high, raster.dtype)
 
 
@@ -118,7 +118,7 @@ def check_limits(limits: tuple[float, float]) -> None:
 
 
 def all_windows(raster: Raster, numbers: Iterable[int] | None = None) -> Iterator[Window]:
-    """The windows of 256 x 256 pixels (at the edges, of what is left), row by row; or those of these numbers."""
+    """The windows of 256 x 256 pixels (smaller at the edges), row by row; or only those with these numbers."""
     rows, columns = -(-raster.height // 256), -(-raster.width // 256)
     for number in range(rows * columns) if numbers is None else numbers:
         top, left = 256 * (number // columns), 256 * (number % columns)
@@ -126,18 +126,18 @@ def all_windows(raster: Raster, numbers: Iterable[int] | None = None) -> Iterato
 
 
 def sample_windows(raster: Raster) -> Iterator[Window]:
-    """All windows; of a large image 256 in no regular order (evenly spaced ones may all be in one column), always the same."""
+    """All windows; for a large image, a fixed random choice of 256 (evenly spaced windows could all be in one column)."""
     count = -(-raster.height // 256) * -(-raster.width // 256)
     chosen = np.random.RandomState(0).permutation(count)[:_SAMPLES]
     yield from all_windows(raster, sorted(chosen.tolist()))
 
 
 class RasterImage:
-    """A raster as a source. One or two bands are grey (and alpha); of more, three are the colours.
+    """A raster as a source. One or two bands are grey (and alpha); with more bands, three are the colours.
 
     Args:
-        raster: open.
-        bands: which three bands (or one) are red, green and blue, from 0; others stay unchanged. None: the first
+        raster: an open raster.
+        bands: indices from 0 of the bands for red, green and blue (or of one for grey); others stay unchanged. None: the first
             three that are not alpha, or the first.
         limits: see `find_scaling`.
     """
@@ -159,10 +159,10 @@ class RasterImage:
         self.scaling = find_scaling(self, limits)
 
     def read_valid(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(h, w, bands), the values of the file, and (h, w): where there is an image.
+        """The values of the file (h, w, bands), and a mask (h, w) of valid pixels.
 
-        A pixel is missing where the file says so (its no-data value in every colour), where a colour is NaN or
-        as large as a fill value, and where it is transparent; see `visionzoo.io.raster.missing`.
+        A pixel is missing if it has the file's no-data value in every colour, if a colour is NaN or
+        as large as a fill value, or if it is transparent; see `visionzoo.io.raster.missing`.
         """
         pixels, missing = self.raster.read_with_missing(window)
         colours = pixels[..., self.bands]
@@ -172,12 +172,12 @@ class RasterImage:
             extreme = is_extreme(colours)
             if extreme.any():
                 there &= ~extreme.any(-1)
-                self._tell_of_fill(colours[extreme])
+                self._warn_of_fill(colours[extreme])
         if self.raster.alpha is not None:
             there &= pixels[..., self.raster.alpha] > 0
         return pixels, there
 
-    def _tell_of_fill(self, values: NDArray[Any]) -> None:
+    def _warn_of_fill(self, values: NDArray[Any]) -> None:
         """Warn once about fill values that are not the declared no-data value."""
         nodata = self.raster.nodata
         others = values if nodata is None else values[values != np.asarray(nodata).astype(values.dtype)]

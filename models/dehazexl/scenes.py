@@ -1,6 +1,6 @@
-"""Drawn aerial images without haze, unlimited and seeded: fields, woods, water, relief, roads and houses seen from above.
+"""Generates synthetic aerial images without haze from seeds: fields, woods, water, relief, roads and houses seen from above.
 
-They do not replace photos, but contain what haze removal must not be fooled by: bright roofs and soil, dark water,
+They do not replace photos, but contain things that haze removal must not mistake for haze: bright roofs and soil, dark water,
 shadows, and detail down to the pixel.
 """
 
@@ -41,7 +41,7 @@ SMALLEST = 64
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a scene consists of: shares of its area, and which colours its ground has."""
+    """The composition of a scene: shares of its area, and the colours of its ground."""
 
     ground: tuple[tuple[int, int, int], ...]
     woods: tuple[float, float]
@@ -61,10 +61,10 @@ KINDS = (
 
 
 def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
-    """A drawn aerial image: (side, side, 3) uint8 RGB, the same for the same seed.
+    """A synthetic aerial image, (side, side, 3) uint8 RGB; the same seed gives the same image.
 
     Raises:
-        InputError: a side below 64 pixels.
+        InputError: the side is below 64 pixels.
     """
     if side < SMALLEST:
         raise InputError(f"a scene must have at least {SMALLEST} pixels a side, got {side}")
@@ -85,9 +85,9 @@ def aerial_scene(side: int, seed: int) -> NDArray[np.uint8]:
 
 
 def draw_sky(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A sky, (height, width, 3) uint8, and where it shows above an uneven horizon, (height, width): bright, smooth, not hazy.
+    """A bright, smooth sky without haze, (height, width, 3) uint8, and its mask above an uneven horizon, (height, width).
 
-    A network must learn to leave it alone, as it looks like the densest haze.
+    A network must learn not to change it, although it looks like very dense haze.
     """
     top = np.cumsum([rng.uniform(60, 170), rng.uniform(5, 50), rng.uniform(5, 40)])  # from grey to blue
     low = np.full(3, rng.uniform(190, 250)) + rng.normal(0, 6, 3)
@@ -102,7 +102,7 @@ def draw_sky(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray
 
 
 def _fractal(side: int, rng: np.random.Generator, cell: float, persistence: float = 0.5, octaves: int = 6) -> Array:
-    """Noise of several sizes, of mean 0 and deviation 1."""
+    """Noise at several scales, with mean 0 and standard deviation 1."""
     seed, total, weight = int(rng.integers(2**62)), np.zeros((side, side), np.float32), 1.0
     for octave in range(octaves):
         if cell < 2:
@@ -113,7 +113,7 @@ def _fractal(side: int, rng: np.random.Generator, cell: float, persistence: floa
 
 
 def _fields(side: int, rng: np.random.Generator, kind: _Kind, metre: float) -> Array:
-    """The ground in patches with borders, each of its own colour, furrows and grain."""
+    """The ground in patches with borders, each with its own colour, furrows and grain."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     bend = 0.03 * side * rng.uniform(0, 1)
     y, x = y + bend * _fractal(side, rng, side / 3, 0.4, 3), x + bend * _fractal(side, rng, side / 3, 0.4, 3)

@@ -1,4 +1,4 @@
-"""The bottleneck over tokens that need not be on the device, nor in memory."""
+"""Runs the bottleneck over tokens that need not be on the device or in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .placement import Placement, StreamOptions, TileStore
 
 
 class StreamedBottleneck:
-    """A `Bottleneck` over tokens that are anywhere, in slices; keys and values of a group of heads in a `TensorBank`."""
+    """Runs a `Bottleneck` in slices over tokens in any storage, with keys and values of a group of heads in a `TensorBank`."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class StreamedBottleneck:
         """
         Args:
             source: (h, w, C), the encoder's maps.
-            out: (h, w, C), gets the bottleneck's; may be `source` itself.
-            mixed: (h, w, C), scratch.
+            out: (h, w, C), receives the bottleneck's maps; may be `source` itself.
+            mixed: (h, w, C), scratch space.
             seen: (h * w,) boolean, the tokens that exist; None for all.
-            draws: per layer.
+            draws: the random part of HyperAttention for each layer.
         """
         height, width, dim = source.data.shape
         step = max(1, self.options.tokens_at_once // width)
@@ -74,7 +74,7 @@ class StreamedBottleneck:
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     def groups(self, tokens: int) -> list[slice]:
-        """The heads in groups of which keys and values fit into a quarter of the device's free memory."""
+        """Groups of heads whose keys and values fit into a quarter of the device's free memory."""
         heads = self.bottleneck.heads
         size = self.options.heads_at_once
         if size is None:
@@ -89,7 +89,7 @@ class StreamedBottleneck:
     def exact(
         self, layer: BottleneckLayer, tokens: Tensor, group: slice, seen: Tensor | None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Attention of a group of heads: slices of tokens and (1, heads, n, C / H) for each."""
+        """Attention of a group of heads: yields slices of tokens, each with its result (1, heads, n, C / H)."""
         bank = self.bank(layer, tokens, group, seen)
         for part in self.slices(len(tokens)):
             yield part, bank.read(self.project(layer, tokens[part], group)[0]).output
@@ -97,7 +97,7 @@ class StreamedBottleneck:
     def hyper(
         self, layer: BottleneckLayer, tokens: Tensor, group: slice, draw: HyperDraw
     ) -> Iterator[tuple[slice, Tensor]]:
-        """HyperAttention of a group of heads; it sorts all tokens, so all of them are here at once."""
+        """HyperAttention of a group of heads; it sorts the tokens, so all of them are in memory at once."""
         assert self.bottleneck.hyper is not None
         parts = [self.project(layer, tokens[part], group) for part in self.slices(len(tokens))]
         q, k, v = (torch.cat(pieces, 2) for pieces in zip(*parts, strict=True))
@@ -106,7 +106,7 @@ class StreamedBottleneck:
         yield from ((part, mix[:, :, part]) for part in self.slices(len(tokens)))
 
     def bank(self, layer: BottleneckLayer, tokens: Tensor, group: slice, seen: Tensor | None) -> TensorBank:
-        """Keys and values of a group of heads, of all tokens that exist."""
+        """Keys and values of a group of heads for all existing tokens."""
         head, count = self.bottleneck.input_proj.in_features // self.bottleneck.heads, group.stop - group.start
         size = len(tokens) if seen is None else int(seen.sum())
         fits = 2 * size * head * count * self.dtype.itemsize < free_memory(self.device) / 2

@@ -1,8 +1,8 @@
 """DehazeXL on images of any size: two passes over patches, with the bottleneck between them.
 
-Pass 1 encodes patch by patch and keeps one token per 32 x 32 pixels. The bottleneck runs over the tokens in slices, its keys and
-values in a memory bank. Pass 2 encodes each patch again (or takes its maps from where pass 1 left them), decodes it, and writes
-the result. The outputs equal those of `DehazeXL.forward`. Images that fit in memory take the short path of `whole.py`.
+Pass 1 encodes patch by patch and keeps one token per 32 x 32 pixels. The bottleneck runs over the tokens in slices, with its keys
+and values in a memory bank. Pass 2 encodes each patch again (or reads the maps that pass 1 kept), decodes it, and writes the
+result. The outputs equal those of `DehazeXL.forward`. Images that fit in memory take the short path of `whole.py`.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class StreamedDehaze:
 
         Args:
             draws: the random part of HyperAttention, see `Bottleneck.draw`.
-            restart: resume from its files, and write what the next run needs to resume.
+            restart: resume from its files, and write the files that the next run needs to resume.
 
         Raises:
-            InputError: an image without pixels, or with missing parts under HyperAttention.
+            InputError: the image has no pixels, or has missing parts and the network uses HyperAttention.
         """
         if min(source.height, source.width) < 1:
             raise InputError(f"expected an image of at least 1 x 1 pixels, got {source.width} x {source.height}")
@@ -144,7 +144,7 @@ class _Run:
         return None if wanted == "recompute" else SkipCache(wanted, self.device, self.folder)
 
     def _store(self, name: str, *, keep: bool = False) -> TileStore:
-        """(rows of tokens, columns, C); `keep` for what the next run resumes from."""
+        """Storage for tokens, (rows, columns, C); `keep` if the next run should resume from it."""
         shape = (SIDE * self.grid.rows, SIDE * self.grid.columns, self.dim)
         if keep and self.restart is not None:
             return TileStore(shape, self.dtype, self.device, "disk", self.restart.folder / f"{name}{self.name}.raw")
@@ -165,7 +165,7 @@ class _Run:
         self.decode(context, blended)
 
     def _chunks(self, todo: np.ndarray) -> Iterator[tuple[list[int], list[Tensor | None]]]:
-        """Patches that are still to do, read ahead by a thread."""
+        """Unfinished patches, which a thread reads ahead."""
         numbers = np.flatnonzero(todo).tolist()
         pending: list[tuple[int, Tensor | None]] = []
         reads = ahead(
@@ -189,7 +189,7 @@ class _Run:
         return torch.stack(list(patches)).to(self.device, self.dtype, non_blocking=True)
 
     def encode(self) -> None:
-        """Pass 1: every patch's last map into `tokens`. In `encoded`, 1 stands for a patch and 2 for one without data."""
+        """Pass 1: write every patch's last map into `tokens`. In `encoded`, 1 marks a finished patch, 2 one without data."""
         total = self.grid.count
         sorts = self.model.bottleneck.draw(1, total * SIDE * SIDE)[0] is not None
         self.stream.progress("encode", int((self.encoded > 0).sum()), total)
@@ -214,7 +214,7 @@ class _Run:
             self.stream.progress("encode", int((self.encoded > 0).sum()), total)
 
     def attend(self, valid: Tensor, draws: Sequence[HyperDraw | None] | None) -> TileStore:
-        """The bottleneck over all tokens. Patches that are not `valid` (patches,) are neither read nor seen."""
+        """Run the bottleneck over all tokens. Patches that are not `valid` (patches,) are ignored."""
         bottleneck, tokens = self.model.bottleneck, self.grid.count * SIDE * SIDE
         draws = bottleneck.draw(1, tokens, None) if draws is None else draws
         context = (
@@ -230,7 +230,7 @@ class _Run:
         return context
 
     def decode(self, context: TileStore, blended: bool) -> None:
-        """Pass 2: every patch into the sink."""
+        """Pass 2: decode every patch and write it to the sink."""
         total = self.grid.count
         self.stream.progress("decode", int(self.decoded.sum()), total)
         for numbers, patches in self._chunks(self.decoded == 0):

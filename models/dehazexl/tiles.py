@@ -16,7 +16,7 @@ from .model import TOKEN
 SIDE = PATCH // TOKEN
 """Tokens along a side of a patch."""
 SHIFT = PATCH // 2 + 16
-"""Where blending's second grid begins: its decoder's windows, of 32 pixels and more, end elsewhere than the first grid's patches."""
+"""Offset of the second grid for blending: its decoder's windows (32 pixels and more) do not end where patches of the first do."""
 
 
 class Source(Protocol):
@@ -86,9 +86,9 @@ class Grid:
 
 
 def mirrored(start: int, size: int) -> np.ndarray:
-    """(256,) which of an image's `size` rows stand for the rows from `start` on, as `pad_to_patches` pads.
+    """Indices, (256,), of an image's `size` rows that are used for the rows from `start` on, as `pad_to_patches` pads.
 
-    Outside the image it is mirrored, its border once; where it is smaller than what is missing, the border is repeated.
+    Outside, the image is mirrored without repeating its border; if it is smaller than the missing part, the border is repeated.
     """
     place = np.arange(start, start + PATCH)
     if max(start + PATCH - size, -start) < size:
@@ -141,9 +141,9 @@ class HeldResult:
 
 
 @cache
-@torch.inference_mode(False)  # the cached tensor may meet gradients later
+@torch.inference_mode(False)  # the cached tensor may be used with gradients later
 def shifted_weight() -> Tensor:
-    """(256, 256): the share of the shifted grid's patch, 0 at its own border and 1 at the border of the other grid's."""
+    """Weight of the shifted grid's patch, (256, 256): 0 at its own border and 1 at the borders of the other grid's patches."""
     place = torch.arange(PATCH, dtype=torch.float32) + 0.5
     own = torch.minimum(place, PATCH - place)  # distance to the border of this grid's patch
     other = (place - SHIFT).abs()  # and to the other grid's

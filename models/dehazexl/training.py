@@ -28,7 +28,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class DehazeXLTraining(TrainingModule):
-    """A DehazeXL with what trains it. The defaults are the published code's recipe (AdamW, L1 and Fourier loss).
+    """Trains a DehazeXL. The defaults are the recipe of the published code (AdamW, L1 and Fourier loss).
 
     Args:
         name: a registered model, e.g. "dehazexl".
@@ -37,19 +37,19 @@ class DehazeXLTraining(TrainingModule):
         encoder_checkpoint: start the encoder from this file, e.g. timm's swinv2_tiny_window16_256.
         lr: learning rate; the paper has 1e-3 with Adam, the published code 1e-4.
         min_lr: learning rate at which the cosine ends, after all epochs (or at trainer.max_steps, if trainer.max_epochs is -1).
-        warmup_steps: steps of warm-up; the published recipe has none.
+        warmup_steps: number of warm-up steps; the published recipe has none.
         weight_decay: weight decay of AdamW.
         frequency: weight of the Fourier term; 1 is published.
         seam: weight of `seam_loss`; 0 is published.
         seam_every: spacing of the borders it covers: 256 for those of patches, 32 also for those of the decoder's windows.
-        clip_norm: largest norm of the gradient; None for no limit, as published.
+        clip_norm: maximum norm of the gradient; None for no limit, as published.
         ema_decay: decay of an averaged copy of the weights, which is validated and exported; None for no copy, as published.
-        patches_at_once: patches that go through encoder and decoder together.
+        patches_at_once: number of patches that are encoded and decoded together.
         recompute: keep only the activations between the parts and recompute the rest in the backward pass: a third more
             time, and 2048 x 2048 pixels in about 2 GB with patches_at_once=1 instead of 33 GB.
         export_half: write weights.safetensors in half precision.
         benchmark: "8KDehaze", "4KID" or "O-HAZE": the published numbers that a test shows next to its own.
-        lpips: backbone weights for LPIPS in tests, torchvision's alexnet-owt-7be5be79.pth; None leaves LPIPS out.
+        lpips: backbone weights for LPIPS in tests, torchvision's alexnet-owt-7be5be79.pth; None omits LPIPS.
         blend: tests hide the borders of patches, see `StreamOptions`.
     """
 
@@ -119,7 +119,7 @@ class DehazeXLTraining(TrainingModule):
     def _all_steps(self) -> int:
         """Number of steps in all epochs, even if the run stops earlier; trainer.max_steps where epochs are not limited."""
         trainer = self.trainer
-        estimated = int(trainer.estimated_stepping_batches)  # which makes the data loader
+        estimated = int(trainer.estimated_stepping_batches)  # this creates the data loader
         epochs = trainer.max_epochs
         if epochs is None or epochs < 0:
             return estimated
@@ -175,7 +175,7 @@ class DehazeXLTraining(TrainingModule):
         self._stream = StreamedDehaze(self.best.eval().fuse().to(self.device), options)
 
     def test_step(self, batch: tuple[str, str], batch_idx: int) -> None:
-        """Names of a hazy file and of its clear one."""
+        """Test one image; `batch` holds the names of a hazy file and of its clear one."""
         assert self.report is not None
         self.report.files.append(score_file(self._stream, Path(batch[0]), Path(batch[1]), self._lpips))
 

@@ -80,7 +80,7 @@ def restored(
     progress: Progress,
     draws: Sequence[HyperDraw | None] | None,
 ) -> Iterator[Tensor]:
-    """The hazy patches of a grid (3, 256, 256) float32 -> the clear ones one by one, on the CPU."""
+    """The hazy patches of a grid (3, 256, 256) float32 -> the clear patches one by one, on the CPU."""
     weight = next(model.parameters())
     chunks = [
         torch.stack(list(patches[first : first + patches_at_once])).to(weight.device)

@@ -1,4 +1,4 @@
-"""Crops of image files as (h, w, 3) uint8, for training: by windows where the format allows, else unpacked once."""
+"""Reads crops of image files as (h, w, 3) uint8 for training: by windows if the format allows, else from an unpacked copy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from visionzoo.io.raster import Window, open_raster
 
 
 class WindowedImage:
-    """An image file to read crops of; a context manager.
+    """A context manager to read crops of an image file.
 
     Args:
-        cache: folder for unpacked copies of files that have no random access; None decodes such a file whole.
+        cache: folder for unpacked copies of files without random access; None decodes such a file completely.
     """
 
     def __init__(self, path: Path, cache: Path | None = None):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from visionzoo.attention.functional import attention
 
-_HIDDEN = -100.0  # added to the scores between parts of a shifted window that are no neighbours; the published value
+_HIDDEN = -100.0  # added to scores between parts of a shifted window that are not neighbours; the published value
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
@@ -30,7 +30,7 @@ def join_windows(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def shift_mask(side: int, size: int, shift: int) -> Tensor:
-    """(n, L, L): 0, or -100 where a map of `side` that was rolled by `shift` brings together what lies apart."""
+    """Mask (n, L, L): -100 between positions that only rolling a map of `side` by `shift` brings together, else 0."""
     place = torch.arange(side)
     region = (place >= side - size).int() + (place >= side - shift).int()
     regions = (3 * region[:, None] + region).reshape(1, side, side, 1)
@@ -39,7 +39,7 @@ def shift_mask(side: int, size: int, shift: int) -> Tensor:
 
 
 def relative_position_index(size: int) -> Tensor:
-    """(L, L) int64: which of the (2s - 1)^2 offsets, row by row, leads from a key to a query."""
+    """Index of the offset from a key to a query among the (2s - 1)^2 offsets, row by row: (L, L) int64."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     y, x = y.flatten(), x.flatten()
     rows = y[:, None] - y + size - 1
@@ -47,10 +47,10 @@ def relative_position_index(size: int) -> Tensor:
 
 
 class PositionBias(nn.Module):
-    """What is added to the scores of a window: a learned value per head and offset, and the mask of shifted windows.
+    """The bias for the scores of a window: a learned value per head and offset, plus the mask of shifted windows.
 
-    `forward()` -> (heads, L, L) where all windows have the same, (n * heads, L, L) on shifted maps. A subclass says where
-    the values per offset come from; they never depend on the image, so fused blocks compute them once.
+    `forward()` -> (heads, L, L) if all windows have the same bias, (n * heads, L, L) on shifted maps. A subclass computes
+    the values per offset; they never depend on the image, so fused blocks compute them once.
     """
 
     index: Tensor
@@ -73,7 +73,7 @@ class PositionBias(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Projections around the attention of windows. A subclass gives `qkv`, `position_bias` and how scores are scaled."""
+    """Attention in windows, with its projections. A subclass provides `qkv`, `position_bias` and the scaling of scores."""
 
     position_bias: nn.Module
 
@@ -95,7 +95,7 @@ class WindowAttention(nn.Module):
         """(P, n, L, C) -> same."""
         q, k, v = self.project(x)
         bias = self.position_bias()
-        # one bias for all patches, never copied: windows join the batch, or the heads where each has its own mask
+        # the bias is never copied for each patch: windows join the batch, or the heads if each window has its own mask
         first = 0 if len(bias) == self.heads else 1
         q, k, v = (part.flatten(first, first + 1) for part in (q, k, v))
         out = attention(q, k, v, mask=bias[None].to(q.dtype), scale=1.0)
@@ -104,7 +104,7 @@ class WindowAttention(nn.Module):
 
 
 def stochastic_depth(rate: float) -> nn.Module:
-    """Skips a block for some of the items in training. torchvision, which takes as long to import as torch, only at a rate above 0."""
+    """Skips a block for some items in training. torchvision, which is slow to import, is only imported for a rate above 0."""
     if not rate:
         return nn.Identity()
     from torchvision.ops import StochasticDepth
@@ -113,7 +113,7 @@ def stochastic_depth(rate: float) -> nn.Module:
 
 
 class MLP(nn.Module):
-    """Two linear layers with an exact GELU between."""
+    """Two linear layers with an exact GELU in between."""
 
     def __init__(self, dim: int, ratio: int = 4):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How checkpoints of EfficientNet-Lite are loaded, and what its input is."""
+"""Loads checkpoints of EfficientNet-Lite, and describes its input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(path: str | PathLike[str], name: str, config: Mapping[str, Any] | None 
 
 
 def preprocess(name: str) -> Preprocess:
-    """From an image to the input of the model `name`, as its weights were tested: the same for every variant."""
+    """The preprocessing with which the weights of the model `name` were tested; it is the same for every variant."""
     del name
     return PREPROCESS
 

@@ -33,7 +33,7 @@ class FusedEfficientNetLite(nn.Module):
         self.network = whole.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `EfficientNetLite.forward_features`; `x` is converted to the network's precision."""
+        """Like `EfficientNetLite.forward_features`; `x` is converted to the network's precision."""
         return self.network.forward_features(x.to(self.dtype))
 
     def forward_head(self, pooled: Tensor) -> Tensor:

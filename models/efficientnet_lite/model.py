@@ -3,9 +3,9 @@
 Architecture: EfficientNet (arXiv 1905.11946) without squeeze-and-excitation and with ReLU6 instead of swish. Weights have timm's names
 (`tf_efficientnet_lite0`), and outputs are equal to timm's. What is special about the network:
 
-- Convolutions of stride 2 pad as TensorFlow does: of an even side, one pixel less before than after.
+- Convolutions with stride 2 pad like TensorFlow: for an even side, one pixel less before than after.
 - Batch norms use eps = 1e-3.
-- The first stage does not expand; every other block expands by 6, filters each channel by itself, and projects.
+- The first stage does not expand; every other block expands by 6, filters each channel separately, and projects.
 - There are no activations after projections, so that residuals can be negative.
 """
 
@@ -39,7 +39,7 @@ STEM, FEATURES, STRIDE = 32, 1280, 32
 
 @dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """What an EfficientNet-Lite0 is made of.
+    """The configuration of an EfficientNet-Lite0.
 
     Attributes:
         num_classes: outputs of the head; 0 for no head, `forward` then gives the pooled vector.
@@ -153,10 +153,10 @@ class EfficientNetLite(nn.Module):
         return self.forward_head(self.forward_features(x)[0])
 
     def fuse(self, pad_to: int = 1) -> FusedEfficientNetLite:
-        """A network for inference with the same outputs (relative error about 1e-6 in float32); this one stays unchanged.
+        """Return a network for inference with the same outputs (relative error about 1e-6 in float32); this one stays unchanged.
 
         Args:
-            pad_to: accepted for other classifiers' sake; every width is a multiple of 8 already.
+            pad_to: accepted for compatibility with other classifiers; every width is already a multiple of 8.
         """
         from .fused import FusedEfficientNetLite
 

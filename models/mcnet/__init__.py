@@ -1,4 +1,4 @@
-"""MCNet: a still face moves like the one in a video, with a learned memory of faces (arXiv 2307.09906)."""
+"""MCNet animates a still face like a face in a video, with a learned memory of faces (arXiv 2307.09906)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Each pixel four times, convolution 3x3, batch norm, ReLU: (B, C, H, W) -> (B, D, 2H, 2W)."""
+    """Nearest upsampling by 2, convolution 3x3, batch norm, ReLU: (B, C, H, W) -> (B, D, 2H, 2W)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -46,7 +46,7 @@ class UpBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Twice batch norm, ReLU, convolution 3x3; plus the input: (B, C, H, W) -> the same shape."""
+    """Batch norm, ReLU and convolution 3x3, twice, added to the input: (B, C, H, W) -> the same shape."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -63,7 +63,8 @@ class ResidualBlock(nn.Module):
 class Hourglass(nn.Module):
     """(B, C, H, W) -> (B, base + C, H, W), sides multiples of 2^num_blocks.
 
-    Down `num_blocks` times and up again; each level's result is joined to the encoder's map of that level, and finally to the input.
+    It goes down `num_blocks` times and up again; each level's result is concatenated with the encoder's map of that level, and
+    the last one with the input.
     """
 
     def __init__(self, in_channels: int, base: int, max_channels: int, num_blocks: int):
@@ -87,12 +88,12 @@ class Hourglass(nn.Module):
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Cast to at least float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def gaussian_kernel(scale: float) -> Tensor:
-    """The low-pass filter (k, k) before an image is reduced to `scale` of its size; sums to 1."""
+    """The low-pass filter (k, k) for reducing an image to `scale` of its size; it sums to 1."""
     sigma = (1 / scale - 1) / 2
     radius = round(4 * sigma)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
@@ -102,9 +103,9 @@ def gaussian_kernel(scale: float) -> Tensor:
 
 
 def antialias_downsample(x: Tensor, scale: float) -> Tensor:
-    """(B, C, H, W) -> (B, C, H * scale, W * scale): Gaussian low-pass with zeros around, then every (1/scale)-th pixel from 0 on.
+    """(B, C, H, W) -> (B, C, H * scale, W * scale): Gaussian low-pass with zero padding, then every (1/scale)-th pixel from 0 on.
 
-    The filter is not a weight: in a network of half precision the image is reduced in its own.
+    The filter is not a weight: in a half-precision network, it keeps the precision of the image.
     """
     if scale == 1:
         return x
@@ -115,6 +116,6 @@ def antialias_downsample(x: Tensor, scale: float) -> Tensor:
 
 
 def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(height, width, 2) of x, y from -1 to 1 inclusive: the centres of the outermost pixels are the ends."""
+    """Coordinates x, y from -1 to 1, (height, width, 2); -1 and 1 are the centres of the outermost pixels."""
     y, x = (2 * torch.arange(n, device=like.device, dtype=like.dtype) / (n - 1) - 1 for n in (height, width))
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)

@@ -1,8 +1,8 @@
-"""Published MCNet checkpoints to our key names and back.
+"""Converts published MCNet checkpoints to our key names and back.
 
-Pure functions on state dicts; files are `visionzoo.weights`' business. A published file holds a dictionary per
-network (and their optimizers): `join_parts` makes one of them, with keys like "kp_detector.kp.weight". A name of ours is turned
-into theirs by rules; the other direction looks the names up that the model's own keys have.
+Pure functions on state dicts; `visionzoo.weights` handles files. A published file holds a dictionary per network (and
+their optimizers): `join_parts` joins them, with keys like "kp_detector.kp.weight". Rules turn our names into the published
+ones; the other direction looks names up among those that the model's own keys give.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ _LEVEL = re.compile(r"^(generator\.mbUnit)\.(project|restore|norm)\.(\d)\.")
 _LEVEL_NAMES = {"project": "feat_forward_proj", "restore": "conv", "norm": "norm"}
 
 _FILTERS = ("kp_detector.down.weight", "generator.dense_motion_network.down.weight")
-"""Low-pass filters that published files hold in addition to the weights; they are computed here."""
+"""Low-pass filters that published files contain in addition to the weights; here they are computed."""
 
 
 def official_name(key: str) -> str:
-    """Our name of a weight -> the authors', e.g. "generator.memory.restore.0.bias" -> "generator.mbUnit.conv_32.bias"."""
+    """Our name of a weight -> the authors' name, e.g. "generator.memory.restore.0.bias" -> "generator.mbUnit.conv_32.bias"."""
     for pattern, replacement in _RULES:
         key = pattern.sub(replacement, key)
     level = _LEVEL.match(key)
-    if level:  # the authors call levels by the width of their maps
+    if level:  # the authors name levels after the width of their maps
         key = f"{level[1]}.{_LEVEL_NAMES[level[2]]}_{32 << int(level[3])}.{key[level.end() :]}"
     return key
 
@@ -83,7 +83,7 @@ def official_name(key: str) -> str:
 def join_parts(loaded: Any) -> Any:
     """A published file's content as one state dict, "generator.*", "kp_detector.*" and "discriminator.*".
 
-    The `module.` of parallel training is dropped, and optimizers are left out. Anything else is returned unchanged.
+    The prefix `module.` of parallel training is dropped, and optimizers are omitted. Anything else is returned unchanged.
     """
     if not isinstance(loaded, Mapping) or not any(isinstance(loaded.get(part), Mapping) for part in PARTS):
         return loaded
@@ -104,15 +104,15 @@ def split_parts(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
+    """A published state dict under the names of `model`; unknown keys stay (and are reported as unexpected).
 
     Args:
         state: the state dict of a whole file (see `join_parts`), or of one network.
-        model: an `MCNet`, or one of its parts, or a `Discriminator`. The detector and the
-            dense motion take those of first order motion models, too.
+        model: an `MCNet`, or one of its parts, or a `Discriminator`. The detector and the dense motion also load weights of
+            first order motion models.
 
     Raises:
-        InputError: weights for another number of keypoints or another size of the detector's input, or a fused network.
+        InputError: the weights have another number of keypoints or another input size of the detector, or the network is fused.
     """
     ours, theirs = next(prefixes for kind, prefixes in _PREFIXES.items() if isinstance(model, kind))
     if isinstance(model, MCNet) and model.is_fused:
@@ -138,18 +138,18 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
             converted[name] = value.view(want.shape) if want is not None and alike else value
     for key in own:
         if key.endswith("num_batches_tracked") and key.replace("num_batches_tracked", "weight") in converted:
-            converted.setdefault(key, torch.tensor(0))  # a counter that old files lack and inference never reads
+            converted.setdefault(key, torch.tensor(0))  # a counter that old files lack and inference does not use
     return converted
 
 
 def to_official(state: Mapping[str, Tensor], scale_factor: float = 0.25) -> dict[str, Tensor]:
-    """Our state dict (of an `MCNet` that is not fused) in the authors' names, with the filters that their files hold.
+    """Our state dict (of an `MCNet` that is not fused) under the authors' names, with the filters of their files.
 
     Args:
         scale_factor: the one in the network's configuration.
 
     Raises:
-        InputError: a fused network, whose layers cannot be separated again.
+        InputError: the network is fused, so its layers cannot be separated again.
     """
     if "generator.memory.kernels" in state:
         raise InputError("a fused network has no published form: convert the network that it was made from")

@@ -1,4 +1,4 @@
-"""What an MCNet is made of (arXiv 2307.09906); the defaults are the published network."""
+"""The configuration of an MCNet (arXiv 2307.09906); the defaults are those of the published network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class MCNetConfig:
 
     Attributes:
         num_keypoints: keypoints that the detector finds.
-        scale_factor: size at which keypoints and motion are estimated over the size of the images; 1 / a power of two.
+        scale_factor: size at which keypoints and motion are estimated, relative to the size of the images; 1 / a power of two.
         detector_channels: channels of the detector's hourglass at its finest level.
         detector_max_channels: largest number of channels at deeper levels.
-        detector_blocks: number of halvings in it.
+        detector_blocks: number of halvings in the detector.
         temperature: temperature of the softmax that turns the detector's maps into positions.
         motion_channels, motion_max_channels, motion_blocks: the same for the dense motion network's hourglass.
         keypoint_variance: variance of the Gaussian that represents a keypoint, in units of half the image.
@@ -34,7 +34,7 @@ class MCNetConfig:
         memory_side: height and width of the memory: it has `memory_side`^2 elements.
         memory_kernels: number of kernels that the dynamic convolution mixes.
         style_channels: hidden width of the MLP that makes the identity code.
-        identity_channels: width of that code; 512 in the published code, whatever `memory_channels` is.
+        identity_channels: width of that code; 512 in the published code for any `memory_channels`.
     """
 
     num_keypoints: int = 15
@@ -86,16 +86,16 @@ class MCNetConfig:
 
     @property
     def smallest_side(self) -> int:
-        """The detector's last kernel, 7 x 7 without padding, must fit into its map at two places at least."""
+        """Smallest side of an image: the detector's last kernel, 7 x 7 without padding, must fit into its map at two positions."""
         return math.ceil(8 / self.scale_factor / self.size_multiple) * self.size_multiple
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """The discriminator, which the published recipe builds and gives the weight 0.
+    """The configuration of the discriminator, to which the published recipe gives the weight 0.
 
     Attributes:
-        num_keypoints: number of Gaussian maps of keypoints that are joined to the image.
+        num_keypoints: number of Gaussian maps of keypoints that are concatenated with the image.
         channels: half the channels of the first block.
         max_channels: largest number of channels in later blocks.
         num_blocks: number of blocks, of which all but the last halve the resolution.

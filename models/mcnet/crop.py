@@ -1,4 +1,4 @@
-"""Where to cut a face out of a video: boxes of one face over time joined to a tube, and a square around the tube.
+"""Finds where to crop a face in a video: boxes of one face over time form a tube, and a square surrounds the tube.
 
 Boxes are (left, top, right, bottom) in pixels.
 """
@@ -39,11 +39,11 @@ class Tube:
     first: Box
     """The box in which it was first seen."""
     box: Box
-    """The box around all places where it was seen."""
+    """The box around all positions where it was seen."""
 
 
 def iou(boxes: Sequence[Box], other: Box) -> Tensor:
-    """Intersection over union of N boxes with another one, (N,); a box's right and lower edges are pixels that belong to it."""
+    """Intersection over union of N boxes with another one, (N,); right and lower edges are pixels that belong to the box."""
     edges = torch.tensor([0, 0, 1, 1], dtype=torch.float64)
     these = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
     return box_iou(these + edges, torch.tensor([other], dtype=torch.float64) + edges)[:, 0]
@@ -55,9 +55,9 @@ def union(a: Box, b: Box) -> Box:
 
 
 def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0.1) -> FrameCrop:
-    """A square around a box, wider than its longer side by `margin` at either end; cut off at the frame's border.
+    """A square around a box, wider than its longer side by `margin` on each side, clipped to the frame.
 
-    As published: edges are truncated towards zero, and what is cut off does not make the rest square again.
+    As published, edges are truncated towards zero, and a clipped square is not made square again.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -69,14 +69,14 @@ def square_crop(box: Box, frame_height: int, frame_width: int, margin: float = 0
 
 
 def link_tubes(detections: Iterable[Sequence[Box]], *, least_iou: float = 0.25, least_frames: int = 150) -> list[Tube]:
-    """The faces of a video, by their first frame.
+    """The faces of a video, sorted by their first frame.
 
     A box belongs to the tube whose first box it overlaps most, by more than `least_iou`; else it begins a new tube. A tube ends
     at the first frame that has no box for it.
 
     Args:
         detections: the boxes found in each frame.
-        least_frames: shorter tubes are left out.
+        least_frames: shorter tubes are ignored.
     """
     running: list[Tube] = []
     ended: list[Tube] = []

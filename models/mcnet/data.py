@@ -1,4 +1,4 @@
-"""Pairs of frames of one talking head for MCNet's training and test: VoxCeleb's layout, your own clips, published pair lists."""
+"""Pairs of frames of a talking head for MCNet's training and tests: VoxCeleb's layout, your own clips, published pair lists."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _CLIPS_IN_MEMORY = 16
 
 @dataclass(frozen=True)
 class Clip:
-    """A face tube: a folder of frames (which may well be called something.mp4, as VoxCeleb's are) or a video."""
+    """A face tube: a folder of frames (which may have a name like x.mp4, as in VoxCeleb) or a video."""
 
     path: Path
 
     @property
     def identity(self) -> str:
-        """Who is seen: the part before the first #, as in VoxCeleb's names; else the whole name."""
+        """The person's identity: the part of the name before the first #, as in VoxCeleb, or else the whole name."""
         return self.path.name.split("#")[0] if "#" in self.path.name else self.path.stem
 
 
@@ -48,7 +48,7 @@ def find_clips(folder: str | Path) -> list[Clip]:
     """The clips in a folder, by name: its subfolders and its videos.
 
     Raises:
-        InputError: no such folder, or nothing in it.
+        InputError: the folder does not exist or has no clips.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,11 +66,11 @@ def find_clips(folder: str | Path) -> list[Clip]:
 class ClipReader:
     """Single frames of clips at one size.
 
-    Frames of a folder are decoded one by one. A video is decoded as a whole when one of its frames is first asked for, and stays in
-    memory (the last 16), or in `cache` as an array that is read by frames.
+    Frames of a folder are decoded one by one. A video is decoded completely when one of its frames is first read, and stays in
+    memory (the last 16 videos), or in `cache` as an array that is read frame by frame.
 
     Args:
-        size: height and width that frames are resized to, whatever their shape, as published.
+        size: height and width to which frames of any shape are resized, as published.
         cache: folder for decoded videos.
     """
 
@@ -87,7 +87,7 @@ class ClipReader:
         self.__init__(**state)
 
     def count(self, clip: Clip) -> int:
-        """Frames of the clip. Raises `InputError` if there are none."""
+        """Number of frames in the clip. Raises `InputError` if there are none."""
         if not clip.path.is_dir():
             return len(self._decoded(clip.path))
         return len(self._frames(clip.path))
@@ -121,9 +121,9 @@ class ClipReader:
 class FramePairs(Dataset):
     """Two frames of one clip by (epoch, index): source and driving, each (3, H, W) in [0, 1].
 
-    Published: one item per identity, one of its clips at random, two frames of it with replacement in the order of time; half of the
-    pairs change places, half of the others are mirrored; brightness, contrast and saturation change by up to a tenth,
-    the hue by up to a tenth of the circle, both frames alike.
+    The published procedure: one item per identity, from a random clip, with two random frames (with replacement) in order of time.
+    Half of the pairs are swapped, half of the others mirrored; brightness, contrast and saturation change by up to a tenth, and
+    the hue by up to a tenth of the circle, equally in both frames.
 
     Args:
         by_identity: one item per identity; else one per clip.
@@ -163,7 +163,7 @@ class FramePairs(Dataset):
 
 
 class TestPairs(Dataset):
-    """Fixed pairs: source and driving (3, H, W) in [0, 1], a name, and whether they are of two people.
+    """Fixed pairs: source and driving frame (3, H, W) in [0, 1], a name, and whether they show two people.
 
     The name is the driving clip's; if the pair shows two people, it is "A driven by B".
 
@@ -194,7 +194,7 @@ class TestPairs(Dataset):
 
 
 def reconstruction_pairs(clips: Sequence[Clip], reader: ClipReader, most: int | None = None) -> list[Any]:
-    """First frame and every frame of each clip (the protocol of FOMM); at most `most` frames a clip, evenly spaced."""
+    """Pairs of the first frame and every frame of each clip (the protocol of FOMM); at most `most` evenly spaced frames per clip."""
     found = []
     for clip in clips:
         count = reader.count(clip)
@@ -204,13 +204,13 @@ def reconstruction_pairs(clips: Sequence[Clip], reader: ClipReader, most: int | 
 
 
 def read_pair_list(file: str | Path, root: str | Path) -> list[Any]:
-    """The frame pairs that a published CSV file names (columns `source` and `driving`, or the first two).
+    """The frame pairs in a published CSV file (columns `source` and `driving`, or the first two).
 
-    The published paths are those of the authors' disks: a frame is looked for under `root` by the last parts of its path, as many
-    as lead to a file.
+    The published paths are those on the authors' disks: a frame is searched under `root` by as many of the last parts of its
+    path as lead to a file.
 
     Raises:
-        InputError: the file cannot be read, names no pairs, or a frame is not there.
+        InputError: the file cannot be read or names no pairs, or a frame is missing.
     """
     file, root = Path(file), Path(root)
     try:
@@ -256,22 +256,22 @@ def _numbered(path: Path) -> tuple[Clip, int]:
 
 
 class TalkingHeads(LightningDataModule):
-    """Frame pairs of talking heads, as MCNet's training and test want them.
+    """Frame pairs of talking heads for MCNet's training and tests.
 
-    `root` holds `train/` and `test/` (VoxCeleb1 as prepared for FOMM), or the clips themselves, then used for both. A clip is a
-    folder of frames or a video; names like `id10001#video#000001#000150.mp4` tell the identity.
+    `root` holds `train/` and `test/` (VoxCeleb1 as prepared for FOMM), or the clips themselves, which are then used for both. A clip
+    is a folder of frames or a video; names like `id10001#video#000001#000150.mp4` contain the identity.
 
     Args:
         root: folder of the data set; "samples" for the two clips that come with visionzoo.
         size: side that frames are resized to; a multiple of 128, published 256.
         batch_size: pairs per device; published 8 (on 8 devices).
-        num_workers: processes that read.
+        num_workers: number of reading processes.
         by_identity: draw identities (published), not clips.
         augment: swap, mirror and change colours, as published.
         repeats: how often an epoch goes through the identities; published 75.
         val_pairs: number of fixed pairs to validate on.
         pairs: a published pair list (CSV) for tests; without it the test is reconstruction, each clip from its first frame.
-        cross: whether every pair of the list is of two people, so that there are no true frames; None compares the part before
+        cross: whether every pair of the list shows two people, so that there are no true frames; None compares the part before
             the first # in the names of clips (`Clip.identity`), so that a list may hold both kinds.
         test_frames: largest number of frames of each clip in a reconstruction test; None uses all.
         cache: folder for decoded videos; None keeps the last few in memory.
@@ -347,7 +347,7 @@ class TalkingHeads(LightningDataModule):
 
 
 class _Repeated(Dataset):
-    """`data` as if it had `length` items; each draws its own pair, a new one in every epoch or, if `fixed`, always the same."""
+    """`data` as if it had `length` items; each draws its own pair, in every epoch a new one or, if `fixed`, the same."""
 
     def __init__(self, data: FramePairs, length: int, *, fixed: bool = False):
         self.data, self.length, self.fixed = data, length, fixed

@@ -25,7 +25,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, H, W) and keypoint positions (B, K, 2) -> how real each place looks (B, 1, h, w), and the blocks' maps."""
+    """Images (B, 3, H, W) and keypoint positions (B, K, 2) -> how real each position looks (B, 1, h, w), and the blocks' maps."""
 
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()

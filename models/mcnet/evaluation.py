@@ -1,4 +1,4 @@
-"""Quality of reenacted frames: against the true ones, with the published numbers (VoxCeleb1, same identity), or across identities."""
+"""Quality of reenacted frames compared with true frames and the published numbers (VoxCeleb1, same identity), or across identities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OpenFace's nn4.small2. Their table across identities could not be read."""
 DIGITS = {"l1": 4, "psnr": 2, "ssim": 4, "lpips": 4, "akd": 3, "aed": 4}
 CROSS_DIGITS = {"aed": 4, "csim": 4}
 ACROSS = (
-    "Source and driver are two people: no true frames; AED and CSIM are between result and source.\n"
+    "Source and driver are two people, so there are no true frames; AED and CSIM are between result and source.\n"
     "The authors' numbers across identities could not be read, so none are shown."
 )
 OTHER_NETWORKS = (
@@ -36,18 +36,18 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PairScore:
-    """Scores of one frame against the true one; or, if source and driver are two people and there is no true one, against the source.
+    """Scores of a frame compared with the true one or, if source and driver are two people, with the source.
 
     Attributes:
         name: name of the driver's clip; "A driven by B" for two people.
         cross: whether source and driver are two people.
         l1: mean absolute difference of images in [0, 1].
         psnr: dB; ssim: Gaussian window of 11, sigma 1.5, per channel.
-        lpips: if it was asked for.
+        lpips: LPIPS, if requested.
         akd: average keypoint distance: mean absolute difference of the coordinates of 68 facial landmarks, in pixels of 256 x 256.
-        aed: average Euclidean distance of identity descriptors, squared as published; from the source's if `cross`.
+        aed: average Euclidean distance of identity descriptors, squared as published; to the source if `cross`.
         csim: cosine of the descriptors of result and source, if `cross`.
-        no_face: whether landmarks or descriptors were asked for and no face was found.
+        no_face: whether landmarks or descriptors were requested and no face was found.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Measures:
     identity: IdentityNetwork | None = None
 
     def names(self) -> dict[str, str]:
-        """What the networks are, for records."""
+        """Names of the networks, for records."""
         found = {"landmarks": self.landmarks, "identity": self.identity}
         return {what: network.name for what, network in found.items() if network is not None}
 
@@ -121,10 +121,10 @@ class Report:
 
     scores: list[PairScore] = field(default_factory=list)
     networks: dict[str, str] = field(default_factory=dict)
-    """What measured landmarks and identity."""
+    """Names of the networks for landmarks and identity."""
 
     def means(self, cross: bool = False) -> dict[str, float | None]:
-        """Mean of each measure over the pairs of that kind that have it; None if none has."""
+        """Mean of each score over the pairs of that kind that have it; None if there are none."""
         found: dict[str, float | None] = {}
         for name in CROSS_DIGITS if cross else DIGITS:
             values = [getattr(score, name) for score in self.scores if score.cross == cross]

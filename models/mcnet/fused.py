@@ -20,8 +20,8 @@ from .memory_fused import FusedMemoryUnit
 class PhaseUpBlock(nn.Module):
     """`UpBlock` with its norm folded: (B, C, H, W) -> (B, D, 2H, 2W), for inference.
 
-    Of the nine taps over doubled pixels several fall onto the same pixel: each of the four positions within a doubled pixel sees 2x2
-    pixels only. One convolution gives all four.
+    Several of the nine taps over doubled pixels read the same pixel: each of the four positions within a doubled pixel sees only 2x2
+    pixels. One convolution computes all four.
     """
 
     weight: Tensor
@@ -51,12 +51,12 @@ def phase_kernels(weight: Tensor) -> Tensor:
 
 
 def fuse_detector(detector: KeypointDetector) -> None:
-    """In place; in eval mode."""
+    """Fuse the detector in place; it must be in eval mode."""
     _fuse_hourglass(detector.hourglass)
 
 
 def fuse_generator(generator: Generator) -> None:
-    """In place; in eval mode."""
+    """Fuse the generator in place; it must be in eval mode."""
     _fuse_hourglass(generator.motion.hourglass)
     for block in (generator.first, *generator.down, *generator.residual, *generator.up):
         _fold(block)
@@ -78,7 +78,7 @@ def _fold(block: nn.Module) -> None:
 
 
 def _part_channels(generator: Generator) -> None:
-    """Even channels of what reads the memory before odd ones, so that both halves are contiguous: renumbered from the encoder on."""
+    """Reorder channels of maps that read the memory, from the encoder on: even ones first, so that both halves are contiguous."""
     widths, count = generator.config.encoder_channels, generator.config.residual_blocks
     order = None
     for block in cast("list[DownBlock]", list(generator.down)):

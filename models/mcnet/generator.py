@@ -1,4 +1,4 @@
-"""The generator: encode the source once, move its features, complete them from the memory, decode.
+"""The generator encodes the source once, moves its features, completes them from the memory, and decodes.
 
 Shapes: B frames of H x W; levels are counted from the deepest, E_0 at H/8 x W/8, to E_3 at full resolution.
 """
@@ -28,7 +28,7 @@ class SourceCache:
     small: Tensor
     """(S, 3, H/4, W/4)"""
     features: tuple[Tensor, ...]
-    """Encoder maps, the deepest first. A fused generator keeps their channels in an order of its own."""
+    """Encoder maps, the deepest first. A fused generator keeps their channels in another order."""
     keypoints: Keypoints
     heatmaps: Tensor
     """(S, K, H/4, W/4), Gaussians of the keypoints"""
@@ -36,7 +36,7 @@ class SourceCache:
 
 @dataclass(frozen=True)
 class Animated:
-    """Frames, and what was computed on the way to them."""
+    """Frames, and intermediate results."""
 
     prediction: Tensor
     """(B, 3, H, W) float32, RGB in [0, 1]"""
@@ -48,7 +48,7 @@ class Animated:
     completed: tuple[Tensor, ...]
     """The same after completion from the memory, for all levels but the last"""
     memory: tuple[MemoryTrace, ...]
-    """What the memory computed at each level; empty in a fused network"""
+    """Intermediate results of the memory at each level; empty in a fused network"""
     decoded: tuple[Tensor, ...]
     """Maps of each level of the decoder: after its residual blocks, and after upsampling"""
 
@@ -73,7 +73,7 @@ class Generator(nn.Module):
         self.final = nn.Conv2d(widths[-1], 3, 7, padding=3)
 
     def encode(self, image: Tensor, keypoints: Keypoints) -> SourceCache:
-        """Source images (S, 3, H, W) in [0, 1] and their keypoints -> what every frame needs of them."""
+        """Source images (S, 3, H, W) in [0, 1] and their keypoints -> the part of the computation that all frames share."""
         small = antialias_downsample(image, self.config.scale_factor)
         maps = [self.first(image.to(self.final.weight.dtype))]
         for block in self.down:

@@ -1,4 +1,4 @@
-"""Keypoints with local affine motion: the detector, and how a driver's movement is transferred to the source.
+"""Keypoints with local affine motion: the detector, and the transfer of a driver's movement to the source.
 
 Shapes: B images, K keypoints; positions are (x, y) in [-1, 1] from the centre of the first pixel to that of the last.
 """
@@ -31,12 +31,12 @@ class Keypoints(NamedTuple):
 
 @dataclass(frozen=True)
 class Detection:
-    """What the detector computes on its way; h x w is the size of the map that its kernel of 7 x 7 leaves."""
+    """Intermediate results of the detector; h x w is the size of the map after its 7 x 7 kernel without padding."""
 
     small: Tensor
     """(B, 3, H * scale, W * scale)"""
     features: Tensor
-    """(B, C, H * scale, W * scale), of the hourglass"""
+    """(B, C, H * scale, W * scale), output of the hourglass"""
     logits: Tensor
     """(B, K, h, w)"""
     heatmap: Tensor
@@ -56,7 +56,7 @@ class KeypointDetector(nn.Module):
         super().__init__()
         self.config = c = config
         self.hourglass = Hourglass(3, c.detector_channels, c.detector_max_channels, c.detector_blocks)
-        # no padding: towards the border a keypoint would be seen in zeros
+        # no padding, because keypoints near the border would be affected by zeros
         self.heatmap = nn.Conv2d(self.hourglass.out_channels, c.num_keypoints, 7)
         self.jacobian = nn.Conv2d(self.hourglass.out_channels, 4 * c.num_keypoints, 7)
         assert self.jacobian.bias is not None
@@ -64,11 +64,11 @@ class KeypointDetector(nn.Module):
         self.jacobian.bias.data.copy_(torch.tensor([1.0, 0, 0, 1]).repeat(c.num_keypoints))
 
     def forward(self, x: Tensor) -> Keypoints:
-        """Raises `InputError` for sides that are no multiples of `config.size_multiple`."""
+        """Keypoints of images. Raises `InputError` for sides that are not multiples of `config.size_multiple`."""
         return self.detect(x).keypoints
 
     def detect(self, x: Tensor) -> Detection:
-        """Keypoints and everything on the way to them; errors as `forward`."""
+        """Keypoints and intermediate results; errors as for `forward`."""
         check_images(x, self.config)
         small = antialias_downsample(x, self.config.scale_factor)
         features = self.hourglass(small.to(self.heatmap.weight.dtype))
@@ -83,7 +83,7 @@ class KeypointDetector(nn.Module):
 
 
 def check_images(x: Tensor, config: MCNetConfig, name: str = "images") -> None:
-    """Raise `InputError` unless `x` is (B, 3, H, W) with sides that the networks take."""
+    """Raise `InputError` unless `x` is (B, 3, H, W) with sides that the networks support."""
     multiple, least = config.size_multiple, config.smallest_side
     fits = (
         x.ndim == 4 and x.shape[1] == 3 and len(x) and not any(side % multiple or side < least for side in x.shape[2:])
@@ -134,9 +134,9 @@ def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
 
 
 def movement_scale(source: Keypoints, initial: Keypoints) -> float:
-    """How much larger the source's face is than the driver's in its first frame: the root of the ratio of their keypoints' hulls.
+    """Size of the source's face relative to the driver's in its first frame: square root of the ratio of the hull areas.
 
-    Uses the first item of each batch; 1 if a hull has no area.
+    It uses the first item of each batch, and is 1 if a hull has no area.
     """
     here, there = hull_area(source.value[0]), hull_area(initial.value[0])
     return (here / there) ** 0.5 if here > 0 and there > 0 else 1.0
@@ -153,18 +153,18 @@ def transfer_motion(
 ) -> Keypoints:
     """Target keypoints of the source for each driving frame.
 
-    "absolute" takes the driver's unchanged, which moves the source's face to the driver's place and shape. "relative"
-    moves the source's keypoints as the driver's moved since `initial`; at that frame the result is the source's keypoints exactly.
+    "absolute" uses the driver's keypoints unchanged, which gives the source's face the driver's position and shape. "relative"
+    moves the source's keypoints as the driver's have moved since `initial`, where the result is exactly the source's keypoints.
 
     Args:
         source: keypoints of the source image, batch 1 (or B).
         driving: keypoints of B driving frames.
-        initial: keypoints of the driver's frame whose pose is the source's; batch 1 (or B). Needed for "relative" and `adapt_scale`.
+        initial: keypoints of the driver's frame with the source's pose; batch 1 (or B). Needed for "relative" and `adapt_scale`.
         adapt_scale: multiply movements by `movement_scale`.
-        relative_jacobian: transfer the change of jacobians; else keep the driver's own.
+        relative_jacobian: transfer the change of jacobians; otherwise use the driver's jacobians.
 
     Raises:
-        InputError: an unknown mode, or no `initial` where it is needed.
+        InputError: the mode is unknown, or `initial` is needed but missing.
     """
     if mode not in ("relative", "absolute"):
         raise InputError(f"mode must be 'relative' or 'absolute', got {mode!r}")
@@ -176,6 +176,6 @@ def transfer_motion(
     value = scale * (driving.value - initial.value) + source.value
     if not relative_jacobian:
         return Keypoints(value, driving.jacobian.expand(*value.shape, 2))
-    # J_d J_0^-1 J_s, written so that nothing is rounded where J_d = J_0
+    # J_d J_0^-1 J_s, computed without rounding errors if J_d = J_0
     change = (driving.jacobian - initial.jacobian) @ (inverse_2x2(initial.jacobian) @ source.jacobian)
     return Keypoints(value, source.jacobian + change)

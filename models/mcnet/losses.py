@@ -1,4 +1,4 @@
-"""The losses of MCNet's training: image, equivariance, keypoint, memory, and the adversarial ones that the recipe leaves out.
+"""The losses of MCNet's training: image, equivariance, keypoint, memory, and the adversarial ones that the recipe omits.
 
 Every loss is a mean over the batch, not yet weighted. Shapes: B frames, K keypoints.
 """
@@ -30,7 +30,7 @@ class LossWeights:
     """Weights of the losses, as in the command of the authors' README (not their configuration file); losses of weight 0 are skipped.
 
     Attributes:
-        pixel: weight of `pixel_loss`, which is ours; the published recipe has none.
+        pixel: weight of `pixel_loss`, which the published recipe does not have.
     """
 
     perceptual: float = 10.0
@@ -60,18 +60,18 @@ def reenactment_loss(
     weights: LossWeights | None = None,
     scales: Sequence[float] = SCALES,
 ) -> dict[str, Tensor]:
-    """The published objective: its weighted terms, by the names of their weights. The loss is their sum.
+    """The weighted terms of the published objective, by the names of their weights. The loss is their sum.
 
     Args:
         animated: result of `MCNet.render` with the driver's own keypoints.
         driving: the target images (B, 3, H, W).
-        source_keypoints, driving_keypoints: as detected.
-        deformed: what the equivariance terms compare with.
-        features: what the perceptual term compares.
-        scales: of the perceptual loss; the smallest image has at least 16 pixels a side.
+        source_keypoints, driving_keypoints: detected keypoints.
+        deformed: deformed images for the equivariance terms.
+        features: network whose features the perceptual term compares.
+        scales: scales of the perceptual loss; the smallest image must have sides of at least 16 pixels.
 
     Raises:
-        InputError: `deformed` or `features` is missing, and a term that needs it has a weight.
+        InputError: `deformed` or `features` is missing although a term with a weight needs it.
     """
     w = weights or LossWeights()
     found: dict[str, Tensor] = {}
@@ -103,10 +103,10 @@ class VGG19Features(nn.Module):
     """RGB (B, 3, H, W) in [0, 1] -> maps after relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG-19. Never trained.
 
     Args:
-        state: weights under torchvision's names, "features.0.weight" and so on; the classifier's are ignored.
+        state: weights under torchvision's names, "features.0.weight" and so on; those of the classifier are ignored.
 
     Raises:
-        InputError: weights of another network.
+        InputError: the weights belong to another network.
     """
 
     ENDS = (1, 6, 11, 20, 29)
@@ -126,7 +126,7 @@ class VGG19Features(nn.Module):
         layers.load_state_dict(found)
         for layer in layers:
             if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # the maps are kept
+                layer.inplace = False  # the maps are returned
         self.stages = nn.ModuleList(
             layers[begin + 1 : end + 1] for begin, end in zip((-1, *self.ENDS[:-1]), self.ENDS, strict=True)
         )
@@ -161,7 +161,7 @@ def perceptual_loss(
 
 
 def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of images (B, 3, H, W), summed over scales 1, 1/2, 1/4 and 1/8. Ours."""
+    """Mean absolute difference of images (B, 3, H, W), summed over scales 1, 1/2, 1/4 and 1/8 (not published)."""
     pairs = zip(pyramid(prediction), pyramid(target), strict=True)
     return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).sum()
 
@@ -171,7 +171,7 @@ def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ThinPlateTransform:
-    """A random smooth deformation of the plane: affine, plus a thin-plate spline that shifts x and y alike.
+    """A random smooth deformation of the plane: an affine map plus a thin-plate spline that shifts x and y equally.
 
     Attributes:
         theta: (B, 2, 3).
@@ -192,12 +192,12 @@ class ThinPlateTransform:
         rng: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> ThinPlateTransform:
-        """Published spread; drawn on the CPU."""
+        """Draw deformations with the published spread, on the CPU."""
         theta = torch.eye(2, 3) + sigma_affine * torch.randn(batch, 2, 3, generator=rng)
         return cls(theta.to(device), (sigma_spline * torch.randn(batch, points**2, generator=rng)).to(device))
 
     def warp_coordinates(self, points: Tensor) -> Tensor:
-        """Points (B, N, 2) -> where they go."""
+        """Points (B, N, 2) -> their new positions."""
         distance, _ = self._from_control(points)
         shift = (distance.square() * torch.log(distance + 1e-6) * self.control[:, None]).sum(-1, keepdim=True)
         return points @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2] + shift
@@ -210,7 +210,7 @@ class ThinPlateTransform:
         return self.theta[:, None, :, :2] + gradient.unsqueeze(-2)
 
     def transform_frame(self, frame: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> the same, read at the warped places; mirrored at the border."""
+        """Images (B, 3, H, W) -> the same, sampled at the warped positions; mirrored at the border."""
         height, width = frame.shape[2:]
         grid = coordinate_grid(height, width, like=frame).flatten(0, 1).expand(len(frame), -1, -1)
         places = self.warp_coordinates(grid).unflatten(1, (height, width))
@@ -226,7 +226,7 @@ class ThinPlateTransform:
 def equivariance_losses(
     driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
 ) -> tuple[Tensor, Tensor]:
-    """Keypoints of a deformed image, mapped back, should be those of the image; losses of positions and of jacobians.
+    """Losses of positions and jacobians: keypoints of a deformed image, mapped back, should be those of the image.
 
     Args:
         transformed: keypoints of `transform.transform_frame(image)`, `driving` being those of the image.

@@ -1,4 +1,4 @@
-"""The memory unit for inference: the same result in fewer operations, without forming the features or the values that were read.
+"""The memory unit for inference: the same result with fewer operations, without computing the features or the values read.
 
 With x the channels to complete and f = P x + b their features, query and difference are affine in x, so their layers are
 multiplied with P beforehand. Reading is linear in the values, so the layer after it is applied to the memory's S * S values,
@@ -61,7 +61,7 @@ class FusedLevel(nn.Module):
 
 
 class FusedMemoryUnit(nn.Module):
-    """`MemoryUnit` for inference. Channels that stay come first, those to complete second: no longer even and odd."""
+    """`MemoryUnit` for inference. Channels that stay come first, then those to complete, instead of even and odd ones."""
 
     mb: Tensor
     style_weight: Tensor
@@ -99,7 +99,7 @@ class FusedMemoryUnit(nn.Module):
     def forward(
         self, features: Sequence[Tensor], keypoints: Tensor, noise: Sequence[Tensor] | None = None
     ) -> tuple[list[Tensor], list[MemoryTrace]]:
-        """As `MemoryUnit`, without traces; in the dtype of its weights under autocast too, as it works in place."""
+        """Like `MemoryUnit`, without traces; it uses the dtype of its weights even under autocast, as it works in place."""
         if autocast_dtype(self.mb.device) is not None:
             with without_autocast(self.mb.device):
                 return self([x.to(self.mb.dtype) for x in features], keypoints, noise)
@@ -133,7 +133,7 @@ class FusedMemoryUnit(nn.Module):
         """Mean features (N, M) and keypoints (N, 2 K) -> keys (N, S * S, M), and values after the difference's layer."""
         scale = F.linear(self.style(torch.cat([mean, points], 1)), self.style_weight, self.style_bias)
         memory = F.conv2d(self.mb * scale[..., None, None], self.shared_weight, padding=1)
-        # squares of half-precision numbers leave its range
+        # squares of half-precision numbers overflow
         total = scale.float().square() @ self.squared_weight.float().T
         memory.mul_(torch.rsqrt(total + 1e-8).to(memory.dtype)[..., None, None])
         if noise is not None:
@@ -147,8 +147,8 @@ class FusedMemoryUnit(nn.Module):
 
 
 def _conv_each(x: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
-    """Convolutions 3x3 of items (N, C, h, w), each with a kernel (N, D, C * 9) and bias (N, D) of its own: (N, D, h, w)."""
-    if x.device.type == "cpu":  # oneDNN's convolution takes less than half the time of the same product of matrices
+    """Convolutions 3x3 of items (N, C, h, w), each with its own kernel (N, D, C * 9) and bias (N, D): (N, D, h, w)."""
+    if x.device.type == "cpu":  # oneDNN's convolution takes less than half the time of the matrix product
         shape = (kernels.shape[1], x.shape[1], 3, 3)
         each = zip(x.split(1), kernels, biases, strict=True)
         return torch.cat([F.conv2d(one, kernel.view(shape), bias, padding=1) for one, kernel, bias in each])
@@ -157,7 +157,7 @@ def _conv_each(x: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
 
 
 def _affine(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """A 1x1 convolution as the matrix (C, D) and the bias (D,) that rows are multiplied with."""
+    """A 1x1 convolution as a matrix (C, D) and a bias (D,), to be applied to rows."""
     assert layer.bias is not None
     return layer.weight.detach().flatten(1).T, layer.bias.detach()
 

@@ -1,13 +1,13 @@
-"""MCNet: a still face moves like the one in a video (arXiv 2307.09906).
+"""MCNet animates a still face like the face in a video (arXiv 2307.09906).
 
 What is special about it, in the order of computation:
 
 1. Keypoints with local affine motion, learned without labels, of the source and of the driving frame (`keypoints.py`).
 2. A flow and an occlusion map, mixed from the motions around the keypoints, move the source's features (`motion.py`).
-3. What the source does not show, another side of the face, comes from a memory of faces in general, one learned map that all
-   people share. The source's keypoints and features are its identity code, which turns the memory into keys and values that
+3. What the source does not show, such as another side of the face, comes from a memory of faces in general, one learned map
+   for all people. The source's keypoints and features are its identity code, which turns the memory into keys and values that
    the moved features read (`memory.py`).
-4. A decoder makes the frame; where nothing is hidden, it shows the moved source itself (`generator.py`).
+4. A decoder generates the frame; where nothing is hidden, it shows the moved source itself (`generator.py`).
 
 Shapes: B frames, S sources (1 or B), K keypoints, H x W pixels, multiples of 128 for the published network.
 """
@@ -34,7 +34,7 @@ from .memory_fused import FusedMemoryUnit
 
 
 class MCNet(nn.Module):
-    """Source images and driving images (B, 3, H, W), RGB in [0, 1] -> what the source would look like in the driver's pose.
+    """Source and driving images (B, 3, H, W), RGB in [0, 1] -> the source in the driver's pose.
 
     For a video, encode the source once and animate frame by frame, or many at a time:
 
@@ -42,7 +42,7 @@ class MCNet(nn.Module):
         driving = model.detect(frames)
         frames = model.animate(cache, transfer_motion(cache.keypoints, driving, driving.at(slice(0, 1))))
 
-    `fuse()` makes a copy that is faster at this. Keypoints, flow and occlusion are float32 whatever the weights are.
+    `fuse()` makes a faster copy for this. Keypoints, flow and occlusion are float32 for weights of any precision.
     """
 
     def __init__(self, config: MCNetConfig):
@@ -55,15 +55,15 @@ class MCNet(nn.Module):
         """Keypoints of images (B, 3, H, W) in [0, 1].
 
         Raises:
-            InputError: another shape, or sides that are no multiples of `config.size_multiple`.
+            InputError: the shape is wrong, or sides are not multiples of `config.size_multiple`.
         """
         return self.detector(frames)
 
     def encode_source(self, source: Tensor, keypoints: Keypoints | None = None) -> SourceCache:
-        """What all frames need of source images (S, 3, H, W) in [0, 1]; errors as `detect`.
+        """Encode source images (S, 3, H, W) in [0, 1], once for all frames; errors as for `detect`.
 
         Args:
-            keypoints: the source's, if they have been detected.
+            keypoints: keypoints of the source, if they have already been detected.
         """
         check_images(source, self.config, "source images")
         return self.generator.encode(source, self.detect(source) if keypoints is None else keypoints)
@@ -71,7 +71,7 @@ class MCNet(nn.Module):
     def render(
         self, source: SourceCache, driving: Keypoints, *, noise: Noise = "none", rng: torch.Generator | None = None
     ) -> Animated:
-        """Frames and everything on the way to them.
+        """Frames and intermediate results.
 
         Args:
             source: result of `encode_source` of this network, for 1 image or B.
@@ -81,7 +81,7 @@ class MCNet(nn.Module):
             rng: generator for the noise.
 
         Raises:
-            InputError: keypoints of another number or shape, several sources for another number of frames, or no such noise.
+            InputError: wrong number or shape of keypoints, several sources for another number of frames, or unknown noise.
         """
         batch, count = len(driving.value), self.config.num_keypoints
         if driving.value.shape != (batch, count, 2) or driving.jacobian.shape != (batch, count, 2, 2):
@@ -103,7 +103,7 @@ class MCNet(nn.Module):
     def reenact(
         self, source: Tensor, driving: Tensor, *, noise: Noise = "none", rng: torch.Generator | None = None
     ) -> Animated:
-        """`forward` with everything on the way to the prediction, which training needs."""
+        """Like `forward`, with the intermediate results that training needs."""
         return self.render(self.encode_source(source), self.detect(driving), noise=noise, rng=rng)
 
     def forward(self, source: Tensor, driving: Tensor) -> Tensor:
@@ -115,14 +115,14 @@ class MCNet(nn.Module):
         return isinstance(self.generator.memory, FusedMemoryUnit)
 
     def fuse(self) -> MCNet:
-        """A copy for inference with the same outputs (relative error about 1e-6 in float32); this one is unchanged.
+        """Return a copy for inference with the same outputs (relative error about 1e-6 in float32); this one is unchanged.
 
         A `SourceCache` of one form does not fit the other. Fuse in float32, then change the precision (`compute_in`).
         """
         if self.is_fused:
             return self
         fused = copy.deepcopy(self).eval().requires_grad_(False)
-        with without_autocast(next(fused.parameters()).device):  # products of weights keep their precision
+        with without_autocast(next(fused.parameters()).device):  # weights are multiplied in full precision
             fuse_detector(fused.detector)
             fuse_generator(fused.generator)
         return fused.requires_grad_(False)

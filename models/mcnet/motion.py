@@ -1,4 +1,4 @@
-"""Dense motion from keypoints: where in the source each pixel of the result comes from, and where it cannot come from there."""
+"""Dense motion from keypoints: the position in the source of each pixel of the result, and where the source cannot provide it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class MotionField:
     candidates: Tensor
     """(B, K + 1, h, w, 2): flow near each keypoint, x and y in [-1, 1]"""
     deformed: Tensor
-    """(B, K + 1, 3, h, w): the source moved by each"""
+    """(B, K + 1, 3, h, w): the source moved by each candidate"""
     features: Tensor
-    """(B, C, h, w), of the hourglass"""
+    """(B, C, h, w), output of the hourglass"""
     mask: Tensor
     """(B, K + 1, h, w): share of each candidate, sums to 1"""
     flow: Tensor
@@ -64,7 +64,7 @@ class DenseMotion(nn.Module):
         with without_autocast(small.device):
             candidates = candidate_flows(source, driving, height, width)
         small = small.to(candidates.dtype).expand(batch, -1, -1, -1)
-        # the grid's ends are the centres of the outermost pixels, yet it is read as if they were the image's edges: as published
+        # as published: the grid ends at the centres of the outermost pixels, but is read as if it ended at the image's edges
         moved = F.grid_sample(
             small.repeat_interleave(candidates.shape[1], 0), candidates.flatten(0, 1), align_corners=False
         )
@@ -83,9 +83,9 @@ class DenseMotion(nn.Module):
 
 
 def candidate_flows(source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
-    """No motion, and p_s + J_s J_d^-1 (z - p_d) for each keypoint (Eq. 4 of arXiv 2003.00196): (B, K + 1, height, width, 2).
+    """Zero flow, and p_s + J_s J_d^-1 (z - p_d) for each keypoint (Eq. 4 of arXiv 2003.00196): (B, K + 1, height, width, 2).
 
-    Where a driving jacobian has no inverse, the keypoint's neighbourhood is only shifted.
+    If a driving jacobian has no inverse, the keypoint's neighbourhood is only shifted.
     """
     grid = coordinate_grid(height, width, like=driving.value)
     affine = source.jacobian @ inverse_2x2(driving.jacobian)

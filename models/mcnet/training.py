@@ -44,7 +44,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class MCNetTraining(TrainingModule):
-    """Trains an MCNet to make the driving frame out of the source frame of the same person.
+    """Trains an MCNet to generate the driving frame from the source frame of the same person.
 
     The defaults are the published recipe (the authors' command, which overrides their configuration file): Adam at 2e-4, a tenth
     of it from epoch 80 on, gradients of detector and generator clipped to a norm of 10 each, steps without a finite loss skipped.
@@ -166,7 +166,7 @@ class MCNetTraining(TrainingModule):
         """The terms of `reenactment_loss` by name.
 
         Args:
-            animated: made from these keypoints.
+            animated: frames made from these keypoints.
             driving: the target images (B, 3, H, W).
             rng: draws the deformation of the equivariance losses.
         """
@@ -217,7 +217,7 @@ class MCNetTraining(TrainingModule):
         for_discriminator.step()
 
     def on_train_epoch_end(self) -> None:
-        if not self.automatic_optimization and self.trainer.is_last_batch:  # not where max_steps cuts the epoch short
+        if not self.automatic_optimization and self.trainer.is_last_batch:  # not if max_steps ends the epoch early
             for scheduler in cast(Sequence[Any], self.lr_schedulers()):
                 scheduler.step()
 
@@ -227,7 +227,7 @@ class MCNetTraining(TrainingModule):
             self.log(f"train/{name}", value, on_step=True, sync_dist=True, batch_size=count)
 
     def _rng(self, batch_idx: int) -> torch.Generator:
-        """The same at this step in every run, so that a resumed run equals one that was not stopped."""
+        """A generator that is the same at this step in every run, so that a resumed run equals an uninterrupted one."""
         numbers = (int(self.hparams["seed"]), self.current_epoch, batch_idx, self.global_rank)
         seed = 0
         for number in numbers:
@@ -239,7 +239,7 @@ class MCNetTraining(TrainingModule):
         return {"image_size": getattr(data, "size", None)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what only training needs, if nothing is trained."""
+        """Drop the parts that only training needs, if nothing is trained."""
         state = checkpoint["state_dict"]
         unused = [f"{name}." for name in ("vgg", "discriminator") if getattr(self, name) is None]
         for key in [key for key in state if not self.in_fit and key.startswith(tuple(unused))]:

@@ -1,4 +1,4 @@
-"""The configuration of SHViT, and what the network and its fused form check alike."""
+"""The configuration of SHViT, and checks that the network and its fused form share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRIDES = (16, 32, 64)
 
 @dataclass(frozen=True)
 class SHViTConfig:
-    """What a SHViT is made of; the defaults are the published S1.
+    """The configuration of a SHViT; the defaults are those of the published S1.
 
     Attributes:
         embed_dim: channels of the three stages; the first one is a multiple of 8.

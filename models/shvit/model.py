@@ -128,7 +128,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """What brings the previous stage's map to this resolution (nothing in the first stage), then the blocks."""
+    """Downsampling to this resolution (none in the first stage), then the blocks."""
 
     def __init__(self, previous: int | None, dim: int, depth: int, partial_dim: int | None, qk_dim: int):
         super().__init__()

@@ -38,7 +38,7 @@ MANIFEST, CATALOG, STORE = "manifest.json", "catalog.sqlite", "store"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made an index; searching it with anything else is an error.
+    """The model and settings that made an index; searching it with others is an error.
 
     Attributes:
         model: registered name or "timm:NAME".
@@ -197,7 +197,7 @@ class PhotoIndex:
     # Writing
 
     def plan(self, files: Sequence[Found]) -> Work:
-        """What has to be done for `files`, which are all different."""
+        """The work to do for `files`, which are all different."""
         return Planner(list(self.photos()), set(self.store.ids().tolist())).plan(files)
 
     def keep(self, same: Sequence[tuple[Photo, Found, os.stat_result]]) -> None:
@@ -302,7 +302,7 @@ def is_index_folder(path: Path) -> bool:
     return known and not names - ours
 
 
-def was_never_finished(path: Path) -> bool:
+def is_unfinished(path: Path) -> bool:
     """Whether `path` holds the remains of a run that was killed before the first photo was in the index."""
     if not is_index_folder(path) or (path / MANIFEST).exists():
         return False

@@ -34,7 +34,7 @@ LITE0 = "timm:tf_efficientnet_lite0"
 
 @dataclass(frozen=True)
 class SuperGlobalConfig:
-    """What a SuperGlobal network is made of; the defaults are the published setting for ResNet-50.
+    """The configuration of a SuperGlobal network; the defaults are the published setting for ResNet-50.
 
     Attributes:
         backbone: "resnet50", "resnet101", "timm:NAME" for any timm network with a (B, C, H, W) feature map, or

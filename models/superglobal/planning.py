@@ -1,4 +1,4 @@
-"""Which of the files found are already in an index, under any path, and which have to be read."""
+"""Determines which of the files found are already in an index, under any path, and which must be read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done for files that were found.
+    """The work to do for files that were found.
 
     Attributes:
         read: new files, changed ones, and those that could not be read so far.

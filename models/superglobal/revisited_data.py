@@ -212,10 +212,10 @@ class RevisitedData(LightningDataModule):
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged_batch,
             pin_memory=torch.cuda.is_available(),
         )
 
 
-def _as_it_is(batch: list[Group]) -> list[Group]:
+def _unchanged_batch(batch: list[Group]) -> list[Group]:
     return batch

@@ -42,7 +42,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class FrameClasses:
-    """What a frame of a video shows.
+    """The predictions for a frame of a video.
 
     Attributes:
         time: time at which it is shown, in seconds.
@@ -60,7 +60,7 @@ class FrameClasses:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """What one image or video shows.
+    """The predictions for an image or video.
 
     Attributes:
         source: the file, or "image 3".

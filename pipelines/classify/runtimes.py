@@ -1,4 +1,4 @@
-"""What runs a classifier: torch, a network that is compiled for this machine, or onnxruntime."""
+"""Runtimes of a classifier: torch, a network that is compiled for this machine, or onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels of a hazy image a window of the dehazed one depends on, as an image or as numbers."""
+"""Shows, as an image or as numbers, on which pixels of a hazy image a window of the dehazed one depends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `visionzoo dehaze` reads and writes."""
+"""The kinds of files that `visionzoo dehaze` reads and writes."""
 
 from __future__ import annotations
 

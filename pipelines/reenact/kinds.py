@@ -1,4 +1,4 @@
-"""What `visionzoo reenact` reads and writes."""
+"""The kinds of files that `visionzoo reenact` reads and writes."""
 
 from __future__ import annotations
 

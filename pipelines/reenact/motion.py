@@ -113,7 +113,7 @@ class Motion:
         if not amount or len(self) < 2:
             return self
         filters = [OneEuroFilter(REST_HZ * (1 - amount), SPEED_HZ) for _ in self.keypoints]
-        times = _rising(self.times, float(self.fps))
+        times = _increasing(self.times, float(self.fps))
         parts = [
             torch.stack([one.filter(x, float(t)) for x, t in zip(part, times, strict=True)])
             for one, part in zip(filters, self.keypoints, strict=True)
@@ -123,16 +123,16 @@ class Motion:
     @property
     def is_variable(self) -> bool:
         """Whether the frames are shown for different lengths of time."""
-        return measure_rate(_rising(self.times, float(self.fps)), TICK_S, [self.fps])[1]
+        return measure_rate(_increasing(self.times, float(self.fps)), TICK_S, [self.fps])[1]
 
     @property
     def even_fps(self) -> Fraction:
         """A constant rate for formats without times: `fps`, or if it varies, that of the closest frames."""
-        return even_rate(_rising(self.times, float(self.fps)), self.fps) if self.is_variable else self.fps
+        return even_rate(_increasing(self.times, float(self.fps)), self.fps) if self.is_variable else self.fps
 
     def moments(self) -> list[Moment]:
         """The times and durations of the frames."""
-        times = _rising(self.times, float(self.fps))
+        times = _increasing(self.times, float(self.fps))
         last = float(np.median(np.diff(times)[-5:])) if self.is_variable else float(1 / self.fps)
         return [
             Moment(number, float(time), float(length))
@@ -155,7 +155,7 @@ class Motion:
         )
 
 
-def _rising(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
+def _increasing(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
     """`times`, or evenly spaced ones if they do not increase (damaged time stamps)."""
     return times if (np.diff(times) > 0).all() else np.arange(len(times)) / fps
 

@@ -13,12 +13,12 @@ from visionzoo.faces.crop import CropBox
 from visionzoo.options import INPUT, MODEL, OUTPUT, SPEED, option
 
 SourceCrop = Literal["auto", "centre", "none"] | CropBox
-"""Which square of an image the network sees: around the face, the largest in the middle, all of it (squeezed), or this one."""
+"""The square of an image that the network sees: around the face, the largest central one, all of it (squeezed), or a given one."""
 DrivingCrop = SourceCrop | Literal["follow"]
 """The same for a video: "auto" and the others stay where they are, "follow" keeps the face in the middle of every frame."""
 Mode = Literal["relative", "absolute"]
 View = Literal["face", "whole", "side-by-side"]
-"""What a video shows: the animated crop, the source image with the crop pasted back, or source, driver and result in a row."""
+"""The content of a video: the animated crop, the source image with the crop pasted back, or source, driver and result in a row."""
 
 
 def _text(_: Any, tokens: Sequence[Any]) -> Any:

@@ -80,7 +80,7 @@ class DuplicateResult:
 
     @property
     def rule(self) -> str:
-        """In words, what two photos of a group have in common."""
+        """Text that says what two photos of a group have in common."""
         images = ", images compared" if self.compared else ""
         return f"score {self.min_score:g} or more{images}"
 

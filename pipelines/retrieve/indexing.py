@@ -16,7 +16,7 @@ from visionzoo.registry import pipeline
 
 from ...models.superglobal.extraction import Described, describe
 from ...models.superglobal.identity import Found
-from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, read_manifest, was_never_finished
+from ...models.superglobal.index import Manifest, PhotoIndex, is_index_folder, is_unfinished, read_manifest
 from ...models.superglobal.planning import Entry
 from .results import IndexReport
 from .sources import check_emptied, find_photos
@@ -48,7 +48,7 @@ def update_index(
         VisionZooError: it cannot be written.
     """
     found = find_photos(sources, path)
-    discarded = path.exists() and (rebuild or was_never_finished(path))
+    discarded = path.exists() and (rebuild or is_unfinished(path))
     if found.empty and (discarded or not path.exists()):
         raise found.empty[0][1]
     if discarded:

@@ -13,7 +13,7 @@ from visionzoo.attention import attention_with_lse
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how its tensors lie in memory."""
+    """A shape, and the memory layout of its tensors."""
 
     batch: int
     heads: int
@@ -77,14 +77,14 @@ def cases(
 def reference(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp in float64 by the textbook."""
+    """Output and log-sum-exp in float64, by the textbook formula."""
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.double()
     return attention_with_lse(q.double(), k.double(), v.double(), mask=mask, scale=scale, backend="math")
 
 
 def textbook(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """The same without any of our code; rows without keys come out as NaN and -inf."""
+    """The same without using our code; rows without keys give NaN and -inf."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     scores = torch.einsum("bhld,bhnd->bhln", q, k.expand(q.shape[0], -1, -1, -1))
@@ -101,6 +101,6 @@ def finite(lse: Tensor) -> Tensor:
 
 
 def error(got: Tensor, want: Tensor) -> float:
-    """Relative, in the 2-norm."""
+    """Relative error in the 2-norm."""
     assert got.shape == want.shape
     return ((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)).item()

@@ -1,4 +1,4 @@
-"""The processor gives the numbers of diffusers' own, on small models with random weights."""
+"""The processor gives the same results as those of diffusers, on small models with random weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Case = tuple[nn.Module, Callable[[nn.Module], Tensor]]
 
 
 def noisy(model: nn.Module) -> nn.Module:
-    """No weight left at zero, as new models have them: every attention must show in the output."""
+    """Replace zero weights of a new model, so that every attention affects the output."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -232,7 +232,7 @@ def test_spatial_norm_and_channels_last() -> None:
 
 
 def joined_calls(model: nn.Module) -> list[str]:
-    """A list that grows with the name of every joined projection that runs."""
+    """A list to which the name of every joined projection is added when it runs."""
     calls: list[str] = []
     for name, module in model.named_modules():
         if name.endswith(("to_qkv", "to_kv")):
@@ -298,7 +298,7 @@ def test_unknown_arguments_are_ignored_as_by_diffusers() -> None:
 @pytest.mark.parametrize("name", ["unet2d", "cogvideox"])
 @torch.no_grad()
 def test_autocast(name: str) -> None:
-    """It leaves norms, of queries and keys too, in float32, and projections in bfloat16."""
+    """Norms, including those of queries and keys, stay in float32, and projections in bfloat16."""
     model, forward = CASES[name]()
     want = forward(model)
     model.set_attn_processor(VisionZooAttnProcessor())
@@ -390,7 +390,7 @@ def test_unsupported_attention_is_refused() -> None:
 
 @torch.no_grad()
 def test_pipeline() -> None:
-    """Guidance, scheduler and decoder around it; `attention_backend` reaches all of them."""
+    """A whole pipeline with guidance, scheduler and decoder; `attention_backend` applies to all parts."""
     unet, _ = unet2d()
     vae, _ = autoencoder()
     pipe = diffusers.StableDiffusionPipeline(

@@ -1,4 +1,4 @@
-"""flex_attention, compiled: on CUDA as the kernel it is meant to be, on the CPU outputs only."""
+"""flex_attention, compiled: outputs and gradients on CUDA, outputs only on the CPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
         attention(q, q, q, backend="flex")
 
 
-# In a process of its own: what torch.compile sets and loads stays with a process, and its compiler prints.
+# In a separate process, because torch.compile changes global state and its compiler prints.
 ON_CPU = """
 import torch
 from tests.attention.cases import error, reference

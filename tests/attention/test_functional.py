@@ -115,7 +115,7 @@ def test_gradcheck(backend: str, mask: str) -> None:
 @quick
 @given(case=cases(), cuts=st.lists(st.integers(0, 70), max_size=4))
 def test_parts_merge_to_the_whole(case: Case, cuts: list[int]) -> None:
-    """Any split of the keys, also with empty parts and parts that the mask empties; gradients too."""
+    """Any split of the keys, including empty parts and fully masked parts; gradients too."""
     q, k, v, mask = case.tensors()
     wanting = [tensor.requires_grad_(True) for tensor in (q, k, v)]
     edges = [0, *sorted(min(cut, case.keys) for cut in cuts), case.keys]
@@ -138,7 +138,7 @@ def test_parts_merge_to_the_whole(case: Case, cuts: list[int]) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("queries", "keys", "batch"), [(5, 0, 2), (0, 5, 2), (0, 0, 2), (5, 4, 0)])
 def test_nothing_to_attend_to(backend: str, queries: int, keys: int, batch: int) -> None:
-    """torch's CPU kernel ends the process when there are no keys; here it is zeros and -inf, with gradients of zero."""
+    """Without keys, torch's CPU kernel ends the process; here the result is zeros and -inf, with gradients of zero."""
     q = torch.randn(batch, 2, queries, 8, requires_grad=True)
     k = torch.randn(batch, 2, keys, 8, requires_grad=True)
     v = torch.randn(batch, 2, keys, 4, requires_grad=True)
@@ -175,7 +175,7 @@ def test_large_scores_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_autocast_casts_the_inputs_and_nothing_else(backend: str) -> None:
-    """As torch does for its own attention: mixed inputs become bfloat16, sums stay float32, gradients keep their dtype."""
+    """As for torch's own attention, mixed inputs become bfloat16, sums stay float32, and gradients keep their dtype."""
     q = torch.randn(1, 2, 300, 16, requires_grad=True)
     k, v = torch.randn(1, 2, 2500, 16).bfloat16(), torch.randn(1, 2, 2500, 16, requires_grad=True)
     want, want_lse = reference(q.bfloat16(), k, v.bfloat16(), None)
@@ -207,7 +207,7 @@ def test_same_inputs_give_the_same_bits() -> None:
 
 
 def test_long_inputs_go_in_blocks() -> None:
-    """More keys than a block and more queries than a block, for both ways of computing it."""
+    """More keys and more queries than in a block, for both ways of computing it."""
     q, k, v = torch.randn(2, 1, 1100, 16), torch.randn(2, 1, 5000, 16), torch.randn(2, 1, 5000, 24)
     want, want_lse = reference(q, k, v, None)
     out, lse = attention_with_lse(q, k, v, backend="chunked")
@@ -221,14 +221,14 @@ def test_long_inputs_go_in_blocks() -> None:
 
 
 def test_bfloat16_keeps_large_scores_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MCNet's one head of 512 at scale 1/4: scores in the hundreds, which bfloat16 alone would round by whole units."""
+    """MCNet's single head of width 512 at scale 1/4: scores in the hundreds, which bfloat16 would round to integers."""
     from visionzoo.attention import blocks
 
     q = torch.randn(1, 1, 128, 512).abs().bfloat16()
     k = torch.randn(1, 1, 512, 512).abs().bfloat16()
     v = torch.randn(1, 1, 512, 512).bfloat16()
     want = reference(q, k, v, None, 0.25)[0]
-    monkeypatch.setattr(blocks, "MULTIPLIES_BFLOAT16", True)  # this path, also where it is not the fast one
+    monkeypatch.setattr(blocks, "MULTIPLIES_BFLOAT16", True)  # test this path even where it is not the faster one
     assert error(attention(q, k, v, scale=0.25, backend="chunked"), want) < 8e-3
     plain = torch.softmax(q @ k.transpose(-2, -1) * 0.25, -1) @ v
     assert error(plain, want) > 3e-2

@@ -1,4 +1,4 @@
-"""What a mask leaves out: one answer from all backends, dtypes of the mask, and lengths."""
+"""The keys that a mask excludes: the same result from all backends, dtypes of the mask, and lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BOUNDS = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2, torch.float32: 4e-6, torch.float64: 1e-12}
 
 
-# What people write into a mask for "not this key", and the dtype of the mask.
+# Values that people use to exclude a key, and the dtype of the mask.
 LOWS = [
     (torch.float32, -torch.inf),
     (torch.float32, LOWEST),
@@ -39,7 +39,7 @@ def made(dtype: torch.dtype, keys: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def right(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, weights: Tensor) -> list[Tensor]:
-    """Output, log-sum-exp and the gradients to q, k, v in float64, of none of our code. No row of it is without keys."""
+    """Output, log-sum-exp and the gradients to q, k, v in float64, without our code. Every row must have a key."""
     seen = keep.any(-1)[0, 0]
     q, k, v = (tensor.double().requires_grad_() for tensor in (q, k, v))
     part, part_lse = textbook(q[:, :, seen], k, v, keep[:, :, seen])
@@ -98,7 +98,7 @@ def test_rows_of_lowest_numbers(dtype: torch.dtype, backend: str, keys: int, com
 
 @pytest.mark.parametrize("top_k", [None, 40])
 def test_reads_of_a_memory(top_k: int | None) -> None:
-    """Its own scores, for the best k and for use counts, follow the rule too."""
+    """The memory's own scores, for the best k and for use counts, follow the rule too."""
     q, k, v, keep = made(torch.float32, 30)
     want, usage = None, None
     for low in (-torch.inf, -1e9, LOWEST):
@@ -118,7 +118,7 @@ def test_reads_of_a_memory(top_k: int | None) -> None:
 @pytest.mark.parametrize("backend", ["sdpa", "chunked", "math"])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_numbers_above_the_bound_are_added(dtype: torch.dtype, backend: str) -> None:
-    """Also those that half precision would round: a row of -10000 is no row without keys, its log-sum-exp counts."""
+    """Even if half precision would round them: a row of -10000 is not excluded, and its log-sum-exp is right."""
     q, k, v, _ = made(dtype, 20)
     mask = torch.randn(1, 1, 5, 20, generator=torch.Generator().manual_seed(2)) * 3
     mask[..., 0, :] = -1e4
@@ -130,7 +130,7 @@ def test_numbers_above_the_bound_are_added(dtype: torch.dtype, backend: str) -> 
 
 
 def test_a_mask_that_was_expanded_stays_small() -> None:
-    """Neither all heads nor all queries of it are ever written out: 16 MB here."""
+    """The mask is never copied for all heads or queries, which would take 16 MB."""
     from visionzoo.benchmark import peak_memory_mb
 
     q, k = torch.randn(1, 16, 64, 8), torch.randn(1, 16, 4096, 8)
@@ -143,7 +143,7 @@ def test_a_mask_that_was_expanded_stays_small() -> None:
 def test_inputs_of_the_cuda_kernels(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, kind: torch.dtype, needs_lse: bool
 ) -> None:
-    """By a stand-in with their rules: the mask is boolean or in the dtype of q, and a row without keys is NaN."""
+    """With a fake that has their rules: the mask is boolean or in the dtype of q, and a row without keys gives NaN."""
     q, k, v, keep = made(dtype, 20)
     mask = keep
     if kind != torch.bool:

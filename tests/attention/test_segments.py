@@ -1,4 +1,4 @@
-"""Attention over pieces that are never joined."""
+"""Attention over pieces that are never concatenated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pieces_equal_the_whole(backend: str, case: Case, cuts: list[int]) -> No
 
 
 def test_pieces_larger_than_the_gathering_limit() -> None:
-    """Pieces of every size around the limits, so that some are gathered and some stand alone."""
+    """Pieces of every size around the limits, so that some are gathered and some are not."""
     q = torch.randn(1, 2, 40, 16)
     sizes = [3, 500, 511, 512, 513, 100, 0, 1500, 7, 7, 1]
     pieces = [(torch.randn(1, 2, n, 16), torch.randn(1, 2, n, 8)) for n in sizes]
@@ -99,7 +99,7 @@ def test_pieces_of_a_memory_mapped_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wants_grad", [False, True])
 def test_memory_is_about_one_piece(wants_grad: bool) -> None:
-    """Sixteen pieces of 2 MB each: joining them would take 32 MB, all scores 128 MB."""
+    """Sixteen pieces of 2 MB each: concatenating them would take 32 MB, and all scores 128 MB."""
     q = torch.randn(1, 1, 1024, 64)
     pieces = [(torch.randn(1, 1, 4096, 64).requires_grad_(wants_grad), torch.randn(1, 1, 4096, 64)) for _ in range(8)]
 

@@ -1,4 +1,4 @@
-"""Which backend is taken, who may say so, and what it may cost."""
+"""Selection of the backend: by whom, in which order, and how much memory it may take."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_reference_shows_what_the_memory_test_would_find() -> None:
 @pytest.mark.parametrize("mask", [None, (3, 1, 1, 100), (1, 4, 50, 100)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_cuda_kernels_are_called_as_they_are_declared(lse, key_width, value_width, mask, dtype) -> None:
-    """Without a GPU torch can still check the arguments of its kernels and say what shapes they give."""
+    """Even without a GPU, torch can check the arguments of its kernels and infer their output shapes."""
     q = torch.empty(3, 4, 50, key_width, device="meta", dtype=dtype)
     k = torch.empty(3, 4, 100, key_width, device="meta", dtype=dtype)
     v = torch.empty(3, 4, 100, value_width, device="meta", dtype=dtype)

@@ -1,4 +1,4 @@
-"""The Triton kernel: on CUDA where there is one, else in Triton's interpreter with its smallest blocks."""
+"""The Triton kernel: on CUDA if available, else in Triton's interpreter with the smallest blocks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def agrees(
 
 
 def over_pieces(q: Tensor, pieces: list[Segment]) -> tuple[Tensor, Tensor]:
-    """As `segment_attention` asks the kernel for it, which gathers pieces as small as these beforehand."""
+    """Calls the kernel directly, because `segment_attention` would gather pieces as small as these first."""
     backend = TritonBackend()
     assert backend.unavailable() is None
     pieces = [Segment(k[:, :, :n], v[:, :, :n]) if isinstance(n, int) else Segment(k, v, n) for k, v, n in pieces]
@@ -126,7 +126,7 @@ def test_all_pieces_are_one_launch_and_nothing_is_joined(monkeypatch: pytest.Mon
     ("key_width", "value_width"), [(512, 40), (24, 300), pytest.param(512, 512, marks=pytest.mark.slow)]
 )
 def test_wide_keys_and_values(key_width: int, value_width: int) -> None:
-    """Values wider than a block are cut over programs: each has to get its own columns, and one of them the lse."""
+    """Values wider than a block are split over programs: each must write its own columns, and one of them the lse."""
     q, k, v = torch.randn(1, 1, 5, key_width), torch.randn(1, 1, 37, key_width), torch.randn(1, 1, 37, value_width)
     got = attention_with_lse(*(t.to(DEVICE) for t in (q, k, v)), backend="triton")
     agrees(got, reference(q, k, v, None), torch.float32)
@@ -167,7 +167,7 @@ def test_scores_far_from_zero_stay_finite() -> None:
 
 
 def test_offsets_beyond_32_bits(tmp_path: Path) -> None:
-    """Row 2 lies 2^31 elements behind row 0, in a file that takes no room."""
+    """Row 2 is 2^31 elements after row 0, in a sparse file."""
     if DEVICE == "cuda":
         flat = torch.empty(2**31 + 64, dtype=torch.float16, device=DEVICE)
     else:
@@ -228,7 +228,7 @@ def test_unsupported_calls_are_named(change: dict, reason: str) -> None:
 
 
 def test_pieces_that_do_not_fit_are_left_to_the_check_that_names_them() -> None:
-    """The kernel reads by address: a batch or width that it took on trust would be memory of someone else's."""
+    """The kernel reads by address: with an unchecked batch or width, it would read foreign memory."""
     backend, q = TritonBackend(), torch.randn(3, 4, 5, 8, device=DEVICE)
 
     def piece(*shape: int, length: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Segment:
@@ -263,7 +263,7 @@ SHARED_KB = {(8, 0): 163, (8, 6): 99, (8, 9): 99, (9, 0): 227, (10, 0): 227, (12
 
 @pytest.mark.parametrize("capability", SHARED_KB)
 def test_blocks_fit_shared_memory(capability: tuple[int, int]) -> None:
-    """Too much of it fails at the launch, on a machine that the tests may never have seen."""
+    """Too much shared memory fails at the launch, on machines where the tests may never run."""
     from visionzoo.attention.backends.triton_kernels import sizes_for
 
     for itemsize in (2, 4):
@@ -315,8 +315,8 @@ print(made.metadata.shared)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["segmented", "one"])
 def test_compiled_for_hopper_it_loads_16_bytes_ahead_of_use(kind: str) -> None:
-    """Addresses read from a table come without what Triton knows of arguments. A hint that gets lost costs most of the
-    speed and changes no result; the compiler shows it without a GPU."""
+    """Triton knows nothing about addresses that are read from a table, so they need hints. A lost hint costs most of the
+    speed without changing the result; the compiler's output shows it without a GPU."""
     settled = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", COMPILE, kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=settled)

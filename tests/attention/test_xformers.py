@@ -1,4 +1,4 @@
-"""xformers by a stand-in with its interface: the package's own kernels load with one version of torch only."""
+"""xformers, with a fake of its interface: the package's own kernels load with only one version of torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Install = Callable[..., list[str]]
 
 
 def published(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The interface as its documentation has it: (B, M, H, K) in and out, lse (B, H, M) padded to a multiple of 32."""
+    """The documented interface: (B, M, H, K) in and out, lse (B, H, M) padded to a multiple of 32."""
     assert q.shape[2] == k.shape[2] == v.shape[2]
     for tensor in (q, k, v):
         assert tensor.stride(3) == 1
@@ -39,7 +39,7 @@ def published(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Te
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a stand-in for the package where it is imported from; returns the list of what is called."""
+    """Installs a fake of the package; returns a list of the functions that are called."""
 
     def install(failure: Exception | None = None) -> list[str]:
         calls: list[str] = []
@@ -100,7 +100,7 @@ def test_layout_and_padding_of_the_package(install: Install, layout: str) -> Non
 
 
 def on_cuda(call: AttentionCall) -> AttentionCall:
-    """The same as a CUDA call looks to `supports`, which reads shapes and dtypes only."""
+    """The call as if on CUDA, for `supports`, which reads only shapes and dtypes."""
 
     def like(tensor: Tensor) -> Tensor:
         device = SimpleNamespace(type="cuda")

@@ -1,4 +1,4 @@
-"""How one call of every command looks that makes files of files. A registered task has one by itself; the table says what differs."""
+"""A call of every command that makes files from files. Registered tasks have one automatically; the table lists exceptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visionzoo.lazy import resolve
 from visionzoo.registry import pipeline_entries
 
 ELSEWHERE = ("retrieve index", "retrieve duplicates", "reconstruct")
-"""Commands of tasks whose output or input is no file: their cases are in `other_cases.py`."""
+"""Commands of tasks whose output or input is not a file; their cases are in `other_cases.py`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _leaves(name: str, app: App) -> Iterator[str]:
 
 
 def _usual(name: str) -> Call:
-    """The call of a command that no table names: what its job writes is the extension of the output."""
+    """The default call of a command; the extension of the output is that of the files that its job writes."""
     call = Call(name)
     (entry,) = (entry for entry in pipeline_entries() if entry.task == call.task)
     job = resolve(entry.factory).files
@@ -99,7 +99,7 @@ def words_of(call: Call, inputs: list[str], output: str, places: dict[str, Path]
 
 
 def options_of(words: list[str], more: list[str]) -> list[str]:
-    """A command line with further options, which replace those of the same name (and --model the weights file)."""
+    """A command line with more options, which replace those of the same name (--model also replaces the weights file)."""
     words = list(words)
     for name in more[::2]:
         for old in {"--model": ("--checkpoint",)}.get(name, (name,)):

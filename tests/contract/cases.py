@@ -1,4 +1,4 @@
-"""Awkward files, names and outputs, and what every command has to say about them."""
+"""Awkward files, names and outputs, and the messages that every command must print for them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Case:
     """One awkward situation.
 
     Attributes:
-        name: for the test's name.
-        files: of the current folder, by name; a function of the material, or text.
+        name: name of the test.
+        files: files in the current folder, by name; the content is a function of the material, or text.
         inputs: inputs as typed by the user; by default the first file.
-        output: as the user types it; {ext} is the extension of the command's output.
+        output: output as typed by the user; {ext} is the extension of the command's output.
         options: added to the command line; they replace those of the same name.
         code: exit code.
-        says: regular expression for the first line on standard error, of which `visionzoo: error: ` is left out.
+        says: regular expression for the first line on standard error, without `visionzoo: error: `.
         left: files that exist afterwards, in addition to those before.
-        applies: whether a command can be in this situation.
-        links: symbolic links in the current folder, and where they lead.
-        folders: made in the current folder.
+        applies: whether the case applies to a command.
+        links: symbolic links in the current folder, and their targets.
+        folders: folders to create in the current folder.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A made-up task: it turns images around."""
+"""A fake task that mirrors images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mirror(
     checkpoint: Checkpoint = None,
     processing: Processing = Processing(),  # noqa: B008 (frozen)
 ) -> None:
-    """Turn images around."""
+    """Mirror images."""
     plan = make_plan(inputs, output, MirrorJob.kinds)
     plan.check(processing.overwrite)
     run_and_report(MirrorJob(), plan, processing)

@@ -1,4 +1,4 @@
-"""Awkward files for the commands that make no file of an image: indexes, exports, conversions, training."""
+"""Awkward files for commands that do not turn an image into a file: indexes, exports, conversions, training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Files = Mapping[str, Callable[[Material], bytes] | bytes]
 
 
 def line(name: str, words: str, files: Files | None = None, says: str = "", folders: Sequence[str] = ()) -> Case:
-    """A case whose whole command line is `words`. Nothing may be left."""
+    """A case whose whole command line is `words`. No file may be left."""
     return Case(name, files or {}, inputs=words.split(), says=says, folders=folders)
 
 
 def outputs(words: str, ext: str, files: Files) -> list[Case]:
-    """What is wrong with the output OUT of a command line."""
+    """Cases with a wrong output OUT in a command line."""
     found = [
         line("output exists", words, {**files, f"out{ext}": b"mine"}, rf"out\{ext}: exists already; choose another"),
         line("output is a folder", words, files, rf"out\{ext}: (is a folder|exists)", folders=[f"out{ext}"]),
@@ -37,7 +37,7 @@ def outputs(words: str, ext: str, files: Files) -> list[Case]:
 
 
 def checkpoints(words: str, name: str = "a.pth", files: Files | None = None) -> list[Case]:
-    """What is wrong with a checkpoint called `name` in a command line."""
+    """Cases with a wrong checkpoint `name` in a command line."""
     contents = {
         "empty checkpoint": (b"", "the file is empty .*copy or download it again"),
         "a web page as checkpoint": (PAGE, "is a web page"),

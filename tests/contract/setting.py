@@ -1,4 +1,4 @@
-"""What the contracts are tried on: pipelines of tiny networks, and small images."""
+"""Objects for the contract tests: pipelines with tiny networks, and small images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "reenact": {"size": 128},
     "retrieve": {"max_side": 64},
 }
-"""Settings of a task's tiny pipeline, where it needs any."""
+"""Settings of a task's tiny pipeline, if it needs any."""
 
 
 def made(task: str, settings: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Every command over awkward files and names: what it says, its exit code, the files that it leaves. A registered task is in it."""
+"""Every command over awkward files and names: its messages, exit code and files. Registered tasks are included automatically."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def photo_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def places(request: pytest.FixtureRequest, call: Call, weights: dict[str, Path]) -> dict[str, Path]:
-    """What {weights}, {motion} and {index} stand for in a call."""
+    """Replacements for {weights}, {motion} and {index} in a call."""
     found = {"weights": weights[call.task], "other": weights[next(task for task in weights if task != call.task)]}
     if "{motion}" in call.words:
         found["motion"] = request.getfixturevalue("motion")
@@ -80,7 +80,7 @@ def test_messages_and_remaining_files(
 
 
 def lay_out(case: Case, call: Call, stuff: Material, folder: Path) -> dict[str, bytes | None]:
-    """Make a case's files; returns what is there."""
+    """Create a case's files; returns the content of the folder."""
     for name in case.folders:
         (folder / name).mkdir()
     for name, content in case.files.items():
@@ -93,7 +93,7 @@ def lay_out(case: Case, call: Call, stuff: Material, folder: Path) -> dict[str, 
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Files by name, with their content where it can be read; folders end in a slash."""
+    """Files by name, with their content if it is readable; folders end in a slash."""
     found: dict[str, bytes | None] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def assert_left(folder: Path, before: dict[str, bytes | None], expected: list[str]) -> None:
-    """What was there is unchanged, and the new files are those that are expected."""
+    """Old files are unchanged, and the new files are the expected ones."""
     after = contents(folder)
     assert {name: after.get(name, "gone") for name in before} == before
     new = sorted(name for name in after if name not in before and not name.endswith("/"))
@@ -115,7 +115,7 @@ def assert_left(folder: Path, before: dict[str, bytes | None], expected: list[st
     assert folders <= {f"{Path(name).parent.as_posix()}/" for name in new}, "an empty folder was left"
 
 
-# What a command needs no awkward file for
+# Cases without awkward files
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.command)
@@ -132,7 +132,7 @@ def test_ctrl_c_prints_one_line_and_exits_with_130(
     call: Call, places: dict[str, Path], stuff: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    """Wherever the work is when it comes: here, as the output is about to be renamed."""
+    """Ctrl-C just before the output is renamed."""
     import os
 
     monkeypatch.chdir(tmp_path)
@@ -153,7 +153,7 @@ def test_a_full_disk_is_a_correct_one_line_error(
     call: Call, places: dict[str, Path], stuff: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    """What the message says is kept is there; nothing else is left."""
+    """The files that the message mentions are kept; no other file is left."""
     import errno
     import os
 
@@ -204,13 +204,13 @@ def test_quiet_is_quiet(
     assert (code, err) == (0, "")
 
 
-# A task that is registered is tried
+# Registered tasks are tested
 
 
 def test_commands_come_from_the_registry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture, stuff: Material
 ) -> None:
-    """A made-up task is tried by being registered: nothing here names it."""
+    """A fake task is tested because it is registered; no test names it."""
     monkeypatch.setattr(registry, "_pipelines", {**registry._pipelines})
     registry.register_pipeline(
         "mirror", factory="tests.contract.mirror:MirrorPipeline", summary="turn images around",

@@ -1,4 +1,4 @@
-"""The help of every command: the same groups in the same order, examples once, nothing that only an option parser wants."""
+"""The help of every command: the same groups in the same order, examples once, and no noise from the option parser."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_models_of_a_task_are_all_that_it_can_use(capsys: pytest.CaptureFixture)
 
 
 def test_some_of_several_checkpoints(capsys: pytest.CaptureFixture, tmp_path) -> None:
-    """Exit code 1 if one of two names fails, 2 if both do; the message of a single one stands alone."""
+    """Exit code 1 if one of two names fails, 2 if both do; a single name gives a single message."""
     (tmp_path / "a").write_bytes(b"a")
     code, out, err = run(capsys, "weights", "verify", tmp_path / "a", "nosuch")
     assert (code, out.startswith("ca978112")) == (1, True)

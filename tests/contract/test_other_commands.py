@@ -1,4 +1,4 @@
-"""The commands that make no file of an image, over awkward files: what they say, their exit codes, the files that they leave."""
+"""Commands that do not turn an image into a file, over awkward files: their messages, exit codes and files."""
 
 from __future__ import annotations
 

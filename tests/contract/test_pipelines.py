@@ -1,4 +1,4 @@
-"""What every pipeline promises, whichever task it is for. A new task adds its tiny network, an input and a look at its result."""
+"""The promises of every pipeline, for all tasks. A new task adds its tiny network, an input and a look at its result."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TASKS = [entry.task for entry in pipeline_entries()]
 
 @dataclass(frozen=True)
 class Case:
-    """How a task is tried.
+    """How a task is tested.
 
     Attributes:
-        settings: of `create`, besides the network.
-        options: of `run`.
+        settings: settings of `create`, besides the network.
+        options: options of `run`.
         output: extension of the file for one input.
-        call: pipeline and input -> its numbers.
-        source: writes an input.
-        beside: what is written beside the output and its sidecar, as extensions of the output's name.
+        call: function of the pipeline and the input that returns the result as numbers.
+        source: function that writes an input.
+        beside: other files next to the output and its sidecar, as extensions of the output's name.
     """
 
     settings: dict[str, Any]
@@ -112,7 +112,7 @@ def test_the_network_is_unchanged(task: str, case: Case, tmp_path: Path) -> None
 
 
 def test_saved_content_loads(task: str, case: Case, pipe: Any, tmp_path: Path) -> None:
-    """By folder and as a checkpoint: equal outputs, equal facts, and the file says the same of itself in every task."""
+    """Loaded from the folder and as a checkpoint, outputs and facts are equal, and the file has the same metadata in every task."""
     pipe.save_pretrained(tmp_path / "p")
     image = case.source(tmp_path / "a.png")
     want = case.call(pipe, image)
@@ -132,7 +132,7 @@ def test_saved_content_loads(task: str, case: Case, pipe: Any, tmp_path: Path) -
 
 
 def test_files_and_names_of_other_models_are_refused(task: str, pipe: Any, tmp_path: Path) -> None:
-    """A wrong task, another variant, nonsense, and a network of another class."""
+    """A wrong task, another variant, an invalid file, and a network of another class."""
     create = type(pipe).create
     other = next(name for name in visionzoo.list_models() if visionzoo.model_card(name).task not in (task, "classify"))
     with pytest.raises(InputError, match=f"{other} is not a {pipe.kind} model; use .*{pipe.default_model}"):
@@ -225,14 +225,14 @@ def test_quiet_is_quiet(case: Case, pipe: Any, tmp_path: Path, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
-# Tasks that make a file of each file
+# Tasks that make one file from each file
 
 FILE_TASKS = [entry.task for entry in pipeline_entries() if resolve(entry.factory).files]
 
 
 @pytest.mark.parametrize("task", FILE_TASKS, indirect=True)
 def test_several_files_go_to_a_folder(case: Case, pipe: Any, tmp_path: Path) -> None:
-    """The folder's tree is kept, one broken file is warned of, and finished outputs are not made again."""
+    """The folder's tree is kept, a broken file gives a warning, and finished outputs are not made again."""
     for number, name in enumerate(("b.png", "deep/c.png")):
         draw(tmp_path / "in" / name, number)
     (tmp_path / "in" / "a.png").write_bytes(b"words")

@@ -1,4 +1,4 @@
-"""What only a real process shows: pipes, signals, and what is imported before an error."""
+"""Behaviour that only a real process shows: pipes, signals, and imports before an error."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_wrong_arguments_are_found_before_torch_is_loaded(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_ctrl_c(tmp_path: Path) -> None:
-    """A signal in the middle of a folder: what is finished stays, and the next run does the rest."""
+    """A signal in the middle of a folder: finished files stay, and the next run does the rest."""
     for number in range(40):
         draw(tmp_path / "in" / f"{number}.png", number)
     words = [*COMMAND, "dehaze", "in", "-o", "out"]

@@ -13,7 +13,7 @@ from visionzoo.models.shvit.data import RepeatedSampler
 
 
 class Keys(Dataset):
-    """Items are what they are asked for by."""
+    """A data set whose items equal their keys."""
 
     def __len__(self) -> int:
         return 13
@@ -31,7 +31,7 @@ def module(seen: int = 0, *, training: bool = True, workers: int = 0, world: int
 
 
 def items(loader: EpochLoader, epoch: int = 0) -> list[tuple[int, ...]]:
-    """The keys of the items in the order in which they come. As Lightning does, the epoch is set after iterating began."""
+    """The keys of the items in their order. As in Lightning, the epoch is set after iteration has started."""
     batches = iter(loader)
     sampler: Any = loader.sampler
     sampler.set_epoch(epoch)

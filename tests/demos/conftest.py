@@ -1,4 +1,4 @@
-"""A demo server in this process, a headless Chromium that looks at it, and files that pages have to refuse."""
+"""A demo server in this process, a headless Chromium that visits it, and files that pages must refuse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def upload(path: Path) -> dict[str, str]:
-    """What a page's function gets for a file that a visitor chose."""
+    """The argument that a page's function gets for a file that a visitor chose."""
     return {"path": str(path), "orig_name": path.name}
 
 
@@ -51,7 +51,7 @@ BAD_IMAGES = [
     (b"P6 90 90 255\n" + b"\0" * 10, "truncated"),
     (b"<!doctype html><html>", "web page"),
 ]
-"""Contents of files that no page takes as an image, and the message for each."""
+"""Contents of files that no page accepts as an image, and the message for each."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def serving(task: str, *, index: Path | None = None, **page: Any) -> Iterator[st
 
 
 def boxes(server: str) -> dict[str, int]:
-    """Element id -> component number, of everything on a page that has an id."""
+    """Element id -> component number, for everything on a page that has an id."""
     return {
         part["props"]["elem_id"]: part["id"] for part in config(server)["components"] if part["props"].get("elem_id")
     }
@@ -84,7 +84,7 @@ def config(server: str) -> dict[str, Any]:
 
 
 def ask(server: str, function: int, data: list[Any]) -> str:
-    """What the server answers to someone who speaks to it without the page."""
+    """The server's answer to a request that does not come from the page."""
     session = f"test{function}"
     body = json.dumps({"data": data, "fn_index": function, "session_hash": session}).encode()
     call = urllib.request.Request(f"{server}/gradio_api/queue/join", body, {"Content-Type": "application/json"})
@@ -94,7 +94,7 @@ def ask(server: str, function: int, data: list[Any]) -> str:
 
 
 class Visit:
-    """A page of the demo, with everything it asked for and complained about."""
+    """A page of the demo, with all its requests and errors."""
 
     def __init__(self, page: Any, server: str):
         self.page = page
@@ -139,7 +139,7 @@ class Visit:
         return found.inner_text()
 
     def refused(self, box: str) -> str:
-        """Why a box did not take a file."""
+        """The reason why a box did not accept a file."""
         found = self.page.locator(f".vz-accepts[data-box={box}] .vz-problem")
         found.wait_for()
         return found.inner_text()
@@ -151,7 +151,7 @@ class Visit:
         return download.value
 
     def check(self) -> None:
-        """Nothing was asked of another host, nothing went wrong, nothing sticks out on wide and narrow screens."""
+        """Check that there were no requests to other hosts and no errors, and that nothing overflows on wide and narrow screens."""
         assert self.hosts - {None, ""} == {"127.0.0.1"}
         assert [text for text in self.complaints if not any(word in text for word in HARMLESS)] == []
         assert "Traceback" not in self.page.content()

@@ -256,7 +256,7 @@ def test_a_page_without_weights_says_so(
 ) -> None:
     from visionzoo.demos import dehaze
 
-    monkeypatch.setattr(dehaze, "what_is_missing", lambda: "the weights <of this test> are not here")
+    monkeypatch.setattr(dehaze, "missing_weights", lambda: "the weights <of this test> are not here")
     with serving("dehaze") as address:
         visit = go(address)
         visit.page.locator("#vz-dehaze-missing").get_by_text("the weights <of this test> are not here").wait_for()

@@ -105,7 +105,7 @@ def test_a_moment_is_the_memory_before_its_frame(design: str) -> None:
 
 
 def test_the_attention_of_a_token_finds_itself() -> None:
-    """In a still video every token looks at its own place."""
+    """In a still video, every token attends to its own position."""
     walk = walked(noise(1) * 3, "recent")
     moment = walk.at(2)
     assert moment.weights.view(TOKENS, 2, TOKENS).sum(1).argmax(1).tolist() == list(range(TOKENS))

@@ -1,4 +1,4 @@
-"""What all demo pages promise, in a browser and out of it; a page that is registered is tested by that."""
+"""The promises of all demo pages, with and without a browser; registered pages are tested automatically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytest.importorskip("gradio")
 from visionzoo.demos.app import pages
 
 LIVE = {"vz-reenact-live"}
-"""Frames of a webcam, where speed counts more."""
+"""Components for webcam frames, for which speed matters more."""
 COMMANDS = re.compile(
     r"(?<![\w-])--[a-z]|\bvisionzoo [a-z]+ -|\bpip install|\b[A-Z]{2,}_[A-Z_]{2,}\b|/tmp/|/home/|/root/|Traceback"
 )
@@ -71,7 +71,7 @@ def test_results_are_shown_without_loss(home: Path, index: Path) -> None:
 
 
 def test_all_pages_together_are_tabs(home: Path, index: Path) -> None:
-    """Their elements have ids that differ."""
+    """Their elements have different ids."""
     from visionzoo.demos.app import build
 
     del home
@@ -136,7 +136,7 @@ def test_a_box_says_what_it_takes_and_why_it_refuses(visit: Visit, tmp_path: Pat
             visit.give(box, path)
             assert path.name in visit.refused(box)
             assert reason in visit.refused(box)
-        if not page.locator(f"#{box} input[multiple]").count():  # several files are judged when they are worked on
+        if not page.locator(f"#{box} input[multiple]").count():  # several files are checked when they are processed
             for _ in range(2):  # the second time too
                 visit.give(box, false)
                 page.locator(f".vz-accepts[data-box={box}] .vz-problem", has_text="false").wait_for()

@@ -1,4 +1,4 @@
-"""The shell of the pages: progress, Cancel, faults, two visitors at once. Driven by a page of two dozen lines."""
+"""The shell of the pages, tested with a tiny page: progress, Cancel, errors, two visitors at once."""
 
 from __future__ import annotations
 

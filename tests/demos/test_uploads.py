@@ -1,4 +1,4 @@
-"""Pages take every image and video that commands take, and nothing that would be run."""
+"""Pages accept every image and video that commands accept, and nothing that could run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What visitors read: no paths, no commands, a reason and what to do."""
+"""Messages for visitors: no paths, no commands, but a reason and what to do."""
 
 from __future__ import annotations
 

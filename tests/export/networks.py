@@ -1,4 +1,4 @@
-"""Small networks to export, and what tells whether a file computes the same."""
+"""Small networks to export, and checks that a file computes the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ free_sizes = pytest.mark.skipif(OLD, reason="torch 2.6 writes ONNX with a fixed 
 
 
 def network(**changes: object) -> SHViT:
-    """With weights and norm statistics that are not trivial: a new network's attention adds nothing."""
+    """Set nontrivial weights and norm statistics, because the attention of a new network adds nothing."""
     model = SHViT(SHViTConfig(**{**SMALL, "num_classes": 5, **changes})).eval()  # pyright: ignore[reportArgumentType]
     model.load_state_dict(seeded.fill(model.state_dict()))
     return model

@@ -1,4 +1,4 @@
-"""Exported files: right numbers at sizes that were not traced, one whole file, and plain words when it cannot be."""
+"""Exported files: right results at sizes that were not traced, a single complete file, and clear errors."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_opset_is_the_one_asked_for(tmp_path: Path) -> None:
 
 @needs_onnx
 def test_the_file_stands_alone(tmp_path: Path) -> None:
-    """Who has the file only knows how to prepare an image and what the outputs mean, and nothing of who made it."""
+    """The file alone says how to prepare an image and what the outputs mean, but nothing about its author."""
     names = ["cat", "dog", "Käfer", "house, small", "0"]
     path = tmp_path / "a.onnx"
     report = export_model(network(), path, image_size=64, dynamic=False, name="mine", classes=names)
@@ -215,11 +215,11 @@ def test_a_network_of_another_kind(tmp_path: Path) -> None:
     assert "mean" not in report.texts
 
 
-# What cannot be
+# Impossible exports
 
 
 def test_a_wrong_file_never_lands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older file stays, whole, when the new one gives other numbers or cannot be written."""
+    """An older file stays unchanged if the new one gives wrong results or cannot be written."""
     path = tmp_path / "a.pt2"
     path.write_text("the old file")
 

@@ -20,7 +20,7 @@ from visionzoo.export import export_model, export_registered
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """A file as our training writes it."""
+    """A file like those that our training writes."""
     path = tmp_path / "weights.safetensors"
     model = network(num_classes=3)
     texts = {
@@ -51,7 +51,7 @@ def test_a_trained_file_describes_itself(tmp_path: Path, trained: Path) -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fused: bool) -> None:
-    """As people fine-tune the published networks elsewhere, with or without fusing them before they save."""
+    """Published networks that were fine-tuned elsewhere, fused or not before saving."""
     torch.manual_seed(0)
     model: Any = create_model("shvit_xs", num_classes=7)
     kept = model.fuse() if fused else model
@@ -152,7 +152,7 @@ def test_wrong_arguments_are_one_line_errors(
 
 
 def test_a_network_from_a_file_is_described_as_the_file_says(tmp_path: Path, trained: Path) -> None:
-    """In Python, too, an exported file states the size that the weights were trained at, not the usual one."""
+    """Exported from Python, a file also states the size at which the weights were trained, not the usual one."""
     config = {**SMALL, "num_classes": 3}
     model: Any = create_model("shvit_s1", checkpoint=trained, **config)
     report = export_model(model, tmp_path / "a.pt2", check=False)

@@ -1,4 +1,4 @@
-"""Faces are found where they are, and nowhere else."""
+"""Faces are found at their positions, and nowhere else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_tiny_images_have_none(detector, size) -> None:
 
 
 def test_boxes_are_in_pixels_of_the_image_given(mtcnn, astronaut) -> None:
-    """Large images are searched small, small faces in enlarged ones; the numbers stay those of the image."""
+    """Large images are searched reduced, small faces in enlarged images; coordinates stay those of the image."""
     large = np.repeat(np.repeat(astronaut, 3, 0), 3, 1)
     [face] = mtcnn(large)
     assert overlap([tuple(value / 3 for value in face.box)], ASTRONAUT)[0] > 0.85
@@ -163,7 +163,7 @@ def test_the_weights_come_with_their_licence() -> None:
 
 
 def test_same_networks_as_facenet_pytorch(mtcnn) -> None:
-    """Bundled tensors, seen through our networks, against theirs."""
+    """The bundled tensors in our networks compared with the published networks."""
     spec = importlib.util.find_spec("facenet_pytorch")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("facenet-pytorch, which is compared with, is not installed")

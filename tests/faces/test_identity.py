@@ -1,4 +1,4 @@
-"""Descriptors by networks in files: what the network sees of the image, and a clear line for any other file."""
+"""Descriptors by networks in files: the part of the image that the network sees, and a clear error for any other file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_size_that_is_not_guessed_can_be_given(tmp_path: Path) -> None:
 
 
 def onnx_of(path: Path, shape: tuple[Any, ...]) -> Path:
-    """A file that averages over the places of an image of that shape, twice over."""
+    """A file with a network that averages over the positions of an image of that shape and returns the mean twice."""
     onnx = pytest.importorskip("onnx")
     make = onnx.helper
     nodes = [

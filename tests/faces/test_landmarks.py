@@ -1,4 +1,4 @@
-"""Landmarks by networks in files: in pixels of the image, of the largest face, and a clear line for any other file."""
+"""Landmarks by networks in files: those of the largest face, in pixels of the image, and a clear error for any other file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 class Fixed:
-    """A detector that always finds the same."""
+    """A detector that always finds the same face."""
 
     name = "fixed"
 
@@ -105,7 +105,7 @@ def test_a_network_with_another_input_is_reported(tmp_path: Path) -> None:
         open_landmarks(script(nn.Linear(3, 3), tmp_path / "flat.pt"))
 
 
-# dlib, made up: its package is optional
+# A fake dlib, since its package is optional
 
 
 class Rectangle:
@@ -126,7 +126,7 @@ class Rectangle:
 
 
 class Shape:
-    """All points in the upper left pixel of the box, but the last, which is in its lower right one."""
+    """All points are in the upper left pixel of the box, except the last, which is in the lower right one."""
 
     def __init__(self, box: Rectangle, count: int):
         self.num_parts, (left, top, right, bottom) = count, box.sides
@@ -138,7 +138,7 @@ class Shape:
 
 @pytest.fixture
 def dlib(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A package whose detector finds `found`, whose predictors have as many points as the file says."""
+    """A fake package whose detector finds `found`, and whose predictors have the number of points given in the file."""
     module: Any = types.ModuleType("dlib")
     module.found = []
     module.rectangle = Rectangle

@@ -1,4 +1,4 @@
-"""Pasting back changes the box and nothing else, and an unchanged crop changes hardly anything."""
+"""Pasting a crop back changes only the box, and an unchanged crop changes hardly anything."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_crop_beyond_the_frame_changes_nothing(astronaut) -> None:
 
 
 def test_the_place_of_a_detail_is_kept(astronaut) -> None:
-    """A bright dot drawn in the crop comes to lie where `to_frame` says."""
+    """A bright dot drawn in the crop appears at the position that `to_frame` returns."""
     box = CropBox(200.0, 100.0, 512.0)
     crop = np.zeros((256, 256, 3), np.uint8)
     crop[100, 60] = 255

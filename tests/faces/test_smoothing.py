@@ -1,4 +1,4 @@
-"""The one-euro filter is the published one, on every element by itself."""
+"""The one-euro filter equals the published one, separately for every element."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ FRAME = np.zeros((4, 4, 3), np.uint8)
 
 
 class Scripted:
-    """Finds what the script says, one list of (left, top, side) a call."""
+    """A fake detector that finds the given faces: one list of (left, top, side) per call."""
 
     name = "scripted"
 

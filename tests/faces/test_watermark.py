@@ -1,4 +1,4 @@
-"""The mark cannot be seen, is found again after encoding, and is not found where it is not."""
+"""The mark is invisible, is found after encoding, and is not found in unmarked images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_is_invisible_and_survives_encoding(real_photo, tmp_path: Path, name)
 
 
 def test_it_is_not_found_in_real_photos(real_photo) -> None:
-    """Many cuts of real photos: the score is about a standard normal variable, as the threshold takes it to be."""
+    """Many crops of real photos: the score is approximately standard normal, as the threshold assumes."""
     rng = np.random.default_rng(0)
     scores = []
     for name in (*PHOTOS, "brick", "grass", "gravel", "moon", "page"):

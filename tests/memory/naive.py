@@ -1,4 +1,4 @@
-"""Stores by definition: a dictionary and a sort."""
+"""Reference store: a dictionary and a sort."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DIM = 6
 
 
 def naive(held: dict[int, np.ndarray], queries: np.ndarray, k: int) -> list[list[int]]:
-    """The ranking by definition; exact for the small whole numbers of these tests."""
+    """The ranking by its definition; exact for the small integers of these tests."""
     ids = np.array(sorted(held), np.int64)
     if not len(ids):
         return [[] for _ in queries]

@@ -1,4 +1,4 @@
-"""A memory by definition: a list of elements, and one softmax over all of them."""
+"""Reference memory: a list of elements, and one softmax over all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Element:
 
 
 def keep(policy: Policy, elements: list[Element]) -> list[Element]:
-    """What stays of elements in the order of writing."""
+    """The elements, in the order of writing, that stay."""
     if isinstance(policy, Never):
         return list(elements)
     if isinstance(policy, Fifo):
@@ -107,7 +107,7 @@ class NaiveBank:
                 del self.groups[name]
 
     def select(self, group: int | str | None, where: Policy | None) -> list[Element]:
-        """In reading order."""
+        """The elements in reading order."""
         found = []
         for name in self.groups:
             if group in (None, name):

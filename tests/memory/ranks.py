@@ -1,4 +1,4 @@
-"""What each of two processes does. Apart from the tests, so that a new process imports little."""
+"""The code that each of two processes runs, in its own module so that a new process imports little."""
 
 from __future__ import annotations
 

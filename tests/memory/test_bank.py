@@ -1,4 +1,4 @@
-"""The common face of all memories: folders, kinds, and what compiled code may use."""
+"""The common interface of all memories: folders, kinds, and use in compiled code."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_static_is_dynamic_with_fixed_shapes() -> None:
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_fifty_writes_and_reads_compile_once(backend: str) -> None:
-    """A video model compiled with its memory would otherwise stop to compile at each frame."""
+    """Otherwise, a video model compiled with its memory would compile again at each frame."""
     torch._dynamo.reset()
     bank = TensorBank(4, 4, 16, permanent=4, heads=2, mode="static")
     reference = TensorBank(4, 4, 16, heads=2)
@@ -220,7 +220,7 @@ def test_static_mode_says_what_it_does_not_do() -> None:
 
 
 def test_an_empty_bank_is_still_a_bank() -> None:
-    """`memory = memory or default` must not swap a fresh bank for another."""
+    """`memory = memory or default` must not replace an empty bank."""
     assert len(TensorBank(4, 4)) == 0
     assert TensorBank(4, 4)
 

@@ -45,7 +45,7 @@ def test_faiss_kinds(tmp_path: Path, clusters: np.ndarray, kind: str) -> None:
         )
         assert recall >= {"flat": 1, "fp16": 0.999, "ivf": 0.8}[kind]
         for line, scores, query in zip(found.ids, found.scores, clusters[:30], strict=True):
-            # The scores are those of the originals, whatever the index keeps.
+            # Scores are computed from the original vectors for any kind of index.
             np.testing.assert_allclose(scores, clusters[line] @ query, rtol=0, atol=1e-6)
             assert sorted(zip((-scores).tolist(), line.tolist(), strict=True)) == list(
                 zip((-scores).tolist(), line.tolist(), strict=True)
@@ -133,7 +133,7 @@ def test_faiss_few_vectors_fall_back_to_flat(clusters: np.ndarray, caplog: pytes
 
 
 def test_an_error_leaves_the_faiss_folder_unchanged(tmp_path: Path, clusters: np.ndarray) -> None:
-    """Leaving by an exception keeps the vectors and does not stop to build an index."""
+    """An exception keeps the vectors and does not build an index."""
     pytest.importorskip("faiss")
 
     def interrupted() -> None:

@@ -1,4 +1,4 @@
-"""The keyed store as a memory bank."""
+"""A vector store as a memory bank."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_full_disk_while_adding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(rows_module, "write_at", full)
     with pytest.raises(VisionZooError, match=r"the disk is full.*what was flushed before is safe"):
         store.add(range(5, 15), vectors[10:])
-    assert entries(store) == dict(enumerate(vectors[:10].tolist()))  # nothing was taken in by half
+    assert entries(store) == dict(enumerate(vectors[:10].tolist()))  # nothing was added partially
     monkeypatch.setattr(rows_module, "write_at", original)
     store.add(range(10, 12), vectors[10:12])
     monkeypatch.setattr(rows_module, "write_at", full)

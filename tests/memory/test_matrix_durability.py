@@ -27,7 +27,7 @@ from .naive import DIM, check, entries, whole_numbers
 
 
 class Random(RuleBasedStateMachine):
-    """MatrixStore in a folder against a dictionary, through any sequence of calls and reopenings."""
+    """MatrixStore in a folder compared with a dictionary, for any sequence of calls and reopenings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Random(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """What is in the files is all that is left: exactly what was flushed last."""
+        """After a crash, only the files are left: they hold exactly the state of the last flush."""
         shutil.copytree(self.folder / "s", self.folder / "t")
         self.store.close()
         shutil.rmtree(self.folder / "s")
@@ -106,7 +106,7 @@ TestRandom.settings = settings(deadline=None, max_examples=25, stateful_step_cou
 
 
 def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop after each single write, cut in half: the state is that of before or after the flush, for every id."""
+    """Stop after each single write, or in the middle of it: for every id, the state is that before or after the flush."""
     vectors = whole_numbers(0, 12)
     with MatrixStore(DIM, tmp_path / "start") as store:
         store.add(range(8), vectors[:8])
@@ -125,7 +125,7 @@ def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             nonlocal left
             left -= 1
             if left < 0:
-                # Anywhere in a vector, but between two ids: 8 aligned bytes are never written by half.
+                # Cut anywhere in a vector, but only between ids: 8 aligned bytes are never written partially.
                 step = 8 if str(file.name).endswith("ids.i64") else 1
                 original(file, offset, data[: len(data) // 2 // step * step])
                 raise Power
@@ -186,7 +186,7 @@ def test_flushed_entries_outlive_their_removal_until_the_next_flush(tmp_path: Pa
 
 
 def test_order_of_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a loss of power needs: vectors are synchronised before ids, new ids before old rows are freed."""
+    """To survive a power failure, vectors are synchronised before ids, and new ids before old rows are freed."""
     events: list[str] = []
     write_at, fsync, replace = rows_module.write_at, os.fsync, os.replace
 
@@ -230,7 +230,7 @@ def test_order_of_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
-    """Files cut at any byte: all that was flushed is there, or one line says what is damaged."""
+    """Files truncated at any byte: everything flushed is there, or a one-line error names the damage."""
     vectors = whole_numbers(0, 6, 2)
     with MatrixStore(2, tmp_path / "s") as store:
         store.add(range(5), vectors[:5])
@@ -293,7 +293,7 @@ def test_killed_writer(tmp_path: Path) -> None:
     for turn in range(1, last + 1):
         for i in range(50):
             wanted[i + 10 * (turn % 40)] = {float(turn)}
-    for i in range(50):  # the turn that was under way may have arrived or not
+    for i in range(50):  # the interrupted turn may be complete or missing
         wanted.setdefault(i + 10 * ((last + 1) % 40), set()).add(float(last + 1))
     with MatrixStore(path=tmp_path / "s") as store:  # the lock died with the process
         got = entries(store)

@@ -36,7 +36,7 @@ STEPS = 4  # in an epoch
 
 
 def loader(count: int) -> torch.utils.data.DataLoader:
-    """`count` batches of one number."""
+    """`count` batches, each of one number."""
     data: Any = torch.zeros(count, 1)
     return torch.utils.data.DataLoader(data)
 
@@ -201,7 +201,7 @@ def test_a_test_run_begins_with_empty_memories(tmp_path: Path) -> None:
 
 
 class Clips(lightning.LightningModule):
-    """Writes one element into each memory that it was given in every step."""
+    """Writes one element into each given memory in every step."""
 
     def __init__(self, banks: dict[str, TensorBank]) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def two_memories(max_bytes: int) -> tuple[dict[str, TensorBank], list[MemoryCall
 
 @pytest.mark.parametrize("max_bytes", [1 << 20, 0], ids=["inside", "beside"])
 def test_memories_that_are_reset_at_different_times(tmp_path: Path, max_bytes: int) -> None:
-    """One callback for each; both come back from a checkpoint, in whatever order the callbacks stand."""
+    """One callback for each memory; both are restored from a checkpoint, for any order of the callbacks."""
     banks, callbacks = two_memories(max_bytes)
     file = fit_clips(tmp_path, callbacks, banks, STEPS + 1)
     assert {name: len(bank) for name, bank in banks.items()} == {"clip": 1, "long": STEPS + 1}
@@ -301,7 +301,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
 
 
 def test_each_rank_gets_back_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two ranks in one process: what they gather, and what each takes from the checkpoint."""
+    """Simulates two ranks in one process: what they gather, and what each loads from the checkpoint."""
     callbacks = []
     for rank in range(2):
         bank = IndexBank.open(dim=WIDTH)

@@ -86,7 +86,7 @@ class TestWrite:
         net = network()
         before, keys = values(net), list(net.state_dict())
         flags = {n: p.requires_grad for n, p in net.named_parameters()}
-        net[0].base.weight.grad = torch.ones(8, 8)  # of a slow learning step that is under way
+        net[0].base.weight.grad = torch.ones(8, 8)  # during a slow learning step
         net[0].lora_A.grad = torch.ones(2, 8)
         bank = ParametricBank(net, "*lora_*")
         bank.write(noisy_loss(net, bank, chunks(1)[0]), steps=2)

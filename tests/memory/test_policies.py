@@ -1,4 +1,4 @@
-"""A policy keeps what its description says, whatever the tags; configs name it."""
+"""Policies keep the elements that their descriptions state, for any tags; configs name policies."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_policy_keeps_what_its_definition_says(
 def test_evicting_anchors_and_recent_frames_as_they_come_equals_selecting_from_all(
     n_anchor: int, n_recent: int, stride: int, steps: list[int]
 ) -> None:
-    """With any stride: no frame is dropped that a later read would want."""
+    """For any stride, no frame is dropped that a later read would need."""
     policy, times = AnchorsAndRecent(n_anchor, n_recent, stride), np.cumsum(steps).astype(float)
     held: list[float] = []
     for time in times.tolist():
@@ -101,7 +101,7 @@ def test_an_even_sample_stays_spread_out_while_the_video_continues() -> None:
 
 def test_usage_is_divided_by_life_and_new_elements_stay() -> None:
     tags = tags_of([0, 0, 0, 0, 0], uses=[4.0, 3.0, 0.0, 1.0, 1.0], lives=[8, 3, 0, 2, 2])
-    # 0.5, 1.0, new, 0.5, 0.5: of the equals the earliest goes
+    # 0.5, 1.0, new, 0.5, 0.5: of equal ones, the earliest is evicted
     assert Usage(4).keep(tags).tolist() == [1, 2, 3, 4]
     assert Usage(4, hysteresis=2).keep(tags).tolist() == [1, 2]
     tags.times[3] = -1  # … but age goes before index

@@ -1,4 +1,4 @@
-"""What only Qdrant has: addresses, keys, collections made by others."""
+"""Features of Qdrant only: addresses, keys, collections made by other programs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_qdrant_folder_can_be_moved(tmp_path: Path) -> None:
 
 
 def test_qdrant_settings_may_be_repeated(tmp_path: Path) -> None:
-    """An index opens its store with the settings that it was made with."""
+    """An index opens its store with the settings with which it was created."""
     pytest.importorskip("qdrant_client")
     options: dict[str, Any] = {"backend": "qdrant", "collection": "photos", "dim": 3}
     for turn in range(2):

@@ -1,4 +1,4 @@
-"""All vector stores keep one contract."""
+"""All vector stores have the same behaviour."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class TestContract:
 
     @pytest.mark.parametrize("make", RANKING, indirect=True)
     def test_same_ranking_for_unit_vectors_as_correctly_rounded_sums(self, make: Callable[..., VectorStore]) -> None:
-        """Real descriptors: float scores a rounding apart. Half precision is compared with its own stored values."""
+        """Real descriptors, whose scores differ by rounding. Half precision is compared with its own stored values."""
         store = make(dim=24)
         rng = np.random.default_rng(0)
         vectors = rng.standard_normal((120, 24)).astype(np.float32)
@@ -199,7 +199,7 @@ class TestContract:
 
     @pytest.mark.parametrize("make", RANKING, indirect=True)
     def test_long_vectors_that_nearly_tie(self, make: Callable[..., VectorStore]) -> None:
-        """Scores a rounding apart at every boundary, and far from length 1."""
+        """Scores that differ by rounding at every boundary, and vectors far from length 1."""
         store = make(dim=33)
         rng = np.random.default_rng(0)
         base = 1000 * rng.standard_normal((1, 33)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""TensorBank is a list of elements with one softmax, whatever is written, dropped, moved, saved or repeated."""
+"""TensorBank equals a list of elements with one softmax, for anything written, dropped, moved, saved or repeated."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_reading_a_large_ring_makes_no_copy_of_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_write_leaves_existing_elements_unchanged() -> None:
-    """Its work does not grow with the bank: nothing of the bank's size is allocated."""
+    """The work does not grow with the bank: nothing of the bank's size is allocated."""
     bank = bank_of(200_000, capacity=200_000, width=1)
     new = torch.ones(1, 1, 4, 1)
     buffer = bank.segments()[0].k.untyped_storage().data_ptr()
@@ -313,7 +313,7 @@ def test_a_batch_of_one_is_repeated_without_a_copy_until_the_next_write() -> Non
 
 
 def test_use_and_eviction_are_the_same_for_a_repeated_batch() -> None:
-    """Guidance doubles the batch; the memory must not forget something else for it."""
+    """Guidance doubles the batch, which must not change what the memory evicts."""
     banks = [bank_of(12, policy=Usage(12, 4), heads=2) for _ in range(2)]
     banks[1].batch_repeat(3)
     for step in range(4):
@@ -339,7 +339,7 @@ def test_usage_over_some_queries_stands_for_all() -> None:
 
 
 def test_bfloat16_storage_is_near_float32() -> None:
-    """Weights are computed in float32: the error is that of the rounded values and keys, 2^-9 relative each."""
+    """Weights are computed in float32: the error comes only from rounded values and keys, 2^-9 relative each."""
     full, half = bank_of(300, heads=2), bank_of(300, heads=2, storage_dtype=torch.bfloat16, stream_block=37)
     query = drawn(5, 1, 2, 20, 8)
     assert half.nbytes * 2 == full.nbytes

@@ -1,4 +1,4 @@
-"""A TensorBank on the host, on disk, offloaded, saved and loaded gives what it gives on the device."""
+"""A TensorBank on the host, on disk, offloaded, saved or loaded gives the same results as on the device."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_to_changes_the_dtype_of_what_is_stored_and_given() -> None:
 
 
 def exercise(bank: TensorBank, steps: range) -> list[Any]:
-    """Writes, reads, evictions; what a user could see of them."""
+    """Writes, reads and evictions, and their visible results."""
     seen: list[Any] = []
     for step in steps:
         new = drawn(step, 1, 2, 3, 8)

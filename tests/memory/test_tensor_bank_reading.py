@@ -55,7 +55,7 @@ def test_top_k_in_blocks_takes_the_best_of_all_blocks(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_scores_exist_in_blocks_only(monkeypatch: pytest.MonkeyPatch, top_k: int | None) -> None:
-    """All scores of a video's queries against a long memory would not fit anywhere."""
+    """The scores of all queries of a video with a long memory would not fit into memory."""
     monkeypatch.setattr("visionzoo.memory.scores._KEYS", 16)
     monkeypatch.setattr("visionzoo.memory.scores._BLOCK", {"cpu": 200})
     sizes, original = [], Rows.scores
@@ -113,7 +113,7 @@ def test_gradients_of_all_that_is_read_go_back_through_later_writes() -> None:
 
 @pytest.mark.parametrize("policy", [Fifo(5), Usage(5, 1)])
 def test_training_through_memory_equals_joining_by_hand(policy: Policy) -> None:
-    """Written with its graph, then overwritten, compacted, repeated, and written without: gradients stay right."""
+    """Elements are written with their graph, then overwritten, compacted, repeated, and written without: gradients stay right."""
     key, value = drawn(0, 1, 1, 9, 8).requires_grad_(), drawn(1, 1, 1, 9, 8).requires_grad_()
     query = drawn(2, 2, 1, 3, 8)
     bank = TensorBank(8, 8, policy=policy)
@@ -157,7 +157,7 @@ def test_a_bank_made_in_inference_mode_is_written_outside_of_it_and_back() -> No
 
 
 def test_a_distance_is_a_product_of_wider_keys_and_queries() -> None:
-    """As the description of the class says, for XMem's similarity."""
+    """XMem's similarity, as described in the docstring of the class."""
     key, query = drawn(0, 1, 1, 9, 4), drawn(1, 1, 1, 5, 4)
     shrinkage, selection = 1 + drawn(2, 1, 1, 9, 1).square(), drawn(3, 1, 1, 5, 4).sigmoid()
     distance = (selection.unsqueeze(3) * (key.unsqueeze(2) - query.unsqueeze(3)).square()).sum(-1)

@@ -1,4 +1,4 @@
-"""What leaves one tier is condensed, enters the next, and is read together with the rest."""
+"""Elements that leave one tier are condensed into the next, and are read together with the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ranking is that of a stable sort of exactly rounded scores, whatever the blocks, types and devices."""
+"""The ranking is that of a stable sort of exactly rounded scores, for all block sizes, types and devices."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_blocks_types_and_queries_do_not_change_the_result(dtype: type, norm_bou
 
 
 def test_a_plain_float32_product_would_fail() -> None:
-    """The case above has the power to find what it is for: a plain product orders it differently."""
+    """The case above can detect errors: a plain product ranks it differently."""
     rng = np.random.default_rng(0)
     base = rng.standard_normal((1, 33)).astype(np.float32)
     matrix = base * (1 + 3e-7 * rng.standard_normal((300, 1)).astype(np.float32))
@@ -87,7 +87,7 @@ def test_a_plain_float32_product_would_fail() -> None:
 
 
 def test_one_vector_many_times_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crowd of equal scores larger than the list of candidates may be."""
+    """More equal scores than the list of candidates may hold."""
     matrix = np.ones((30_000, 3), np.float32)
     matrix[29_999] = 2
     ids = np.arange(30_000)[::-1].astype(np.int64).copy()
@@ -107,7 +107,7 @@ def test_one_vector_many_times_with_little_memory(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("order", ["rising", "falling"])
 def test_sorted_rows(order: str) -> None:
-    """Rising: every block beats all before it. Falling: the first block holds the answer."""
+    """Rising: every block beats all earlier ones. Falling: the first block holds the answer."""
     matrix = np.arange(5000, dtype=np.float32)[:, None]
     matrix = matrix if order == "rising" else matrix[::-1].copy()
     got, scores = top_k(np.ones((1, 1), np.float32), matrix, 7, block_rows=100)
@@ -180,7 +180,7 @@ def test_cuda_gives_the_same(precision: str, dtype: type) -> None:
 
 
 def test_device_path_on_the_cpu() -> None:
-    """The code for devices, run on the CPU: what can be checked without one."""
+    """The code for devices, run on the CPU, as far as it can be checked without a device."""
     queries, matrix = crowded(4, 500, 8)
     ids = np.arange(500, dtype=np.int64)
     ids[::7] = -1

@@ -1,4 +1,4 @@
-"""Masked PSNR and SSIM: equal to the plain ones under a full mask, blind outside the mask, and clear about wrong input.
+"""Masked PSNR and SSIM equal the plain ones with a full mask, ignore pixels outside the mask, and name wrong input.
 
 The values of DyCheck's code are golden: tests/golden/modecgs/metrics_s0.json.
 """

@@ -40,7 +40,7 @@ def reader(image: np.ndarray, asked: list[tuple[int, int]] | None = None):
 
 
 def skimage_ssim(one: np.ndarray, other: np.ndarray, data_range: float) -> float:
-    """Its mean leaves out a border of 5 pixels by itself."""
+    """scikit-image's mean already excludes a border of 5 pixels."""
     value: Any = structural_similarity(
         one, other, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=data_range
     )
@@ -122,7 +122,7 @@ TORCHVISION = {"alex": "alexnet", "vgg": "vgg16"}
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory):
-    """torchmetrics' network with seeded weights, and those weights as a file of torchvision: `peers("alex")`."""
+    """torchmetrics' network with seeded weights, and those weights in a file like torchvision's: `peers("alex")`."""
     lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
     made = {}
 

@@ -1,4 +1,4 @@
-"""The compiled renderer draws what the dense reference draws, gradients included, whatever the scene."""
+"""The compiled renderer equals the dense reference, including gradients, for any scene."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_any_scene(case: tuple[dict[str, Tensor], dict, dict]) -> None:
     for name in ("colors", "alphas", "depths"):
         different = (getattr(drawn, name) - getattr(dense, name)).abs()
         assert different.isfinite().all()
-        # an alpha of 1/255 to the last digit may be drawn by one and not by the other
+        # an alpha of exactly 1/255 may be drawn by only one of them
         assert (different > 1e-4).sum() <= 2 * different.shape[-1], name
         assert different.max() < 0.03 if different.numel() else True, name
     for name, gradient in wanted.items():
@@ -141,7 +141,7 @@ def test_a_loss_of_one_output_alone(output: str) -> None:
 
 
 def test_many_opaque_layers_end_early_without_a_difference() -> None:
-    """Pixels close at different depths; what lies behind is left out by tiles in one renderer and by pixels in the other."""
+    """Pixels close at different depths; one renderer skips Gaussians behind them by tiles, the other by pixels."""
     scene, view = gaussians(600, size=0.3), cameras(1, 50, 40)
     scene["opacities"][:] = 0.95
     drawn, found = gradients(scene, view)

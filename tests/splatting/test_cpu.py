@@ -35,7 +35,7 @@ def test_bit_equal_for_any_number_of_threads() -> None:
     first_image, first = results[0]
     for image, grads in results[1:]:
         assert torch.equal(image, first_image)
-        # torch's own sums over Gaussians (of the projection) may depend on its threads; what the kernels give may not
+        # torch's own sums over Gaussians (in the projection) may depend on its threads; results of the kernels may not
         assert torch.equal(grads["means2d"], first["means2d"])
         assert torch.equal(grads["opacities"], first["opacities"])
         assert torch.equal(grads["colors"], first["colors"])

@@ -1,4 +1,4 @@
-"""What users of `render` rely on: shapes, colours, culling, and errors that say what to do."""
+"""Behaviour that users of `render` rely on: shapes, colours, culling, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_planes_and_small_radii_cull() -> None:
 
 
 def test_long_thin_gaussians_keep_their_digits() -> None:
-    """At 45 degrees, 1000 pixels long and less than one wide: the usual inverse of the covariance has lost all digits in float32."""
+    """At 45 degrees, 1000 pixels long and less than one wide: the usual inverse of the covariance loses all digits in float32."""
     angle = math.pi / 8
     scene: dict[str, Any] = {
         "means": torch.zeros(1, 3),

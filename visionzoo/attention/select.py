@@ -129,7 +129,7 @@ def check_names(names: tuple[str, ...], origin: str) -> None:
             raise unknown("attention backend", name, [*BACKENDS, "auto"])
 
 
-def asked_for(backend: str) -> tuple[tuple[str, ...], str]:
+def requested_backends(backend: str) -> tuple[tuple[str, ...], str]:
     """The names to try, and where they were set."""
     if backend != "auto":
         check_names((backend,), "backend=")
@@ -159,7 +159,7 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
     Raises:
         InputError: none of the requested backends supports it; the message gives each one's reason.
     """
-    names, origin = asked_for(backend)
+    names, origin = requested_backends(backend)
     reasons = []
     for name in names:
         for candidate in order_for(call) if name == "auto" else (name,):
@@ -176,7 +176,7 @@ def choose(call: AttentionCall, backend: str = "auto") -> Backend:
 
 def segmented_backend(backend: str, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> Backend | None:
     """The first requested backend that is available, if it can process all segments at once; else None."""
-    for name in asked_for(backend)[0]:
+    for name in requested_backends(backend)[0]:
         if name == "auto":
             return None
         chosen = backend_named(name)

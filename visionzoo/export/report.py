@@ -17,7 +17,7 @@ from .exporters import exporter_of_network
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how much it differs from the network.
+    """The exported file, and how much its outputs differ from those of the network.
 
     Attributes:
         path: the file.

@@ -117,11 +117,11 @@ class EmbeddingNetwork:
         known = _shapes(fixed, shape)
         if not known:
             raise InputError(f"{path} takes images of {_sizes(fixed)} (channels, height, width), got the shape {shape}")
-        self.channels, self.height, self.width = self._first_that_fits(path, known)
+        self.channels, self.height, self.width = self._first_fitting(path, known)
         order_of = "grey" if self.channels == 1 else order.upper()
         self.name = f"{kind}, {path.name}, {self.height} x {self.width} {order_of}"
 
-    def _first_that_fits(self, path: Path, shapes: list[tuple[int, ...]]) -> tuple[int, int, int]:
+    def _first_fitting(self, path: Path, shapes: list[tuple[int, ...]]) -> tuple[int, int, int]:
         why = ""
         for shape in shapes:
             if shape[0] not in (1, 3):

@@ -23,7 +23,7 @@ from .extensions import IMAGES
 from .find import find_inputs
 from .head import read_head
 from .icc import to_srgb
-from .pillow import ImageError, check_pixels, decoding, max_pixels, opened, pillow_reads_rightly
+from .pillow import ImageError, check_pixels, decoding, max_pixels, opened, pillow_reads_correctly
 from .pixels import by_rows, floats_to_bytes, on_white, words_to_bytes
 from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whole
 
@@ -140,7 +140,7 @@ def _decode_tiff(content: Path | bytes, name: str, max_side: int | None) -> np.n
     except (RasterError, MissingDependencyError) as error:
         try:  # only Pillow reads some rare kinds (old-style JPEG, …)
             with opened(content if isinstance(content, Path) else io.BytesIO(content), name) as image:
-                right = pillow_reads_rightly(image)
+                right = pillow_reads_correctly(image)
             if right:
                 return _decode_by_pillow(content, name, max_side)
         except ImageError:
@@ -199,7 +199,7 @@ def _from_pil(image: Image.Image, max_side: int | None) -> np.ndarray:
     content = _undecoded(image, max_side, name)
     if content is not None:
         return _decode(content, content[:16], name, max_side)
-    if hasattr(image, "tag_v2") and not pillow_reads_rightly(image):
+    if hasattr(image, "tag_v2") and not pillow_reads_correctly(image):
         raise ImageError(f"{name}: Pillow decodes this kind of TIFF wrongly; give its path instead of the PIL image")
     with decoding(name):
         image.load()

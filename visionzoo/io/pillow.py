@@ -73,17 +73,17 @@ def decoding(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: its pixels do not fit in memory; shrink it first") from error
     except NotImplementedError as error:
         raise ImageError(
-            f"{name}: an image of a kind that Pillow cannot decode ({_said(error)}); save it as PNG"
+            f"{name}: an image of a kind that Pillow cannot decode ({_message(error)}); save it as PNG"
         ) from error
     except OSError as error:
         if error.errno is None:  # Pillow's own errors about the content have no errno
-            raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
+            raise ImageError(f"{name}: damaged or truncated image ({_message(error)})") from error
         raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:
-        raise ImageError(f"{name}: damaged or truncated image ({_said(error)})") from error
+        raise ImageError(f"{name}: damaged or truncated image ({_message(error)})") from error
 
 
-def pillow_reads_rightly(image: Image.Image) -> bool:
+def pillow_reads_correctly(image: Image.Image) -> bool:
     """Whether Pillow decodes the values of this TIFF correctly.
 
     It silently misreads planar 16-bit values (only the low byte), inverted 16-bit grey (a negative), 9 to 15 bits (too dark)
@@ -100,7 +100,7 @@ def pillow_reads_rightly(image: Image.Image) -> bool:
     return bits in (1, 2, 4, 8) and kind in (0, 1, 2, 3, 5, 6, 8)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """An exception's message on one line; its class if the message is empty or only a key."""
     text = " ".join(str(error).split())
     return text if " " in text else f"{type(error).__name__}: {text}".removesuffix(": ")

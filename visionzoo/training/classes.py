@@ -62,8 +62,8 @@ class ClassMatch:
         left = [name for number, name in enumerate(self.weights) if number not in outputs]
         if not kept:
             return f"the weights have none of the {len(self.data)} classes of the data; the head is new"
-        parts = [f"{len(kept)} of {len(self.data)} classes keep their outputs ({_few(kept)})"]
-        parts += [f"{word}: {_few(names)}" for word, names in (("new", new), ("dropped", left)) if names]
+        parts = [f"{len(kept)} of {len(self.data)} classes keep their outputs ({_abbreviated(kept)})"]
+        parts += [f"{word}: {_abbreviated(names)}" for word, names in (("new", new), ("dropped", left)) if names]
         return "; ".join(parts)
 
     def _difference(self) -> str:
@@ -71,11 +71,11 @@ class ClassMatch:
         left = [name for name in self.weights if name not in self.data]
         if not unknown and not left:
             return "their order differs"
-        parts = [f"{word} {_few(names)}" for word, names in (("not on", unknown), ("but on", left)) if names]
+        parts = [f"{word} {_abbreviated(names)}" for word, names in (("not on", unknown), ("but on", left)) if names]
         return ", ".join(parts)
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
+def _abbreviated(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

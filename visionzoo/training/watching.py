@@ -37,7 +37,7 @@ class ProgressLines(Callback):
             note(self.line(trainer, now - self._start))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self._ends_here(trainer):
+        if trainer.is_global_zero and self._is_last_epoch(trainer):
             note(self.line(trainer, time.monotonic() - self._start))
 
     def line(self, trainer: Trainer, passed_s: float) -> str:
@@ -63,7 +63,7 @@ class ProgressLines(Callback):
             ends.append(trainer.max_steps * done / trainer.global_step)
         return max(0, min(ends) - done)
 
-    def _ends_here(self, trainer: Trainer) -> bool:
+    def _is_last_epoch(self, trainer: Trainer) -> bool:
         """Whether this is the last epoch of a training that is too short for any other line."""
         return (
             self._last == self._start
@@ -96,12 +96,12 @@ class StopWithCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._stops(trainer):
+        if self._must_stop(trainer):
             self._save(trainer)
             raise KeyboardInterrupt
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        if not trainer.sanity_checking and self._stops(trainer):
+        if not trainer.sanity_checking and self._must_stop(trainer):
             self._save(trainer)
             raise KeyboardInterrupt
 
@@ -117,7 +117,7 @@ class StopWithCheckpoint(Callback):
         self._asked = True
         note("stopping after this step; press Ctrl-C again to stop at once")
 
-    def _stops(self, trainer: Trainer) -> bool:
+    def _must_stop(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
             return self._asked
         return bool(

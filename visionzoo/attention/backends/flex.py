@@ -48,9 +48,9 @@ class FlexBackend(Backend):
         if call.mask_needs_grad:
             return "it has no gradient for the mask"
         if call.q.device.type == "cpu":
-            return _unfit_for_cpu(call)
+            return _unsupported_on_cpu(call)
         if call.q.device.type == "cuda":
-            return _unfit_for_cuda(call)
+            return _unsupported_on_cuda(call)
         return f"it runs on CUDA and the CPU, not on {call.q.device.type}"
 
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
@@ -69,7 +69,7 @@ class FlexBackend(Backend):
         return result if call.needs_lse else (result, None)
 
 
-def _unfit_for_cpu(call: AttentionCall) -> str | None:
+def _unsupported_on_cpu(call: AttentionCall) -> str | None:
     if call.needs_grad:
         return "on the CPU it computes no gradients"
     if call.needs_lse:
@@ -80,7 +80,7 @@ def _unfit_for_cpu(call: AttentionCall) -> str | None:
     return None
 
 
-def _unfit_for_cuda(call: AttentionCall) -> str | None:
+def _unsupported_on_cuda(call: AttentionCall) -> str | None:
     widths = (call.q.shape[3], call.v.shape[3])
     if util.find_spec("triton") is None:
         return "on CUDA it needs the package triton"

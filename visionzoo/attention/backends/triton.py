@@ -40,7 +40,7 @@ class TritonBackend(Backend):
             return "the package triton is not installed"
         if os.environ.get("TRITON_INTERPRET"):
             kernels = _kernels()
-            if kernels.interpretation_wanted() and not kernels.INTERPRETED:
+            if kernels.interpreter_requested() and not kernels.INTERPRETED:
                 return "TRITON_INTERPRET was set after the kernel had been loaded; set it before Python starts"
             if kernels.INTERPRETED:
                 return None
@@ -51,7 +51,7 @@ class TritonBackend(Backend):
         return None
 
     def supports(self, call: AttentionCall) -> str | None:
-        if (reason := _unfit(call.q)) is not None:
+        if (reason := _unsupported(call.q)) is not None:
             return reason
         mask = call.mask
         if mask is None:
@@ -63,7 +63,7 @@ class TritonBackend(Backend):
         return None
 
     def supports_segments(self, q: Tensor, pieces: Sequence[Segment], mask: Tensor | None) -> bool:
-        return mask is None and _unfit(q) is None and all(_matches(q, piece) for piece in pieces)
+        return mask is None and _unsupported(q) is None and all(_matches(q, piece) for piece in pieces)
 
     def forward(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         k, v, mask = call.k, call.v, call.mask
@@ -134,7 +134,7 @@ def _kernels() -> Any:
     return triton_kernels
 
 
-def _unfit(q: Tensor) -> str | None:
+def _unsupported(q: Tensor) -> str | None:
     """Why queries like these are not supported, whatever the keys."""
     if q.dtype not in _DTYPES:
         return f"it computes in float32, float16 and bfloat16, not {str(q.dtype).removeprefix('torch.')}"

@@ -6,7 +6,7 @@ values stream past them, and the softmax is kept up to date as they do (Algorith
 
 from __future__ import annotations
 
-# What is inside @triton.jit is Triton's language, not Python's: constants are passed unchanged.
+# Code inside @triton.jit is Triton's language, not Python: constants are passed as plain values.
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
 import functools
 import os
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-__all__ = ["COLUMNS", "INTERPRETED", "Sizes", "attention_kernel", "interpretation_wanted", "sizes_for"]
+__all__ = ["COLUMNS", "INTERPRETED", "Sizes", "attention_kernel", "interpreter_requested", "sizes_for"]
 
 COLUMNS = 16
 """int64 values per piece in the table: addresses of k and v, number of keys, strides (batch, head, row, width) of k and
@@ -27,12 +27,12 @@ _greater = tl.standard._elementwise_max
 _plus = tl.standard._sum_combine
 
 
-def interpretation_wanted() -> bool:
+def interpreter_requested() -> bool:
     """Whether Triton decorates kernels for its interpreter now, which runs them on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
-INTERPRETED = interpretation_wanted()  # as the kernels below are about to be decorated
+INTERPRETED = interpreter_requested()  # as the kernels below are about to be decorated
 
 
 @triton.jit
@@ -312,7 +312,7 @@ def attention_kernel(
 
 @dataclass(frozen=True)
 class Sizes:
-    """What one program holds, and how the hardware runs it.
+    """Block sizes of a program, and launch settings.
 
     Attributes:
         queries: rows per program.

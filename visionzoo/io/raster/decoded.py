@@ -25,11 +25,11 @@ SMALL_PIXELS = 64_000_000
 """Images of up to this many pixels are decoded in memory."""
 
 
-def open_decoded(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
+def open_decoded(path: Path, scratch: Path | None, sidecars: Sidecars = NONE, tiff: Layout | None = None) -> Raster:
     """Open a file of any format that Pillow reads.
 
     Args:
-        beside: files beside it.
+        sidecars: sidecar files of the image.
         tiff: layout of a TIFF that cannot be read by windows, for its profile, mask and no-data value.
 
     Raises:
@@ -41,8 +41,8 @@ def open_decoded(path: Path, scratch: Path | None, beside: Sidecars = NONE, tiff
         raise RasterError(str(error)) from error
     with image:
         if image.width * image.height > SMALL_PIXELS or _deep_colour_png(path):
-            return _unpack(path, scratch, beside, tiff)
-        return _decode(path, image, beside, tiff)
+            return _unpack(path, scratch, sidecars, tiff)
+        return _decode(path, image, sidecars, tiff)
 
 
 def _deep_colour_png(path: Path) -> bool:
@@ -67,7 +67,7 @@ class _Decoded(Raster):
         self._pixels = np.empty((0, 0, self.bands), self.dtype)
 
 
-def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | None) -> Raster:
+def _decode(path: Path, image: Image.Image, sidecars: Sidecars, tiff: Layout | None) -> Raster:
     try:
         exif = image.getexif()
         stated = exif.get(ORIENTATION, 1)
@@ -76,11 +76,11 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
         if tiff is not None:
             stated = 1  # libtiff rotates it
             pixels, alpha, convert = *_pixels(image), None
-        elif beside.nodata and image.mode in ("P", "1"):  # the declaration refers to stored values
+        elif sidecars.nodata and image.mode in ("P", "1"):  # the declaration refers to stored values
             pixels, alpha, convert = np.array(image).astype(np.uint8)[..., None], None, _look_up(image)
         else:
             pixels, alpha, convert = *_pixels(image), None
-        turned, orientation = _orientation(stated, beside)
+        turned, orientation = _orientation(stated, sidecars)
         height, width = pixels.shape[:2]
         bands = pixels.shape[2] if convert is None else 3 if image.mode == "P" else 1
         shown = (height, width) if orientation >= 5 else (width, height)
@@ -115,23 +115,23 @@ def _decode(path: Path, image: Image.Image, beside: Sidecars, tiff: Layout | Non
         convert=convert,
         mixes=1 if convert is not None and image.mode == "P" else 0,
     )
-    return _Decoded(path, _with_beside(layout, beside, tiff), pixels)
+    return _Decoded(path, _with_sidecars(layout, sidecars, tiff), pixels)
 
 
-def _with_beside(layout: Layout, beside: Sidecars, tiff: Layout | None) -> Layout:
+def _with_sidecars(layout: Layout, sidecars: Sidecars, tiff: Layout | None) -> Layout:
     """The layout with no-data value and mask, and for a TIFF with those of its header."""
     if tiff is not None:
         profile = replace(tiff.profile, icc=layout.profile.icc, photometric=layout.profile.photometric)
         return replace(layout, profile=profile, mask=tiff.mask, nodata=tiff.nodata)
-    mask = partial(open_mask, beside.mask, layout.height, layout.width) if beside.mask is not None else None
-    nodata = beside.nodata[0] if len(set(beside.nodata)) == 1 else None
-    return replace(layout, nodata=beside.nodata or None, mask=mask, profile=replace(layout.profile, nodata=nodata))
+    mask = partial(open_mask, sidecars.mask, layout.height, layout.width) if sidecars.mask is not None else None
+    nodata = sidecars.nodata[0] if len(set(sidecars.nodata)) == 1 else None
+    return replace(layout, nodata=sidecars.nodata or None, mask=mask, profile=replace(layout.profile, nodata=nodata))
 
 
-def _orientation(stated: object, beside: Sidecars) -> tuple[bool, int]:
+def _orientation(stated: object, sidecars: Sidecars) -> tuple[bool, int]:
     """Whether to rotate the pixels, and the orientation; never if coordinates refer to the stored corner."""
     orientation = stated if isinstance(stated, int) and stated in range(1, 9) else 1
-    return (False, 1) if beside.georeferenced else (True, orientation)
+    return (False, 1) if sidecars.georeferenced else (True, orientation)
 
 
 def _look_up(image: Image.Image) -> colours.Convert:
@@ -172,14 +172,14 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], int | None]:
     return pixels.reshape(*pixels.shape[:2], -1), {"LA": 1, "RGBA": 3}.get(target)
 
 
-def _unpack(path: Path, scratch: Path | None, beside: Sidecars, tiff: Layout | None) -> Raster:
+def _unpack(path: Path, scratch: Path | None, sidecars: Sidecars, tiff: Layout | None) -> Raster:
     image = open_sequential(path)
     fields = set(image.get_fields())
     cmyk = image.interpretation == "cmyk"
     if not cmyk and image.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16", "multiband", "scrgb"):
         image = image.colourspace("srgb")
     icc = image.get("icc-profile-data") if "icc-profile-data" in fields else None
-    turned, orientation = _orientation(image.get("orientation") if "orientation" in fields else 1, beside)
+    turned, orientation = _orientation(image.get("orientation") if "orientation" in fields else 1, sidecars)
     exif = read_exif(path, image.get("exif-data") if "exif-data" in fields else b"")
     iptc = image.get("iptc-data") if "iptc-data" in fields else None
     known = image.get("resolution-unit") if "resolution-unit" in fields else None
@@ -209,7 +209,7 @@ def _unpack(path: Path, scratch: Path | None, beside: Sidecars, tiff: Layout | N
         convert=colours.cmyk(icc) if cmyk else None,
         mixes=4 if cmyk else 0,
     )
-    return RawRaster(path, _with_beside(layout, beside, tiff), pixels)
+    return RawRaster(path, _with_sidecars(layout, sidecars, tiff), pixels)
 
 
 def _comments(image: Any, fields: set[str]) -> tuple[tuple[str, str], ...]:

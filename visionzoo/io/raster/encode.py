@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from .base import RasterError, Window
 from .metadata import HOST_COMPUTER, RasterProfile, photoshop_of_iptc, read_exif
 from .raw import HeldPixels, RawPixels
-from .unpack import DTYPES, vips, vips_words
+from .unpack import DTYPES, vips, vips_message
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def write_large(path: Path, staged: StagedImage, form: str) -> None:
     except pyvips.Error as error:
         if "no space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise RasterError(f"{staged.path}: cannot be written ({vips_words(error)}); choose .tif") from error
+        raise RasterError(f"{staged.path}: cannot be written ({vips_message(error)}); choose .tif") from error
 
 
 def _comment(profile: RasterProfile) -> bytes | None:

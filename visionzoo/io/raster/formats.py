@@ -1,4 +1,4 @@
-"""What each output format can hold; the rest goes to files beside the result or is named in one warning."""
+"""The capabilities of each output format; other metadata goes to sidecar files or is named in one warning."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .tiff_tags import DESCRIPTION, GDAL_METADATA, GEOREFERENCE, WORDS
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side`: maximum side in pixels; `beside`: whether
-    programs look for files beside it; `holds`: fields of a `RasterProfile`."""
+    """What a format can hold. `bands` None: any number; `dtypes` None: any; `side`: maximum side in pixels; `has_sidecars`: whether
+    programs look for sidecar files; `holds`: fields of a `RasterProfile`."""
 
     name: str
     bands: tuple[int, ...] | None = None
     dtypes: tuple[str, ...] | None = None
     side: int | None = None
-    beside: bool = True
+    has_sidecars: bool = True
     lossy: bool = False
     holds: frozenset[str] = frozenset()
 
@@ -44,8 +44,8 @@ _JPEG = Format(
 FORMATS = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".zarr": Format("zarr", beside=False, holds=frozenset({"nodata", "alpha", "attributes"})),
-    ".npy": Format("npy", beside=False),
+    ".zarr": Format("zarr", has_sidecars=False, holds=frozenset({"nodata", "alpha", "attributes"})),
+    ".npy": Format("npy", has_sidecars=False),
     ".png": Format(
         "png",
         (1, 2, 3, 4),
@@ -85,13 +85,13 @@ def _one_of(numbers: tuple[int, ...]) -> str:
 
 
 @dataclass
-class Beside:
-    """Files to write beside a result.
+class SidecarPlan:
+    """Sidecar files to write with a result.
 
     Attributes:
         files: contents of small files, by path.
         mask: path of the mask, if it is not inside the result.
-        masked: whether there is a mask, inside or beside.
+        masked: whether there is a mask, inside or in a sidecar.
         mask_from_nodata: the mask is made from the no-data value, which lossy compression would not preserve.
         lost: descriptions of what cannot be kept.
     """
@@ -103,25 +103,25 @@ class Beside:
     lost: list[str] = field(default_factory=list)
 
 
-def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: float | None, dtype: np.dtype, bands: int,
-                alpha: int | None) -> Beside:  # fmt: skip
-    """Plan what is written beside a result in this format, and what is lost."""
-    plan, files = Beside(), profile.sidecars
+def plan_sidecars(path: Path, form: Format, profile: RasterProfile, *, nodata: float | None, dtype: np.dtype, bands: int,
+                alpha: int | None) -> SidecarPlan:  # fmt: skip
+    """Plan the sidecar files of a result in this format, and which metadata are lost."""
+    plan, files = SidecarPlan(), profile.sidecars
     can_occur = nodata is not None and as_held(nodata, dtype) is not None
     plan.mask_from_nodata = form.lossy and can_occur and profile.mask is None
     plan.masked = profile.mask is not None or plan.mask_from_nodata
     if plan.masked and "mask" not in form.holds:
-        if form.beside:
+        if form.has_sidecars:
             plan.mask = path.with_name(f"{path.name}.msk")
         else:
             plan.masked = False
             plan.lost.append("mask")
-    if nodata is not None and "nodata" not in form.holds and not form.beside:
+    if nodata is not None and "nodata" not in form.holds and not form.has_sidecars:
         plan.lost.append(f"no-data value ({nodata:.9g})")
     if alpha is not None and "alpha" not in form.holds:
         plan.lost.append("alpha band marker")
-    if form.beside:
-        _georeference_beside(plan, path, form, profile, nodata, bands)
+    if form.has_sidecars:
+        _georeference_sidecars(plan, path, form, profile, nodata, bands)
         for file, ending in files.copied:
             plan.files[path.with_name(path.stem + ending)] = file.read_bytes()
     elif files.georeferenced or files.copied or files.pam or any(code in GEOREFERENCE for code, *_ in profile.tags):
@@ -130,7 +130,7 @@ def plan_beside(path: Path, form: Format, profile: RasterProfile, *, nodata: flo
     return plan
 
 
-def _georeference_beside(plan: Beside, path: Path, form: Format, profile: RasterProfile, nodata: float | None,
+def _georeference_sidecars(plan: SidecarPlan, path: Path, form: Format, profile: RasterProfile, nodata: float | None,
                          bands: int) -> None:  # fmt: skip
     """World file and GDAL's .aux.xml: those of the source, and georeference that the format itself cannot hold."""
     files, inside = profile.sidecars, "tags" in form.holds
@@ -138,7 +138,7 @@ def _georeference_beside(plan: Beside, path: Path, form: Format, profile: Raster
     pam, transform, system = files.pam, None, None
     if not inside:
         transform, system = georeference.transform_of(profile.tags), georeference.system_of(profile.tags)
-        if georeference.beyond_words(profile.tags):
+        if georeference.is_inexpressible(profile.tags):
             plan.lost.append("georeference")
         if world is None and transform is not None:
             world = georeference.world_file(transform)
@@ -156,7 +156,7 @@ def _georeference_beside(plan: Beside, path: Path, form: Format, profile: Raster
         plan.files[path.with_name(f"{path.name}.aux.xml")] = notes
 
 
-def _name_lost(plan: Beside, form: Format, profile: RasterProfile) -> None:
+def _name_lost(plan: SidecarPlan, form: Format, profile: RasterProfile) -> None:
     tags = {code for code, *_ in profile.tags}
     words = profile.exif is None and tags & WORDS - {DESCRIPTION}
     own = [name for name in profile.attributes if name not in ("_FillValue", "alpha")]
@@ -169,11 +169,11 @@ def _name_lost(plan: Beside, form: Format, profile: RasterProfile) -> None:
     ):
         if there and field_name not in form.holds:
             plan.lost.append(words_for_it)
-    if not form.beside and GDAL_METADATA in tags:
+    if not form.has_sidecars and GDAL_METADATA in tags:
         plan.lost.append("GDAL metadata")
 
 
-def tell_lost(path: Path, plan: Beside, profile: RasterProfile) -> None:
+def warn_lost(path: Path, plan: SidecarPlan, profile: RasterProfile) -> None:
     """Give one warning about everything that the result does not keep."""
     messages = []
     if plan.lost:

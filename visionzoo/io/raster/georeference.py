@@ -1,4 +1,4 @@
-"""Convert the georeference in TIFF tags for files beside a raster: a transform, and the name of a coordinate system."""
+"""Convert the georeference in TIFF tags for sidecar files: a transform, and the name of a coordinate system."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def system_of(tags: tuple[tuple[int, int, int, Any], ...]) -> str | None:
     return None if number is None or number in (0, _USER_DEFINED) else f"EPSG:{number}"
 
 
-def beyond_words(tags: tuple[tuple[int, int, int, Any], ...]) -> bool:
+def is_inexpressible(tags: tuple[tuple[int, int, int, Any], ...]) -> bool:
     """Whether the tags hold more georeference than `transform_of` and `system_of` return."""
     codes = {code for code, *_ in tags} & GEOREFERENCE
     if not codes:

@@ -1,11 +1,11 @@
 """Metadata of a raster: when, where, by whom and with what it was taken.
 
 No metadata are dropped silently. A reader collects them in a `RasterProfile`; `RasterWriter` writes what the output format can
-hold, puts the rest into files beside the result (`sidecars.py`), and names what is lost in one warning.
+hold, puts the rest into sidecar files (`sidecars.py`), and names what is lost in one warning.
 
 * EXIF (with GPS), XMP, IPTC and the ICC profile are kept between TIFF, JPEG, PNG and WebP in any direction, except for IPTC in
   PNG and WebP, which have no place for it.
-* Orientation is reset if the pixels were rotated. An image with a georeference, inside or beside it, is not rotated, as
+* Orientation is reset if the pixels were rotated. An image with a georeference, inside or in a sidecar, is not rotated, as
   coordinates refer to its stored corner; it keeps its orientation.
 * Metadata that describe the source's pixels are dropped: statistics, histograms, overviews, thumbnails.
 """
@@ -64,7 +64,7 @@ class RasterProfile:
         premultiplied: whether the colours are premultiplied by alpha.
         nodata: the declared no-data value, in the units of the values read, even if their type cannot hold it.
         attributes: attributes of a zarr array.
-        sidecars: files beside the source.
+        sidecars: sidecar files of the source.
         mask: opens the source for its mask (`Raster.read_mask`), if it has one.
     """
 

@@ -93,7 +93,7 @@ def not_missing(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
         return values
     held = values.dtype.type(nodata)
     if values.dtype.kind == "f":
-        beside = np.nextafter(held, values.dtype.type(0 if held else 1))
+        neighbour = np.nextafter(held, values.dtype.type(0 if held else 1))
     else:
-        beside = held - 1 if held == np.iinfo(values.dtype).max else held + 1
-    return np.where(values == held, beside, values).astype(values.dtype)
+        neighbour = held - 1 if held == np.iinfo(values.dtype).max else held + 1
+    return np.where(values == held, neighbour, values).astype(values.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..pillow import ImageError, opened, pillow_reads_rightly
+from ..pillow import ImageError, opened, pillow_reads_correctly
 from . import arrays, decoded, tiff
 from .base import Layout, Raster, RasterError
 from .raw import RawPixels
@@ -18,7 +18,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int | None = None) -> Raster:
-    """Open an image of any size for reading by windows. The format is detected from the content, not the name. Files beside it
+    """Open an image of any size for reading by windows. The format is detected from the content, not the name. Sidecar files
     (world file, mask, …, see `sidecars.py`) are read, too.
 
     Args:
@@ -45,29 +45,29 @@ def open_raster(path: str | Path, *, scratch: Path | None = None, at_least: int 
         raise RasterError(f"{path}: cannot be read ({error.strerror})") from error
     if not start:
         raise RasterError(f"{path}: the file is empty (0 bytes)")
-    beside = find_sidecars(path)
+    sidecars = find_sidecars(path)
     if start.startswith(TIFF_STARTS):
-        raster = _open_tiff(path, beside, scratch, at_least)
+        raster = _open_tiff(path, sidecars, scratch, at_least)
     elif start.startswith(b"\x93NUMPY"):
         raster = arrays.open_npy(path)
     else:
-        raster = decoded.open_decoded(path, scratch, beside)
+        raster = decoded.open_decoded(path, scratch, sidecars)
     mask = (lambda: open_raster(path, scratch=scratch)) if raster.has_mask else None
-    raster.profile = replace(raster.profile, sidecars=beside, mask=mask)
+    raster.profile = replace(raster.profile, sidecars=sidecars, mask=mask)
     return raster
 
 
-def _open_tiff(path: Path, beside: Sidecars, scratch: Path | None, at_least: int | None) -> Raster:
+def _open_tiff(path: Path, sidecars: Sidecars, scratch: Path | None, at_least: int | None) -> Raster:
     try:
         return tiff.open_tiff(
-            path, lambda layout: _unpack_strips(path, layout, scratch), beside=beside, at_least=at_least
+            path, lambda layout: _unpack_strips(path, layout, scratch), sidecars=sidecars, at_least=at_least
         )
     except NotByWindowsError as why:
         try:
             with opened(path, str(path)) as image:
-                right = pillow_reads_rightly(image)
+                right = pillow_reads_correctly(image)
             if right:
-                return decoded.open_decoded(path, scratch, beside, why.layout)
+                return decoded.open_decoded(path, scratch, sidecars, why.layout)
         except (RasterError, ImageError):
             pass  # the TIFF reader's error is more specific
         raise why

@@ -1,6 +1,6 @@
-"""Files beside a raster that belong to it: georeference, masks, camera models.
+"""Sidecar files that belong to a raster: georeference, masks, camera models.
 
-| beside `scene.jpg` | content | beside the result `clear.png` |
+| next to `scene.jpg` | content | next to the result `clear.png` |
 |---|---|---|
 | `scene.jgw`, `.tfw`, `.pgw`, `.wld`, … | world file: position and size of a pixel | `clear.pgw` |
 | `scene.prj` | coordinate system | `clear.prj` |
@@ -28,7 +28,7 @@ _LARGEST_PAM = 64 << 20
 
 @dataclass(frozen=True)
 class Sidecars:
-    """Files beside a raster.
+    """Sidecar files of a raster.
 
     Attributes:
         world: the world file.
@@ -56,11 +56,11 @@ class Sidecars:
 
 
 NONE = Sidecars()
-"""No files beside it."""
+"""No sidecar files."""
 
 
 def find_sidecars(path: Path) -> Sidecars:
-    """Find the files beside a raster. A damaged file is named in a warning and ignored."""
+    """Find the sidecar files of a raster. A damaged file is named in a warning and ignored."""
     left = [file for ending in _LEFT for file in _present(path, ending)]
     pam, nodata = None, ()
     for file in _present(path, ".aux.xml")[:1]:

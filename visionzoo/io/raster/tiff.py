@@ -33,7 +33,7 @@ def open_tiff(
     path: Path,
     unpack: Callable[[Layout], RawPixels] | None = None,
     *,
-    beside: Sidecars = NONE,
+    sidecars: Sidecars = NONE,
     at_least: int | None = None,
     mask: int | None = None,
 ) -> Raster:
@@ -41,7 +41,7 @@ def open_tiff(
 
     Args:
         unpack: called for files without random access; returns their pixels unpacked on disk.
-        beside: files beside it.
+        sidecars: sidecar files of the image.
         at_least: of a pyramid, open the smallest page whose longer side is at least this many pixels.
         mask: offset of a mask page to open, as stored.
 
@@ -61,9 +61,9 @@ def open_tiff(
             opens = None
             if mask is None and mask_page is not None:
                 opens = partial(open_tiff, path, mask=int(mask_page.offset))
-            elif mask is None and beside.mask is not None:
-                opens = partial(open_mask, beside.mask, header.height, header.width)
-            layout = header.layout(file, beside, opens)
+            elif mask is None and sidecars.mask is not None:
+                opens = partial(open_mask, sidecars.mask, header.height, header.width)
+            layout = header.layout(file, sidecars, opens)
             if mask is not None:
                 layout = replace(layout, orientation=1)
             if not header.plain_rows:
@@ -97,7 +97,7 @@ def open_tiff(
 
 
 def open_mask(path: Path, height: int, width: int) -> Raster:
-    """Open a mask file OUTPUT.msk, a TIFF of the same size as the raster beside it. Raises `RasterError`."""
+    """Open a mask file OUTPUT.msk, a TIFF of the same size as its raster. Raises `RasterError`."""
     raster = open_tiff(path)
     if (raster.height, raster.width) != (height, width):
         size = f"{raster.width} x {raster.height}"

@@ -155,12 +155,12 @@ class Header:
         shared = units[..., -2:].repeat(down, 0).repeat(across, 1)
         return (np.concatenate([y, shared], axis=2)[None],)
 
-    def layout(self, file: Any, beside: Sidecars, mask: Callable[[], Raster] | None) -> Layout:
+    def layout(self, file: Any, sidecars: Sidecars, mask: Callable[[], Raster] | None) -> Layout:
         """The layout, with the conversion of its pixels. Raises `NotByWindowsError` for unknown colours."""
         page, tags = self.page, self.tags
         orientation = tag_number(tags, ORIENTATION, 1)
         # map coordinates refer to the stored corner
-        turned = 1 <= orientation <= 8 and not GEOREFERENCE & tags.keys() and not beside.georeferenced
+        turned = 1 <= orientation <= 8 and not GEOREFERENCE & tags.keys() and not sidecars.georeferenced
         icc = bytes(page.iccprofile) if page.iccprofile else None
         nodata = declared(self.path, tags[NODATA].value, "the tag GDAL_NODATA") if NODATA in tags else None
         compression = int(page.compression)
@@ -171,7 +171,7 @@ class Header:
             self.dtype,
             self.block,
             bits=self.bits if self.bits < 8 * self.dtype.itemsize else None,
-            nodata=beside.nodata if nodata is None and beside.nodata else nodata,
+            nodata=sidecars.nodata if nodata is None and sidecars.nodata else nodata,
             orientation=orientation if turned else 1,
             mask=mask,
             profile=RasterProfile(
@@ -180,7 +180,7 @@ class Header:
                 **attached(self.path, file, page, tags, turned=turned),
                 compression=_COMPRESSION.get(compression, getattr(page.compression, "name", str(compression)).lower()),
                 tile=self.block if self.tiled else None,
-                nodata=nodata if nodata is not None else beside.nodata[0] if len(set(beside.nodata)) == 1 else None,
+                nodata=nodata if nodata is not None else sidecars.nodata[0] if len(set(sidecars.nodata)) == 1 else None,
             ),
         )
         try:

@@ -32,7 +32,7 @@ def vips(purpose: str) -> ModuleType:
     return require("pyvips", extra="raster", purpose=purpose)
 
 
-def vips_words(error: Any) -> str:
+def vips_message(error: Any) -> str:
     """The message of a pyvips error on one line, without the name of the operation."""
     return " ".join((error.detail or error.message).split()).rstrip(".")
 
@@ -74,7 +74,9 @@ class Unpacked(RawPixels):
                     raise RasterError(
                         f"{raw}: the disk is full; free some space, or name another folder as scratch"
                     ) from error
-                raise RasterError(f"{path}: damaged or truncated image ({vips_words(error)}); copy it again") from error
+                raise RasterError(
+                    f"{path}: damaged or truncated image ({vips_message(error)}); copy it again"
+                ) from error
             super().__init__(raw, width=image.width, bands=image.bands, dtype=dtype)
         except BaseException:
             self._folder.cleanup()
@@ -95,4 +97,4 @@ def open_sequential(path: Path, **options: Any) -> Any:
     try:
         return pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated", **options)
     except pyvips.Error as error:
-        raise RasterError(f"{path}: cannot be unpacked ({vips_words(error)}); convert it to .tif") from error
+        raise RasterError(f"{path}: cannot be unpacked ({vips_message(error)}); convert it to .tif") from error

@@ -18,7 +18,7 @@ from ..files import atomic_path, check_output, write_json
 from . import arrays, encode, encode_tiff
 from .base import RasterError, Window, check_inside, plain_dtype, writing_raster
 from .decoded import SMALL_PIXELS
-from .formats import Beside, Format, format_of, plan_beside, tell_lost
+from .formats import Format, SidecarPlan, format_of, plan_sidecars, warn_lost
 from .metadata import RasterProfile
 from .missing import as_held, equals
 from .raw import HeldPixels, RawPixels, allocate
@@ -29,7 +29,7 @@ class RasterWriter:
     """Writes an image by windows, in any order; a context manager.
 
     The windows are staged, uncompressed, in a file in `work`; `finish` encodes them to `path`, in the format of its extension:
-    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. Metadata that the format cannot hold are written to files beside it (see
+    .tif, .tiff, .zarr, .npy, .png, .jpg, .jpeg or .webp. Metadata that the format cannot hold are written to sidecar files (see
     `formats.py`). A new writer with the same `work` and the same kind of image resumes with the pixels staged there. Without
     `work`, the windows are kept in memory. Windows that are never written are zeros.
 
@@ -73,7 +73,7 @@ class RasterWriter:
         self.nodata = self.profile.nodata if nodata is None else nodata
         self.alpha = alpha
         self._format = self._check()
-        self._beside = self._plan_beside()
+        self._beside = self._plan_sidecars()
         kind: dict[str, Any] = {"width": width, "bands": bands, "dtype": self.dtype}
         self._pixels: RawPixels | HeldPixels
         if self.work is None:
@@ -122,7 +122,7 @@ class RasterWriter:
             RasterError: the disk is full, or `path` cannot be written.
         """
         self.flush()
-        self._write_beside()
+        self._write_sidecars()
         if self._format.name == "zarr":
             with writing_raster(self.path):
                 self._write_folder()
@@ -187,10 +187,10 @@ class RasterWriter:
         if self.alpha is not None and self.profile.premultiplied:
             raise RasterError(f"{self.path}: {ending} holds no premultiplied alpha; choose .tif")
 
-    def _plan_beside(self) -> Beside:
-        """Plan the files beside the result, and warn about what is lost. Raises `RasterError` if a file of another result exists."""
+    def _plan_sidecars(self) -> SidecarPlan:
+        """Plan the sidecar files, and warn about lost metadata. Raises `RasterError` if a file of another result exists."""
         with writing_raster(self.path):
-            plan = plan_beside(
+            plan = plan_sidecars(
                 self.path,
                 self._format,
                 self.profile,
@@ -211,11 +211,11 @@ class RasterWriter:
             ]
             if taken:
                 raise RasterError(f"{taken[0]}: exists already; choose another name or add --overwrite")
-        tell_lost(self.path, plan, self.profile)
+        warn_lost(self.path, plan, self.profile)
         return plan
 
-    def _write_beside(self) -> None:
-        """Write the files beside the result, and delete those of an earlier result of the same name."""
+    def _write_sidecars(self) -> None:
+        """Write the sidecar files, and delete those of an earlier result of the same name."""
         plan = self._beside
         notes = self.path.with_name(f"{self.path.name}.aux.xml")
         mask = self.path.with_name(f"{self.path.name}.msk")
@@ -312,7 +312,7 @@ class RasterWriter:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which replaces it if the block succeeds."""
+    """Yield a temporary folder next to `path`, which replaces it if the block succeeds."""
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name[:40]}.", dir=path.absolute().parent, ignore_cleanup_errors=True
     ) as temporary:

@@ -52,7 +52,7 @@ class Sound:
         else:
             self._output = self._encoder(output, _ENCODERS[self._container])
             packets = self._encoded()
-        self._packets = self._until_it_breaks_off(packets)
+        self._packets = self._until_truncated(packets)
         self._next: Any = None
 
     def packets_before(self, seconds: Fraction) -> Iterator[Any]:
@@ -119,7 +119,7 @@ class Sound:
         packet.pts, packet.dts = max(packet.pts, 0), max(packet.dts, 0)
         return True
 
-    def _until_it_breaks_off(self, packets: Iterator[Any]) -> Iterator[Any]:
+    def _until_truncated(self, packets: Iterator[Any]) -> Iterator[Any]:
         try:
             yield from packets
         except self._av.FFmpegError as error:
