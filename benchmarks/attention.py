@@ -160,7 +160,7 @@ def segments(rounds: int = 7, command: str = "") -> Grid:
         ((1, 8, 2048, 11700, 96, 96), (65,)),
     ):
         q, k, v, _ = Shape("", sizes).inputs(torch.float32, device)
-        contestants = [Contestant("joined already", lambda q=q, k=k, v=v: attention(q, k, v))]
+        contestants = [Contestant("already joined", lambda q=q, k=k, v=v: attention(q, k, v))]
         for count in pieces:
             parts = [
                 (a.clone(), b.clone()) for a, b in zip(k.tensor_split(count, 2), v.tensor_split(count, 2), strict=True)
@@ -170,7 +170,7 @@ def segments(rounds: int = 7, command: str = "") -> Grid:
         table = compare("", contestants, rounds=rounds, command=command, judge=_distances)
         environment = table.environment
         rows += [_segments_row(_size(q, k, v), row) for row in table.rows]
-    columns = ["q; keys; widths", "", "ms", "times the time of already joined", "peak extra memory", "error"]
+    columns = ["q; keys; widths", "", "ms", "relative to already joined", "peak extra memory", "error"]
     return Grid(f"Pieces, float32 on {device}", columns, rows, environment, command)
 
 

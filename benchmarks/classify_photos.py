@@ -1,6 +1,6 @@
-"""How many photos with a clear ImageNet class the classifiers recognise: photos from Python packages, labelled by hand.
+"""Counts the photos with a clear ImageNet class that the classifiers recognise: photos from Python packages, labelled by hand.
 
-    python -m benchmarks.classify_photos                        # the classifiers whose weights are here
+    python -m benchmarks.classify_photos                        # all classifiers with available weights
     python -m benchmarks.classify_photos efficientnet_lite0     # this one
 
 The photos are too few for an accuracy; they show whether a classifier works at all. They come from gradio and scikit-image (extra
@@ -36,11 +36,11 @@ PHOTOS: dict[tuple[str, str], tuple[str, ...]] = {
     **{("visionzoo", f"assets/photos/camera_{number}.jpg"): ("tripod",) for number in range(1, 6)},
     **{("visionzoo", f"assets/photos/rocket_{number}.jpg"): ("missile", "projectile") for number in range(1, 6)},
 }
-"""(package, path inside it) -> names of classes that are right. visionzoo's photos are parts and altered views of scikit-image's."""
+"""(package, path inside it) -> names of correct classes. visionzoo's photos are parts and altered views of scikit-image's."""
 
 
 def photos() -> dict[Path, tuple[str, ...]]:
-    """The photos that are installed here."""
+    """The photos that are installed."""
     found = {}
     for (package, inner), names in PHOTOS.items():
         try:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def places(result: ClassificationResult, names: tuple[str, ...]) -> int:
-    """The rank of the best right class; 1000 if it is not among those that were found."""
+    """The rank of the best correct class; 1000 if it is not among the results."""
     return min((p.rank for p in result.predictions if p.label in names), default=1000)
 
 

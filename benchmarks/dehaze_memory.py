@@ -31,7 +31,7 @@ from visionzoo.models.dehazexl.streaming import StreamedDehaze
 
 
 class Drawn:
-    """An image that is made when it is read; what is written is dropped."""
+    """A synthetic image, generated when it is read; results are discarded."""
 
     def __init__(self, side: int):
         self.height = self.width = side

@@ -1,10 +1,10 @@
-"""How well DehazeXL dehazes photos that it was not trained on, with synthetic haze of four densities.
+"""Measures how well DehazeXL dehazes photos that it was not trained on, with synthetic haze of four densities.
 
     python -m benchmarks.dehaze_photos                           # the bundled dehazexl_nano
     python -m benchmarks.dehaze_photos --checkpoint weights.safetensors --sheet sheet.png
-    python -m benchmarks.dehaze_photos --seams                   # how much the borders of patches show
+    python -m benchmarks.dehaze_photos --seams                   # how visible the borders of patches are
 
-It is compared with doing nothing, and with the dark channel prior. The photos come with scikit-image, scikit-learn and Gradio; the
+It is compared with the unchanged photo and the dark channel prior. The photos come with scikit-image, scikit-learn and Gradio; the
 haze comes from the generator of the training, with other seeds. One scene, a stereo pair with measured depth, gets haze by distance.
 """
 

@@ -74,7 +74,7 @@ _STYLE = """<style>
 
 
 def choices() -> list[WeightSource]:
-    """Weights of classifiers that are here or can be downloaded; if there are none, all of them, whose errors say what to do."""
+    """Weights of classifiers that are available or can be downloaded; if there are none, all, whose errors say what to do."""
     sources = [source for model in list_models(task="classify") for source in model_card(model).weights]
     usable = [source for source in sources if is_here(source) or ((source.url or source.hub) and not offline())]
     return usable or sources
@@ -87,7 +87,7 @@ def is_here(source: WeightSource) -> bool:
 
 
 def default_choice(sources: Sequence[WeightSource]) -> str:
-    """The weights in order: the pipeline's default first, unless only others are here; those with a caution come last."""
+    """The weights in order: the pipeline's default first, unless only others are available; those with a caution come last."""
     here = [source for source in sources if is_here(source)]
     usual = [source for source in sources if source.name.partition(".")[0] == ClassifyPipeline.default_model]
     sound = [source for source in here if not source.caution]
@@ -102,7 +102,7 @@ def _title(source: WeightSource) -> str:
 
 
 class Classifiers:
-    """Pipelines by the name of their weights, each made once, when it is first asked for.
+    """Pipelines by the name of their weights, each created once, on first use.
 
     Args:
         names: the weights that can be chosen.

@@ -37,8 +37,8 @@ class Seen:
 
     Attributes:
         image: (H, W, 3) uint8, all of it.
-        crop: (size, size, 3) uint8, what the network sees.
-        box: (x0, y0, x1, y1), where the crop is in the image.
+        crop: (size, size, 3) uint8, the part that the network sees.
+        box: (x0, y0, x1, y1), position of the crop in the image.
         read_s, network_s: seconds that decoding and the network took.
     """
 

@@ -48,7 +48,7 @@ def missing_weights() -> str | None:
 
 
 class Restorer:
-    """The pipeline with the default network, made when it is first asked for.
+    """The pipeline with the default network, created on first use.
 
     Args:
         pipe: a pipeline to use instead.

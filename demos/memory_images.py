@@ -124,7 +124,7 @@ def _strip(patches: NDArray[np.float32]) -> Pixels:
 
 
 def attention_map(walk: Walk, moment: Moment, point: tuple[float, float]) -> tuple[int, NDArray[np.float64]]:
-    """The token at a point (x, y in 0..1), and the (steps,) attention that it pays to what is held of each frame."""
+    """The token at a point (x, y in 0..1), and its attention (steps,) to the tokens held of each frame."""
     rows, columns = (side // PATCH for side in walk.frames[0].shape[:2])
     column, row = (min(int(p * n), n - 1) for p, n in zip(point, (columns, rows), strict=True))
     token = row * columns + column
@@ -164,7 +164,7 @@ def read_image(walk: Walk, moment: Moment, point: tuple[float, float]) -> Image.
 
 
 def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list[Image.Image]:
-    """The frames, grey where nothing of them is held, red where the token looks."""
+    """The frames, grey where nothing is held, red where the token attends."""
     height, width = walk.frames[0].shape[:2]
     rows, columns = height // PATCH, width // PATCH
     images = []
@@ -176,7 +176,7 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
         for times, _, _, keys in moment.held:
             mine = np.flatnonzero(times == step)
             weights = moment.weights[token, offset : offset + len(times)].double().numpy()[mine]
-            places = (keys[mine] @ frame.T).argmax(1).numpy()  # keys are never changed, so they find their own place
+            places = (keys[mine] @ frame.T).argmax(1).numpy()  # keys never change, so each is found at its own position
             np.add.at(heat, places, weights)
             there[places] = True
             offset += len(times)
@@ -193,7 +193,7 @@ def _heats(walk: Walk, moment: Moment, token: int, steps: Sequence[int]) -> list
 
 
 def rebuilt_image(walk: Walk, moment: Moment) -> Image.Image:
-    """The frame, the frame as the memory gives it, and the PSNR of rebuilt frames along the video."""
+    """The frame, the frame rebuilt from memory, and the PSNR of rebuilt frames along the video."""
     height, width = walk.frames[0].shape[:2]
     big_w = (WIDTH - 50) // 2
     big_h = round(big_w * height / width)

@@ -1,9 +1,9 @@
-"""A video passes through a memory: what it holds at every moment, what a read attends to, and a frame rebuilt from it.
+"""Passes a video through a memory: its content at every moment, the attention of a read, and a frame rebuilt from it.
 
     python -m visionzoo.demos.memory_images VIDEO -o FOLDER --design working-and-long-term
 
 Every step reads the memory with the tokens of a frame (features of a small network, 8 x 8 pixels each) and then writes
-them. The value of a token is its patch of pixels, so that the output of a read is an image: the frame as the memory knows it.
+them. The value of a token is its patch of pixels, so that the output of a read is an image: the frame rebuilt from memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _single(policy: Callable[[int, int], Any]) -> Callable[[int, int, int], Tens
 
 
 def _tiered(width: int, tokens: int, frames: int) -> TieredBank:
-    """Half of the room for the last frames, half for prototypes of what left them (XMem, arXiv:2207.07115)."""
+    """Half of the room is for the last frames, half for prototypes of evicted ones (XMem, arXiv:2207.07115)."""
     near, patch = max(2, frames // 2), 3 * PATCH**2
     working = TensorBank(width, patch, policy=Fifo(near * tokens, hysteresis=(near // 2) * tokens))
     room = max(1, frames - near) * tokens
@@ -149,7 +149,7 @@ class Moment:
         number: number of the step.
         held: for each tier the steps of origin (N,) of its elements, their use per life (N,), patches (N, 192) and keys (N, D).
         weights: (T, N) attention of each token of the frame over all elements, tier after tier.
-        rebuilt: the frame as a read gives it, or None while the memory is empty.
+        rebuilt: the frame as rebuilt by a read, or None while the memory is empty.
     """
 
     number: int
@@ -160,7 +160,7 @@ class Moment:
 
 @dataclass
 class Walk:
-    """Frames and their features, and what a memory of one design did with them.
+    """Frames and their features, and the record of a memory of one design.
 
     Attributes:
         source: where the frames come from; for the caller.

@@ -1,4 +1,4 @@
-"""The demo page of reenactment: a face image moves like a video, or like the one in front of the webcam."""
+"""The demo page of reenactment: a face image moves like a face in a video or in front of the webcam."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STYLE = "<style>.gradio-container #vz-reenact-live img { width: 100%; height: 1
 
 
 class Animator:
-    """The pipeline, made when it is first needed: with the published network if its weights are here, else with the small one.
+    """The pipeline, created on first use: with the published network if its weights are available, else with the small one.
 
     Args:
         pipe: a pipeline to use instead.

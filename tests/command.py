@@ -8,7 +8,7 @@ from visionzoo.cli import main
 
 
 def run(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str, str]:
-    """`visionzoo WORDS…`: its exit code, what it printed, and what it reported; never a traceback."""
+    """Run `visionzoo WORDS…`; returns its exit code, standard output and standard error, which never hold a traceback."""
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     out, err = capsys.readouterr()

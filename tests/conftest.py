@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, a cache of their own, few threads."""
+"""Shared by all tests: no network, a separate cache, few threads."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-# no test asserts a time: hypothesis would, on a busy machine
+# no test asserts a time, but hypothesis would on a busy machine
 settings.register_profile("visionzoo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("visionzoo")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Networks here are tiny: with a second thread they take up to 70 times the CPU time on a busy machine, for waiting."""
+    """Networks in tests are tiny: on a busy machine, waiting for a second thread takes up to 70 times their CPU time."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the user's cache is read or written, and nothing is downloaded unless a test serves it."""
+    """The user's cache is neither read nor written, and nothing is downloaded unless a test serves it."""
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """The number of tests as the last word, in a line that a machine can read."""
+    """Print the numbers of tests in a machine-readable line."""
     stats = terminalreporter.stats
     count = {name: len(stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
     terminalreporter.write_line(

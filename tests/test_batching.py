@@ -1,4 +1,4 @@
-"""Work ahead of its consumer stays in order and bounded; a device that runs out of memory gets smaller batches, each item once."""
+"""Reading ahead keeps order and is bounded; a device that runs out of memory gets smaller batches, with each item once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_reads_a_bounded_number_ahead_and_stops_at_the_end() -> None:
 
 
 class Device:
-    """Has room for items that cost `room` together; `tried` keeps the sizes of the batches that it was given."""
+    """A fake device with memory for items of total cost `room`; `tried` records the sizes of the batches."""
 
     def __init__(self, room: int, cost: int = 1):
         self.room, self.cost, self.tried = room, cost, list[int]()

@@ -1,4 +1,4 @@
-"""The side-by-side table: every contestant runs, memory is counted, the note says how far apart the results are."""
+"""The comparison table: every contestant runs, memory is measured, and the note states the difference of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes are compared, thinned out and cut out as torchvision does it, whose kernels these are."""
+"""Overlap, non-maximum suppression and RoIAlign equal torchvision's, whose kernels are used."""
 
 from __future__ import annotations
 

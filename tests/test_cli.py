@@ -1,4 +1,4 @@
-"""The command as a person types it: exit codes, one-line errors, JSON, examples in every help."""
+"""The command as typed by a user: exit codes, one-line errors, JSON, examples in every help."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
 
 @pytest.mark.slow
 def test_the_whole_procedure(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the README shows, with few photos: samples, index, update, search, info."""
+    """The commands of the README, with few photos: samples, index, update, search, info."""
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "retrieve", "samples", "-o", "samples")
@@ -200,7 +200,7 @@ def test_convert_both_ways(capsys: pytest.CaptureFixture, tmp_path: Path) -> Non
 
 
 def test_as_a_process(tmp_path: Path) -> None:
-    """Exit codes, pipes that close, and names that are no text, as a shell sees them."""
+    """Exit codes, closed pipes, and names that are not valid text, as seen by a shell."""
     base = [sys.executable, "-m", "visionzoo"]
     root = Path(visionzoo.__file__).parent.parent
     done = subprocess.run([*base, "info", "nonsense"], cwd=root, capture_output=True, text=True, check=False)

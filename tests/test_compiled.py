@@ -1,4 +1,4 @@
-"""Networks compiled ahead of time: the same numbers, kept in a file, and one line when something is wrong."""
+"""Networks compiled ahead of time: the same results, kept in a file, and one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`visionzoo weights convert`: what a file says of its weights is kept."""
+"""`visionzoo weights convert` keeps the metadata of a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACTS = {
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    """A file as our training writes it."""
+    """A file like those that our training writes."""
     save_safetensors(shvit().state_dict(), tmp_path / "ours.safetensors", FACTS)
     return tmp_path / "ours.safetensors"
 

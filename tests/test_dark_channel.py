@@ -1,4 +1,4 @@
-"""The dark channel prior removes haze that was put into a photo, and keeps to its floor."""
+"""The dark channel prior removes haze that was added to a photo, and respects its floor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_removes_haze(clear):
 
 @pytest.mark.parametrize(("floor", "gain"), [(0.1, 10), (0.5, 2)])
 def test_transmission_is_floored(floor, gain):
-    """An image that is all haze transmits next to nothing: its noise is raised by 1 / floor, not endlessly."""
+    """An image of pure haze has almost no transmission: its noise is amplified by 1 / floor at most."""
     noise = 0.001 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
     clear = dehaze(0.7 + noise, floor=floor, omega=1.0)
     torch.testing.assert_close(clear.std((1, 2)) / noise.std((1, 2)), torch.full((3,), float(gain)), rtol=0.01, atol=0)

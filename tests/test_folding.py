@@ -10,7 +10,7 @@ from visionzoo.folding import fold_batchnorm
 
 
 def settle(network: nn.Module) -> nn.Module:
-    """Norms as after training: none is the identity."""
+    """Set norms as after training, so that none is the identity."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 0.5, 2)

@@ -49,14 +49,14 @@ def test_a_network_computes_the_same_fused_copied_and_with_gradients() -> None:
         wanted = net(x)
     fused = fuse_convolutions(copy.deepcopy(net), x)
     assert sum(isinstance(module, FusedConv2d) for module in fused.modules()) == 3
-    assert isinstance(fused.last, nn.ReLU)  # what reads a sum stays
+    assert isinstance(fused.last, nn.ReLU)  # an activation that reads a sum stays
     with torch.no_grad():
         assert torch.allclose(fused(x), wanted, atol=1e-5)
         half = fused.to(torch.bfloat16)(x.bfloat16()).float()
         assert (half - wanted).norm() < 2e-2 * wanted.norm()
         assert torch.equal(copy.deepcopy(fused)(x.bfloat16()).float(), half)  # after it has run once
         fused.load_state_dict({key: value * 0 for key, value in fused.state_dict().items()})
-        assert not fused(x.bfloat16()).any()  # new weights count, whatever was prepared for the old ones
+        assert not fused(x.bfloat16()).any()  # new weights are used although the old ones were prepared
     assert fused.float()(x.requires_grad_()).requires_grad
 
 
@@ -71,7 +71,7 @@ def test_two_readers_of_one_convolution_are_detected() -> None:
 
 
 class Shortcut(nn.Module):
-    """As timm's residual blocks: the sum is written over the convolution's output, which the activation then reads."""
+    """Like timm's residual blocks: the sum overwrites the convolution's output, which the activation then reads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The static import graph has no circle, and the ground floor names no system and no task, not even in a string."""
+"""The static import graph has no cycle, and the base package names no system and no task, not even in a string."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODULES = {module_name(file): file for folder in FOLDERS for file in sorted((ROO
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:
-    """What stands below `if TYPE_CHECKING:`, which is never run."""
+    """The statements under `if TYPE_CHECKING:`, which never run."""
     blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     return {inner for block in blocks for node in block.body for inner in ast.walk(node)}
 
@@ -50,7 +50,7 @@ def imports(module: str, file: Path) -> Iterator[str]:
 
 
 def named_in_stub(package: str, name: str) -> Iterator[str]:
-    """A lazy name leads to the module that its package's stub takes it from; any other to the package itself."""
+    """The module from which a package's stub imports a lazy name; for other names, the package itself."""
     stub = MODULES[package].with_suffix(".pyi")
     if stub.is_file() and MODULES[package].name == "__init__.py":
         for node in ast.parse(stub.read_text(encoding="utf-8")).body:
@@ -99,7 +99,7 @@ def test_no_import_circle() -> None:
 
 
 def docstrings(tree: ast.Module) -> set[int]:
-    """Line numbers of strings that stand alone: documentation."""
+    """Line numbers of strings that are statements: documentation."""
     return {
         node.value.lineno
         for node in ast.walk(tree)
@@ -108,7 +108,7 @@ def docstrings(tree: ast.Module) -> set[int]:
 
 
 def test_the_base_package_names_no_system_and_no_task() -> None:
-    """What a task or system brings along is registered; strings hide what an import would show."""
+    """Everything specific to a task or system is registered: names in strings would hide dependencies from the import test."""
     systems = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "__init__.py").is_file()]
     names = re.compile(rf"(?<![\w-])({'|'.join([*systems, *list_pipelines()])})(?![a-z-])")
     guilty = []

@@ -1,4 +1,4 @@
-"""A ninth system: what has to be written for it, and what then shows it by itself."""
+"""A ninth system: the files that must be written for it, and the places that then show it automatically."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def benchmark(*, rounds, command):
 """Files of the system, in its own folders."""
 
 CENTRAL = ["pyproject.toml", "mkdocs.yml", "CHANGELOG.md"]
-"""What else is touched: dependencies, the page of the docs in the navigation, the change log."""
+"""Other files that change: dependencies, the navigation of the docs, the change log."""
 
 TRY = """
 import json, sys
@@ -172,7 +172,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_new_system_shows_everywhere_by_itself(checkout: Path, tmp_path: Path) -> None:
-    """No file of the house is changed, and models, weights, command, pipeline, benchmark, page and doctor know the system."""
+    """No existing file is changed, and models, weights, command, pipeline, benchmark, page and doctor know the system."""
     done = subprocess.run(
         [sys.executable, "-c", TRY], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(checkout)},
         capture_output=True, text=True, check=False,

@@ -1,4 +1,4 @@
-"""Offline mode: no package opens a connection, whatever is asked for; and a hub that fails is one line, after one request."""
+"""Offline mode: no package opens a connection for any request; and a failing hub is a one-line error after one request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(visionzoo.__file__).parent.parent
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What anything in this process tries to reach; all of it fails. Only visionzoo's own setting is on."""
+    """Records every connection attempt of this process, and makes it fail. Only visionzoo's own offline setting is on."""
     from huggingface_hub import constants
 
     asked: list[str] = []
@@ -76,7 +76,7 @@ def test_no_other_package_makes_a_request(call: Callable[[], None], requests: li
 
 
 def test_weights_that_are_here_are_used(requests: list[str]) -> None:
-    """A file that was put where the message says."""
+    """A file placed where the message says."""
     timm = pytest.importorskip("timm")
     network = timm.create_model("test_resnet")
     weights.weights_dir().mkdir(parents=True)
@@ -133,7 +133,7 @@ def names(tree: ast.AST) -> Iterator[str]:
 
 
 def test_all_downloads_use_one_function() -> None:
-    """A new call elsewhere would not know of offline mode: it takes `visionzoo.weights.fetch`."""
+    """A new call elsewhere would ignore offline mode; it must use `visionzoo.weights.fetch`."""
     found = {
         path.relative_to(ROOT).as_posix(): used
         for folder in ("visionzoo", "models", "pipelines", "demos")

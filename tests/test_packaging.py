@@ -1,4 +1,4 @@
-"""What a user installs: light imports, no second copies, nothing imports upwards, and a wheel that works elsewhere."""
+"""The installed package: light imports, no second copies, no upward imports, and a wheel that works elsewhere."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def imports_of(file: Path) -> Iterator[tuple[str, int]]:
 
 
 def layer(file: Path, module: str, level: int) -> str | None:
-    """Which of the four folders an import reaches, if any."""
+    """The one of the four folders that an import reaches, if any."""
     if level:
         base = file.relative_to(ROOT).parent.parts
         parts = base[: len(base) - (level - 1)] + tuple(module.split("."))
@@ -150,7 +150,7 @@ def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
 
 
 def test_dehazing_and_reenactment_do_not_import_torchvision() -> None:
-    """Its import takes as long as torch's. `import torchvision` works afterwards as ever."""
+    """Importing it takes as long as importing torch. `import torchvision` still works afterwards."""
     code = (
         "import sys, numpy as np, visionzoo, visionzoo.pipelines.dehaze.files, visionzoo.pipelines.reenact.files\n"
         "from visionzoo.faces.mtcnn import MTCNN\n"
@@ -285,7 +285,7 @@ def brought_by() -> Mapping[str, list[str]]:
 
 
 def distributions(module: str) -> set[str]:
-    """Which distributions may bring an import name."""
+    """The distributions that may provide an import name."""
     found = brought_by().get(module, [module])
     return {name.lower().replace("_", "-") for name in found}
 

@@ -1,4 +1,4 @@
-"""Names: what is there, what a wrong one says, and what building one gives."""
+"""Names of models: listing them, errors for wrong ones, and creating models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/ say what is registered."""
+"""The tables of README.md and docs/ agree with the registry."""
 
 from __future__ import annotations
 

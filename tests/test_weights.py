@@ -1,4 +1,4 @@
-"""Checkpoints: safe to read, clear when they do not fit, downloads that resume and are verified."""
+"""Checkpoints: safe reading, clear errors for misfits, and downloads that resume and are verified."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from visionzoo.models.superglobal.checkpoint import to_official
 
 
 class Files(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, understands Range, and breaks off after `limit` bytes when asked to."""
+    """Serves `content` with support for Range, and breaks off after `limit` bytes if set."""
 
     content = bytes(range(256)) * 4096
     limit: int | None = None
@@ -124,7 +124,7 @@ def test_hub_without_network_says_where_to_put_the_file(monkeypatch: pytest.Monk
 
 
 def test_hub_without_a_name_server_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's own client would try again for half a minute."""
+    """The hub's own client would retry for half a minute."""
     from huggingface_hub import constants
 
     def unresolved(*_: object) -> None:
@@ -280,7 +280,7 @@ def test_a_timm_file_loads_into_its_backbone(tmp_path: Path) -> None:
 
 
 def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:
-    """The published loader skips what does not match: a wrong prefix gives random features without a word."""
+    """The published loader skips keys that do not match: a wrong prefix silently gives random features."""
     model = create_model("superglobal_r50", dim=16)
     torch.save({f"encoder.{k}": v for k, v in model.state_dict().items()}, tmp_path / "w.pth")
     with pytest.raises(VisionZooError, match=r"keys are missing .*unexpected \(encoder\.\*"):
@@ -292,7 +292,7 @@ def test_wrong_prefix_is_an_error_not_a_random_network(tmp_path: Path) -> None:
 
 
 class OwnNetwork(SuperGlobal):
-    """What a user writes in a package of their own."""
+    """Code that a user writes in their own package."""
 
 
 def test_a_subclass_takes_published_weights_wherever_it_is_defined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
     python -m tools.clear_photos unpacked data/clear     # tools/free_photos.py says how to get `unpacked`
 
 The result is `train/` and `val/` of JPEG files; one source in ten (by the hash of its name) gives tiles to `val/` only. Photos that
-are hazy themselves (a dark channel that is bright and grey) are left out, as are those of scikit-image, scikit-learn and Gradio,
-which the model is tested on. The tiles are not redistributed.
+are hazy themselves (a dark channel that is bright and grey) are excluded, as are those of scikit-image, scikit-learn and Gradio,
+on which the model is tested. The tiles are not redistributed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HAZY = 0.36
 
 
 def is_clear(tile: Image.Image) -> bool:
-    """Whether it is a photo (grain nearly everywhere) without haze (contrast, and shadows or colours nearly everywhere)."""
+    """Whether a tile is a photo (grain nearly everywhere) without haze (contrast, and shadows or colours nearly everywhere)."""
     grain = np.asarray(tile.convert("L").resize((256, 256), Image.Resampling.BOX), np.float32) / 255
     if (grain.reshape(32, 8, 32, 8).std((1, 3)) < 0.01).mean() > 0.35:
         return False
@@ -38,7 +38,7 @@ def is_clear(tile: Image.Image) -> bool:
 
 
 def tiles(photo: Image.Image, rng: np.random.Generator, side: int, count: int) -> Iterable[Image.Image]:
-    """Up to `count` clear random parts of `photo`, shrunk if it is large enough, to remove compression artefacts."""
+    """Up to `count` random clear parts of `photo`, which is shrunk to remove compression artefacts if it is large enough."""
     width, height = photo.size
     smallest = min(1.0, 1.5 * side / min(width, height))
     found = 0
@@ -54,7 +54,7 @@ def tiles(photo: Image.Image, rng: np.random.Generator, side: int, count: int) -
 
 
 def make_tiles(source: Source, out: Path, side: int, count: int) -> int:
-    """Write the tiles of one source; returns how many."""
+    """Write the tiles of one source; returns their number."""
     rng = np.random.default_rng(zlib.crc32(source.name.encode()))
     try:
         image = source.open()

@@ -30,7 +30,7 @@ IMAGES_INSIDE = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xe0\xe1\xdb]|\x89PNG\r\
 
 @dataclass(frozen=True)
 class Source:
-    """An image: a file, or a part of one (Qt's resource files hold images one after the other, unchanged)."""
+    """An image: a file, or a part of a file (Qt's resource files contain unchanged images, one after the other)."""
 
     name: str
     path: Path
@@ -47,7 +47,7 @@ class Source:
 
 
 def photo_files(root: Path) -> Iterator[Source]:
-    """Desktop backgrounds and puzzles, the largest copy of each."""
+    """Desktop backgrounds and puzzles; of each, the largest copy."""
     largest: dict[Path | str, tuple[int, Path]] = {}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or NOT_PHOTOS.search(str(path)):

@@ -32,7 +32,7 @@ _GROUPS = {
     **{f"helper-{side}-eyelashes-{row}": "lashes" for side in "lr" for row in (1, 2)},
 }
 _BELOW, _BESIDE = 4.6, 3.0
-"""Faces of the mesh that are lower or farther to the side than these are never in the image."""
+"""Faces of the mesh that are lower or farther to the side than this are never in the image."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ class HeadMesh:
         return np.asarray(self._finer @ values[self._used])
 
     def points(self, base: Array) -> Array:
-        """(V, 3) the places of the vertices for a shaped base mesh; long hair follows the shape of the head."""
+        """Positions of the vertices for a shaped base mesh, (V, 3); long hair follows the shape of the head."""
         found, count = self.finer(base), len(self.rest) - self._hair
         known = np.c_[self.rest[:count][self._scalp], np.ones(self._scalp.sum())]
         fit = np.linalg.lstsq(known, found[self._scalp], rcond=None)[0]
         return np.vstack([found, np.c_[self.rest[count:], np.ones(self._hair)] @ fit])
 
     def shaped(self, shape: Shape) -> Array:
-        """(19158, 3) the base mesh with the targets of a shape."""
+        """The base mesh with the targets of a shape, (19158, 3)."""
         vertices = self._vertices.copy()
         for name, weight in shape.targets().items():
             if weight:
@@ -120,7 +120,7 @@ class HeadMesh:
         return vertices
 
     def target(self, name: str) -> Array:
-        """(19158, 3) the offsets in a file of targets."""
+        """The offsets in a file of targets, (19158, 3)."""
         file = self.folder / name
         with gzip.open(file, "rt") if file.suffix == ".gz" else open(file) as handle:
             rows = np.array([line.split() for line in handle if line[:1].isdigit()], float).reshape(-1, 4)
@@ -139,11 +139,11 @@ class HeadMesh:
         }
 
     def joint(self, name: str, vertices: Array) -> Array:
-        """(3,) the place of a joint in a shaped base mesh."""
+        """Position (3,) of a joint in a shaped base mesh."""
         return vertices[self._joints[name]].mean(0)
 
     def mask(self, name: str) -> Array:
-        """(2048, 2048) a mask of the texture, from 0 to 1."""
+        """A mask of the texture from 0 to 1, (2048, 2048)."""
         image = Image.open(self.folder / "mpfb2" / "textures" / f"mpfb_{name}.jpg").convert("L")
         return np.asarray(image, np.float32) / 255
 
@@ -151,7 +151,7 @@ class HeadMesh:
         return np.unique(faces[self._group == name][:, :, 0])
 
     def _bones(self) -> Array:
-        """The rig's weights of the head, with everything in it, and of the neck."""
+        """The rig's weights for the head, with all its parts, and for the neck."""
         table = json.loads((self.folder / "mpfb2/rigs/standard/weights.default.json").read_text())["weights"]
         weights = np.zeros((len(self._vertices), 2))
         for bone, pairs in table.items():

@@ -36,7 +36,7 @@ def perform(frames: int, seed: int, *, liveliness: float = 1.0) -> list[Pose]:
     """Poses of a performance; the first looks into the camera with the mouth closed.
 
     Args:
-        liveliness: how large the movements of the head are.
+        liveliness: strength of the movements of the head.
     """
     rng = np.random.default_rng(seed)
     time = np.arange(frames) / FPS
@@ -78,7 +78,7 @@ def _drift(time: Array, rng: np.random.Generator) -> Array:
 
 
 def _talk(frames: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Shapes of the mouth in turn, four or five a second, with pauses."""
+    """Shapes of the mouth, one after the other, four or five per second, with pauses."""
     places, shapes, place = [0, 4], [0, 0], 4
     while place < frames:
         place += int(rng.integers(4, 7))

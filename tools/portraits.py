@@ -57,7 +57,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Pose:
-    """A moment of a performance: turns of the head in degrees, its place, and weights of facial movements."""
+    """A moment of a performance: rotation of the head in degrees, its position, and weights of facial movements."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -198,7 +198,7 @@ class Portrait:
         return total
 
     def _occlusion(self, hits: Hits, size: int) -> Array:
-        """How much light reaches a pixel, by how far it is behind its surroundings."""
+        """Ambient occlusion: how much light reaches a pixel, depending on how far it lies behind its surroundings."""
         depth = np.full(size * size, DISTANCE + 1.5, np.float32)
         depth[hits.pixel] = hits.depth
         depth = np.minimum(depth.reshape(size, size), DISTANCE + 1.5)

@@ -4,7 +4,7 @@
 
 The tiles are not redistributed. One source in ten (by the hash of its name) gives tiles to `val/` only.
 The result is an image folder, `train/<group>/<tile>.jpg`; the groups are names of
-folders, not labels to learn. Photos of scikit-image, scikit-learn and Gradio are left out, as the model is tested on them.
+folders, not labels to learn. Photos of scikit-image, scikit-learn and Gradio are excluded, as the model is tested on them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def stamp_files(root: Path) -> Iterator[Source]:
 
 
 def tile(photo: Image.Image, rng: np.random.Generator, side: int, tries: int = 8) -> Image.Image:
-    """A random part of `photo`, square, of any scale from 1.5 times the tile's own pixels up to all of it; no empty sky."""
+    """A random square part of `photo`, of any size from 1.5 times the tile's pixels up to the whole photo; no empty sky."""
     width, height = photo.size
     smallest = min(1.0, 1.5 * side / min(width, height))
     for left_over in reversed(range(tries)):
@@ -51,7 +51,7 @@ def tile(photo: Image.Image, rng: np.random.Generator, side: int, tries: int = 8
 
 
 def place(thing: Image.Image, ground: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """`thing` (RGBA) somewhere on `ground`: 45 to 110 % of its side, turned a little, mirrored at times."""
+    """`thing` (RGBA) at a random position on `ground`: 45 to 110 % of its side, slightly rotated, sometimes mirrored."""
     side = ground.width
     scale = rng.uniform(0.45, 1.1) * side / max(thing.size)
     thing = thing.resize(
@@ -72,7 +72,7 @@ def place(thing: Image.Image, ground: Image.Image, rng: np.random.Generator) -> 
 def make_tiles(
     source: Source, grounds: list[Path], out: Path, side: int, per_photo: int, per_object: int, group: str
 ) -> int:
-    """Write the tiles of one source; returns how many."""
+    """Write the tiles of one source; returns their number."""
     rng = np.random.default_rng(zlib.crc32(source.name.encode()))
     try:
         image = source.open()

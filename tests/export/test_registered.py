@@ -67,7 +67,7 @@ def test_a_file_without_texts_has_its_own_number_of_classes(tmp_path: Path, fuse
 
 @pytest.mark.slow
 def test_published_weights_by_name(tmp_path: Path) -> None:
-    """They know their classes, ImageNet's, and the size that they were trained at."""
+    """They contain their classes, those of ImageNet, and the size at which they were trained."""
     from visionzoo.weights import weights_dir
 
     model = create_model("shvit_s1")

@@ -1,4 +1,4 @@
-"""ICC profiles made for tests: displays by primaries and gamma, grey by gamma, a press by a table."""
+"""ICC profiles for tests: displays by primaries and gamma, grey by gamma, a press by a table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def grey_display(gamma: float) -> bytes:
 
 
 def press() -> bytes:
-    """A press whose inks have odd colours: cyan prints a middle grey, whatever else is printed there; no ink is white."""
+    """A press whose inks have odd colours: cyan prints a middle grey with any other ink; no ink gives white."""
     straight = bytes(range(256))
     paper, ink, black = (255, 128, 128), (128, 128, 128), (0, 128, 128)  # Lab of 8 bits
     nodes = b"".join(bytes(ink if c else black if m or y or k else paper) for c, m, y, k in _corners())

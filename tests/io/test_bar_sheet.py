@@ -66,7 +66,7 @@ def test_too_many_for_an_image() -> None:
 
 
 def test_parts_follow_their_card(tmp_path: Path) -> None:
-    """On a page in a grid of their own, in an image as cards that are named after the file."""
+    """On a page they have their own grid; in an image, they are cards that are named after the file."""
     small = np.full((30, 40, 3), 90, np.uint8)
     frames = [Card(small, f"0:0{n}", BARS) for n in range(3)]
     video = Card(small, "clip.mp4, mean of 3 frames", BARS, file=tmp_path / "clip.mp4", parts=frames)

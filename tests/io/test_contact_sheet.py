@@ -1,4 +1,4 @@
-"""Contact sheets are whole pages: images inside, names escaped, missing files shown as such."""
+"""Contact sheets are complete pages: embedded images, escaped names, and missing files shown as such."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_html_is_self_contained_and_escaped(photo, tmp_path: Path) -> None:
 
 
 def test_names_link_to_the_files(photo, tmp_path: Path) -> None:
-    """From where the page lies, so that both can be moved together."""
+    """Links are relative to the page, so that both can be moved together."""
     path = photo("photos/a 100% #1 é.jpg")
     (tmp_path / "out").mkdir()
     save_sheet(tmp_path / "out" / "a.html", [Row(Tile(path, "query", path.name), [])], heading="x")

@@ -31,7 +31,7 @@ def test_image_and_video_extensions_are_disjoint() -> None:
 
 
 def test_no_other_list_of_video_extensions() -> None:
-    """A list of its own would call a camcorder's file an image again."""
+    """With another list, a camcorder's file could be taken for an image again."""
     root = Path(__file__).parents[2]
     listed = re.compile(r'"\.(?:mp4|mov|mkv|webm|avi)"(?! ?:)')  # `".mp4": …` says how a container is written
     sources = [path for top in ("visionzoo", "models", "pipelines", "demos") for path in (root / top).rglob("*.py")]

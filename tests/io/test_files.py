@@ -1,4 +1,4 @@
-"""Outputs land whole or not at all, and a full disk is one clear line."""
+"""Outputs are written completely or not at all, and a full disk is a clear one-line error."""
 
 from __future__ import annotations
 

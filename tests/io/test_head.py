@@ -1,4 +1,4 @@
-"""Files that are not what their name says are refused in one line, in the same words by every reader."""
+"""Files whose content does not match their name are refused in one line, with the same words by every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network sees the colours that the photographer saw: embedded profiles are converted to sRGB."""
+"""Embedded profiles are converted to sRGB, so that a network sees the intended colours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def photo() -> Image.Image:
 
 
 def as_stored(image: Image.Image, profile: bytes) -> Image.Image:
-    """The image as a program stores it that works in the colours of `profile`."""
+    """The image as stored by a program that works with the colours of `profile`."""
     made = ImageCms.profileToProfile(
         image,
         SRGB,
@@ -50,12 +50,12 @@ def as_stored(image: Image.Image, profile: bytes) -> Image.Image:
 def test_wide_gamut_photos_look_like_the_original(tmp_path: Path, photo: Image.Image, name: str, suffix: str) -> None:
     stored = as_stored(photo, WIDE[name])
     unconverted = np.abs(np.asarray(stored, int) - np.asarray(photo, int)).mean()
-    assert unconverted > 4  # the test can fail
+    assert unconverted > 4  # makes sure that the test can fail
     path = tmp_path / f"wide{suffix}"
     options = {".jpg": {"quality": 98, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
     stored.save(path, icc_profile=WIDE[name], **options)
     pixels = load_image(path).astype(int)
-    # in ProPhoto a level of 255 is many of sRGB's, so what JPEG loses counts more
+    # a level in ProPhoto is several levels in sRGB, so JPEG's losses count more
     assert np.abs(pixels - np.asarray(photo, int)).mean() < (unconverted / 5 if suffix == ".jpg" else 1)
     with Image.open(path) as image:
         assert np.array_equal(load_image(image), pixels)
@@ -139,7 +139,7 @@ def test_lab_is_converted(tmp_path: Path) -> None:
 def test_reduced_jpegs_keep_orientation_and_colours(
     tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoding at a fraction of the size changes the size only."""
+    """Decoding at a fraction of the size changes only the size."""
     large = photo.resize((960, 640))
     exif = Image.Exif()
     exif[0x0112] = 6

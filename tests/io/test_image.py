@@ -1,4 +1,4 @@
-"""Images as people have them: every odd kind is read right or refused in one clear line."""
+"""Images of all kinds that people have: every odd kind is read correctly or refused in one clear line."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_arrays_and_tensors() -> None:
 
 
 def every_kind(folder: Path) -> list[Path]:
-    """Files of each mode that PIL has for files, with what a naive `convert("RGB")` would get wrong."""
+    """Files of each mode that PIL can store, including those for which a plain `convert("RGB")` would be wrong."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = two_halves()
@@ -224,7 +224,7 @@ def every_kind(folder: Path) -> list[Path]:
 
 
 def test_a_pil_image_gives_what_its_file_gives(tmp_path: Path) -> None:
-    """Before and after it is decoded; and so do the bytes of the file."""
+    """It is the same before and after decoding, and for the bytes of the file."""
     files = every_kind(tmp_path)
     assert len(files) == 17
     for path in files:

@@ -1,4 +1,4 @@
-"""Whatever a decoder raises about one file is one line about that file."""
+"""Any exception of a decoder becomes a one-line error about that file."""
 
 from __future__ import annotations
 

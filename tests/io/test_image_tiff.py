@@ -1,4 +1,4 @@
-"""TIFFs of every kind are read with the right values, or refused: never with wrong ones, with or without the extra `raster`."""
+"""TIFFs of every kind are read with the right values or refused, with or without the extra `raster`."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_tiff_that_pillow_has_decoded_wrongly_is_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_dark_sixteen_bits_stay_dark(tmp_path: Path, order: str) -> None:
-    """Values below 256 are nearly black in 16 bits, whatever the byte order."""
+    """Values below 256 are nearly black in 16 bits, for any byte order."""
     tifffile.imwrite(tmp_path / "a.tif", TWELVE >> 4, byteorder=order, photometric="minisblack")
     assert load_image(tmp_path / "a.tif").max() == 1
     array = (TWELVE >> 4).astype(order + "u2")
@@ -243,7 +243,7 @@ def test_unknown_formats_are_named(tmp_path: Path) -> None:
 
 
 def test_twelve_bits_are_spread(tmp_path: Path) -> None:
-    """The brightest of 12 bits is white, however the file packs them."""
+    """The highest 12-bit value is white, for any packing."""
     packed = np.zeros((2, 4), np.uint16)
     packed[:, 0] = 4095
     bits = "".join(f"{value:012b}" for value in packed.ravel())

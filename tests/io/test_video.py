@@ -1,4 +1,4 @@
-"""Videos: every frame in order, and files that are none."""
+"""Videos: every frame in order, and files that are not videos."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_truncated_file_gives_its_complete_part(tmp_path: Path, caplog: pytest
 
 
 def test_a_video_that_is_shorter_than_its_index_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Downloads that stop: the table of frames at the start of an mp4 is whole, the frames are not. Nothing fails to decode."""
+    """An interrupted download: the index at the start of an mp4 is complete, the frames are not, and decoding gives no error."""
     whole = bundled("talking", "man.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     with caplog.at_level(logging.WARNING):
@@ -128,7 +128,7 @@ def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path, photo) -> None:
 
 
 def test_parts_that_were_joined_follow_one_another(tmp_path: Path) -> None:
-    """Time stamps that begin again, and another size of frames: all come in the first size, at rising times."""
+    """Time stamps that start again, and frames of another size: all frames have the first size and increasing times."""
     for name, size in (("a.ts", (64, 48)), ("b.ts", (32, 24))):
         with av.open(str(tmp_path / name), "w", format="mpegts") as container:
             stream = container.add_stream("mpeg2video", rate=25)

@@ -1,4 +1,4 @@
-"""What the numbers of a video mean: HDR, wide gamuts and transparency as ordinary 8-bit RGB."""
+"""Colours of videos: HDR, wide gamuts and transparency are converted to ordinary 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_ordinary_colours_are_left_alone() -> None:
 
 
 def transparent(path: Path, codec: str, pixel_format: str) -> Path:
-    """Red that fades out from left to right, over numbers of green where nothing is to be seen."""
+    """Red that fades out from left to right, over green pixels that are fully transparent."""
     pixels = np.zeros((32, 64, 4), np.uint8)
     pixels[..., 0], pixels[..., 3] = 220, np.linspace(255, 0, 64).astype(np.uint8)
     pixels[:, 56:] = (0, 200, 0, 0)

@@ -1,4 +1,4 @@
-"""Videos made of videos: times, sound and order kept, in windows, and equal to the byte after an interruption."""
+"""Videos made from videos: times, sound and order are kept, and interrupted runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_times_and_sound_go_along(tmp_path: Path, uneven: Path, ending: str) -> 
     made = map_video(uneven, tmp_path / f"out{ending}", inverted, progress=lambda *done: seen.append(done))
     before, after = list(read_frames(uneven)), list(read_frames(tmp_path / f"out{ending}"))
     assert seen == [(n, 20) for n in range(1, 21)]
-    if ending == ".avi":  # keeps no times: those of the first half are shown three times
+    if ending == ".avi":  # .avi has no times, so frames of the first half are shown three times
         assert (made.fps, made.frames) == (30, 40)
         before = [frame for frame in before[:10] for _ in range(3)] + before[10:]
         assert [frame.time_s for frame in after] == pytest.approx([n / 30 for n in range(40)], abs=1e-3)
@@ -89,7 +89,7 @@ class Stop(Exception):
 
 
 class Remembering:
-    """Each frame mixed with what came before; overlapping windows, whose overlap is held back."""
+    """Each frame is mixed with earlier ones; windows overlap, and the overlap is held back."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.mean = np.zeros((32, 48, 3))

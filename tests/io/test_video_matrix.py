@@ -1,4 +1,4 @@
-"""What is read is what the ffmpeg command shows: containers, codecs, rates, turns, mirrors, aspects, ranges, curves."""
+"""Frames equal those of the ffmpeg command, for all containers, codecs, rates, rotations, mirrors, aspects, ranges and curves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PQ, HLG = 16, 18
 
 @dataclass(frozen=True)
 class Clip:
-    """How a clip is made: numbers of matrix, primaries and curve as of ITU-T H.273; `rate` None: `VARYING`."""
+    """How a clip is made: numbers of matrix, primaries and curve from ITU-T H.273; `rate` None: `VARYING`."""
 
     extension: str
     codec: str = "libx264"
@@ -110,7 +110,7 @@ CLIPS = [
 
 
 def image(clip: Clip, number: int) -> NDArray[np.uint16]:
-    """(H, W, 3) uint16: soft colours with a bright corner, another one in each frame."""
+    """(H, W, 3) uint16: soft colours with one bright corner, a different one in each frame."""
     width, height = clip.size
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
     light = np.stack([0.2 + 0.5 * x, 0.3 + 0.4 * y, 0.65 - 0.4 * x * y + 0.02 * number], -1)
@@ -197,7 +197,7 @@ def test_frames_are_as_the_ffmpeg_command_shows_them(tmp_path: Path, clip: Clip)
     got = np.stack([frame.pixels for frame in frames]).astype(int)
     assert got.shape == wanted.shape
     off = np.abs(got - wanted)
-    # highlights are compressed here and clipped there, and edges of strong colours depend on when the frame is turned
+    # we compress highlights and ffmpeg clips them, and edges of strong colours depend on when the frame is rotated
     assert off.mean() < (3.5 if clip.curve in (PQ, HLG) else 2.2)
     assert np.quantile(off, 0.97) < (12 if clip.curve in (PQ, HLG) else 6)
 

@@ -1,4 +1,4 @@
-"""When frames are shown: time stamps that are missing, repeated or fall back, rates that headers do not say, and constant rates."""
+"""Times of frames: missing, repeated or decreasing time stamps, rates that headers do not state, and constant rates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def clip(path: Path, stamps: list[int], codec: str = "libx264", options: dict[st
 
 
 def test_a_browser_recording_is_read(tmp_path: Path) -> None:
-    """Uneven times, and no rate, no length of frames, no duration in the header."""
+    """Uneven times, and a header without rate, length of frames and duration."""
     stamps = np.cumsum([0, *np.random.default_rng(0).choice([16, 31, 33, 34, 35, 36, 50], 29)]).tolist()
     path = clip(tmp_path / "recorded.webm", stamps, "libvpx", {"live": "1"})
     data = bytearray(path.read_bytes())

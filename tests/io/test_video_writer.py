@@ -1,4 +1,4 @@
-"""Videos that are written: what is read back is what was written, and nothing half-written stays."""
+"""Written videos are read back unchanged, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def with_sound(path: Path, codec: str = "aac", seconds: float = 2.0) -> Path:
 
 
 def sound(path: Path) -> tuple[str, float, float] | None:
-    """Codec of the sound, when the tone begins and when all ends, in seconds; None where there is none."""
+    """Codec of the sound, and times in seconds at which the tone begins and the file ends; None if there is no sound."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return None

@@ -1,4 +1,4 @@
-"""Where the output of a command is: -o, the second of two paths, or standard output."""
+"""The output of a command: -o, the second of two paths, or standard output."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Binary(io.TextIOWrapper):
 
 
 def piped(content: bytes, monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
-    """Standard input that holds `content`; returns what standard output is written to."""
+    """Set standard input to `content`; returns the buffer of standard output."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", _Binary(io.BytesIO(content)))
     monkeypatch.setattr(sys, "stdout", _Binary(written))

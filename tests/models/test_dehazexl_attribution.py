@@ -1,4 +1,4 @@
-"""Attribution maps: they add up to the change of the score, and patch by patch they are what the whole image gives."""
+"""Attribution maps add up to the change of the score, and patch by patch they equal those of the whole image."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_network_on_a_gpu_takes_images_in_host_memory() -> None:
     want = attribution_map(model, hazy, clear, window, steps=1).values
     got = attribution_map(model.cuda(), hazy, clear, window, steps=1).values
     assert got.device == hazy.device
-    assert relative(got, want) < 1e-2  # float32 products on a GPU may be of 19 bits
+    assert relative(got, want) < 1e-2  # float32 products on a GPU may have only 19 bits
 
 
 # Images

@@ -1,4 +1,4 @@
-"""DehazeXL's checkpoints: each published form is recognised, goes both ways, and a wrong one is named."""
+"""DehazeXL's checkpoints: each published form is recognised and converted in both directions, and wrong ones are named."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_own_files_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_encoder_is_timms() -> None:
-    """ImageNet features from timm's file give timm's maps; a whole file gives the encoder its part."""
+    """With timm's file, the encoder gives timm's maps; from a whole file, it loads its part."""
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("swinv2_tiny_window16_256").eval()
     theirs.load_state_dict(seeded.fill(theirs.state_dict()))

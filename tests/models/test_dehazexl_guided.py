@@ -1,4 +1,4 @@
-"""The guided filter over the decoder's maps: against its definition, window by window, and what it is there for."""
+"""The guided filter over the decoder's maps, compared with its definition window by window, and its effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visionzoo.models.dehazexl.guided import STRIDE, guided_filter
 
 
 def by_definition(values: Tensor, guide: Tensor, reach: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Slope and level (h, w) of every pixel: least squares in each window, then the mean over the windows that hold the pixel."""
+    """Slope and offset (h, w) of every pixel: least squares in each window, then the mean over all windows with the pixel."""
     height, width = guide.shape
     slope, level = torch.zeros(2, height, width, dtype=torch.float64)
     windows = {}

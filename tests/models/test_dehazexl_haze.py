@@ -1,4 +1,4 @@
-"""Drawn haze: a field without seams, physics of the scattering model, and levels that differ."""
+"""Synthetic haze: a field without seams, the physics of the scattering model, and different levels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_thin_haze_is_blue_and_thick_haze_grey() -> None:
         band_transmission(np.array([[0.9]], np.float32))[0, 0],
         band_transmission(np.array([[0.1]], np.float32))[0, 0],
     )
-    assert thin[0] > thin[1] > thin[2] > 0.9  # red goes through best
+    assert thin[0] > thin[1] > thin[2] > 0.9  # red has the highest transmission
     assert np.ptp(thick) < 0.02 + np.ptp(thin)
     clear = band_transmission(np.ones((1, 1), np.float32))
     assert np.allclose(clear, 1)
@@ -64,7 +64,7 @@ def test_farther_is_hazier() -> None:
     near, far = (haze()(image, distance=np.full((10, 10), d, np.float32)) for d in (0.3, 3.0))
     assert (far > near + 0.05).all()
     steps = np.diff(draw_distance(np.random.default_rng(0), 200, 100).mean(1))
-    assert (steps <= 1e-6).all()  # down the image it comes nearer
+    assert (steps <= 1e-6).all()  # lower in the image, the scene is nearer
     assert draw_distance(np.random.default_rng(1), 50, 60).shape == (50, 60)
 
 

@@ -1,4 +1,4 @@
-"""DehazeXL: every size works, patches are independent, and every way to run it gives the same image."""
+"""DehazeXL works for every size, patches are independent, and all ways to run it give the same image."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_groups_of_heads_give_the_same() -> None:
 
 
 def test_missing_parts_change_nothing() -> None:
-    """Tokens where there is no image are looked at by none."""
+    """No token attends to tokens without image."""
     bottleneck, x = Bottleneck(32, 2, 4).eval(), images(1, 32, 4, 4)
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
     valid[:, 2:, 1:] = False
@@ -224,7 +224,7 @@ def draw_of(width: int, tokens: int, heads: int = 2, samples: int = 8, projectio
 
 
 def test_hyper_attention_of_one_block_and_every_key_is_exact() -> None:
-    """The block holds all keys and the sample all once more: twice the weight of each, which the softmax does not see."""
+    """The block holds all keys, and so does the sample: each key has twice the weight, which cancels in the softmax."""
     q, k, v = images(3, 1, 2, 12, 8).unbind()
     draw = HyperDraw(torch.randn(8, 3), torch.arange(12).expand(1, 2, 12))
     out, lse = hyper_attention(q, k, v, draw, 12)

@@ -1,4 +1,4 @@
-"""The bundled weights: they are there, they fit, and they take haze off."""
+"""The bundled weights exist, fit the network, and remove haze."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pipe():
 
 
 def hazy_pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Bundled photos, which it was not trained on, under haze of every density."""
+    """Bundled photos that it was not trained on, with haze of every density."""
     pairs = []
     for number, name in enumerate(("astronaut_1", "coffee_1", "flower_1", "cat_1")):
         clear = load_image(PHOTOS / f"{name}.jpg")

@@ -1,4 +1,4 @@
-"""Images of any type into the network and back: values keep their meaning, and what is missing stays missing."""
+"""Images of any type to the network and back: values keep their meaning, and missing pixels stay missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def result(image: RasterImage, folder: Path) -> RasterResult:
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_round_trip(dtype: str) -> None:
-    """Every value between black and white, and both ends of the type for what lies far beyond."""
+    """Every value between black and white, and both ends of the type for values far beyond."""
     limits = np.iinfo(dtype)
     low = max(limits.min, limits.max - 70_000) if np.dtype(dtype).itemsize < 8 else limits.max // 2
     values = np.unique(np.linspace(low, min(limits.max, low + 60_000), 500).astype(dtype))
@@ -51,7 +51,7 @@ def test_integers_round_trip(dtype: str) -> None:
     assert (float(unit.min()), float(unit.max())) == (0, 1)
     back = scaling.from_unit(unit.numpy())
     assert back.dtype == dtype
-    # 2^62 and more are known to a double up to 1024
+    # doubles above 2^62 have steps of up to 1024
     assert np.abs(back.astype(object) - values.astype(object)).max() <= (0 if values.itemsize < 8 else 1024)
     beyond = scaling.from_unit(np.array([-1e20, 1e20], np.float32))
     assert beyond[0] == limits.min
@@ -70,7 +70,7 @@ def test_floats_round_trip(dtype: str) -> None:
 
 @given(low=st.floats(-1e9, 1e9), width=st.floats(1e-2, 1e6))
 def test_small_differences_at_large_values(low: float, width: float) -> None:
-    """Heights above sea level, times since an epoch, …: the offset does not eat the digits."""
+    """Heights above sea level, times since an epoch, …: a large offset does not cost precision."""
     scaling = Scaling(low, low + width, np.dtype(np.float64))
     values = low + width * np.linspace(0, 1, 11)
     assert np.allclose(scaling.to_unit(values).numpy(), np.linspace(0, 1, 11), atol=1e-4)
@@ -244,7 +244,7 @@ def test_declared_fill_values_give_no_warning(tmp_path: Path) -> None:
     ],
 )
 def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float, message: str | None) -> None:
-    """It may mean that there are no data: it is named, and if the differences of the others would be lost, the image is refused."""
+    """It may mean "no data": it is named, and if the differences of the others would be lost, the image is refused."""
     pixels = np.linspace(100, 1100, 64 * 64).reshape(64, 64, 1).astype(dtype)
     pixels[:8, :8] = alone
     opened = raster(tmp_path / "a.tif", pixels)
@@ -262,7 +262,7 @@ def test_one_value_far_from_all_others(tmp_path: Path, dtype: str, alone: float,
 
 
 def test_no_data_of_an_inverted_image(tmp_path: Path) -> None:
-    """0 is white and means no data: what is missing stays, as the value that it is in the result."""
+    """0 is white and means no data: missing pixels stay missing, with the value that they have in the result."""
     pixels = np.full((8, 8, 1), 100, np.uint8)
     pixels[:2], pixels[2:4] = 0, 255
     image = RasterImage(raster(tmp_path / "a.tif", pixels, "0", photometric="miniswhite"))

@@ -1,4 +1,4 @@
-"""Drawn aerial images: the same seed draws the same, and no image is empty."""
+"""Synthetic aerial images: the same seed gives the same image, and no image is empty."""
 
 from __future__ import annotations
 

@@ -133,14 +133,14 @@ def test_shifted_patches_cover_the_image_once() -> None:
 
 def test_weights_of_the_two_grids() -> None:
     weight = shifted_weight()
-    assert weight[0, 60] < 1e-2  # at its own border the shifted grid's patch has no say
-    assert weight[SHIFT, 100] > 0.99  # at the border of the other grid it has all
+    assert weight[0, 60] < 1e-2  # at its own border, the shifted grid's patch has weight 0
+    assert weight[SHIFT, 100] > 0.99  # at the border of the other grid, it has weight 1
     assert torch.equal(weight, weight.T)
     assert ((weight >= 0) & (weight <= 1)).all()
 
 
 def test_blending_changes_nothing_where_patches_agree() -> None:
-    """A network that adds the same everywhere; and each grid has its say where the other's patches meet."""
+    """A network that adds a constant; and where patches of one grid meet, the other grid is used."""
     model = copy.deepcopy(network())
     for parameter in model.decoder.parameters():
         parameter.data.zero_()
@@ -163,7 +163,7 @@ def read_all(x: Tensor) -> Tensor:
 
 
 class Stops(HeldResult):
-    """A sink that a run dies in."""
+    """A sink in which a run dies."""
 
     def __init__(self, out: Tensor, after: int):
         super().__init__(out)
@@ -177,7 +177,7 @@ class Stops(HeldResult):
 
 
 class Dies(Held):
-    """A source that breaks off."""
+    """A source that fails in the middle."""
 
     def __init__(self, image: Tensor, after: int):
         super().__init__(image)
@@ -202,11 +202,11 @@ def test_a_killed_run_resumes(tmp_path: Path, changes: dict) -> None:
     second = Dies(x, 0)
     with pytest.raises(KeyboardInterrupt):
         stream(second, Stops(second.out, 2), restart=Restart(tmp_path))
-    assert second.count < 6 + 6  # what was encoded is not read again
+    assert second.count < 6 + 6  # encoded patches are not read again
     third = Dies(x, 0)
     third.out.copy_(second.out)
     stream(third, third.sink, restart=Restart(tmp_path))
-    assert third.count == 4  # two of six patches stood already
+    assert third.count == 4  # two of six patches were already finished
     assert relative(third.out, want) < 2e-6
     again = Dies(x, 0)
     stream(again, again.sink, restart=Restart(tmp_path))
@@ -214,7 +214,7 @@ def test_a_killed_run_resumes(tmp_path: Path, changes: dict) -> None:
 
 
 class Holes(Held):
-    """Nothing to see in the right patch."""
+    """The right patch has no data."""
 
     def __init__(self, image: Tensor):
         super().__init__(image)

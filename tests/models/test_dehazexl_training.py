@@ -1,4 +1,4 @@
-"""Training of DehazeXL: data sets of every layout, and that a run learns, resumes bit for bit, and exports what dehazes."""
+"""Training of DehazeXL: data sets of every layout; a run learns, resumes bit for bit, and exports weights that dehaze."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save(path: Path, height: int = 70, width: int = 90, seed: int = 0, grey: int
 
 @pytest.fixture
 def eight_k(tmp_path: Path) -> Path:
-    """8KDehaze in small: the value of a hazy image says its level."""
+    """A small 8KDehaze, in which the value of a hazy image is its level."""
     for number in range(7):
         save(tmp_path / "clear" / f"{number:02d}.png", seed=number)
         for level in (1, 2):

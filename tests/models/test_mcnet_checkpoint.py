@@ -1,4 +1,4 @@
-"""MCNet's checkpoints: published files are recognised in each form, go both ways, and a wrong one is named."""
+"""MCNet's checkpoints: published files of each form are recognised and converted in both directions, and wrong ones are named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def empty() -> MCNet:
 
 
 def published_file(model: MCNet, prefix: str = "module.") -> dict[str, Any]:
-    """As the authors' training writes it."""
+    """A file like those that the authors' training writes."""
     parts = split_parts(to_official(model.state_dict()))
     file: dict[str, Any] = {
         part: OrderedDict((prefix + key, value) for key, value in state.items()) for part, state in parts.items()
@@ -169,7 +169,7 @@ def test_registered() -> None:
 
 
 def test_the_identity_code_has_its_published_width_whatever_the_memorys() -> None:
-    """The published layers map 512 numbers to the channels of the memory; a file with fewer channels has them so."""
+    """The published layers map 512 values to the channels of the memory, even in files with fewer channels."""
     with torch.device("meta"):
         model = MCNet(MCNetConfig(memory_channels=128))
     shapes = {key: tuple(value.shape) for key, value in to_official(model.state_dict()).items()}

@@ -61,12 +61,12 @@ def test_tubes() -> None:
 
 
 def test_faces_of_a_video_become_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tools.face_tubes`: every face that stays becomes a clip, cut where it was; TalkingHeads finds them."""
+    """`tools.face_tubes`: every face that stays in view becomes a clip, cropped at its position; TalkingHeads finds the clips."""
     video = tmp_path / "two faces.mp4"
     with VideoWriter(video, fps=25, crf=1) as writer:
         for number in range(30):
             pixels = np.zeros((240, 480, 3), np.uint8)
-            pixels[60:180, 60 + number : 180 + number] = (200, 30, 30)  # there all the time
+            pixels[60:180, 60 + number : 180 + number] = (200, 30, 30)  # visible all the time
             if number < 20:
                 pixels[60:180, 300:420] = (30, 30, 200)
             writer.write(pixels)

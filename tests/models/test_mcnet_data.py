@@ -1,4 +1,4 @@
-"""Frame pairs of talking heads: layouts, what a pair is, published pair lists, what goes wrong."""
+"""Frame pairs of talking heads: layouts, pairs, published pair lists, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from visionzoo.models.mcnet.data import Clip, ClipReader, FramePairs, TalkingHea
 
 
 def frame(number: int, tint: int = 0, side: int = 128) -> np.ndarray:
-    """A ramp, as bright as `number` says."""
+    """A ramp with a brightness given by `number`."""
     ramp = np.linspace(0, 60, side, dtype=np.float32)[None, :, None] + np.zeros((side, 1, 3), np.float32)
     return (ramp + 10 * number + [tint, 0, 0]).clip(0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Scores of reenacted frames by hand: AKD, AED and CSIM, one person and two, frames without a face, and the files of networks."""
+"""Scores of reenacted frames computed by hand: AKD, AED and CSIM, one and two people, frames without a face, and network files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = load_config(["mcnet/tiny"], [])["model"]["init_args"]["config"]
 
 
 class Box:
-    """Finds one face, at the same place in every image that is not black."""
+    """Finds one face, at the same position in every image that is not black."""
 
     name = "box"
 
@@ -41,7 +41,7 @@ class Box:
 
 
 class Mean:
-    """Landmarks at the mean colour, identity as the mean colour; nothing in black images."""
+    """Landmarks and identity are computed from the mean colour; none in black images."""
 
     name = "mean"
 
@@ -141,7 +141,7 @@ def test_a_face_only_in_the_source_has_no_score() -> None:
 
 
 class Peaks(nn.Module):
-    """68 heat maps of 64 x 64, each with its peak at a place of its own, and a greater neighbour to the right and above."""
+    """68 heat maps of 64 x 64, each with its own peak, whose right and upper neighbours are higher than the others."""
 
     def forward(self, x: Tensor) -> Tensor:
         maps = torch.zeros(len(x), 68, 64, 64)
@@ -159,7 +159,7 @@ class Few(nn.Module):
 
 
 class Corner(nn.Module):
-    """BGR of the pixel in the upper left corner."""
+    """Returns BGR of the pixel in the upper left corner."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert x.shape[2] == 96

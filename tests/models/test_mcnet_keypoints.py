@@ -1,4 +1,4 @@
-"""Movement carried over from driver to source."""
+"""Transfer of movement from driver to source."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_inverse() -> None:
 
 
 def test_candidates_bring_the_source_to_the_keypoint() -> None:
-    """Near a driving keypoint the flow points to the source's; the first candidate stands still."""
+    """Near a driving keypoint, the flow points to the source's keypoint; the first candidate has zero flow."""
     source, driving = random_keypoints(1, 5), random_keypoints(1, 6)
     driving.value[0, 0] = torch.tensor([0.5, -0.5])  # a place of the grid
     flows = candidate_flows(source, driving, 5, 9)

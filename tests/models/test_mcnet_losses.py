@@ -1,4 +1,4 @@
-"""What MCNet is trained with."""
+"""The losses of MCNet's training."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_whole_objective_trains_every_trainable_part(vgg: VGG19Features) -> 
     terms = reenactment_loss(*given, deformed=deformed, features=vgg, scales=(0.5,))
     torch.stack(list(terms.values())).sum().backward()
     idle = {name for name, p in model.named_parameters() if p.grad is None}
-    assert idle == {"generator.memory.style_conv.noise_strength"}  # of noise that was not asked for
+    assert idle == {"generator.memory.style_conv.noise_strength"}  # because of noise that was not requested
     only = reenactment_loss(*given, weights=LossWeights(0, 0, 0, 0, 0, 20))
     assert set(only) == {"memory"}
     assert only["memory"].item() == pytest.approx(2 * terms["memory"].item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""MCNet as a network: the fused form, sizes, batches, noise, precision, and what it refuses."""
+"""MCNet as a network: the fused form, sizes, batches, noise, precision, and refused inputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
 
 
 def network(**changes: object) -> MCNet:
-    """A small network with weights that make every part matter."""
+    """A small network with weights with which every part matters."""
     model = MCNet(MCNetConfig(**{**SMALL, **changes})).eval().requires_grad_(False)
     state = seeded.fill(model.state_dict())
     for key in ("mb", "key_value.weight", "key_value.expand.weight"):
@@ -93,7 +93,7 @@ def test_other_configurations(changes: dict[str, Any]) -> None:
 
 
 def test_published_network_fused_at_another_size() -> None:
-    """The grids follow the image: 26 x 58 places of keypoints at 128 x 256."""
+    """The grids depend on the image: 26 x 58 positions of keypoints at 128 x 256."""
     model = vz.create_model("mcnet").requires_grad_(False)
     assert isinstance(model, MCNet)
     assert model.config.size_multiple == model.config.smallest_side == 128
@@ -227,7 +227,7 @@ def test_one_convolution_for_four_phases() -> None:
 
 
 def test_kernel_for_each_item_is_the_same_as_a_product_of_matrices() -> None:
-    """What a GPU takes, computed here."""
+    """The code path for GPUs, run here."""
     x, kernels, biases = torch.rand(3, 4, 5, 6), torch.rand(3, 2, 36), torch.rand(3, 2)
     product = torch.baddbmm(biases.unsqueeze(2), kernels, F.unfold(x, 3, padding=1)).view(3, 2, 5, 6)
     assert torch.allclose(_conv_each(x, kernels, biases), product, atol=1e-5)

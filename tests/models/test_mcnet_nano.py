@@ -16,7 +16,7 @@ from visionzoo.models.mcnet.data import ClipReader, find_clips
 
 @pytest.mark.slow
 def test_it_moves_the_people_it_knows() -> None:
-    """Frames of a clip made out of its first one are far nearer to them than that one is."""
+    """Frames of a clip that are generated from its first frame are far closer to the true ones than the first frame is."""
     model = visionzoo.create_model("mcnet_nano", pretrained=True)
     assert isinstance(model, MCNet)
     reader = ClipReader(128)
@@ -42,7 +42,7 @@ def test_the_samples_are_of_faces_that_are_found() -> None:
 
 
 def test_half_precision_makes_no_visible_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPUs with instructions for bfloat16 use it by default: frames are above 50 dB to float32."""
+    """CPUs with instructions for bfloat16 use it by default: frames have more than 50 dB compared with float32."""
     frames = {}
     for fast in (False, True):
         monkeypatch.setattr("visionzoo.pipelines.reenact.pipeline.has_fast_bfloat16", lambda device, fast=fast: fast)
@@ -51,7 +51,7 @@ def test_half_precision_makes_no_visible_difference(monkeypatch: pytest.MonkeyPa
         reader = ClipReader(128)
         clip = next(clip for clip in find_clips(bundled("talking")) if clip.identity == "woman")
         driving = torch.from_numpy(reader.read(clip, [0, 60]).copy()).permute(0, 3, 1, 2).float() / 255
-        portrait = pipe.portrait(bundled("talking", "man.jpg"))  # another person: whatever is lost shows more
+        portrait = pipe.portrait(bundled("talking", "man.jpg"))  # another person: losses are more visible
         with torch.inference_mode():
             frames[fast] = pipe.model.animate(portrait.cache, pipe.model.detect(driving))
     assert psnr(frames[True], frames[False]) > 50

@@ -1,4 +1,4 @@
-"""Training of MCNet: that a run learns, resumes bit for bit and exports what animates; the published recipe; tests of weights."""
+"""Training of MCNet: a run learns, resumes bit for bit and exports weights that animate; the published recipe; tests of weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = load_config(["mcnet/tiny"], ["data.root=x"])["model"]["init_args"]["conf
 
 @pytest.fixture
 def talking(tmp_path: Path) -> Path:
-    """Two clips of a blob with a dark mouth that wanders over a ramp."""
+    """Two clips of a blob with a dark mouth that moves over a ramp."""
     down, across = np.mgrid[:128, :128].astype(np.float32)
     colours = np.array([[220, 170, 140], [150, 200, 120]], np.float32)
     for clip, colour in enumerate(colours):
@@ -46,7 +46,7 @@ def _fit(root: Path, folder: Path, *words: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_tiny_run_learns_to_move_real_faces(tmp_path: Path) -> None:
-    """On the two sample clips; copying the source has 20.7 dB, a run gave 23.4 dB."""
+    """On the two sample clips, copying the source gives 20.7 dB, and a run gave 23.4 dB."""
     result = run("fit", ["mcnet/tiny"], [f"trainer.default_root_dir={tmp_path / 'run'}"])
     assert result["val/psnr_source"] == pytest.approx(20.67, abs=0.05)
     assert result["val/psnr"] > result["val/psnr_source"] + 1.5
@@ -97,7 +97,7 @@ def test_a_resumed_run_is_bit_equal(talking: Path, tmp_path: Path) -> None:
 
 
 def test_positions_stay_exact_under_autocast() -> None:
-    """bfloat16 knows places in [-1, 1] to 1/256; keypoints, flow and the equivariance losses must not be rounded to that."""
+    """bfloat16 rounds positions in [-1, 1] to 1/256; keypoints, flow and the equivariance losses must not be rounded like that."""
     module = MCNetTraining("mcnet", SMALL, perceptual=0, pixel=1)
     torch.manual_seed(0)
     source, driving = torch.rand(2, 1, 3, 128, 128).unbind()

@@ -1,4 +1,4 @@
-"""SHViT's checkpoints: every published form is recognised, goes both ways, and a wrong one is named."""
+"""SHViT's checkpoints: every published form is recognised and converted in both directions, and wrong ones are named."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def fused_by_timm(model: SHViT) -> dict[str, Tensor]:
 
 
 def test_fused_files_load_into_the_fused_network() -> None:
-    """As timm writes them, and in the authors' names."""
+    """Files with timm's and with the authors' names."""
     model, x = seeded_network(), torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         wanted = model(x)
@@ -116,7 +116,7 @@ def test_own_state_dicts_round_trip(tmp_path: Path) -> None:
 
 
 def test_training_files_load_without_running_code(tmp_path: Path) -> None:
-    """The authors' training program saves its command line as a Namespace, which torch refuses unless told."""
+    """The authors' training program saves its command line as a Namespace, which torch refuses by default."""
     model = seeded_network()
     published = {f"module.{key}": value for key, value in to_official(model.state_dict()).items()}
     averaged = to_official(seeded_network(seed=1).state_dict())
@@ -177,7 +177,7 @@ def state_tail(model: SHViT) -> Tensor:
 
 
 def test_mmdetection_files(tmp_path: Path) -> None:
-    """Backbone and neck load; the heads are named; and the backbone alone goes into a classifier's network."""
+    """Backbone and neck load; the heads are named; and the backbone alone loads into a classifier."""
     config = DetectionConfig(backbone=TINY)
     source = DetectionBackbone(config).eval()
     source.load_state_dict(seeded.fill(source.state_dict()))

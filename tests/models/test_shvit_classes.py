@@ -1,4 +1,4 @@
-"""Names of classes travel with SHViT's weights, and decide which output belongs to which folder of images."""
+"""Names of classes are saved with SHViT's weights, and decide which output belongs to which folder of images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def words(root: Path, out: Path, *more: str) -> list[str]:
 
 
 def prepared(root: Path, *, fit: bool, **options: Any) -> SHViTTraining:
-    """A module that has met the data at `root`."""
+    """A module that has been set up with the data at `root`."""
     data = SHViTData(str(root), batch_size=4, num_workers=0, image_size=32)
     data.setup("fit")
     module = SHViTTraining(config={**SHVIT, "num_classes": len(data.classes)}, **options)
@@ -57,7 +57,7 @@ def prepared(root: Path, *, fit: bool, **options: Any) -> SHViTTraining:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a training on blue, green and red wrote."""
+    """The weights of a training on blue, green and red."""
     folder = tmp_path_factory.mktemp("first")
     run("fit", ["shvit/tiny"], words(colours(folder / "data", "blue", "green", "red"), folder / "out"))
     return folder / "out"
@@ -84,7 +84,7 @@ def test_a_lightning_checkpoint_serves_as_weights(first: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("setting", ["model.checkpoint={}/weights.safetensors", "ckpt_path={}/checkpoints/last.ckpt"])
 def test_other_classes_are_not_scored(first: Path, tmp_path: Path, setting: str) -> None:
-    """As many classes of other names: every number would be of the wrong classes, without a word."""
+    """The same number of classes with other names: without a check, every score would silently belong to a wrong class."""
     data = colours(tmp_path / "data", "green", "red", "zinc")
     with pytest.raises(
         InputError, match=r"was trained on different classes than those of the data \(not on zinc, but on blue\)"

@@ -1,4 +1,4 @@
-"""Images for SHViT's training: folders and tar files, augmentation, and what is wrong with them in one line."""
+"""Images for SHViT's training: folders and tar files, augmentation, and one-line errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_tar_files_give_what_folders_give(folders: Path, tmp_path: Path) -> None
 
 
 def test_a_tar_of_one_tar_a_class(folders: Path, tmp_path: Path) -> None:
-    """The form in which ImageNet itself is handed out."""
+    """The form in which ImageNet itself is distributed."""
     with tarfile.open(tmp_path / "train.tar", "w") as outer:
         for name in ("ant", "bee", "cow"):
             inner = tmp_path / f"{name}.tar"

@@ -1,4 +1,4 @@
-"""The detectors compute what mmdetection computes, from weights in its names: written out again here, step by step."""
+"""The detectors compute the same as mmdetection from weights with its names, compared with a step-by-step reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = SHViTConfig(embed_dim=(16, 24, 32), partial_dim=(8, 8, 8), depth=(1, 1, 1
 SMALL = {"backbone": TINY, "num_classes": 5, "min_size": 288, "max_size": 320}
 ONE = SMALL | {"neck": NeckConfig(32)}
 TWO = SMALL | {"neck": NeckConfig(32, finer=2, coarser=0)}
-HEIGHT, WIDTH = 288, 300  # needs no resizing, but padding; and 288 is no multiple of the coarsest stride
+HEIGHT, WIDTH = 288, 300  # needs padding but no resizing, and 288 is not a multiple of the coarsest stride
 CLIP = math.log(1000 / 16)
 
 
@@ -32,7 +32,7 @@ def convolve(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def anchors(size: tuple[int, int], stride: int, scales: list[float]) -> Tensor:
-    """One by one: cells in rows, then ratios, then scales."""
+    """Anchors one by one: cells in rows, then ratios, then scales."""
     boxes = []
     for row in range(size[0]):
         for column in range(size[1]):

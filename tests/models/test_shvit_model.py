@@ -1,4 +1,4 @@
-"""SHViT: the same numbers as timm's, in every form that users run it in."""
+"""SHViT gives the same results as timm's, in every form that users run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TINY = SHViTConfig(
 
 
 def seeded_network(name_or_config: str | SHViTConfig, **changes: object) -> SHViT:
-    """With weights and norm statistics that are not trivial, so that folding has something to fold."""
+    """Set nontrivial weights and norm statistics, so that folding has an effect."""
     if isinstance(name_or_config, str):
         model = create_model(name_or_config, **changes)
     else:
@@ -58,7 +58,7 @@ def test_logits_and_maps_are_those_of_timm(name: str) -> None:
     theirs.load_state_dict(to_timm(model.state_dict()))
     x = torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert relative(model(x), theirs(x)) < 3e-6  # rounding: seeded weights make maps grow
+        assert relative(model(x), theirs(x)) < 3e-6  # rounding errors, because maps grow with seeded weights
         model, theirs, x = model.double(), theirs.double(), x.double()
         assert relative(model(x), theirs(x)) < 1e-12
         for ours, wanted in zip(model.features(x), theirs.forward_intermediates(x)[1], strict=True):
@@ -75,7 +75,7 @@ def test_building_blocks_of_the_published_code() -> None:
 
 
 def test_a_new_block_is_the_identity() -> None:
-    """Training starts from blocks that pass their input on; a wrong initial scale would not show in any weights test."""
+    """Training starts from identity blocks; tests with weights would not detect a wrong initial scale."""
     model = create_model("shvit_s1").train()
     assert isinstance(model, SHViT)
     x = torch.rand(2, 224, 4, 4)
@@ -196,7 +196,9 @@ def test_distilled_heads_are_a_pair_in_training_and_their_mean_after() -> None:
 
 def test_every_weight_gets_a_gradient() -> None:
     model = seeded_network(TINY).train()
-    model(torch.rand(2, 3, 160, 160)).square().sum().backward()  # several tokens in the last stage, or q and k get none
+    model(
+        torch.rand(2, 3, 160, 160)
+    ).square().sum().backward()  # several tokens in the last stage, or q and k get no gradient
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not still
 

@@ -57,7 +57,7 @@ def test_recipe_of_the_large_images() -> None:
 
 def test_only_weights_with_two_axes_decay() -> None:
     module = SHViTTraining(config=SHVIT, weight_decay=0.1)
-    assert module.model.training  # Lightning would train batch norms in eval mode without a word
+    assert module.model.training  # Lightning would silently train batch norms in eval mode
     groups = module.configure_optimizers().param_groups
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.1]
     for group in groups:

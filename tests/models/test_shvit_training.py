@@ -1,4 +1,4 @@
-"""Training of SHViT: a run learns, resumes bit for bit, and exports what classifies."""
+"""Training of SHViT: a run learns, resumes bit for bit, and exports weights that classify."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_tiny_run_learns_and_its_weights_classify(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_command_says(tmp_path: Path) -> None:
-    """With repeated augmentation, mixing and the average, as `visionzoo fit … --trainer.strategy ddp` does on GPUs."""
+    """With repeated augmentation, mixing and averaging, like `visionzoo fit … --trainer.strategy ddp` on GPUs."""
     words = [
         "--trainer.devices",
         "2",
@@ -178,7 +178,7 @@ def test_matching_a_teacher_exports_the_student_only(tmp_path: Path) -> None:
         "shvit_s1", checkpoint=tmp_path / "weights.safetensors", **{**SMALL, "num_classes": 1000}
     )
     torch.testing.assert_close(exported.head.linear.weight, module.model.head.linear.weight, rtol=1e-3, atol=1e-4)
-    assert "classes" not in read_metadata(tmp_path / "weights.safetensors")  # those of the images are not its own
+    assert "classes" not in read_metadata(tmp_path / "weights.safetensors")  # the images' labels are not the teacher's
     assert 0 <= trainer.callback_metrics["val/top1"] <= 100
 
 
@@ -228,7 +228,7 @@ def test_validating_random_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_losses_count_each_image_once(tmp_path: Path) -> None:
-    """As if a distributed sampler had given one twice."""
+    """As if a distributed sampler had returned one image twice."""
     module = SHViTTraining(config=SMALL)
     module.eval()
     images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])

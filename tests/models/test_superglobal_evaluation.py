@@ -1,4 +1,4 @@
-"""The revisited benchmark: its files, hostile ones too, and evaluation with distractors in bounded memory."""
+"""The revisited benchmark: its files, including hostile ones, and evaluation with distractors in bounded memory."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_the_table_shows_published_numbers_with_their_source():
     assert "100.0 / 50.0 / -" in table
     assert "published" not in str(_evaluation(model="superglobal_lite0"))
     assert "60.4 (user)" in str(_evaluation(distractors=1_001_001))
-    assert "published" not in str(_evaluation(distractors=500))  # a part of R1M is not what was published
+    assert "published" not in str(_evaluation(distractors=500))  # published numbers are for all of R1M
 
 
 def test_the_result_is_json():

@@ -50,7 +50,7 @@ def test_regional_gem_is_the_windowed_mean(p: float, size: int) -> None:
 
 
 def test_pooling_is_float32_whatever_comes_in() -> None:
-    x = torch.full((1, 2, 6, 6), 14.0, dtype=torch.float16)  # 14 ** 4.6 is over float16's range
+    x = torch.full((1, 2, 6, 6), 14.0, dtype=torch.float16)  # 14 ** 4.6 exceeds float16's range
     assert gem(x, 4.6).dtype == torch.float32
     assert torch.allclose(gem(x, 4.6), torch.full((1, 2), 14.0))
     assert torch.allclose(regional_gem(x), torch.full((1, 2, 6, 6), 14.0))
@@ -225,8 +225,8 @@ def test_channel_order() -> None:
 
 
 def published(queries: torch.Tensor, candidates: torch.Tensor, k: int, beta: float) -> tuple[torch.Tensor, float]:
-    """Scores by the formulas of the paper with every refined vector built, in float64; and by how much the closest choice
-    among neighbours and best candidates was decided."""
+    """Scores by the formulas of the paper in float64, with all refined vectors; and the smallest margin in the choice of
+    neighbours and best candidates."""
     q, g = queries.double(), candidates.double()
     similarity = g @ g.mT
     values, places = similarity.sort(dim=-1, descending=True)

@@ -1,4 +1,4 @@
-"""Training of SuperGlobal networks: the loss head, the data, and that a run learns, resumes and exports."""
+"""Training of SuperGlobal networks: the loss head, the data, and a run that learns, resumes and exports."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_arcface_with_angles_above_180_degrees():
 def test_arcface_gradient():
     generator = torch.Generator().manual_seed(1)
     cosines = torch.rand(4, 3, generator=generator, dtype=torch.float64) * 1.6 - 0.8
-    cosines[0, 0] = math.cos(3.05)  # beyond the half turn
+    cosines[0, 0] = math.cos(3.05)  # beyond 180 degrees
     labels = torch.tensor([0, 1, 2, 0])
     assert torch.autograd.gradcheck(lambda c: arcface_logits(c, labels, 0.15, 30.0), cosines.requires_grad_())
 
@@ -181,7 +181,7 @@ def _epoch(data: SuperGlobalData, epoch: int) -> Iterator[tuple]:
 def test_an_image_depends_on_seed_epoch_and_number_only():
     data = _images(color_jitter=0.3, lighting=0.1, val_fraction=0.0)
     first, *_ = _epoch(data, 4)
-    torch.manual_seed(123)  # the global stream has no say
+    torch.manual_seed(123)  # the global random stream has no influence
     again, *_ = _epoch(_images(color_jitter=0.3, lighting=0.1, val_fraction=0.0), 4)
     other, *_ = _epoch(data, 5)
     assert torch.equal(first[0], again[0])
@@ -241,11 +241,11 @@ def module() -> SuperGlobalTraining:
 
 
 def test_descriptors_do_not_depend_on_the_batch(tmp_path, module):
-    """A batch of equal sizes, one with mixed sizes and rotated files among them: as one image at a time."""
+    """A batch of equal sizes, and one with mixed sizes and rotated files, give the same as one image at a time."""
     reports = []
     for batch_size in (1, 8):
         data = _evaluation(tmp_path, batch_size=batch_size)
-        if batch_size == 1:  # stored lying on its side: the file's size is not the image's
+        if batch_size == 1:  # stored rotated: the size in the file is not that of the image
             path = tmp_path / "rtoy" / "jpg" / "rtoy_0001.jpg"
             exif = Image.Exif()
             exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""The tools that render heads: which triangle a pixel shows, how meshes get finer, what heads do. (The mesh itself is not bundled.)"""
+"""The tools that render heads: visibility, subdivision of meshes, and performances. (The mesh itself is not bundled.)"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_nearer_triangle_is_seen() -> None:
     assert (shown[15, 9:15] == 0).all()
     assert shown[2, 10] == -1
     assert sorted(hits.pixel) == hits.pixel.tolist()
-    place = hits.mix(points, triangles)  # what is mixed out of the corners is where the pixel is
+    place = hits.mix(points, triangles)  # the position interpolated from the corners is that of the pixel
     assert np.abs(place[:, 0] - (hits.pixel % 16 + 0.5)).max() < 1e-9
     assert np.abs(place[:, 2] - hits.depth).max() < 1e-9
 
@@ -37,7 +37,7 @@ def test_triangles_from_behind_are_seen_only_if_wanted() -> None:
 
 
 def test_perspective_and_places_that_cannot_be_projected() -> None:
-    """Half-way in the image is not half-way in space; a triangle with a corner behind the camera is left out."""
+    """Half-way in the image is not half-way in space; triangles with a corner behind the camera are skipped."""
     points = np.array([(0, 0, 1), (0, 8, 1), (8, 4, 3), (np.nan, np.inf, -1)])
     hits = rasterize(points, np.array([(0, 1, 2), (0, 1, 3)]), 8, 12, perspective=True)
     assert set(hits.triangle.tolist()) == {0}

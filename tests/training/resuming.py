@@ -1,4 +1,4 @@
-"""Two runs of one recipe, one of them stopped inside an epoch and resumed; and what must be equal."""
+"""Compares two runs of a recipe, one of which is stopped inside an epoch and resumed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 
 def check_checkpoint_is_a_weights_file(folder: Path) -> None:
-    """`last.ckpt` loads like the exported weights, and says the same of itself."""
+    """`last.ckpt` loads like the exported weights, and has the same metadata."""
     stored, exported = (read_stored(folder / name) for name in ("checkpoints/last.ckpt", "weights.safetensors"))
     assert stored == exported
     assert stored.model is not None

@@ -1,4 +1,4 @@
-"""Where a run writes, and where it resumes."""
+"""The folder in which a run writes and resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visionzoo.training.folders import CHILD, check_writable, checkpoints, folde
 
 
 def a_run(folder: Path, *, time: int | None = None) -> Path:
-    """What a training has left in `folder`."""
+    """Create the files that a training leaves in `folder`."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"")
     file = folder / "checkpoints" / "last.ckpt"

@@ -1,4 +1,4 @@
-"""What the training modules of all systems share."""
+"""Behaviour that the training modules of all systems share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was stopped inside an epoch and resumed is bit for bit the run that was not stopped, in every system."""
+"""In every system, a run that was stopped inside an epoch and resumed is bit-equal to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_shvit(tmp_path: Path, more: list[str]) -> None:
 
 
 def test_a_run_that_max_steps_stops_inside_an_epoch(tmp_path: Path) -> None:
-    """Its checkpoint comes from the end of training, where Lightning takes the epoch for finished."""
+    """The checkpoint is from the end of training, where Lightning treats the epoch as finished."""
     words = [*SHVIT, "data.num_workers=0"]
     run("fit", ["shvit/tiny"], [*words, f"trainer.default_root_dir={tmp_path / 'straight'}", "trainer.max_steps=8"])
     for steps, more in ((6, []), (8, ["ckpt_path=last"])):
@@ -68,12 +68,12 @@ def test_dehazexl(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gan", [0, 1])
 def test_mcnet(tmp_path: Path, gan: int) -> None:
-    """With two optimisers, by manual optimisation, Lightning counts two steps a batch."""
+    """With two optimisers in manual optimisation, Lightning counts two steps per batch."""
     check_resumed_inside_an_epoch("mcnet/tiny", tmp_path, [*MCNET, f"model.gan={gan}"], steps_per_batch=1 + gan)
 
 
 def test_modecgs(tmp_path: Path) -> None:
-    """Stopped in the fine stage, with statistics for the next adjustment of the anchors half taken."""
+    """Stopped in the fine stage, while statistics for the next adjustment of the anchors are being collected."""
     words = [
         f"data.cache={tmp_path / 'data'}",
         "data.synthetic={frames: 16, size: 24, per_blob: 12, wall: 60}",

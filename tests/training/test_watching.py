@@ -1,4 +1,4 @@
-"""Ctrl-C loses nothing, and a training tells how far it is where no bar can be shown."""
+"""Ctrl-C loses nothing, and a training reports its progress even where no bar can be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rasters that tests write and read."""
+"""Rasters for tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> np.ndarray:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 that JPEG hardly changes."""
+    """An image that JPEG hardly changes, (H, W, 3) uint8."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
@@ -42,7 +42,7 @@ def whole(path: Path, **options: Any) -> np.ndarray:
 
 
 def check_windows(path: Path, expected: np.ndarray, **options: Any) -> None:
-    """Windows of many places and sizes are slices of what is expected."""
+    """Check that windows of many positions and sizes are slices of the expected array."""
     with open_raster(path, **options) as raster:
         assert (raster.height, raster.width, raster.bands) == expected.shape
         assert raster.dtype == expected.dtype
@@ -65,7 +65,7 @@ def check_windows(path: Path, expected: np.ndarray, **options: Any) -> None:
 
 
 def write(path: Path, pixels: np.ndarray, **options: Any) -> None:
-    """Write by windows that do not fit any grid, in the wrong order."""
+    """Write by windows that do not fit any grid, in an odd order."""
     height, width, bands = pixels.shape
     work = path.with_name(f"{path.name}.work")
     with RasterWriter(path, height=height, width=width, bands=bands, dtype=pixels.dtype, work=work, **options) as out:
@@ -76,7 +76,7 @@ def write(path: Path, pixels: np.ndarray, **options: Any) -> None:
 
 
 def copy(source: Path, target: Path, **options: Any) -> np.ndarray:
-    """Copy with all that belongs to it, as `visionzoo dehaze` does; returns the pixels."""
+    """Copy a raster with all its metadata, as `visionzoo dehaze` does; returns the pixels."""
     with open_raster(source) as raster:
         pixels = raster.read(Window(0, 0, raster.height, raster.width))
         about = {"profile": raster.profile, "nodata": raster.nodata, "alpha": raster.alpha}
@@ -85,7 +85,7 @@ def copy(source: Path, target: Path, **options: Any) -> np.ndarray:
 
 
 def tiff(path: Path, tags: dict[int, tuple[str, Any]], data: bytes, order: str = "<") -> None:
-    """A TIFF by hand: one page, one strip.
+    """A hand-made TIFF with one page and one strip.
 
     Args:
         tags: by code, with the letter of `struct` for the type ("B", "H", "L"; "U": undefined) and a value or a tuple of values.
@@ -124,12 +124,12 @@ def page(height: int, width: int, *, bits: int | tuple[int, ...] = 8, photometri
 
 
 def packed(values: np.ndarray, bits: int) -> bytes:
-    """(H, n) integers as rows of so many bits each, filled up to whole bytes."""
+    """Rows of (H, n) integers with the given number of bits each, padded to whole bytes."""
     shifts = np.arange(bits - 1, -1, -1, dtype=np.uint64)
     spread = (values.astype(np.uint64)[..., None] >> shifts & np.uint64(1)).astype(np.uint8)
     return np.packbits(spread.reshape(len(values), -1), axis=1).tobytes()
 
 
 def imwrite(path: Path, pixels: np.ndarray, **options: Any) -> None:
-    """`tifffile.imwrite` without a description of its own."""
+    """`tifffile.imwrite` without its own description."""
     tifffile.imwrite(path, pixels, **({"metadata": None, "software": False} | options))

@@ -1,4 +1,4 @@
-"""Files that cannot be read, wholly or in part: one line that names the file, and the window."""
+"""Files that cannot be read completely: a one-line error names the file, and the window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory: what is decoded is kept as far as windows need it, and no more."""
+"""Memory: decoded pixels are kept only as long as windows need them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_memory_does_not_grow_with_the_image(tmp_path: Path, ending: str, side: int, limit: int) -> None:
     """4096 x 4096 x 3 is 50 MB, 8192 x 8192 x 3 201 MB; reading and writing it by windows, with small caches, takes less."""
-    kind = "RssAnon:" if ending == ".png" else "VmHWM:"  # libvips maps the staged file: pages that are no program's own
+    kind = (
+        "RssAnon:" if ending == ".png" else "VmHWM:"
+    )  # libvips maps the staged file, whose pages do not count as the program's own
     tile = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 3))
     tifffile.imwrite(
         tmp_path / "in.tif",

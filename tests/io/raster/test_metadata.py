@@ -1,4 +1,4 @@
-"""When, where and by whom an image was taken is kept, or named in a warning."""
+"""The time, place and author of an image are kept, or named in a warning."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ IPTC = b"\x1c\x02\x37\x00\x0820240501" + b"\x1c\x02\x5a\x00\x06Zurich"
 
 
 def photo(path: Path, **options: Any) -> None:
-    """A photo that says when and where it was taken, by a camera that was held upright."""
+    """A photo with time and place, taken by a camera that was held upright."""
     exif = Image.Exif()
     for code, value in {0x010F: "maker", 0x0132: "2024:05:01 10:00:00", 0x013B: "someone", 0x013C: "computer",
                         0x8298: "(c) someone", 0x010E: "a lake", 0x0112: 6}.items():  # fmt: skip
@@ -198,7 +198,7 @@ def test_when_and_where_a_photo_was_taken(
         copy(source, tmp_path / f"c{to}")
     exif, inner, gps = metadata_of(tmp_path / f"c{to}")
     words = {code: exif.get(code) for code in (0x010F, 0x0132, 0x013B, 0x8298, 0x010E, 0x013C)}
-    unnamed = large and (to != ".tif" or through == ".png")  # libvips drops the host computer, and it is told of
+    unnamed = large and (to != ".tif" or through == ".png")  # libvips drops the host computer, which is reported
     assert list(words.values()) == [
         *("maker", "2024:05:01 10:00:00", "someone", "(c) someone", "a lake", None if unnamed else "computer")
     ]

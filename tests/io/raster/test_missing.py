@@ -1,4 +1,4 @@
-"""What is missing in the source is missing in the result, and nothing else is."""
+"""The pixels that are missing in the source, and no others, are missing in the result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tagged(path: Path, stored: np.ndarray, nodata: Any, **options: Any) -> None:
 
 
 def both(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels, and where nothing is missing in any band."""
+    """The pixels, and a mask of those that are not missing in any band."""
     with open_raster(path) as raster:
         pixels, missing = raster.read_with_missing(Window(0, 0, raster.height, raster.width))
     return pixels, ~missing.all(-1)
@@ -56,7 +56,7 @@ def both(path: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("nodata", ["0", "1", "255", "65535"])
 def test_no_data_is_of_stored_values(tmp_path: Path, bits: int, photometric: int, nodata: str) -> None:
-    """Whatever becomes of the values: black and white change places, few bits are spread. The copy says the same."""
+    """Missing pixels stay missing even if values change, e.g. if black and white are swapped or few bits are spread."""
     stored = np.random.default_rng(0).integers(0, 2**bits, (20, 24))
     stored[:5] = min(int(nodata), 2**bits - 1)
     tags = page(20, 24, bits=bits, photometric=photometric) | {42113: ("B", (*nodata.encode(), 0))}
@@ -113,7 +113,7 @@ def test_a_no_data_value_that_is_not_a_number_is_reported(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["b.tif", "b.png", "b.jpg", "b.webp"])
 def test_a_mask_is_written_if_colours_contain_the_no_data_value(tmp_path: Path, name: str) -> None:
-    """Two numbers of a palette have one colour; a copy has a mask within or beside it, also in lossy formats."""
+    """Two palette entries have the same colour; a copy has a mask inside or in a sidecar, even in lossy formats."""
     stored = np.random.default_rng(0).integers(0, 4, (20, 24)).astype(np.uint8)
     table = np.array([[0, 0, 200, 255], [0, 0, 100, 255], [0, 0, 50, 255]], np.uint16) * 257
     table = np.concatenate([table, np.zeros((3, 252), np.uint16)], 1)
@@ -126,7 +126,7 @@ def test_a_mask_is_written_if_colours_contain_the_no_data_value(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.webp"])
 def test_formats_without_no_data(tmp_path: Path, name: str) -> None:
-    """PNG has it in a file beside it; where the value would be blurred, there is a mask."""
+    """PNG has the value in a sidecar file; lossy formats, which would blur it, have a mask."""
     stored = smooth(40, 48) // 2 + 1
     stored[:8] = 0
     tagged(tmp_path / "a.tif", stored, "0", photometric="rgb")
@@ -136,7 +136,7 @@ def test_formats_without_no_data(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_masks_go_along(tmp_path: Path, inside: bool) -> None:
-    """From a page of a TIFF, or a file beside any image, to either."""
+    """Masks are copied from a page of a TIFF or a sidecar of any image to either of them."""
     pixels, there = noise(300, 270, 3), noise(300, 270) > 100
     if inside:
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:
@@ -187,7 +187,7 @@ def test_no_data_declared_in_a_sidecar(tmp_path: Path) -> None:
     assert np.array_equal(both(tmp_path / "a.png")[1], ~stored_is)
     with open_raster(tmp_path / "a.png") as raster:
         assert raster.nodata == 3
-    # another value in each band: a mask says it
+    # each band has another value, so there is a mask
     stored[:5] = (1, 2, 3)
     Image.fromarray(stored).save(tmp_path / "b.png")
     (tmp_path / "b.png.aux.xml").write_text(PAM.format("".join(band.format(i, i) for i in (1, 2, 3))))

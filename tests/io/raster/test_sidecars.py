@@ -1,4 +1,4 @@
-"""Files beside a raster are read as part of it, and written beside what is made of it."""
+"""Sidecar files of a raster are read as part of it, and written for results made from it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_sidecars_of_images(tmp_path: Path, source: str, beside: str, result: st
 
 @pytest.mark.parametrize("result", ["b.tif", "b.png", "b.jpg"])
 def test_notes_of_gdal(tmp_path: Path, result: str) -> None:
-    """Without what describes the pixels of the source. No-data is where the format has it: a tag, the notes or a mask."""
+    """Metadata about the source's pixels are dropped. No-data is stored as the format allows: as a tag, in the notes, or as a mask."""
     image(tmp_path / "a.png")
     (tmp_path / "a.png.aux.xml").write_text(NOTES)
     copy(tmp_path / "a.png", tmp_path / result)
@@ -90,7 +90,7 @@ def test_damaged_metadata_files_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beside", ["a.jgw", "a_rpc.txt", "a.jpg.aux.xml"])
 def test_a_georeferenced_image_is_not_turned(tmp_path: Path, beside: str) -> None:
-    """Coordinates count from the stored corner. What tells to turn the image stays."""
+    """Coordinates count from the stored corner, so the orientation tag stays."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise(20, 24, 3)).save(tmp_path / "a.jpg", exif=exif)
@@ -113,7 +113,7 @@ def test_metadata_that_is_not_copied_is_reported_once(tmp_path: Path, names: tup
 
 
 def test_the_georeference_of_a_tiff_is_written_to_sidecars_of_other_formats(tmp_path: Path) -> None:
-    """As a world file and in GDAL's notes, which name the coordinate system; from there back to a TIFF."""
+    """It is written as a world file and in GDAL's notes with the coordinate system, and read from there back into a TIFF."""
     metadata = '<GDALMetadata><Item name="TAKEN">2024</Item><Item name="D" sample="0" role="description">red</Item></GDALMetadata>'
     imwrite(tmp_path / "a.tif", noise(20, 24), extratags=[*GEO, (42112, 2, 0, metadata, True)])
     with warnings.catch_warnings():
@@ -158,7 +158,7 @@ def test_files_of_another_raster_are_not_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "b.jpg").exists()
     copy(tmp_path / "a.jpg", tmp_path / "b.jpg", overwrite=True)
     assert (tmp_path / "b.jgw").read_text() == WORLD
-    copy(tmp_path / "a.jpg", tmp_path / "a.jpeg")  # they lie there already, and stay
+    copy(tmp_path / "a.jpg", tmp_path / "a.jpeg")  # they are already there, and stay
     assert (tmp_path / "a.jgw").read_text() == WORLD
 
 

@@ -22,7 +22,7 @@ from .files import GEO, TYPES, check_windows, imwrite, noise, packed, page, smoo
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_types(tmp_path: Path, dtype: str, order: str) -> None:
-    """Each type with every predictor that it can have, side by side and in planes, in tiles and strips."""
+    """Each type with every possible predictor, with interleaved samples and in planes, in tiles and in strips."""
     floats, wide = dtype.startswith("float"), dtype.endswith("64")
     for number, (planar, blocks, predictor) in enumerate(
         [
@@ -57,7 +57,7 @@ def test_compressions(tmp_path: Path, compression: str) -> None:
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8, 10, 12, 14, 16])
 def test_bits(tmp_path: Path, bits: int, samples: int) -> None:
-    """Fewer than 8 bits are spread over 0 to 255, also of colours; 9 to 15 stay, and it is known which value is white."""
+    """Fewer than 8 bits are spread over 0 to 255, for colours too; 9 to 15 bits stay, and the value of white is known."""
     top = 2**bits - 1
     values = np.random.default_rng(0).integers(0, top, (11, 13, samples), endpoint=True)
     data = values.astype(">u2").tobytes() if bits == 16 else packed(values.reshape(11, -1), bits)
@@ -92,7 +92,7 @@ def test_white_is_zero(tmp_path: Path) -> None:
         imwrite(tmp_path / "b.tif", pixels[..., 0], photometric="miniswhite")
         limits = np.iinfo(dtype)
         check_windows(tmp_path / "b.tif", (limits.max + limits.min - pixels.astype(np.int64)).astype(dtype))
-    pixels = noise(9, 14, 1, dtype="float32")  # of floats no value is known to be white
+    pixels = noise(9, 14, 1, dtype="float32")  # for floats, the value of white is not known
     imwrite(tmp_path / "c.tif", pixels[..., 0], photometric="miniswhite")
     check_windows(tmp_path / "c.tif", pixels)
 
@@ -104,7 +104,7 @@ def test_alpha_is_not_inverted_with_the_grey(tmp_path: Path) -> None:
 
 
 def test_a_file_without_colour_information(tmp_path: Path) -> None:
-    """Without the tag, three bands are colours and 0 is black."""
+    """Without the photometric tag, three bands are colours and 0 is black."""
     for samples in (1, 3):
         pixels = noise(9, 14, samples)
         tiff(tmp_path / "a.tif", page(9, 14, samples=samples, photometric=None), pixels.tobytes())
@@ -282,7 +282,7 @@ def test_the_full_resolution_of_a_pyramid(tmp_path: Path, small_first: bool, rec
 
 
 def test_sub_directories(tmp_path: Path) -> None:
-    """Reduced copies below the image; the image below a thumbnail, as raw photos have it."""
+    """Reduced copies below the image; or the image below a thumbnail, as in raw photos."""
     pixels = noise(64, 96, 3)
     small = np.ascontiguousarray(pixels[::2, ::2])
     for first, second, kinds in ((pixels, small, (0, 1)), (small, pixels, (1, 0))):
@@ -326,7 +326,7 @@ def test_pixels_that_are_not_stored_are_no_data(tmp_path: Path) -> None:
         check_windows(path, pixels)
 
 
-# What is refused
+# Refused files
 
 
 def test_kinds_that_cannot_be_read(tmp_path: Path) -> None:

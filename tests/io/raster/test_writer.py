@@ -1,4 +1,4 @@
-"""What is written by windows is what is read again, also after a kill or a full disk."""
+"""Pixels written by windows are read back unchanged, even after a kill or a full disk."""
 
 from __future__ import annotations
 

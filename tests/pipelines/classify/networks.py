@@ -1,4 +1,4 @@
-"""Tiny classifiers: one that knows three colours, and others of no use whose every weight counts."""
+"""Tiny classifiers: one that recognises three colours, and meaningless ones in which every weight matters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = ("red", "green", "blue")
 
 
 def small(classes: int = 3, **more: Any) -> SHViT:
-    """A network of no use, but whose every weight counts: its norms have seen colours and noise."""
+    """A meaningless network in which every weight matters: its norms have statistics of colours and noise."""
     torch.manual_seed(classes)
     network = visionzoo.create_model("shvit_s1", **{**SMALL, "num_classes": classes, **more})
     assert isinstance(network, SHViT)

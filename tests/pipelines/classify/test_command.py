@@ -1,4 +1,4 @@
-"""The command `visionzoo classify`: what it prints and writes, mistakes, and Ctrl-C."""
+"""The command `visionzoo classify`: its output, wrong arguments, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_wrong_arguments_are_one_line_errors_with_exit_code_2(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the middle: one honest line, exit code 130, and an older result stays as it was."""
+    """Ctrl-C in the middle: one correct line, exit code 130, and an older result stays unchanged."""
     shutil.copy(ASSETS / "queries" / "temple.jpg", folder / "0000.jpg")
     for number in range(1, 3000):  # more than can be done before the signal comes, however late
         os.link(folder / "0000.jpg", folder / f"{number:04}.jpg")

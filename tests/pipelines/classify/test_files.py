@@ -48,7 +48,7 @@ def break_file(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["empty", "text", "truncated", "of a rare kind"])
 def test_a_broken_image(classifier: ClassifyPipeline, folder: Path, tmp_path: Path, how: str) -> None:
-    """Alone it is an error; among others it is reported, and the others are done."""
+    """A single one is an error; among others it is reported, and the others are processed."""
     break_file(folder / "4.jpg", how)
     with pytest.raises(InputError, match=r"4\.jpg"):
         classifier(folder / "4.jpg")
@@ -158,7 +158,7 @@ def test_impossible_outputs(classifier: ClassifyPipeline, folder: Path, tmp_path
 def test_an_interrupted_run_resumes(
     classifier: ClassifyPipeline, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is done is not computed again, unless the file has changed; other settings begin again."""
+    """Results are not computed again unless the file has changed; with other settings, the work starts again."""
     want = classifier.run(folder, progress=False)
     stopped: list[str] = []
 

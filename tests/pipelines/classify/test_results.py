@@ -123,7 +123,7 @@ def test_numbers_that_are_not_finite(folder: Path) -> None:
 def test_out_of_memory_halves_the_batch(
     classifier: ClassifyPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that takes two images at most: one warning, the same answers."""
+    """A device with memory for at most two images: one warning, the same results."""
     real = classifier.model.forward_features
 
     def narrow(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

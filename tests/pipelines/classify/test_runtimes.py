@@ -1,4 +1,4 @@
-"""Compiled networks and onnxruntime give the same numbers, and what was made is kept."""
+"""Compiled networks and onnxruntime give the same results, and their files are kept."""
 
 from __future__ import annotations
 

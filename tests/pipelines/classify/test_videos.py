@@ -114,7 +114,7 @@ def test_an_interrupted_run_keeps_finished_videos(
 
 
 class _Stop:
-    """Ctrl-C after so many results."""
+    """Press Ctrl-C after this many results."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -138,7 +138,7 @@ def test_the_command(capsys: pytest.CaptureFixture, weights: Path, clip: Path) -
 def test_a_broken_video(
     capsys: pytest.CaptureFixture, weights: Path, clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone it is an error, among others it is reported; so is every video without the extra."""
+    """A single one is an error, among others it is reported; so is every video without the extra."""
     (folder / "words.mp4").write_text("words")
     code, _, err = run(capsys, "classify", folder / "words.mp4", "--checkpoint", weights)
     assert (code, "cannot be read as a video" in err) == (2, True)

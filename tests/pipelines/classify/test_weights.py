@@ -51,7 +51,7 @@ def test_damaged_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["official", "official fused", "timm", "ours", "ours fused", "float16", "distilled"])
 def test_a_users_own_file(tmp_path: Path, folder: Path, form: str) -> None:
-    """Ten classes, no metadata: the file's head says how many, and the numbers are the network's."""
+    """Ten classes, no metadata: the file's head gives their number, and results equal the network's."""
     network = small(10, distillation=form == "distilled")
     state = network.state_dict()
     path = tmp_path / ("w.pth" if form.startswith("official") or form == "distilled" else "w.safetensors")

@@ -1,4 +1,4 @@
-"""Images to dehaze, and what a network itself makes of them."""
+"""Images to dehaze, and the network's own results for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def view(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
 
 
 def forward(model: DehazeXL, unit: np.ndarray) -> np.ndarray:
-    """(H, W, 3) in [0, 1] -> what the network itself makes of it, not clamped."""
+    """(H, W, 3) in [0, 1] -> the network's own result, not clamped."""
     with torch.no_grad():
         return model(torch.from_numpy(unit.astype(np.float32)).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
 

@@ -1,4 +1,4 @@
-"""The command `visionzoo dehaze`: mistakes are one line, and samples are at hand."""
+"""The command `visionzoo dehaze`: wrong arguments are one-line errors, and samples are available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many files: which are dehazed, what the results are called, and what becomes of broken ones."""
+"""Many files: which are dehazed, names of results, and broken files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .images import names
 
 
 def test_folders(capsys: pytest.CaptureFixture, weights: Path, photo: Callable, inside: Path) -> None:
-    """The folder's order of things is kept, and a second run finds nothing to do, wherever the outputs are."""
+    """The folder's structure is kept, and a second run finds nothing to do, wherever the outputs are."""
     for name in ("a.jpg", "sub/a.JPG", "sub/deep/b.bmp", "c.gif", ".hidden/d.jpg"):
         photo(f"in/{name}", size=(40, 30))
     words = ["dehaze", "in", "-o", "in/clear", "--checkpoint", weights]

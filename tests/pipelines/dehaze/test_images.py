@@ -1,4 +1,4 @@
-"""Dehazed images are what the network gives for the same pixels, whatever their size, format and origin."""
+"""Dehazed images equal the network's result for the same pixels, for any size, format and origin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .images import eight_bits, forward, geotiff, names, view
 def test_one_image(
     capsys: pytest.CaptureFixture, network: DehazeXL, weights: Path, photo: Callable, tmp_path: Path, ending: str
 ) -> None:
-    """What is written is what the network gives for the same pixels, up to rounding (or the format's loss)."""
+    """The written image equals the network's result for the same pixels, up to rounding (or the format's loss)."""
     source, target = photo("hazy.jpg", size=(300, 270), quality=95), tmp_path / f"clear{ending}"
     code, out, err = run(capsys, "dehaze", source, "-o", target, "--checkpoint", weights)
     assert (code, out) == (0, "")

@@ -37,7 +37,7 @@ def test_pipeline_by_name(network: DehazeXL, weights: Path, photo: Callable) -> 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_save_and_load(network: DehazeXL, photo: Callable, tmp_path: Path, dtype: str) -> None:
-    """Weights are saved as they were, whatever the network computes in."""
+    """Weights are saved unchanged, for any precision of the computation."""
     pipe = DehazePipeline(network, dtype=dtype)
     pipe.save_pretrained(tmp_path / "p")
     want = DehazePipeline(network)(photo("a.jpg"))

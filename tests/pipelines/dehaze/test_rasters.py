@@ -51,7 +51,7 @@ def test_floats_outside_of_0_to_1(pipe: DehazePipeline, network: DehazeXL, tmp_p
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_missing_pixels_stay(pipe: DehazePipeline, tmp_path: Path, dtype: type) -> None:
-    """No-data and NaN come back bit by bit, other pixels are never turned into no-data."""
+    """No-data and NaN stay bit-equal, and other pixels never become no-data."""
     pixels = (view(300, 520).astype(np.uint16) * 12 + 1).astype(dtype)
     gone = np.zeros((300, 520), bool)
     gone[:40] = gone[100:110, 200:] = True

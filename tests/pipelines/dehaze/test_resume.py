@@ -1,4 +1,4 @@
-"""Large images that are interrupted, cut off, or too much for the disk or the memory."""
+"""Large images: interrupted runs, truncated files, and too little disk space or memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Encodes:
 
 
 def stops(at: int) -> Callable[[str, int, int], None]:
-    """A progress callback that Ctrl-C comes in, when `at` tiles are done; a tile is done when it was encoded and decoded."""
+    """A progress callback during which Ctrl-C is pressed, when `at` tiles have been encoded and decoded."""
 
     def show(name: str, done: int, _: int) -> None:
         if name == "tiles" and done >= at:
@@ -230,7 +230,7 @@ def test_a_full_disk_before_the_first_pixel(
 
 
 def test_too_little_memory(pipe: DehazePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One warning, the same image; and one line where not even one tile fits."""
+    """One warning and the same image; or a one-line error if not even one tile fits."""
     Image.fromarray(view(512, 512)).save(tmp_path / "in.png")
     pipe.run(tmp_path / "in.png", tmp_path / "want.png", progress=False)
     real, most = pipe.model.encode, 1

@@ -20,7 +20,7 @@ pytest.importorskip("av")
 
 
 class Flickering:
-    """Stands for a pipeline: each frame is brightened by another amount, so that smoothing has something to do."""
+    """A fake pipeline that brightens each frame by another amount, so that smoothing has an effect."""
 
     gpus = 0.0
 

@@ -1,4 +1,4 @@
-"""Files in and out: videos with all that belongs to them, and one line for what is wrong."""
+"""Files in and out: videos with sound and sidecars, and one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames are what the network gives, and pipelines are saved and loaded."""
+"""Frames equal the network's results, and pipelines are saved and loaded."""
 
 from __future__ import annotations
 

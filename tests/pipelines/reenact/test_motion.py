@@ -1,4 +1,4 @@
-"""Motion of a driving video: followed, smoothed, made even, saved and used again."""
+"""Motion of a driving video: it is followed, smoothed, resampled, saved and used again."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_smoothing_removes_jitter_and_keeps_movement() -> None:
 
 
 def test_a_driver_with_a_varying_rate(pipe: ReenactPipeline, face: Path, tmp_path: Path) -> None:
-    """Each of its frames becomes one, shown when it was; .avi, which keeps no times, repeats the longer ones."""
+    """Each of its frames becomes one frame with the same time; .avi, which has no times, repeats longer ones."""
     times = [0, 0.12, 0.24, 0.28, 0.32, 0.36, 0.4]
     with VideoWriter(tmp_path / "uneven.webm", fps=16, variable=True) as writer:
         for frame, time, end in zip(moving(face), times, [*times[1:], 0.44], strict=True):

@@ -17,7 +17,7 @@ from ..assets import ASSETS
 
 @pytest.fixture(scope="session")
 def pipe() -> RetrievePipeline:
-    """The default model at one scale and a small size: the same code, a tenth of the time."""
+    """The default model at one scale and a small size: the same code in a tenth of the time."""
     return RetrievePipeline.create(scales=(1.0,), max_side=160)
 
 

@@ -1,4 +1,4 @@
-"""`--min-score` and `--copy-to`: which photos count, and copies that replace nothing."""
+"""`--min-score` and `--copy-to`: which photos are included, and copies that replace nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def small() -> RetrievePipeline:
 
 @pytest.fixture
 def made(small: RetrievePipeline, photo: Callable, tmp_path: Path) -> Path:
-    """An index of photos that are called alike, in two folders, and one with a very long name."""
+    """An index of photos with the same names in two folders, and one with a very long name."""
     for folder in "ab":
         for seed in range(3):
             photo(f"{folder}/p{seed}.png", (90, 80), seed + (10 if folder == "b" else 0))

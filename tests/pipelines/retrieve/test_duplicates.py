@@ -25,7 +25,7 @@ from ..assets import ASSETS
 
 @pytest.mark.parametrize("backend", ["matrix", "faiss", "qdrant"])
 def test_pairs_equal_those_of_the_full_matrix(backend: str) -> None:
-    """Whatever the blocks; also where a score is the limit itself."""
+    """For any block size, and even if a score equals the limit."""
     pytest.importorskip({"matrix": "numpy", "faiss": "faiss", "qdrant": "qdrant_client"}[backend])
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(90, 8)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_pairs_equal_those_of_the_full_matrix(backend: str) -> None:
 
 @pytest.fixture
 def collection(photo: Callable, tmp_path: Path) -> Path:
-    """Two copies of one photo in other sizes, an exact pair, and two photos of their own."""
+    """Two copies of one photo in other sizes, an exact pair, and two single photos."""
     folder = tmp_path / "my photos #1, 100 % ü"
     large = Image.open(photo("my photos #1, 100 % ü/large.png", (320, 240), 1))
     large.resize((160, 120)).save(folder / "small.png")
@@ -65,7 +65,7 @@ def collection(photo: Callable, tmp_path: Path) -> Path:
 def test_the_original_of_equal_files_is_not_the_one_named_as_a_copy(
     pipe: RetrievePipeline, photo: Callable, tmp_path: Path
 ) -> None:
-    """The page tells files of one name apart by their folders, and says how large each is."""
+    """The page distinguishes files of the same name by their folders, and shows their sizes."""
     first = Path(photo("album/rocket.png", (200, 200), 2))
     (first.parent / "sub").mkdir()
     for copy in ("rocket (1).png", "rocket-copy.png", "sub/rocket.png"):
@@ -106,7 +106,7 @@ def test_groups(pipe: RetrievePipeline, collection: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def variants(tmp_path: Path) -> Path:
-    """Two sample photos of 13, each with copies and with images that are none."""
+    """Two of the 13 sample photos, each with copies and with images that are not copies."""
     folder = tmp_path / "variants"
     folder.mkdir()
     for subject in ("coffee", "temple"):
@@ -130,7 +130,7 @@ def variants(tmp_path: Path) -> Path:
 def test_copies_of_every_size_and_quality_are_found_and_other_views_are_not(
     pipe: RetrievePipeline, variants: Path, tmp_path: Path
 ) -> None:
-    """Scores alone cannot tell them apart: the quarter of a photo has less than a crop of it."""
+    """Scores alone cannot distinguish them: a quarter of a photo scores lower than a crop of it."""
     pipe.index(variants, tmp_path / "i", progress=False)
     result = pipe.duplicates(tmp_path / "i")
     assert [
@@ -187,7 +187,7 @@ def test_photos_that_cannot_be_compared_are_named(
 
 
 def test_groups_are_joined_through_others() -> None:
-    """Also when the pairs come in any order, and in one large group."""
+    """For any order of the pairs, and in one large group."""
     from visionzoo.pipelines.retrieve.duplicates import _joined
 
     rng = np.random.default_rng(1)

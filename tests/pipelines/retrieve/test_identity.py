@@ -1,4 +1,4 @@
-"""A photo is known by what it is: paths, links, moves, errors, changes that keep size and time, and disks that are not mounted."""
+"""The identity of photos: paths, links, moves, errors, changes that keep size and time, and unmounted disks."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_linked_folder_belongs_to_its_source(update: Callable, photos: Path, p
 def test_folders_that_cannot_be_read(
     update: Callable, photos: Path, photo: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are reported, and photos in them are not taken for deleted."""
+    """They are reported, and their photos do not count as deleted."""
     closed = photo("photos/closed/c.png", seed=6).parent
     update(photos)
     scandir, stat = os.scandir, Path.stat

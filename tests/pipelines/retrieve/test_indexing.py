@@ -1,4 +1,4 @@
-"""Making an index and keeping it up to date: cheap updates, odd files, and nothing lost when a run is stopped."""
+"""Creating and updating an index: cheap updates, odd files, and interrupted runs that lose nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_updates_equal_a_fresh_index(pipe: RetrievePipeline, index: Path, sample
 
 
 def test_odd_files_in_a_folder(pipe: RetrievePipeline, photo, tmp_path: Path) -> None:
-    """What can be read is read; what cannot is reported, and tried again every time."""
+    """Readable files are indexed; unreadable ones are reported, and tried again every time."""
     folder = photo("f/good.jpg").parent
     photo("f/Grüße 写真.png", seed=1)
     Image.new("CMYK", (120, 100), (0, 99, 9, 9)).save(folder / "cmyk.jpg")

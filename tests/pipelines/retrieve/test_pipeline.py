@@ -20,7 +20,7 @@ from ..assets import ASSETS
 
 
 def test_a_pil_image_is_described_as_its_file(pipe: RetrievePipeline, photo: Callable, tmp_path: Path) -> None:
-    """Orientation, alpha, 16 bits and colour profile count, whichever way the image comes."""
+    """Orientation, alpha, 16 bits and colour profiles are handled for any kind of input."""
     upright = Image.open(photo("up.png"))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -60,7 +60,7 @@ def test_pipeline_by_name() -> None:
 
 
 def test_out_of_memory_halves_the_batch(pipe: RetrievePipeline, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that takes two images at most: one warning, the same vectors."""
+    """A device with memory for at most two images: one warning, the same vectors."""
     square = [np.asarray(Image.open(p).resize((160, 160))) for p in sorted(samples.glob("*.jpg"))[:9]]
     wanted = pipe.describe(square)
     real = pipe.model.forward
@@ -81,7 +81,7 @@ def test_out_of_memory_halves_the_batch(pipe: RetrievePipeline, samples: Path, m
 
 
 def test_a_classifier_indexes_and_searches(samples: Path, tmp_path: Path) -> None:
-    """By the name of the model and a file of its weights; the index remembers both."""
+    """Given by the name of the model and a weights file; the index remembers both."""
     torch.manual_seed(0)
     save_safetensors(visionzoo.create_model("shvit_xs").state_dict(), tmp_path / "xs.safetensors")
     made = RetrievePipeline.create("shvit_xs", checkpoint=tmp_path / "xs.safetensors", max_side=160)

@@ -1,4 +1,4 @@
-"""Searching photos: right results for queries of every kind, and what is written of them."""
+"""Searching photos: correct results for queries of every kind, and output files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_photo_finds_itself_first(pipe: RetrievePipeline, index: Path, samples
 
 
 def test_a_box_restricts_the_search(pipe: RetrievePipeline, index: Path, samples: Path, tmp_path: Path) -> None:
-    """Two photos side by side: the box decides which of them is looked for."""
+    """Two photos side by side: the box determines which one is searched."""
     pair = Image.new("RGB", (800, 400))
     pair.paste(Image.open(samples / "cat_1.jpg").resize((400, 400)), (0, 0))
     pair.paste(Image.open(samples / "flower_1.jpg").resize((400, 400)), (400, 0))

@@ -1,4 +1,4 @@
-"""Settings that come with an index or a file of weights; and networks that cannot be saved."""
+"""Settings stored in an index or a weights file, and networks that cannot be saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(photo: Callable) -> Path:
 
 
 def test_settings_of_an_index_are_taken_over(folder: Path, tmp_path: Path) -> None:
-    """In Python as in the command: what was not asked for comes from the index, model and all."""
+    """In Python as in the command, settings that are not given come from the index, including the model."""
     made = visionzoo.pipeline("retrieve", model="shvit_xs", device="cpu", max_side=128, scales=(1.0,))
     made.index(folder, tmp_path / "i", progress=False)
     query = folder / "p1.png"
@@ -46,7 +46,7 @@ def test_settings_of_an_index_are_taken_over(folder: Path, tmp_path: Path) -> No
 
 
 def fitted(name: str, tmp_path: Path) -> Path:
-    """A file as `visionzoo fit --config NAME` writes it."""
+    """A file like those that `visionzoo fit --config NAME` writes."""
     from visionzoo.lazy import resolve
     from visionzoo.training.run import load_config
 
@@ -87,7 +87,7 @@ class Own(nn.Module):
 
 
 def test_saving_refuses_a_custom_backbone(folder: Path, tmp_path: Path) -> None:
-    """It could not be loaded again; but it indexes and searches."""
+    """It could not be loaded again, but it can index and search."""
     network = SuperGlobal(SuperGlobalConfig(dim=None, scales=(1.0,), rgem=False), Own()).eval()
     pipe = RetrievePipeline(network, device="cpu", dtype="float32", max_side=64)
     with pytest.raises(
