@@ -285,11 +285,11 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_onnx
 @free_sizes
-@pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_the_published_network(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("extension", ["onnx", "pt2"])
+def test_the_published_network(tmp_path: Path, extension: str) -> None:
     model = create_model("shvit_s1")
     model.load_state_dict(seeded.fill(model.state_dict()))
-    report = export_model(model, tmp_path / f"s1.{ending}")
+    report = export_model(model, tmp_path / f"s1.{extension}")
     assert isinstance(report, ExportReport)
     assert report.error is not None
     assert report.error < 1e-5

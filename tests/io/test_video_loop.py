@@ -60,13 +60,13 @@ def streams(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_times_and_sound_go_along(tmp_path: Path, uneven: Path, ending: str) -> None:
+@pytest.mark.parametrize("extension", ENDINGS)
+def test_times_and_sound_go_along(tmp_path: Path, uneven: Path, extension: str) -> None:
     seen: list[tuple[int, int]] = []
-    made = map_video(uneven, tmp_path / f"out{ending}", inverted, progress=lambda *done: seen.append(done))
-    before, after = list(read_frames(uneven)), list(read_frames(tmp_path / f"out{ending}"))
+    made = map_video(uneven, tmp_path / f"out{extension}", inverted, progress=lambda *done: seen.append(done))
+    before, after = list(read_frames(uneven)), list(read_frames(tmp_path / f"out{extension}"))
     assert seen == [(n, 20) for n in range(1, 21)]
-    if ending == ".avi":  # .avi has no times, so frames of the first half are shown three times
+    if extension == ".avi":  # .avi has no times, so frames of the first half are shown three times
         assert (made.fps, made.frames) == (30, 40)
         before = [frame for frame in before[:10] for _ in range(3)] + before[10:]
         assert [frame.time_s for frame in after] == pytest.approx([n / 30 for n in range(40)], abs=1e-3)
@@ -77,11 +77,11 @@ def test_times_and_sound_go_along(tmp_path: Path, uneven: Path, ending: str) -> 
     assert len(after) == len(before)
     for old, new in zip(before, after, strict=True):
         assert np.abs(255 - new.pixels.astype(int) - old.pixels).mean() < 6
-    with av.open(str(tmp_path / f"out{ending}")) as container:
+    with av.open(str(tmp_path / f"out{extension}")) as container:
         sound = list(container.decode(audio=0))
         assert sound[0].time == pytest.approx(0, abs=0.03)
         assert sound[-1].time == pytest.approx(4 / 3, abs=0.15)
-    assert [path.name for path in tmp_path.iterdir()] == [f"out{ending}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"out{extension}"]
 
 
 class Stop(Exception):
@@ -110,11 +110,11 @@ class Remembering:
         self.mean = state["mean"]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("extension", ENDINGS)
 def test_an_interrupted_video_equals_one_that_was_not(
-    tmp_path: Path, uneven: Path, ending: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, uneven: Path, extension: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, target = tmp_path / f"whole{ending}", tmp_path / f"out{ending}"
+    whole, target = tmp_path / f"whole{extension}", tmp_path / f"out{extension}"
     options: dict[str, Any] = {"window": 6, "stride": 4, "part_frames": 5}
     map_video(uneven, whole, Remembering(), **options)
     for stop in (12, 16):
@@ -126,7 +126,7 @@ def test_an_interrupted_video_equals_one_that_was_not(
     made = map_video(uneven, target, Remembering(), **options)
     assert made.resumed == 16
     assert streams(target) == streams(whole)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"out{ending}", f"whole{ending}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"out{extension}", f"whole{extension}"]
 
 
 def test_parts_of_other_settings_are_not_used(tmp_path: Path, uneven: Path) -> None:

@@ -50,10 +50,10 @@ def test_a_browser_recording_is_read(tmp_path: Path) -> None:
     assert [frame.time_s for frame in read_frames(path)] == pytest.approx([stamp / 1000 for stamp in stamps], abs=1e-6)
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm"])
-def test_a_varying_rate_is_detected_despite_the_header(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("extension", [".mp4", ".mkv", ".webm"])
+def test_a_varying_rate_is_detected_despite_the_header(tmp_path: Path, extension: str) -> None:
     stamps = [*range(0, 1000, 100), *(1000 + round(n * 1000 / 30) for n in range(15))]
-    path = clip(tmp_path / f"uneven{ending}", stamps, "libvpx" if ending == ".webm" else "libx264")
+    path = clip(tmp_path / f"uneven{extension}", stamps, "libvpx" if extension == ".webm" else "libx264")
     info = probe(path)
     assert (info.frames, info.is_variable, info.even_fps) == (25, True, 30)
     assert float(info.fps) == pytest.approx(25 / 1.5, rel=0.02)

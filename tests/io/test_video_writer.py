@@ -94,9 +94,9 @@ def packets(path: Path, kind: str = "audio") -> list[bytes]:
         return [bytes(packet) for packet in container.demux(getattr(container.streams, kind)[0]) if packet.size]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_colours_and_times_come_back(tmp_path: Path, ending: str) -> None:
-    path = write(tmp_path / f"clip{ending}")
+@pytest.mark.parametrize("extension", ENDINGS)
+def test_colours_and_times_come_back(tmp_path: Path, extension: str) -> None:
+    path = write(tmp_path / f"clip{extension}")
     info = probe(path)
     assert (info.width, info.height) == (96, 64)
     assert float(info.fps) == pytest.approx(30000 / 1001, rel=1e-3)
@@ -107,12 +107,12 @@ def test_colours_and_times_come_back(tmp_path: Path, ending: str) -> None:
     assert np.abs(middle - np.array(CHART)).max() <= 6  # a wrong matrix shifts colours by 10 and more
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("extension", ENDINGS)
 @pytest.mark.parametrize("size", [(96, 128), (95, 127), (96, 127)])
-def test_a_chart_of_colours_keeps_them(tmp_path: Path, ending: str, size: tuple[int, int]) -> None:
+def test_a_chart_of_colours_keeps_them(tmp_path: Path, extension: str, size: tuple[int, int]) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     pixels = colours.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
-    path = tmp_path / f"chart{ending}"
+    path = tmp_path / f"chart{extension}"
     with VideoWriter(path, fps=24) as writer:
         for _ in range(3):
             writer.write(pixels)
@@ -126,9 +126,9 @@ def test_a_chart_of_colours_keeps_them(tmp_path: Path, ending: str, size: tuple[
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the command ffmpeg")
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_ffmpeg_sees_the_same(tmp_path: Path, ending: str) -> None:
-    path = write(tmp_path / f"clip{ending}", 30)
+@pytest.mark.parametrize("extension", ENDINGS)
+def test_ffmpeg_sees_the_same(tmp_path: Path, extension: str) -> None:
+    path = write(tmp_path / f"clip{extension}", 30)
     asked = ["-v", "error", "-select_streams", "v", "-count_frames", "-show_streams", "-of", "json"]
     shown = subprocess.run(["ffprobe", *asked, str(path)], check=True, capture_output=True).stdout
     stream = json.loads(shown)["streams"][0]
@@ -149,9 +149,9 @@ def test_ffmpeg_sees_the_same(tmp_path: Path, ending: str) -> None:
     assert np.abs(first - chart(0)).mean() < 3
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mov"])
-def test_times_are_exact_and_the_index_comes_first(tmp_path: Path, ending: str) -> None:
-    path = write(tmp_path / f"clip{ending}", 60)
+@pytest.mark.parametrize("extension", [".mp4", ".mov"])
+def test_times_are_exact_and_the_index_comes_first(tmp_path: Path, extension: str) -> None:
+    path = write(tmp_path / f"clip{extension}", 60)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         times = sorted(packet.pts * packet.time_base for packet in container.demux(stream) if packet.size)
@@ -175,18 +175,18 @@ def test_rates(tmp_path: Path, fps: float, rate: Fraction) -> None:
 
 def test_quality_costs_bytes(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    for ending in (".mp4", ".webm"):
+    for extension in (".mp4", ".webm"):
         sizes = []
         for crf in (10, 40):
-            with VideoWriter(tmp_path / f"{crf}{ending}", fps=10, crf=crf) as writer:
+            with VideoWriter(tmp_path / f"{crf}{extension}", fps=10, crf=crf) as writer:
                 for _ in range(3):
                     writer.write(noise)
-            sizes.append((tmp_path / f"{crf}{ending}").stat().st_size)
+            sizes.append((tmp_path / f"{crf}{extension}").stat().st_size)
         assert sizes[0] > 1.5 * sizes[1]
 
 
 @pytest.mark.parametrize(
-    ("ending", "codec", "stored"),
+    ("extension", "codec", "stored"),
     [
         (".mp4", None, "h264"),
         (".mov", None, "h264"),
@@ -197,10 +197,10 @@ def test_quality_costs_bytes(tmp_path: Path) -> None:
         (".avi", None, "ffv1"),
     ],
 )
-def test_lossless_is_exact(tmp_path: Path, ending: str, codec: str | None, stored: str) -> None:
+def test_lossless_is_exact(tmp_path: Path, extension: str, codec: str | None, stored: str) -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (37, 51, 3), dtype=np.uint8) for _ in range(3)]
-    path = tmp_path / f"clip{ending}"
+    path = tmp_path / f"clip{extension}"
     with VideoWriter(path, fps=25, lossless=True, codec=codec) as writer:
         for frame in frames:
             writer.write(frame)
@@ -217,7 +217,7 @@ def test_odd_sizes_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "codec", "ending", "stored"),
+    ("source", "codec", "extension", "stored"),
     [
         (".mp4", "aac", ".mp4", "aac"),
         (".mp4", "aac", ".mkv", "aac"),
@@ -230,9 +230,9 @@ def test_odd_sizes_stay(tmp_path: Path) -> None:
         (".avi", "pcm_s16le", ".mp4", "aac"),
     ],
 )
-def test_sound_goes_along_and_is_cut(tmp_path: Path, source: str, codec: str, ending: str, stored: str) -> None:
+def test_sound_goes_along_and_is_cut(tmp_path: Path, source: str, codec: str, extension: str, stored: str) -> None:
     heard = with_sound(tmp_path / f"heard{source}", codec)
-    path = tmp_path / f"out{ending}"
+    path = tmp_path / f"out{extension}"
     with VideoWriter(path, fps=10, audio_from=heard) as writer:
         for number in range(12):
             writer.write(chart(number))
@@ -262,20 +262,20 @@ def test_sound_of_a_file_written_over(tmp_path: Path) -> None:
     assert packets(path) == before
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".webm"])
-def test_truncated_sound(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("extension", [".mp4", ".webm"])
+def test_truncated_sound(tmp_path: Path, extension: str, caplog: pytest.LogCaptureFixture) -> None:
     whole = with_sound(tmp_path / "whole.mkv", "flac", 8.0).read_bytes()
     (tmp_path / "short.mkv").write_bytes(whole[: len(whole) // 2])
     with (
         caplog.at_level(logging.WARNING),
-        VideoWriter(tmp_path / f"out{ending}", fps=10, audio_from=tmp_path / "short.mkv") as writer,
+        VideoWriter(tmp_path / f"out{extension}", fps=10, audio_from=tmp_path / "short.mkv") as writer,
     ):
         for number in range(80):
             writer.write(chart(number))
-    got = sound(tmp_path / f"out{ending}")
+    got = sound(tmp_path / f"out{extension}")
     assert got is not None
     assert 1 < got[2] < 7
-    assert len(list(read_frames(tmp_path / f"out{ending}"))) == 80
+    assert len(list(read_frames(tmp_path / f"out{extension}"))) == 80
 
 
 def test_sound_from_a_file_without_sound(tmp_path: Path) -> None:

@@ -43,17 +43,17 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
-    ("ending", "side", "limit"),
+    ("extension", "side", "limit"),
     [
         (".tif", 4096, 25),
         (".zarr", 4096, 25),
         (".png", 8192, 150),  # libvips has buffers of its own
     ],
 )
-def test_memory_does_not_grow_with_the_image(tmp_path: Path, ending: str, side: int, limit: int) -> None:
+def test_memory_does_not_grow_with_the_image(tmp_path: Path, extension: str, side: int, limit: int) -> None:
     """4096 x 4096 x 3 is 50 MB, 8192 x 8192 x 3 201 MB; reading and writing it by windows, with small caches, takes less."""
     kind = (
-        "RssAnon:" if ending == ".png" else "VmHWM:"
+        "RssAnon:" if extension == ".png" else "VmHWM:"
     )  # libvips maps the staged file, whose pages do not count as the program's own
     tile = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 3))
     tifffile.imwrite(
@@ -76,7 +76,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, ending: str, side: 
                 return next(int(line.split()[1]) * 1024 / 1e6 for line in status if line.startswith({kind!r}))
         def copy(side, name):
             with open_raster({str(tmp_path / "in.tif")!r}) as raster, RasterWriter(
-                {str(tmp_path)!r} + "/" + name + {ending!r}, height=side, width=side, bands=3, dtype=raster.dtype,
+                {str(tmp_path)!r} + "/" + name + {extension!r}, height=side, width=side, bands=3, dtype=raster.dtype,
                 profile=raster.profile, work={str(tmp_path)!r} + "/work" + name) as out:
                 for top in range(0, side, 256):
                     for left in range(0, side, 256):
@@ -96,9 +96,9 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, ending: str, side: 
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], check=True, capture_output=True, text=True, timeout=600
     )
-    print(ending, ran.stdout)
+    print(extension, ran.stdout)
     assert float(ran.stdout) < limit
-    with open_raster(tmp_path / "in.tif") as source, open_raster(tmp_path / f"out{ending}") as copy:
+    with open_raster(tmp_path / "in.tif") as source, open_raster(tmp_path / f"out{extension}") as copy:
         for top, left in ((0, 0), (4000, 3000), (side - 300, side - 300)):
             window = Window(top, left, min(300, side - top), 300)
             assert np.array_equal(source.read(window), copy.read(window))

@@ -29,20 +29,20 @@ from visionzoo.io.raster import raw as raster_raw
 from .files import TYPES, check_windows, noise, smooth, whole, write
 
 
-@pytest.mark.parametrize("ending", [".tif", ".zarr", ".npy"])
+@pytest.mark.parametrize("extension", [".tif", ".zarr", ".npy"])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_round_trip(tmp_path: Path, ending: str, dtype: str) -> None:
+def test_round_trip(tmp_path: Path, extension: str, dtype: str) -> None:
     pixels = noise(101, 90, 4, dtype=dtype)
-    write(tmp_path / f"a{ending}", pixels)
-    check_windows(tmp_path / f"a{ending}", pixels)
+    write(tmp_path / f"a{extension}", pixels)
+    check_windows(tmp_path / f"a{extension}", pixels)
 
 
-@pytest.mark.parametrize("ending", [".tif", ".zarr", ".npy"])
-def test_round_trip_of_several_tiles(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("extension", [".tif", ".zarr", ".npy"])
+def test_round_trip_of_several_tiles(tmp_path: Path, extension: str) -> None:
     for bands in (1, 6):
         pixels = noise(301, 530, bands)
-        write(tmp_path / f"a{bands}{ending}", pixels)
-        check_windows(tmp_path / f"a{bands}{ending}", pixels)
+        write(tmp_path / f"a{bands}{extension}", pixels)
+        check_windows(tmp_path / f"a{bands}{extension}", pixels)
 
 
 @pytest.mark.parametrize(("bands", "alpha"), [(1, None), (2, 1), (3, None), (4, 3)])
@@ -120,9 +120,9 @@ def test_refused_before_any_work(tmp_path: Path, name: str, options: dict[str, A
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("ending", [".tif", ".zarr", ".png"])
-def test_an_existing_output_is_replaced_at_the_end_only(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"a{ending}"
+@pytest.mark.parametrize("extension", [".tif", ".zarr", ".png"])
+def test_an_existing_output_is_replaced_at_the_end_only(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a{extension}"
     old, new = noise(40, 50, 3), noise(60, 70, 3, seed=1)
     write(path, old)
     with RasterWriter(path, height=60, width=70, bands=3, dtype="uint8", work=tmp_path / "work", overwrite=True) as out:

@@ -81,8 +81,8 @@ def test_videos_get_an_ending_that_can_be_written(inside: Path) -> None:
     pytest.importorskip("av")
     for name in ("a.mkv", "b.WMV", "c.ts", "d.MP4"):
         (inside / name).write_bytes(bytes(16))
-    for number, ending in enumerate(VIDEOS_WRITTEN):
-        VideoWriter(inside / f"{number}{ending}", fps=10)  # takes it; writes nothing yet
+    for number, extension in enumerate(VIDEOS_WRITTEN):
+        VideoWriter(inside / f"{number}{extension}", fps=10)  # takes it; writes nothing yet
     planned = {source.name: target.name for source, target in make_plan(".", Path("out"), KINDS, "png").pairs}
     assert planned == {"a.mkv": "a.mkv", "b.WMV": "b.mp4", "c.ts": "c.mp4", "d.MP4": "d.MP4"}
     for target, message in (("x.ts", "unknown extension"), ("x.png", "is a video"), ("x.gif", "unknown extension")):

@@ -27,29 +27,29 @@ from ...command import run
 from .images import eight_bits, forward, geotiff, names, view
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".jpg", ".npy"])
+@pytest.mark.parametrize("extension", [".png", ".tif", ".webp", ".jpg", ".npy"])
 def test_one_image(
-    capsys: pytest.CaptureFixture, network: DehazeXL, weights: Path, photo: Callable, tmp_path: Path, ending: str
+    capsys: pytest.CaptureFixture, network: DehazeXL, weights: Path, photo: Callable, tmp_path: Path, extension: str
 ) -> None:
     """The written image equals the network's result for the same pixels, up to rounding (or the format's loss)."""
-    source, target = photo("hazy.jpg", size=(300, 270), quality=95), tmp_path / f"clear{ending}"
+    source, target = photo("hazy.jpg", size=(300, 270), quality=95), tmp_path / f"clear{extension}"
     code, out, err = run(capsys, "dehaze", source, "-o", target, "--checkpoint", weights)
     assert (code, out) == (0, "")
     assert "saved to " in err
     assert "(300 x 270, " in err
     want = eight_bits(forward(network, np.asarray(Image.open(source)) / 255))
-    got = np.load(target) if ending == ".npy" else np.asarray(Image.open(target))
+    got = np.load(target) if extension == ".npy" else np.asarray(Image.open(target))
     assert (got.dtype, got.shape) == (np.uint8, (270, 300, 3))
-    if ending in (".png", ".tif", ".npy"):
+    if extension in (".png", ".tif", ".npy"):
         assert np.abs(got - want).max() <= 1
     else:
         assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.8
-    saved = json.loads((tmp_path / f"clear{ending}.json").read_text())
+    saved = json.loads((tmp_path / f"clear{extension}.json").read_text())
     assert (saved["result"]["width"], saved["result"]["height"], saved["result"]["error"]) == (300, 270, None)
     assert saved["options"]["weights"] == DehazePipeline(network).fingerprint
     assert saved["options"]["checkpoint"] == str(weights)
     assert saved["environment"]["versions"]["torch"]
-    assert names(tmp_path) == sorted([f"clear{ending}", "hazy.jpg"])
+    assert names(tmp_path) == sorted([f"clear{extension}", "hazy.jpg"])
 
 
 def test_blended(pipe: DehazePipeline, tmp_path: Path) -> None:

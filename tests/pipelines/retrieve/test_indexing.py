@@ -80,8 +80,8 @@ def test_odd_files_in_a_folder(pipe: RetrievePipeline, photo, tmp_path: Path) ->
     again = pipe.index(folder, tmp_path / "i", progress=False)
     assert (again.added, again.unchanged, len(again.failed)) == (0, 8, 3)
     photo("f/text.jpg", seed=5)
-    mended = pipe.index(folder, tmp_path / "i", progress=False)
-    assert (mended.photos, mended.added, len(mended.failed)) == (9, 1, 2)
+    repaired = pipe.index(folder, tmp_path / "i", progress=False)
+    assert (repaired.photos, repaired.added, len(repaired.failed)) == (9, 1, 2)
 
 
 def test_nothing_to_index(pipe: RetrievePipeline, tmp_path: Path) -> None:
