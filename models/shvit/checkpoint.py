@@ -1,7 +1,7 @@
-"""Published SHViT checkpoints to our key names and back: the authors' files, timm's, mmdetection's, trained or fused form.
+"""Converts published SHViT checkpoints to our key names and back: the authors' files, timm's, mmdetection's, trained or fused.
 
-Pure functions on state dicts; files are `visionzoo.weights`' business. A name of ours is turned into theirs by rules; the
-other direction looks the names up that the model's own keys have.
+Pure functions on state dicts; `visionzoo.weights` handles files. Rules turn our names into the published ones; the other
+direction looks names up among those that the model's own keys give.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _LEAVES = _rules(
     (r"\.conv\.weight$", ".c.weight"),
     (r"(?<!pre_)\bnorm\.(weight|bias|running_mean|running_var|num_batches_tracked)$", r"bn.\1"),
     (r"\.local\.", ".conv.m."),
-    (r"\.conv\.m\.(weight|bias)$", r".conv.\1"),  # fused: the residual's wrapper is gone
+    (r"\.conv\.m\.(weight|bias)$", r".conv.\1"),  # fused files have no wrapper for the residual
 )
-"""From our names to the ones that the authors' files and timm's share, below the level of stages."""
+"""Rules from our names to those that the authors' and timm's files share, below the level of stages."""
 
 _OFFICIAL = _rules(
     (r"^stem\.", "patch_embed."),
@@ -103,7 +103,7 @@ def _apply(rules: Rules, key: str) -> str:
 
 
 def official_name(key: str) -> str:
-    """Our name of a weight -> the authors', e.g. "stages.1.blocks.0.ffn.expand.conv.weight" -> "blocks2.3.ffn.m.pw1.c.weight"."""
+    """Our name of a weight -> the authors' name, e.g. "stages.1.blocks.0.ffn.expand.conv.weight" -> "blocks2.3.ffn.m.pw1.c.weight"."""
     if key.startswith(("backbone.backbone.", "backbone.neck.")):  # in a torchvision detector
         key = key.removeprefix("backbone.")
     if key.startswith("backbone."):
@@ -114,22 +114,22 @@ def official_name(key: str) -> str:
         return detector
     key = _apply(_OFFICIAL, _apply(_LEAVES, key))
     block = _LATER_BLOCK.match(key)
-    # the authors keep what halves the resolution as the first three members of a stage
+    # the authors store the downsampling layers as the first three members of a stage
     return f"blocks{int(block[1]) + 1}.{int(block[2]) + 3}.{key[block.end() :]}" if block else key
 
 
 def timm_name(key: str) -> str:
-    """Our name of a weight -> timm's."""
+    """Our name of a weight -> timm's name."""
     return _apply(_TIMM, _apply(_LEAVES, key))
 
 
 def is_training_form(state: Mapping[str, Tensor]) -> bool:
-    """Whether batch norms are still there."""
+    """Whether the state dict still has batch norms."""
     return any(key.endswith("running_var") for key in state)
 
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A published state dict in the names of `model`'s; keys that are not recognised stay (and are reported as unexpected).
+    """A published state dict under the names of `model`; unknown keys stay (and are reported as unexpected).
 
     Recognised by their names: the authors' files, timm's, and mmdetection's; each as trained or
     fused. A fused model takes files of either form. Heads are dropped where the model has none.
@@ -138,7 +138,7 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         model: a `SHViT`, a `FusedSHViT`, a `detection.DetectionBackbone` or a detector of `detectors`.
 
     Raises:
-        InputError: a fused file for a network that is not fused.
+        InputError: the file is fused but the network is not.
     """
     config = _config(model)
     own = model.state_dict()
@@ -166,12 +166,12 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
             and key.endswith("num_batches_tracked")
             and key.replace("num_batches_tracked", "weight") in ours
         ):
-            ours[key] = torch.tensor(0)  # a counter that old files lack and inference never reads
+            ours[key] = torch.tensor(0)  # a counter that old files lack and inference does not use
     return ours
 
 
 def _renamed(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-    """`state` in our `names`, by whichever scheme knows most of its keys."""
+    """`state` under our `names`, by the scheme that recognises most of its keys."""
     schemes: list[Callable[[str], str]] = [official_name, timm_name, str]
     tables = [{theirs(name): name for name in names} for theirs in schemes]
     table = max(tables, key=lambda table: len(table.keys() & state.keys()))
@@ -179,7 +179,7 @@ def _renamed(state: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]
 
 
 def _names(config: SHViTConfig, own: Mapping[str, Tensor], *, fused: bool) -> list[str]:
-    """Our names of everything that a file for this network may hold, heads included."""
+    """Our names of everything that a file for this network may hold, including heads."""
     with torch.device("meta"):
         whole = SHViT(replace(config, features_only=False, num_classes=config.num_classes or 1, distillation=True))
     names = list(whole.state_dict())
@@ -206,7 +206,7 @@ def _background_first(key: str, value: Tensor) -> Tensor:
     if match[1] == "bbox_head.fc_cls":
         return torch.cat([value[-1:], value[:-1]])
     rows = 4 if match[1] == "bbox_head.fc_reg" else 1
-    return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])  # for a background that is never read
+    return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])  # for the background class, which is never used
 
 
 def _background_last(key: str, value: Tensor) -> Tensor:
@@ -220,23 +220,23 @@ def _background_last(key: str, value: Tensor) -> Tensor:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict (of a network as trained, a fused one, a detection backbone or a detector) in the names of the authors' files.
+    """Our state dict (of a trained or fused network, a detection backbone or a detector) under the names of the authors' files.
 
-    A fused one has its attention's affine norm and scale in its weights; it gets a norm that does nothing. One that was
-    distilled has one head left, the mean of two.
+    A fused network has its attention's affine norm and scale in its weights, so it gets an identity norm. A fused distilled
+    network has a single head, the mean of two.
 
     Raises:
-        InputError: a fused network with padded widths, which the published form cannot express.
+        InputError: the network is fused with padded widths, which the published form cannot express.
     """
     named = {official_name(key): value for key, value in _published_form(state).items()}
     return {key: _background_last(key, value) for key, value in named.items()}
 
 
 def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict in timm's names, for `timm.create_model("shvit_s1").load_state_dict`.
+    """Our state dict under timm's names, for `timm.create_model("shvit_s1").load_state_dict`.
 
     Raises:
-        InputError: a distilled network as trained, as timm has no second head; or a fused one with padded widths.
+        InputError: the network is distilled and not fused (timm has no second head), or fused with padded widths.
     """
     if any(key.startswith("distillation_head.") for key in state):
         raise InputError("timm's shvit has no distillation head; create the network with distillation=False")
@@ -266,7 +266,7 @@ def _published_form(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ema_weights(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The averaged copy in a training file of the authors; the published accuracy belongs to the other one, under "model".
+    """The averaged weights in a training file of the authors; the published accuracy belongs to the others, under "model".
 
     `load_checkpoint(model, ema_weights(read_checkpoint(path)))`. Raises `InputError` if the file has none.
     """

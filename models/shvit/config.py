@@ -20,7 +20,7 @@ class SHViTConfig:
     Attributes:
         embed_dim: channels of the three stages; the first one is a multiple of 8.
         partial_dim: channels that the attention of each stage reads and writes, the first ones of the map.
-        depth: blocks in each stage.
+        depth: number of blocks in each stage.
         types: per stage "s" (blocks with attention) or "i" (without).
         qk_dim: width of queries and keys in each stage.
         in_chans: channels of the input image.
@@ -71,7 +71,7 @@ def check_indices(indices: Sequence[int]) -> None:
 
 
 def check_images(x: Tensor, channels: int) -> None:
-    """Raises `InputError` unless x is (B, channels, H, W) with H, W >= 1."""
+    """Raise `InputError` unless x is (B, channels, H, W) with H, W >= 1."""
     if x.ndim != 4 or x.shape[1] != channels:
         raise InputError(f"expected images (B, {channels}, H, W), got {tuple(x.shape)}")
     if x.shape[2] == 0 or x.shape[3] == 0:
@@ -79,5 +79,5 @@ def check_images(x: Tensor, channels: int) -> None:
 
 
 def squeezed(dim: int) -> int:
-    """A quarter of `dim` to the nearest multiple of 8 (timm's rounding: 308 becomes 312), at least 8."""
+    """A quarter of `dim`, rounded to a multiple of 8 as in timm (308 becomes 312), and at least 8."""
     return max(8, int(dim / 4 + 4) // 8 * 8)

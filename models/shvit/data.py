@@ -25,24 +25,24 @@ Layout = Literal["imagenet", "samples"]
 
 
 class SHViTData(LightningDataModule):
-    """Images with classes, augmented as SHViT's training does (section 4.1: DeiT's recipe).
+    """Images with classes, augmented as in SHViT's training (section 4.1: DeiT's recipe).
 
     Layouts:
         "imagenet": <root>/train/<class>/<image> and <root>/val/<class>/<image> (or validation/), or the files
             <root>/train.tar and <root>/val.tar with one folder or one tar file per class inside. Without a validation part,
             nothing is validated.
-        "samples": the 13 subjects of the bundled sample photos; five views of each to learn from, another one to test.
+        "samples": the 13 subjects of the bundled sample photos, with five views of each for training and another one for tests.
 
     Args:
         root: folder of the data set.
         image_size: side of the network's input, pixels.
         batch_size: images per device; even, as mixup pairs the images of a batch.
-        num_workers: processes that read and augment.
+        num_workers: number of processes that read and augment.
         repeats: repeated augmentation (`RepeatedAugmentationSampler`): copies of an image in a batch; an epoch has as many
             images as without. 1 for none, and every image once an epoch.
         augmentation: timm's name of an automatic augmentation; "3-augment" for DeiT III's grey, solarise or blur; None.
         min_area: smallest share of an image that a random crop covers.
-        color_jitter: strength; has no effect together with an automatic augmentation, as published.
+        color_jitter: strength of colour jitter; it has no effect with an automatic augmentation, as published.
         erasing: probability of a random rectangle of noise.
         crop: share of the shorter side that the centre crop of the test keeps.
         seed: random seed for order and augmentation.
@@ -187,16 +187,16 @@ def read_classes(place: Path) -> LabelledFiles | LabelledTar:
     """The images of a folder or a tar file of classes.
 
     Raises:
-        InputError: no images, fewer than two classes, or a tar file that is damaged.
+        InputError: there are no images or fewer than two classes, or a tar file is damaged.
     """
     return LabelledTar(place) if place.suffix == ".tar" else read_class_folders(place)
 
 
 class LabelledTar:
-    """The images of a tar file of classes: index -> (H, W, 3) uint8 RGB. A class is a folder in it, or a tar file of its own.
+    """The images of a tar file of classes: index -> (H, W, 3) uint8 RGB. A class is a folder or a tar file inside.
 
     Raises:
-        InputError: no images, fewer than two classes, or a damaged file.
+        InputError: there are no images or fewer than two classes, or the file is damaged.
     """
 
     def __init__(self, place: Path):
@@ -211,7 +211,7 @@ class LabelledTar:
             raise InputError(
                 f"{place}: holds no images in folders of classes ({str(error).splitlines()[0]})"
             ) from error
-        # timm calls an image after the folder nearest to it; here as in folders, the first level is the class
+        # timm uses the innermost folder as the class; here, as in folders, the first level is the class
         places = [
             PurePath("" if inner is None else inner.name.removesuffix(".tar"), image.path)
             for image, _, inner in self.reader.samples
@@ -243,7 +243,7 @@ def sample_photos(folder: str, pattern: str) -> LabelledFiles:
 
 
 class _Plain:
-    """The image as in tests: resized, centre-cropped, normalised."""
+    """The image preprocessed as in tests: resized, centre-cropped, normalised."""
 
     def __init__(self, preprocess: Preprocess):
         self.preprocess = preprocess
@@ -253,7 +253,7 @@ class _Plain:
 
 
 def class_names(folders: Sequence[str]) -> list[str]:
-    """Names to show: ImageNet's for its 1000 folders (n01440764, …), else the folders' own."""
+    """Names to show: ImageNet's for its 1000 folders (n01440764, …), else the names of the folders."""
     if len(folders) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in folders):
         from torchvision.models import ResNet18_Weights
 

@@ -26,8 +26,8 @@ class NeckConfig:
 
     Attributes:
         out_channels: channels of every level (D).
-        finer: number of levels finer than the backbone's, each by a transposed convolution: 1 adds stride 8, 2 adds strides 8 and 4.
-        coarser: number of levels coarser than the backbone's, each by a convolution of stride 2, the first on the backbone's last map.
+        finer: number of levels finer than the backbone's, each by a transposed convolution: 1 adds stride 8; 2, strides 8 and 4.
+        coarser: number of levels coarser than the backbone's, each by a convolution with stride 2, the first on its last map.
     """
 
     out_channels: int = 256
@@ -40,14 +40,14 @@ class NeckConfig:
 
 
 RETINANET = NeckConfig()
-"""Levels of stride 8, 16, 32, 64, 128."""
+"""Levels with strides 8, 16, 32, 64, 128."""
 
 MASK_RCNN = NeckConfig(finer=2, coarser=0)
-"""Levels of stride 4, 8, 16, 32, 64."""
+"""Levels with strides 4, 8, 16, 32, 64."""
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of strides 16, 32, 64 -> maps (B, D, h, w) of `levels` strides, finest first.
+    """Maps with strides 16, 32, 64 -> maps (B, D, h, w) with the strides of `levels`, finest first.
 
     Convolutions have a bias, and neither norm nor activation.
     """
@@ -61,7 +61,7 @@ class FeaturePyramid(nn.Module):
             outputs.append(nn.Conv2d(dim if level else in_channels[-1], dim, 3, stride=2, padding=1))
         self.outputs = nn.ModuleList(outputs)
         self.upsamplers = nn.ModuleList(nn.ConvTranspose2d(dim, dim, 2, stride=2) for _ in range(config.finer))
-        # the first belongs to the finest level, though the first upsampler makes the coarsest of the finer ones
+        # the first belongs to the finest level, although the first upsampler makes the coarsest of the finer ones
         self.finer_outputs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(config.finer))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -81,7 +81,7 @@ class FeaturePyramid(nn.Module):
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """A SHViT and the pyramid on it; the defaults are the published RetinaNet's with S4."""
+    """A SHViT and its feature pyramid; the defaults are those of the published RetinaNet with S4."""
 
     backbone: SHViTConfig = field(
         default_factory=lambda: SHViTConfig(
@@ -94,11 +94,11 @@ class DetectionConfig:
 class DetectionBackbone(nn.Module):
     """Images (B, 3, H, W), normalised with the ImageNet statistics -> pyramid levels {"0": finest, "1": …}, each (B, D, h, w).
 
-    Fits torchvision's detectors (`RetinaNet(backbone, …)`, `MaskRCNN(backbone, …)`): it has `out_channels` and gives an
+    It fits torchvision's detectors (`RetinaNet(backbone, …)`, `MaskRCNN(backbone, …)`): it has `out_channels` and returns an
     ordered dictionary. The backbone and neck of the published mmdetection files load with `visionzoo.load_checkpoint(model,
     path, strict=False)`; with strict, the detector heads in them are reported, as this module has none.
 
-    In training the backbone's batch norms stay in eval mode, as published.
+    In training, the backbone's batch norms stay in eval mode, as published.
     """
 
     def __init__(self, config: DetectionConfig):

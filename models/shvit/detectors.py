@@ -1,6 +1,6 @@
-"""RetinaNet and Mask R-CNN with SHViT, on torchvision's detectors, as the published mmdetection weights need them.
+"""RetinaNet and Mask R-CNN with SHViT, based on torchvision's detectors, for the published mmdetection weights.
 
-Where torchvision differs from mmdetection 2.25: its anchors are rounded and their strides follow from the padded
+torchvision differs from mmdetection 2.25: its anchors are rounded and their strides follow from the padded
 image, its boxes may shrink without limit, its RoIAlign is half a pixel off, resized sides are rounded down, and masks are
 pasted at whole pixels. The classes here follow mmdetection.
 """
@@ -33,13 +33,13 @@ RATIOS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A detector; the defaults are the published setting for S4, except for the neck, which differs between the two detectors.
+    """The configuration of a detector; the defaults are published for S4, except for the neck, which differs between detectors.
 
     Attributes:
         backbone, neck: see `detection.DetectionConfig`.
         num_classes: number of classes without background; 80 for COCO.
         min_size, max_size: images are resized so that the short side is `min_size`, or the long one `max_size` if less.
-        score_threshold, nms_threshold, max_detections: which detections in an image are kept.
+        score_threshold, nms_threshold, max_detections: limits for the detections in an image.
     """
 
     backbone: SHViTConfig = field(default_factory=lambda: DetectionConfig().backbone)
@@ -59,7 +59,7 @@ class DetectorConfig:
 
 
 class Anchors(AnchorGenerator):
-    """Anchors of exact size on a grid of fixed strides, around each cell's upper left corner.
+    """Anchors with exact sizes on a grid with fixed strides, around each cell's upper left corner.
 
     Args:
         strides: strides of the levels.
@@ -79,7 +79,7 @@ class Anchors(AnchorGenerator):
         dtype: torch.dtype = torch.float32,
         device: torch.device = torch.device("cpu"),  # noqa: B008 (torchvision's signature)
     ) -> Tensor:
-        """(ratios * scales, 4) boxes around the origin, ratios first; torchvision's, but not rounded."""
+        """Boxes around the origin, (ratios * scales, 4), ratios first; like torchvision's, but not rounded."""
         sizes = torch.as_tensor(scales, dtype=dtype, device=device)
         roots = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()[:, None]
         widths, heights = (sizes / roots).flatten(), (sizes * roots).flatten()
@@ -94,7 +94,7 @@ class Anchors(AnchorGenerator):
 
 
 class LimitedBoxCoder(BoxCoder):
-    """torchvision's coding of boxes, with the change of size limited both ways: a factor of 1000 / 16 at most."""
+    """torchvision's box coder, with the change of size limited in both directions to a factor of 1000 / 16."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         codes = rel_codes.unflatten(-1, (-1, 4))
@@ -103,14 +103,14 @@ class LimitedBoxCoder(BoxCoder):
 
 
 class AlignedRoIPool(MultiScaleRoIAlign):
-    """RoIAlign with pixel centres at their true place, from the level that fits the box: 56 pixels belong to the finest."""
+    """RoIAlign with correct pixel centres, from the level that fits the box: 56 pixels belong to the finest level."""
 
     def __init__(self, size: int, strides: Sequence[int]):
         super().__init__([str(level) for level in range(len(strides))], size, sampling_ratio=0)
         self.strides = tuple(strides)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Maps by level, boxes (n_i, 4) of each image -> (sum of n_i, C, size, size)."""
+        """Maps by level, and boxes (n_i, 4) of each image -> (sum of n_i, C, size, size)."""
         maps = [x[name] for name in self.featmap_names]
         rois = torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)])
         side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp_min(0).sqrt()
@@ -191,7 +191,7 @@ class SHViTRetinaNet(RetinaNet):
 
 
 class SHViTMaskRCNN(MaskRCNN):
-    """Mask R-CNN: as `SHViTRetinaNet`, with masks (n, 1, H, W) with values in [0, 1]; 0.5 is the published threshold.
+    """Mask R-CNN: like `SHViTRetinaNet`, with masks (n, 1, H, W) in [0, 1]; 0.5 is the published threshold.
 
     Labels are 1 to 80 here: 0 is torchvision's background.
     """

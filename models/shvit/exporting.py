@@ -1,4 +1,4 @@
-"""How checkpoints of SHViT are loaded, and what its input is."""
+"""Loads checkpoints of SHViT, and describes its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SHViT for inference: everything that can be folded into weights is, and maps are channels-last.
+"""SHViT for inference: as much as possible is folded into weights, and maps are channels-last.
 
 Shapes: B images, h x w map, C channels of a stage, P attended channels. Maps inside are (B, h, w, C), so that 1x1
 convolutions are matrix products with the weights unchanged, and queries, keys and values are rows already.
@@ -63,7 +63,7 @@ class FusedFFN(nn.Module):
 
 
 SMALL = 256
-"""Tokens up to which, on a CPU, two plain products beat a backend that never holds all scores (by 0.1 ms a call)."""
+"""Up to this many tokens, two plain products on a CPU are faster (by 0.1 ms per call) than a backend that never holds all scores."""
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ class FusedSHViT(nn.Module):
         return tuple(STRIDES[i] for i in self.config.out_indices)
 
     def features(self, x: Tensor, out_indices: Sequence[int] | None = None) -> list[Tensor]:
-        """As `SHViT.features`: maps (B, C, h, w), in channels-last memory."""
+        """Like `SHViT.features`: maps (B, C, h, w), in channels-last memory."""
         indices = self.config.out_indices if out_indices is None else out_indices
         check_indices(indices)
         check_images(x, self.config.in_chans)
@@ -220,7 +220,7 @@ class FusedSHViT(nn.Module):
         return maps
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `SHViT.forward_features`."""
+        """Like `SHViT.forward_features`."""
         last = self.features(x, (2,))[0]
         return last.mean((2, 3)), last
 

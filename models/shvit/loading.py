@@ -1,4 +1,4 @@
-"""A classifier from whatever file holds its weights: as trained or fused, with heads of any number."""
+"""Loads a classifier from any weights file: trained or fused, with any number of classes and heads."""
 
 from __future__ import annotations
 

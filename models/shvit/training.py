@@ -321,7 +321,7 @@ class SHViTTraining(TrainingModule):
 
 
 def _scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, classes) and (B,) -> (B, 3): whether the first class is right, whether one of the first five is, and the cross-entropy."""
+    """(B, classes) and (B,) -> (B, 3): whether the first class or one of the first five is correct, and the cross-entropy."""
     right = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     return torch.stack([right[:, 0].float(), right.any(1).float(), losses], 1)

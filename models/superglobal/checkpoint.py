@@ -1,7 +1,7 @@
-"""Published checkpoints to our key names and back.
+"""Converts published checkpoints to our key names and back.
 
 CVNet's files (which SuperGlobal uses) have pycls' names: `encoder_q.s1.b1.f.a.weight`. EfficientNet-Lite's names come from
-the TensorFlow port. Pure functions on state dicts; files are `visionzoo.weights`' business.
+the TensorFlow port. Pure functions on state dicts; `visionzoo.weights` handles files.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _FROM_BLOCK = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
 
 
 def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A published state dict in our key names; keys that are not recognised stay unchanged (and are reported as unexpected).
+    """A published state dict under our key names; unknown keys stay unchanged (and are reported as unexpected).
 
-    Recognised: CVNet and SuperGlobal modules (any of `PREFIXES`, or none), EfficientNet-Lite files, and a timm backbone's own file.
+    It recognises CVNet and SuperGlobal modules (any of `PREFIXES`, or none), EfficientNet-Lite files, and a timm backbone's own file.
     """
     if any(key.startswith("_blocks.") for key in state):
         return efficientnet_to_ours(state, model)
@@ -52,7 +52,7 @@ def to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor], prefix: str = "encoder_q.") -> dict[str, Tensor]:
-    """Our state dict of a ResNet variant in the names of the published files."""
+    """Our state dict of a ResNet variant under the names of the published files."""
     return {prefix + _to_official_key(key): value for key, value in state.items()}
 
 
@@ -85,7 +85,7 @@ def _to_official_key(key: str) -> str:
 
 
 def _with_counters(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Batch norm's step counters, which old files lack and inference never reads."""
+    """Batch norm's step counters, which old files lack and inference does not use."""
     for key in model.state_dict():
         if (
             key.endswith("num_batches_tracked")
@@ -97,7 +97,7 @@ def _with_counters(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
 
 
 def timm_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A timm network's own file, for a model with that backbone. Its classifier is dropped; the pooling exponent keeps its value."""
+    """Convert a timm network's own file, for a model with that backbone. The classifier is dropped; the pooling exponent stays."""
     prefix = "backbone.net."
     return {
         key: state[key.removeprefix(prefix)] if key.startswith(prefix) else value
@@ -107,9 +107,9 @@ def timm_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
 
 
 def efficientnet_to_ours(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """EfficientNet-Lite as the TensorFlow port names it (`_blocks.0._depthwise_conv.weight`) to timm's names under `backbone.net.`.
+    """Convert names of the TensorFlow port (`_blocks.0._depthwise_conv.weight`) to timm's names under `backbone.net.`.
 
-    The classifier is dropped: a descriptor has none. The pooling exponent, which such a file does not hold, keeps its value.
+    The classifier is dropped, as a descriptor has none. The pooling exponent, which such a file lacks, stays.
     """
     prefix = "backbone.net."
     ours = {key: value for key, value in model.state_dict().items() if key.startswith("pool.")}

@@ -29,7 +29,7 @@ Layout = Literal["folders", "gldv2", "synthetic"]
 
 
 class Lighting:
-    """Colours shifted along the principal components of ImageNet's (Krizhevsky et al., NeurIPS 2012); PIL to PIL, RGB.
+    """Shifts colours along the principal components of ImageNet's (Krizhevsky et al., NeurIPS 2012); PIL to PIL, RGB.
 
     Args:
         std: standard deviation of the amount per component; 0.1 in the usual recipe.
@@ -168,7 +168,7 @@ def read_gldv2(root: Path) -> LabelledFiles:
     """The images of the cleaned Google Landmarks v2; classes in the order of their landmark_id.
 
     Raises:
-        InputError: no train_clean.csv, or a malformed line.
+        InputError: train_clean.csv is missing or has a malformed line.
     """
     listing = root / "train_clean.csv"
     base = root / "train" if (root / "train").is_dir() else root

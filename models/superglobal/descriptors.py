@@ -1,4 +1,4 @@
-"""Descriptors on disk: in one array, or in shards that are filled in any order and resume."""
+"""Descriptors on disk: in one array, or in shards that are filled in any order, so that runs can resume."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_descriptors(path: str | Path) -> Descriptors:
     """Descriptors from a .npy file (N, D), or from a folder that `DescriptorShards` filled; memory-mapped.
 
     Raises:
-        InputError: missing, damaged, or not complete; the message says how to continue.
+        InputError: the descriptors are missing, damaged or incomplete; the message says how to continue.
     """
     path = Path(path)
     if path.is_dir():
@@ -86,7 +86,7 @@ def _map(path: Path) -> np.ndarray:
 
 
 class DescriptorShards:
-    """A folder of descriptors that is filled piece by piece, in any order, and resumes.
+    """A folder of descriptors that is filled shard by shard, in any order, so that runs can resume.
 
     Shard i holds the images i * size to (i + 1) * size of a list, in its order, as descriptors-0000i.npy; index.json
     records how many images there are and what described them.
@@ -97,7 +97,7 @@ class DescriptorShards:
 
     @classmethod
     def open(cls, folder: Path) -> DescriptorShards:
-        """An existing folder. Raises `InputError` if it holds no descriptors."""
+        """Open an existing folder. Raises `InputError` if it holds no descriptors."""
         index = folder / "index.json"
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ class DescriptorShards:
 
     @classmethod
     def create(cls, folder: Path, images: int, size: int, about: Mapping[str, Any]) -> DescriptorShards:
-        """A new folder, or an existing one to continue.
+        """Create a new folder, or open an existing one to continue.
 
         Raises:
             InputError: the folder holds other descriptors: of other images, another model or other weights.
@@ -144,14 +144,14 @@ class DescriptorShards:
         return self.folder / f"descriptors-{shard:05d}.npy"
 
     def span(self, shard: int) -> range:
-        """The numbers of the images in `shard`."""
+        """The indices of the images in `shard`."""
         return range(shard * self.size, min((shard + 1) * self.size, self.images))
 
     def missing(self) -> list[int]:
         return [shard for shard in range(len(self)) if not self.path(shard).is_file()]
 
     def write(self, shard: int, descriptors: np.ndarray) -> None:
-        """Write one whole shard, in one step."""
+        """Write a complete shard, atomically."""
         with atomic_path(self.path(shard)) as temporary, temporary.open("wb") as file:
             np.save(file, descriptors)
 

@@ -1,4 +1,4 @@
-"""Evaluation on revisited Oxford and Paris, with or without a million distractors: descriptors in, table out.
+"""Evaluates descriptors on revisited Oxford and Paris, with or without a million distractors, and prints tables.
 
 Memory stays bounded: the database is read in pieces, each query keeps its best M images and the ranks of the images
 that the ground truth names, and reranking only permutes those M.
@@ -175,9 +175,9 @@ def evaluate_descriptors(
     """Both stages of retrieval, scored.
 
     Args:
-        queries: (Q, D) float32 unit vectors, in the order of `benchmark.queries`, on the device that computes.
+        queries: (Q, D) float32 unit vectors, in the order of `benchmark.queries`, on the device for the computation.
         database: (N, D) unit vectors, in the order of `benchmark.images`.
-        distractors: (R, D) unit vectors that follow the database and are never right.
+        distractors: (R, D) unit vectors that follow the database and are never correct.
         model: the name under which published numbers are looked up.
         rerank_top, k, beta, nonnegative: settings of the reranking (see `reranking.rerank`); rerank_top=0 skips it.
         chunk: number of descriptors that are read at a time.
@@ -207,7 +207,7 @@ def evaluate_descriptors(
 def rerank_order(
     queries: Tensor, vectors: Descriptors, first: TopRanking, *, k: int, beta: float, nonnegative: bool, batch: int = 8
 ) -> Tensor:
-    """Places of the reranked candidates, (Q, M) int64; candidates are fetched for `batch` queries at a time."""
+    """Positions of the reranked candidates, (Q, M) int64; candidates are fetched for `batch` queries at a time."""
     orders = []
     for start in range(0, len(queries), batch):
         some = slice(start, start + batch)

@@ -1,4 +1,4 @@
-"""Descriptors of many photos, fast: decoded by threads ahead of the network, batched by equal size, in bounded memory.
+"""Computes descriptors of many photos: threads decode ahead of the network, batches have equal sizes, and memory is bounded.
 
 Photos of one size give the same numbers in a batch as alone (up to rounding), so batching by exact size costs no accuracy. Photos
 wait for the network as bytes, not floats, and on a CPU no more than a photo or two goes through at once: larger batches are no
@@ -36,7 +36,7 @@ BATCH_PIXELS = {"cpu": 160_000}
 
 @dataclass(frozen=True)
 class Described(Generic[Key]):
-    """One photo's outcome: its descriptor (D,) float32, or the error that says why there is none.
+    """The result for a photo: its descriptor (D,) float32, or the error that says why there is none.
 
     Attributes:
         size: (width, height) of the upright photo, if its file was identified.
@@ -65,7 +65,7 @@ def describe(
     Args:
         model: the network in eval mode, on its device.
         photos: (key, whatever `load_image` takes, box or None); read lazily, a bounded number ahead.
-        preprocess: what turns a photo into the network's input.
+        preprocess: the preprocessing of the network.
         batch_pixels: pixels (at scale 1) that go through the network at once; None is `BATCH_PIXELS` of the device.
         max_batch: largest number of photos that go through the network at once.
         workers: threads that decode and resize.
@@ -120,7 +120,7 @@ class _Prepared:
 
 @dataclass
 class _Waiting(Generic[Key]):
-    """Photos (H, W, 3) uint8 that wait for others of their size, at most `limit` pixels before some have to go."""
+    """Photos (H, W, 3) uint8 that wait for others of the same size; beyond `limit` pixels, some are released."""
 
     limit: int
     _photos: dict[Shape, list[tuple[Key, _Prepared]]] = field(default_factory=dict)

@@ -42,10 +42,10 @@ def draw_landmark(seed: int, size: int = 160) -> Image.Image:
 
 
 def view(landmark: Image.Image, random: np.random.Generator, strength: float, size: tuple[int, int]) -> Image.Image:
-    """`landmark` as another photo shows it: (width, height) = `size`.
+    """A view of `landmark` as in another photo: (width, height) = `size`.
 
     Args:
-        strength: 0 shows it from the front and whole, 1 rotated by up to 30 degrees, up to twice as large, shifted and dimmed.
+        strength: 0 shows all of it from the front; 1 shows it rotated by up to 30 degrees, up to twice as large, shifted and dimmed.
     """
     width, height = size
     angle = math.radians(30) * strength * random.uniform(-1, 1)

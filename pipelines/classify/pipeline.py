@@ -75,11 +75,11 @@ class ClassifyPipeline(TaskPipeline):
         checkpoint: the weights file that was loaded, recorded with results.
         compile: compile the network for this machine when it is first needed (half a minute or more), and keep the result;
             it then runs faster, most of all for single images.
-        runtime: what runs the network: "torch"; "compiled" (the same as `compile`); or "onnxruntime", on a CPU in float32 usually the
+        runtime: runtime of the network: "torch"; "compiled" (the same as `compile`); or "onnxruntime", on a CPU in float32 usually the
             fastest. Both are prepared when first needed, and kept.
 
     Raises:
-        InputError: a network without a head or not for RGB, a wrong number of labels, or an impossible size.
+        InputError: the network has no head or is not for RGB, the number of labels is wrong, or the size is impossible.
     """
 
     task = "classify"
@@ -200,7 +200,7 @@ class ClassifyPipeline(TaskPipeline):
         Args:
             images: the path of an image or video, a PIL image, an (H, W, 3) uint8 array, whatever
                 `visionzoo.io.image.load_image` takes; or a list.
-            top: how many classes to return; all of them if there are fewer.
+            top: number of classes to return; all of them if there are fewer.
             batch_size: images that go through the network at once.
             every: seconds between two frames of a video.
 
@@ -238,15 +238,15 @@ class ClassifyPipeline(TaskPipeline):
         every: float = 1.0,
         progress: Progress = silent,
     ) -> Iterator[tuple[ClassificationResult, np.ndarray | None]]:
-        """As `classify`, each result with the image's pooled vector (C,) float32, or None where it cannot be read.
+        """Like `classify`, with each image's pooled vector (C,) float32, or None if it cannot be read.
 
-        The vector of a video is the mean of its frames'.
+        The vector of a video is the mean over its frames.
         """
         self.check_inputs(top, batch_size, every)
         return self._classify(sources, top, batch_size, every, progress)
 
     def features(self, sources: Iterable[ImageInput], batch_size: int = 32, every: float = 1.0) -> np.ndarray:
-        """Pooled vectors of images, before the head: (N, C) float32, in order. Raises `InputError` as `__call__` does."""
+        """Pooled vectors of images, before the head: (N, C) float32, in order. Raises `InputError` like `__call__`."""
         vectors = []
         for result, vector in self.classify_with_vectors(sources, 1, batch_size, every):
             if vector is None:
@@ -256,7 +256,7 @@ class ClassifyPipeline(TaskPipeline):
 
     @staticmethod
     def check_inputs(top: int, batch_size: int, every: float = 1.0) -> None:
-        """Raise `InputError` for numbers that make no sense."""
+        """Raise `InputError` for invalid numbers."""
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}")
         if batch_size < 1:
@@ -311,7 +311,7 @@ class ClassifyPipeline(TaskPipeline):
         return ClassificationResult(name, best, frames=frames), np.stack(vectors).mean(0)
 
     def _see(self, prepared: Iterable[tuple[str, Tensor | InputError]], batch_size: int) -> Iterator[_Seen]:
-        """Prepared images through the network, in order; when the device runs out of memory it continues with half a batch."""
+        """Run prepared images through the network, in order; if the device runs out of memory, batches are halved."""
         batches = Batches(self.device, batch_size)
         waiting = iter(prepared)
 
@@ -336,7 +336,7 @@ class ClassifyPipeline(TaskPipeline):
     def _prepare(self, named: tuple[str, ImageInput]) -> Tensor:
         name, source = named
         try:
-            # the published protocol decodes the whole image: a JPEG at a fraction of its size gives other numbers
+            # the published protocol decodes the whole image: a JPEG decoded at a reduced size gives other results
             return self.preprocess(load_image(source))
         except InputError as error:
             if isinstance(source, (str, Path)):

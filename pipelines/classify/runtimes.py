@@ -18,7 +18,7 @@ RUNTIMES = ("torch", "compiled", "onnxruntime")
 
 
 def pick_runtime(runtime: str, compile: bool, device: torch.device, dtype: torch.dtype) -> str:
-    """The runtime that `runtime` and `compile` ask for, if it is installed and can be used there. Raises `InputError`."""
+    """The runtime that `runtime` and `compile` select, if it is installed and usable there. Raises `InputError`."""
     chosen = "compiled" if compile and runtime == "torch" else runtime
     if chosen not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)

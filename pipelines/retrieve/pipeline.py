@@ -303,14 +303,14 @@ class RetrievePipeline(TaskPipeline):
         Args:
             query: a path, a PIL image or an (H, W, 3) uint8 array; it need not be in the index.
             index: an index, or its path.
-            top: how many to return.
-            min_score: leave out photos with a lower score, after reranking if there is one.
+            top: number of photos to return.
+            min_score: omit photos with a lower score (after reranking, if enabled).
             rerank: reorder the best `candidates` with the help of their neighbours (section 3.3 of the paper).
             box: (x0, y0, x1, y1) in pixels: search for this part of the query.
             candidates, neighbours, beta: M, K and beta of the reranking.
 
         Raises:
-            InputError: the query cannot be read, or the index is missing, damaged, empty or another model's.
+            InputError: the query cannot be read, or the index is missing, damaged, empty or from another model.
         """
         return next(
             iter(
@@ -395,7 +395,7 @@ class RetrievePipeline(TaskPipeline):
         copy_to: str | Path | None = None,
         **options: Any,
     ) -> list[RetrievalResult]:
-        """Search for an image, or for every image of a folder, and write what was found.
+        """Search for an image, or for every image of a folder, and write the results.
 
         Args:
             path_in: a file, a folder, a glob pattern, or several of them.

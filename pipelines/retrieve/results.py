@@ -20,7 +20,7 @@ MISSING = "file is missing"
 
 @dataclass(frozen=True)
 class Match:
-    """A photo that was found.
+    """A photo found by a search.
 
     Attributes:
         path: the file.
@@ -129,7 +129,7 @@ def missing_note(results: Sequence[RetrievalResult], index: str | Path) -> str |
 
 
 def sheet_row(result: RetrievalResult, names: Mapping[Path, str]) -> Row:
-    """A result as a row of a contact sheet, with these names of the files; a place won or lost by reranking is beside the score."""
+    """A result as a row of a contact sheet, with these names of the files; changes of rank by reranking are next to the score."""
     tiles = []
     for match in result.matches:
         moved = match.first_rank - match.rank
