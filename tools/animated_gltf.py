@@ -249,8 +249,9 @@ def main() -> None:
     parser.add_argument("--animation", default="Survey")
     parser.add_argument("--frames", type=int, default=100, help="number of times and training views (default: 100)")
     parser.add_argument("--size", type=int, default=200, help="height and width in pixels (default: 200)")
-    options = parser.parse_args()
-    print(make(options.model, options.output, animation=options.animation, frames=options.frames, size=options.size))
+    parser.add_argument("--turns", type=float, default=3, help="how often the training camera goes around (default: 3)")
+    o = parser.parse_args()
+    print(make(o.model, o.output, animation=o.animation, frames=o.frames, size=o.size, turns=o.turns))
 
 
 if __name__ == "__main__":
