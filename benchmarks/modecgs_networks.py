@@ -43,7 +43,11 @@ class Published(nn.Module):
             field.planes.plane(level, index).detach().contiguous() for level in levels for index in range(len(AXES))
         ]
 
-    def forward(self, center: Tensor, time: float) -> tuple[Tensor, ...]:
+    def planes_parameters(self) -> list[Tensor]:
+        """The planes of both fields, which are copies of the model's."""
+        return [plane for planes in self.planes for plane in planes]
+
+    def forward(self, center: Tensor, time: float, visible: Tensor | None = None) -> tuple[Tensor, ...]:
         (model,) = self.model
         anchors, networks, k = model.anchors, model.networks, model.config.num_offsets
         canonical = self._canonical_time(time)
@@ -56,6 +60,8 @@ class Published(nn.Module):
         features = anchors["features"] + other * change["features"]
         offsets = anchors["offsets"] + other[..., None] * change["offsets"].view(-1, k, 3)
         scaling = anchors["scaling"].exp() + other * change["scaling"]
+        if visible is not None:
+            positions, features, offsets, scaling = (v[visible] for v in (positions, features, offsets, scaling))
 
         away = positions - center
         view = away / away.norm(dim=1, keepdim=True)

@@ -39,8 +39,8 @@ from visionzoo.models.modecgs.losses import LOCAL_WEIGHTS, plane_terms
 from visionzoo.models.modecgs.published import write_published
 from visionzoo.models.modecgs.schedules import ADAM_EPS, Rate, group_of
 
-SCENE = SyntheticConfig(size=128, per_blob=160, wall=576)
-"""1,056 Gaussians, whose centres at four times are the 4,224 points that both fits start from."""
+SCENE = SyntheticConfig()
+"""430 Gaussians at 64 x 64 pixels, whose centres at four times are the 1,720 points that both fits start from."""
 
 RECIPE = Recipe(coarse_steps=200, fine_steps=800, batch_size=2, grow_until=0, decay_steps=800, field_rate=4)
 LOCAL = ((24, 24, 24, 24), (1,), 8, 32)

@@ -26,6 +26,10 @@ register_pipeline(
             "the published structure",
         ),
         Bench(
+            "modecgs-training", "benchmarks.modecgs_training:benchmark", "MoDec-GS: a training step of a tiny scene",
+            "the published structure with tiles in torch",
+        ),
+        Bench(
             "modecgs-size", "benchmarks.modecgs_size:benchmark", "MoDec-GS: megabytes and PSNR of a scene",
             "4DGaussians",
         ),
