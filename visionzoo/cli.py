@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         # `./-` is the same path as `-`, and no parser takes it for an option
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-        show_warnings_as_lines(quiet=any(_is_quiet(*item) for item in bound.arguments.items()))
+        how = {word: any(_is_on(word, *item) for item in bound.arguments.items()) for word in ("quiet", "json")}
+        show_warnings_as_lines(**how)
         command(*bound.args, **bound.kwargs)
     except MissingArgumentError as error:
         fail(_missing(app, error))
@@ -153,8 +154,8 @@ def _sentence(summary: str) -> str:
     return summary[0].upper() + summary[1:] + "."
 
 
-def _is_quiet(name: str, value: object) -> bool:
-    return value.quiet if isinstance(value, Reporting) else name == "quiet" and bool(value)
+def _is_on(word: str, name: str, value: object) -> bool:
+    return getattr(value, word) if isinstance(value, Reporting) else name == word and bool(value)
 
 
 def _missing(app: App, error: MissingArgumentError) -> str:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any
 
-from .errors import FileFailed
+from .errors import Caution, FileFailed
 
 
 def emit(data: Any) -> None:
@@ -27,17 +27,18 @@ def fail(text: str) -> None:
     print(f"visionzoo: error: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
-def show_warnings_as_lines(*, quiet: bool = False) -> None:
+def show_warnings_as_lines(*, quiet: bool = False, json: bool = False) -> None:
     """Show our own warnings as one line each, and hide those of libraries, which a user cannot fix.
 
     Args:
         quiet: show only warnings that a file could not be processed.
+        json: show no cautions about weights, as the output is for a program.
     """
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
     ) -> None:
-        if issubclass(category, FileFailed if quiet else UserWarning):
+        if issubclass(category, FileFailed if quiet else UserWarning) and not (json and issubclass(category, Caution)):
             print(f"visionzoo: warning: {printable(str(message).splitlines()[0])}", file=sys.stderr)
 
     warnings.showwarning = show

@@ -39,6 +39,10 @@ class FileFailed(UserWarning):
     """Warning that one of several files could not be processed while the others were. Commands show it even with `--quiet`."""
 
 
+class Caution(UserWarning):
+    """Warning that users of some weights must know something about them. Commands do not show it with `--quiet` or `--json`."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not registered. It suggests similar names, or lists all of them."""
     known = sorted(known)

@@ -18,7 +18,7 @@ from torch import nn
 
 from .config import as_dict
 from .devices import pick_device, pick_dtype
-from .errors import InputError, unknown
+from .errors import Caution, InputError, unknown
 from .io.files import make_folder, write_json
 from .jobs import Engine, FileJob, FileResult, make_plan, run_files
 from .lazy import resolve
@@ -164,7 +164,7 @@ class TaskPipeline:
         except WeightsError as error:
             raise WeightsError(f"{error}{cls.instead(model)}") from error
         if source.caution:
-            warnings.warn(f"{model}: {source.caution}", stacklevel=3)
+            warnings.warn(f"{model}: {source.caution}", Caution, stacklevel=3)
         opened = cls._open_file(path, read_stored(path), model, overrides)
         return Opened(opened.network, opened.name, None, opened.stored)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visionzoo.errors import InputError
-from visionzoo.io.extensions import is_video
+from visionzoo.io.extensions import extension, is_video
+from visionzoo.io.image import count_frames
 from visionzoo.io.pixels import to_float, to_uint8
 from visionzoo.io.video import Frame, Window, map_video
 from visionzoo.jobs import FileJob, FileResult, Kind, Progress, write_sidecar
@@ -23,7 +25,7 @@ from visionzoo.registry import pipeline
 
 from ...models.dehazexl.placement import StreamOptions
 from ...models.dehazexl.rasters import check_limits
-from .kinds import KINDS
+from .kinds import KINDS, VIDEO
 from .pipeline import DehazePipeline
 
 PART_FRAMES = 25
@@ -57,11 +59,20 @@ class DehazeJob(FileJob):
         self.gpus = self.pipe.gpus
 
     def convert(self, source: Path, target: Path, report: Progress) -> FileResult:
-        """Dehaze an image or a video."""
-        return self.video(source, target, report) if is_video(source) else self.image(source, target, report)
+        """Dehaze an image or a video; of an animation all frames if `target` is a video, else the first one."""
+        moves = is_video(source) or VIDEO.makes(source, target)
+        return self.video(source, target, report) if moves else self.image(source, target, report)
 
     def image(self, source: Path, target: Path, report: Progress) -> FileResult:
         """Dehaze an image file."""
+        if (count := count_frames(source)) > 1:
+            all_of_them = (
+                "; to dehaze all of them, write a video: -o NAME.mp4" if extension(source) in VIDEO.also else ""
+            )
+            warnings.warn(
+                f"{source}: is an animation of {count} frames, of which only the first is dehazed{all_of_them}",
+                stacklevel=2,
+            )
         return self.pipe.raster(
             source,
             target,

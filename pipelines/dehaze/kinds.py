@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from visionzoo.io.extensions import IMAGES, RASTERS, RASTERS_WRITTEN, VIDEOS, VIDEOS_WRITTEN
+from visionzoo.io.extensions import ANIMATIONS, IMAGES, RASTERS, RASTERS_WRITTEN, VIDEOS, VIDEOS_WRITTEN
 from visionzoo.jobs import Kind
 
-KINDS = (
-    Kind("image", IMAGES | RASTERS, "image", RASTERS_WRITTEN, ".png", keeps=True),
-    Kind("video", VIDEOS, "video", VIDEOS_WRITTEN, ".mp4", keeps=True),
-)
+IMAGE = Kind("image", IMAGES | RASTERS, "image", RASTERS_WRITTEN, ".png", keeps=True)
+VIDEO = Kind("video", VIDEOS, "video", VIDEOS_WRITTEN, ".mp4", keeps=True, also=ANIMATIONS)
+KINDS = (IMAGE, VIDEO)
 
-__all__ = ["KINDS"]
+__all__ = ["IMAGE", "KINDS", "VIDEO"]

@@ -54,6 +54,8 @@ def update_index(
     if discarded:
         _discard(path)
     started = time.monotonic()
+    made = not path.exists()
+    new = made or not any(path.iterdir())
     with _open_for_writing(path, manifest) as index:
         if found.empty:
             check_emptied(found, list(index.photos()), prune_empty)
@@ -73,6 +75,10 @@ def update_index(
             removed=len(remove), pruned=prune or prune_empty, seconds=time.monotonic() - started,
         )  # fmt: skip
     if found.files and len(failed) == len(found.files):
+        if new:
+            shutil.rmtree(path)
+            if not made:
+                path.mkdir()
         raise InputError(f"none of the {len(failed)} files can be read as an image, e.g. {failed[0][1]}")
     return report
 

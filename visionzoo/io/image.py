@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import InputError, MissingDependencyError
-from .extensions import IMAGES
+from .extensions import IMAGES, extension
 from .find import find_inputs
 from .head import read_head
 from .icc import to_srgb
@@ -30,7 +30,7 @@ from .raster import TIFF_STARTS, RasterError, WholeImage, open_raster, read_whol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ImageError", "image_format", "image_size", "list_images", "load_image", "max_pixels"]
+__all__ = ["ImageError", "count_frames", "image_format", "image_size", "list_images", "load_image", "max_pixels"]
 
 ORIENTATION = 0x0112
 _JPEGS = ("JPEG", "MPO")  # phones append more images, e.g. a gain map or a depth map
@@ -102,6 +102,17 @@ def image_format(path: str | os.PathLike[str]) -> str:
         return "TIFF"  # including kinds that Pillow does not know
     with opened(path, str(path)) as image:
         return image.format or "unknown"
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Number of frames of an animated GIF, WebP or PNG file; 1 for other files, and for those that cannot be read."""
+    if extension(path) not in (".gif", ".webp", ".png", ".apng"):
+        return 1
+    try:
+        with opened(Path(path), str(path)) as image, decoding(str(path)):
+            return getattr(image, "n_frames", 1)
+    except ImageError:
+        return 1
 
 
 def list_images(sources: str | Path | Iterable[str | Path], *, recursive: bool = True) -> list[Path]:

@@ -26,6 +26,7 @@ class Kind:
         writes: allowed extensions of outputs.
         default: extension in an output folder.
         keeps: whether outputs in a folder keep the input's extension if it is among `writes`.
+        also: extensions of inputs that are read as this kind if the named output is of this kind.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Kind:
     writes: tuple[str, ...]
     default: str
     keeps: bool = False
+    also: frozenset[str] = frozenset()
+
+    def makes(self, source: Path, target: Path) -> bool:
+        """Whether `target` is written by this kind for a `source` that another kind reads by default."""
+        return extension(source) in self.also and extension(target) in self.writes
 
     def extension_for(self, source: Path) -> str:
         """The extension of a result in an output folder."""
@@ -143,6 +149,8 @@ def written_extension(format: str | None, kind: Kind) -> str | None:
 
 
 def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
+    if any(kind.makes(source, path_out) for kind in kinds):
+        return
     kind = kind_of(source, kinds)
     if extension(path_out) not in kind.writes:
         raise InputError(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import visionzoo
-from visionzoo.errors import InputError
+from visionzoo.errors import Caution, InputError
 from visionzoo.models.efficientnet_lite import EfficientNetLite
 from visionzoo.pipelines.classify import ClassificationResult, ClassifyPipeline
 from visionzoo.weights import save_safetensors
@@ -37,6 +37,19 @@ def test_the_bundled_model_works_offline(home: Path, recwarn: pytest.WarningsRec
     assert "cat" in result.predictions[0].label
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
     assert not list(home.iterdir())
+
+
+def test_a_caution_about_weights_is_for_people(home: Path, capsys: pytest.CaptureFixture) -> None:
+    """It is printed once, and not with --quiet or --json."""
+    code, _, err = run(capsys, "classify", CAT, CAT, "--model", "shvit_xs")
+    assert code == 0
+    assert err.count("visionzoo: warning: shvit_xs: its classes are mostly wrong") == 1
+    for option in ("--quiet", "--json"):
+        code, out, err = run(capsys, "classify", CAT, "--model", "shvit_xs", option)
+        assert (code, err) == (0, "")
+        assert out
+    with pytest.warns(Caution, match="its classes are mostly wrong"):
+        ClassifyPipeline.create("shvit_xs")
 
 
 def test_better_weights_in_the_cache_are_used(home: Path, capsys: pytest.CaptureFixture) -> None:

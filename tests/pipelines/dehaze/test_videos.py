@@ -10,11 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import Tensor
 
 from visionzoo.io.video import VideoWriter, probe, read_frames
 from visionzoo.pipelines.dehaze.files import DehazeJob
 from visionzoo.pipelines.dehaze.pipeline import DehazePipeline
+
+from ...command import run
 
 pytest.importorskip("av")
 
@@ -78,3 +81,43 @@ def test_an_interrupted_video_is_finished_identically(tmp_path: Path, clip: Path
     rest.convert(clip, tmp_path / "out.mp4", lambda *_: None)
     assert cast(Flickering, rest.pipe).calls == 30
     assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+@pytest.fixture
+def gif(tmp_path: Path) -> Path:
+    """Three frames, the second of which is shown for twice the time."""
+    path = tmp_path / "moves.gif"
+    frames = [Image.fromarray(np.full((64, 96, 3), level, np.uint8)) for level in (60, 120, 180)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 200, 100])
+    return path
+
+
+def test_all_frames_of_an_animation_become_a_video(
+    gif: Path, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "clear.mp4"
+    code, _, err = run(capsys, "dehaze", gif, "-o", out, "--checkpoint", weights)
+    assert code == 0
+    assert "warning" not in err
+    info = probe(out)
+    assert (info.width, info.height) == (96, 64)
+    levels = [float(frame.pixels.mean()) for frame in read_frames(out)]
+    times = [float(frame.time) for frame in read_frames(out)]
+    assert levels == sorted(levels)
+    assert len(set(np.round(levels))) == 3
+    assert times[-1] == pytest.approx(0.3, abs=0.02)
+
+
+def test_an_animation_that_becomes_an_image_is_a_warning(
+    gif: Path, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    code, _, err = run(capsys, "dehaze", gif, "-o", tmp_path / "clear.png", "--checkpoint", weights)
+    assert code == 0
+    says = "moves.gif: is an animation of 3 frames, of which only the first is dehazed; to dehaze all of them, write a video"
+    assert err.count(says) == 1
+    Image.open(gif).save(tmp_path / "still.gif")
+    Image.open(gif).save(tmp_path / "moves.webp", save_all=True)
+    for name, count in {"still.gif": 0, "moves.webp": 1}.items():
+        code, _, err = run(capsys, "dehaze", tmp_path / name, "-o", tmp_path / f"{name}.png", "--checkpoint", weights)
+        assert (code, err.count("is an animation")) == (0, count)
+        assert "write a video" not in err

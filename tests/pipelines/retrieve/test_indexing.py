@@ -208,3 +208,19 @@ def test_interrupt_keeps_what_was_read(
         pipe.index(samples, tmp_path / "i", progress=False)
     monkeypatch.undo()
     assert pipe.index(samples, tmp_path / "i", progress=False).unchanged == 7
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty folder", "an index"])
+def test_files_that_cannot_be_read_leave_no_empty_index(
+    pipe: RetrievePipeline, photo: Callable, tmp_path: Path, before: str
+) -> None:
+    path, words = tmp_path / "i", tmp_path / "words.jpg"
+    words.write_text("these are words")
+    if before == "an empty folder":
+        path.mkdir()
+    elif before == "an index":
+        pipe.index(photo("a.png"), path, progress=False)
+    with pytest.raises(InputError, match="none of the 1 files can be read"):
+        pipe.index(words, path, progress=False)
+    assert path.exists() == (before != "nothing")
+    assert bool(path.exists() and list(path.iterdir())) == (before == "an index")
