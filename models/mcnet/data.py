@@ -313,9 +313,18 @@ class TalkingHeads(LightningDataModule):
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
 
-    def setup(self, stage: str = "fit") -> None:
+    def check_files(self, stage: str = "fit") -> None:
+        """Raise `InputError` if the folder of the clips is missing or holds none."""
+        _, parts = self._places()
+        find_clips(parts["train" if stage == "fit" else "test"])
+
+    def _places(self) -> tuple[Path, dict[str, Path]]:
+        """The folder of the data set, and those of its parts."""
         root = bundled("talking") if self.root == "samples" else Path(self.root)
-        parts = {name: root / name if (root / name).is_dir() else root for name in ("train", "test")}
+        return root, {name: root / name if (root / name).is_dir() else root for name in ("train", "test")}
+
+    def setup(self, stage: str = "fit") -> None:
+        root, parts = self._places()
         if stage == "test":
             if self.pairs:
                 found = read_pair_list(self.pairs, root)

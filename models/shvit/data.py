@@ -95,19 +95,28 @@ class SHViTData(LightningDataModule):
         self.train_set = Augmented(train, train.labels, self._augment(), self.seed) if train else None
         self.val_set = Augmented(val, val.labels, _Plain(self.preprocess), self.seed) if val else None
 
-    def _imagenet(self, stage: str) -> tuple[LabelledFiles | LabelledTar | None, LabelledFiles | LabelledTar | None]:
+    def check_files(self, stage: str = "fit") -> None:
+        """Raise `InputError` if the folders of the data set are missing."""
+        if self.layout != "samples":
+            self._places(stage)
+
+    def _places(self, stage: str) -> dict[str, Path | None]:
+        """The folder or tar file of each part, "train", "val" and "validation"."""
         assert self.root is not None
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; expected {root}/train/<class>/… or {root}/train.tar")
-        places = {name: root / name for name in ("train", "val", "validation")}
-        found = {}
-        for name, folder in places.items():
-            tar = folder.with_suffix(".tar")
+        found: dict[str, Path | None] = {}
+        for name in ("train", "val", "validation"):
+            folder, tar = root / name, root / f"{name}.tar"
             found[name] = folder if folder.is_dir() else tar if tar.is_file() else None
-        held = found["val"] or found["validation"]
-        if found["train"] is None and (stage == "fit" or held is None):
+        if found["train"] is None and (stage == "fit" or not (found["val"] or found["validation"])):
             raise InputError(f"{root}: has neither train/ nor train.tar; expected {root}/train/<class>/<image>")
+        return found
+
+    def _imagenet(self, stage: str) -> tuple[LabelledFiles | LabelledTar | None, LabelledFiles | LabelledTar | None]:
+        found = self._places(stage)
+        held = found["val"] or found["validation"]
         train = read_classes(found["train"]) if found["train"] else None
         val = read_classes(held) if held else None
         if train and val and val.classes != train.classes:

@@ -111,6 +111,14 @@ class SuperGlobalData(LightningDataModule):
         self.train_set = Augmented(_Subset(load, train), [labels[i] for i in train], augment, self.seed)
         self.val_set = Augmented(_Subset(load, val), [labels[i] for i in val], plain, self.seed)
 
+    def check_files(self, stage: str = "fit") -> None:
+        """Raise `InputError` if the data set is missing."""
+        del stage
+        if self.layout == "folders" and self.root is not None and not Path(self.root).is_dir():
+            read_class_folders(Path(self.root))  # which raises
+        if self.layout == "gldv2" and self.root is not None and not (Path(self.root) / "train_clean.csv").is_file():
+            read_gldv2(Path(self.root))
+
     def _read(self) -> tuple[Callable[[int], np.ndarray], list[int], list[str]]:
         """The function that loads an image, the class number of each image, and the names of the classes."""
         if self.layout == "synthetic":

@@ -129,7 +129,10 @@ for _word in TRAINING:
     _given = f"{_word} --config a.yaml"
     OTHERS[_word] = [
         line("missing configuration", f"{_word} --config superglobal/tinny", says=".*/tinny: no such .*did you mean"),
-        line("empty configuration", _given, {"a.yaml": b""}, r"the configuration lacks model\.class_path; a file that"),
+        line(
+            "empty configuration", _given, {"a.yaml": b""}, r"a\.yaml: holds no settings; expected the sections model, "
+        ),
+        line("a folder as configuration", _given, says=r"a\.yaml: is a folder, expected a .* file", folders=["a.yaml"]),
         line("broken configuration", _given, {"a.yaml": b"a: [1"}, r"a\.yaml, line \d: not valid YAML"),
         line("a photo as configuration", _given, {"a.yaml": jpeg}, r"a\.yaml: not a text file"),
         line(

@@ -237,3 +237,26 @@ def test_fit_then_validate_from_its_checkpoint(tmp_path, monkeypatch, capsys):
     assert math.isfinite(again["val/recall@1"])
     with pytest.raises(VisionZooError, match="does not fit the configuration: .* have another shape"):
         run("validate", ["superglobal/tiny"], [*small, "ckpt_path=last", "model.config.dim=32"])
+
+
+@pytest.mark.parametrize("name", ["shvit/s1_imagenet", "mcnet/vox256", "superglobal/gldv2_arcface"])
+def test_data_are_looked_for_before_a_process_starts_for_each_device(name, tmp_path, monkeypatch):
+    from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_SubprocessScriptLauncher, "launch", lambda *_, **__: pytest.fail("processes were started"))
+    words = ["trainer.accelerator=cpu", "trainer.devices=2", *WITHOUT_FILES.get(name, [])]
+    with pytest.raises(InputError, match=r"data/\w+(: no such folder|/train_clean\.csv: )"):
+        run("fit", [name], words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_and_an_empty_file_are_no_configurations(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    with pytest.raises(InputError, match=r"recipes: is a folder, expected a configuration file \(YAML\)$"):
+        load_config([tmp_path / "recipes"])
+    empty = _yaml(tmp_path / "recipes" / "mine.yaml", "# nothing yet\n")
+    with pytest.raises(InputError, match=r"is a folder, .*; give one of its files, e\.g\. .*mine\.yaml$"):
+        load_config([tmp_path / "recipes"])
+    with pytest.raises(InputError, match=r"mine\.yaml: holds no settings; expected the sections model, data, trainer"):
+        load_config(["shvit/tiny", empty])

@@ -116,6 +116,10 @@ def _find(name: str | Path) -> Any:
     packaged = packaged_configs()
     if plain in packaged:
         return resources.files("visionzoo.configs").joinpath(f"{plain}.yaml")
+    if path.is_dir():
+        files = sorted(path.glob("*.yaml"))
+        hint = f"; give one of its files, e.g. {files[0]}" if files else ""
+        raise InputError(f"{name}: is a folder, expected a configuration file (YAML){hint}")
     near = difflib.get_close_matches(plain, packaged, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"packaged recipes: {', '.join(packaged) or 'none'}"
     raise InputError(f"{name}: no such configuration file; {hint}")
@@ -137,6 +141,8 @@ def _read_yaml(file: Any) -> Any:
         raise InputError(f"{file}: not a text file ({error.reason})") from error
     if not OmegaConf.is_dict(content) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{file}: expected the sections {', '.join(SECTIONS)}, found something else")
+    if not content:
+        raise InputError(f"{file}: holds no settings; expected the sections {', '.join(SECTIONS)}, or some of them")
     return content
 
 

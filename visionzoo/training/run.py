@@ -107,6 +107,8 @@ def _run(subcommand: str, config: dict[str, Any], again: str) -> tuple[Any, bool
 
         def instantiate_classes(self) -> None:
             super().instantiate_classes()
+            if (check := getattr(self.datamodule, "check_files", None)) is not None:
+                check(subcommand)  # before Lightning starts a process for each device, and each of them finds out
             if checkpoint is not None:
                 self.trainer.ckpt_path = checkpoint  # if passed as an argument, modules would not see it in `setup`
 

@@ -212,7 +212,7 @@ def test_interrupt_keeps_what_was_read(
 
 @pytest.mark.parametrize("before", ["nothing", "an empty folder", "an index"])
 def test_files_that_cannot_be_read_leave_no_empty_index(
-    pipe: RetrievePipeline, photo: Callable, tmp_path: Path, before: str
+    pipe: RetrievePipeline, photo, tmp_path: Path, before: str
 ) -> None:
     path, words = tmp_path / "i", tmp_path / "words.jpg"
     words.write_text("these are words")
