@@ -43,6 +43,8 @@ def _card(card: ModelCard) -> str:
             )
         )
         rows.append(("Licence of the weights", told(source.license)))
+    if not card.weights:
+        rows.append(("Weights", "None are published or needed: the network is trained here."))
     rows += [("Published", f"{plain(metric)}: {plain(value)}") for metric, value in card.published.items()]
     links = [
         _link(address, name) for address, name in ((card.paper, "paper"), (card.code, "published code")) if address

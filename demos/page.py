@@ -80,15 +80,16 @@ class Panel:
         name: the element ids begin with "vz-NAME-".
         empty: what the visitor has to do, as HTML; shown until there are results.
         wide: width of the results in elevenths of the page.
+        cancel: label of the button that stops the work.
     """
 
-    def __init__(self, name: str, empty: str, wide: int = 8):
-        self.name, self.wide = name, wide
+    def __init__(self, name: str, empty: str, wide: int = 8, cancel: str = "Cancel"):
+        self.name, self.wide, self._cancel_label = name, wide, cancel
+        self.live: gr.HTML | None = None
         self.empty = f'<div class="vz-empty">{empty}</div>'
         self._fresh: list[Any] = []  # events after which old results no longer belong to the inputs
         self._row = gr.Row(elem_classes="vz-columns", equal_height=False)
         self._running: dict[str, threading.Event] = {}
-        self._lane = threading.Lock()
 
     def __enter__(self) -> Self:
         self._row.__enter__()
@@ -110,14 +111,20 @@ class Panel:
             with gr.Row(elem_classes="vz-buttons"):
                 self.button = gr.Button("Run", variant="primary", size="lg", min_width=120, elem_id=self.id("run"))
                 self.cancel = gr.Button(
-                    "Cancel", size="lg", min_width=90, scale=0, interactive=False, elem_id=self.id("cancel")
+                    self._cancel_label, size="lg", min_width=90, scale=0, interactive=False, elem_id=self.id("cancel")
                 )
 
     @contextmanager
-    def results(self) -> Iterator[None]:
-        """The right column: a status line, and below it the content, once there are results."""
+    def results(self, live: bool = False) -> Iterator[None]:
+        """The right column: a status line, and below it the content, once there are results.
+
+        Args:
+            live: also a place for intermediate results (`Work.show`), which is empty unless work is going on.
+        """
         with gr.Column(scale=self.wide, min_width=300, elem_classes="vz-results"):
             self.status = gr.HTML(self.empty, elem_id=self.id("status"), elem_classes="vz-status")
+            if live:
+                self.live = gr.HTML(elem_id=self.id("live"))
             with gr.Column(visible=False, elem_id=self.id("results")) as self.group:
                 yield
 
@@ -150,9 +157,10 @@ class Panel:
         gr.HTML(_named_by(self.id("samples"), [sample.label for sample in samples]))
         home = Path(shown.GRADIO_CACHE)
 
-        def choose(number: int) -> list[Any]:
+        def choose(number: int) -> Any:
             values = [_as_upload(value, home) for value in samples[number].values]
-            return [*values, *(box.hint() for box in targets if isinstance(box, Box))]
+            values += [box.hint() for box in targets if isinstance(box, Box)]
+            return values[0] if len(values) == 1 else values  # for one output, gradio takes a list as its value
 
         shown.click(choose, shown, [*map(_component, targets), *lines], **QUIET)
         self._fresh.append(shown.click)
@@ -172,6 +180,7 @@ class Panel:
         raw: bool = True,
         also: Sequence[Any] = (),
         lane: str = "",
+        at_once: int = 1,
     ) -> None:
         """Call `function(work, *inputs)` when Run is pressed.
 
@@ -181,24 +190,35 @@ class Panel:
                 States need False.
             also: other events that start it, e.g. `field.submit`.
             lane: work in the same lane runs one after the other; by default, each page has its own lane.
+            at_once: for how many visitors `function` may run at the same time.
         """
         components = [*map(_component, inputs)]
-        shared = [self.status, self.group, self.button, self.cancel]
+        live = [] if self.live is None else [self.live]
+        shared = [self.status, self.group, self.button, self.cancel, *live]
+        turns = threading.Semaphore(at_once)
+        cleared = [""] * len(live)
 
         def begin(request: gr.Request) -> tuple[Any, ...]:
             self._running[str(request.session_hash)] = threading.Event()
             waiting = progress_line("waiting for its turn …")
-            return waiting, gr.Column(visible=False), gr.Button(interactive=False), gr.Button(interactive=True)
+            return (
+                waiting,
+                gr.Column(visible=False),
+                gr.Button(interactive=False),
+                gr.Button(interactive=True),
+                *cleared,
+            )
 
         def work(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
             stop = self._running.setdefault(str(request.session_hash), threading.Event())
-            for status, group, result in self._steps(function, values, stop):
+            for status, shown, group, result in self._steps(function, values, stop, turns):
                 running = group is None
                 yield (
                     status,
                     gr.skip() if running else gr.Column(visible=group),
                     gr.Button(interactive=not running),
                     gr.Button(interactive=running),
+                    *(shown for _ in live),
                     *(result or [gr.skip()] * len(outputs)),
                 )
 
@@ -207,7 +227,8 @@ class Panel:
             return progress_line("stopping …")
 
         def clear() -> tuple[Any, ...]:
-            return self.empty, gr.Column(visible=False), gr.Button(interactive=True), gr.Button(interactive=False)
+            ready, idle = gr.Button(interactive=True), gr.Button(interactive=False)
+            return self.empty, gr.Column(visible=False), ready, idle, *cleared
 
         show: dict[str, Any] = {"fn": None, "js": _SHOW.replace("ID", self.id("status"))}
         begun = gr.on([self.button.click, *also], begin, None, shared, queue=False, **QUIET)
@@ -217,7 +238,7 @@ class Panel:
             [*shared, *outputs],
             preprocess=not raw,
             concurrency_id=lane or self.name,
-            concurrency_limit=1,
+            concurrency_limit=at_once,
             **QUIET,
         ).then(**show)  # again: before, there may have been nothing to scroll to
         self.cancel.click(cancel, None, self.status, queue=False, **QUIET)
@@ -232,15 +253,20 @@ class Panel:
             event.set()
 
     def _steps(
-        self, function: Callable[..., tuple[Any, ...]], values: Sequence[Any], stop: threading.Event
-    ) -> Iterator[tuple[str, bool | None, list[Any] | None]]:
-        """Yields the status, whether results are shown (None: not done yet), and the outputs until the work is done."""
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        values: Sequence[Any],
+        stop: threading.Event,
+        turns: threading.Semaphore,
+    ) -> Iterator[tuple[Any, Any, bool | None, list[Any] | None]]:
+        """Yields the status, the intermediate result, whether results are shown (None: not done yet), and the outputs until the
+        work is done."""
         work = Work(Path(self.status.GRADIO_CACHE), names_of(*values), stop)
         done: list[Any] = []
 
         def call() -> None:
             try:
-                with self._lane:  # the work of a visitor who left may still run
+                with turns:  # the work of a visitor who left may still run
                     work.report("starting", 0, 0)
                     done.append(function(work, *values))
             except BaseException as error:  # handed to the visitor's thread
@@ -248,22 +274,29 @@ class Panel:
 
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
-        shown = ""
+        status = live = ""
         try:
             thread.join(0.3)
             while thread.is_alive():
-                if (now := work.shown()) != shown:
-                    yield (shown := now), None, None
+                before = status, live
+                status, live = work.shown(), work.live
+                if (status, live) != before:
+                    yield (
+                        gr.skip() if status == before[0] else status,
+                        gr.skip() if live == before[1] else live,
+                        None,
+                        None,
+                    )
                 thread.join(0.2)
         finally:
             stop.set()
         result = done[0]
         if isinstance(result, BaseException):
             work.drop()
-            yield self._error_html(result, work), False, None
+            yield self._error_html(result, work), "", False, None
         else:
             summary, *outputs = result
-            yield summary, True, outputs
+            yield summary, "", True, outputs
 
     def _error_html(self, error: BaseException, work: Work) -> str:
         """The message for the visitor; the server's log has the rest."""

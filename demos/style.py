@@ -111,6 +111,7 @@ CSS = r"""
 .vz-upload button > .wrap::after { white-space: pre; text-align: center; font-size: var(--text-md); line-height: 1.5;
                                    content: "Drop an image here\A or click to choose one"; }
 .vz-upload.vz-takes-video button > .wrap::after { content: "Drop a video here\A or click to choose one"; }
+.vz-upload.vz-takes-scene button > .wrap::after { content: "Drop a scene here\A or click to choose one"; }
 .vz-upload.vz-takes-images button > .wrap::after { content: "Drop images here\A or click to choose them"; }
 
 .block.hide-container:is(:has(.vz-names), :has(.prose > style:only-child)) { display: none !important; }

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from visionzoo.errors import InputError, writing
+from visionzoo.errors import InputError, VisionZooError, writing
 from visionzoo.io.extensions import ANIMATIONS, IMAGES, VIDEOS
 from visionzoo.io.image import ImageError, image_format, image_size, load_image
 from visionzoo.io.video import probe
@@ -92,7 +92,7 @@ class Box:
         for one in uploads:
             try:
                 good.append(self._usable(one))
-            except InputError as error:
+            except VisionZooError as error:
                 troubles.append(explain(error, names_of(one)))
         if isinstance(upload, list) and len(uploads) > 1:  # each is checked when it is processed
             return gr.skip(), self.hint()

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .uploads import new_folder
-from .words import duration, plain
+from .words import plain
 
 RESULTS = "results"
 """Folder, next to the uploads, for files that are offered as downloads."""
@@ -29,11 +29,13 @@ class Work:
         home: the demo's folder of uploads and results.
         names: path -> name of the uploads among the inputs.
         stop: set when the visitor cancels.
+        live: the latest HTML of `show`.
     """
 
     home: Path
     names: dict[str, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
+    live: str = ""
     _folder: Path | None = None
     _told: tuple[str, int, int] = ("starting", 0, 0)
     _since: float = field(default_factory=time.monotonic)
@@ -49,6 +51,10 @@ class Work:
         if what != self._told[0]:
             self._since = time.monotonic()
         self._told = (what, done, of)
+
+    def show(self, html: str) -> None:
+        """Show an intermediate result below the progress, on a page with `panel.results(live=True)`."""
+        self.live = html
 
     def folder(self) -> Path:
         """A folder for files that are offered as downloads; it is deleted if the work fails, else after an hour."""
@@ -67,8 +73,12 @@ class Work:
         spent = time.monotonic() - self._since
         if of <= 0:
             return progress_line(f"{what} …")
-        left = f", about {duration(max(1, round(spent / done * (of - done))))} left" if done and spent > 2 else ""
+        left = f", about {_roughly(spent / done * (of - done))} left" if done and spent > 2 else ""
         return progress_line(f"{what}: {done:,} of {of:,}{left}", done / of)
+
+
+def _roughly(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 100 else f"{max(1, round(seconds))} s"
 
 
 def progress_line(text: str, share: float | None = None) -> str:

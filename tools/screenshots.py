@@ -19,19 +19,24 @@ from typing import Any
 from PIL import Image
 
 WIDTHS, SCHEMES = (1400, 420), ("light", "dark")
+ENDINGS = {"image": ".jpg", "video": ".mp4", "scene": ".vzgs"}
+LONGEST_MS = 1_200_000
+"""A training takes minutes."""
 
 
-def bad_files(folder: Path) -> dict[str, Path]:
-    """Case -> a file that a page has to refuse."""
+def bad_files(folder: Path, ending: str) -> dict[str, Path]:
+    """Case -> a file that a page has to refuse, whose box takes files with this extension."""
     data = io.BytesIO()
     Image.effect_noise((400, 300), 60).convert("RGB").save(data, "JPEG")
     contents = {
-        "words": ("holiday photo.jpg", b"these are words, not pixels\n" * 20),
-        "truncated": ("truncated.jpg", data.getvalue()[:9000]),
-        "large": ("far_too_large_" + "x" * 90 + ".jpg", b"\0" * 101_000_000),
+        "words": (f"holiday photo{ending}", b"these are words, not pixels\n" * 20),
+        "truncated": (f"truncated{ending}", data.getvalue()[:9000]),
+        "large": (f"far_too_large_{'x' * 90}{ending}", b"\0" * 101_000_000),
         "kind": ("report.pdf", b"%PDF-1.4\n"),
-        "empty": ("empty.jpg", b""),
+        "empty": (f"empty{ending}", b""),
     }
+    folder = folder / ending[1:]
+    folder.mkdir(exist_ok=True)
     found = {}
     for case, (name, content) in contents.items():
         found[case] = folder / name
@@ -39,9 +44,14 @@ def bad_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def cases(page: Any, bad: dict[str, Path]) -> Iterator[str]:
-    """Bring an open page into one state after the other, then its other tabs; yields their names."""
+def cases(page: Any, folder: Path) -> Iterator[str]:
+    """Bring an open page into one state after the other, then its other tabs; yields their names.
+
+    Args:
+        folder: for files that the page has to refuse.
+    """
     yield "first"
+    bad = bad_files(folder, ENDINGS[page.locator(".vz-accepts").first.get_attribute("data-medium")])
     panel = page.locator("[id^=vz-][id$=-run]").first.get_attribute("id").removesuffix("-run")
     run, status = page.locator(f"#{panel}-run"), page.locator(f"#{panel}-status")
     run.click()
@@ -58,7 +68,7 @@ def cases(page: Any, bad: dict[str, Path]) -> Iterator[str]:
     run.click()
     page.wait_for_timeout(700)
     yield "running"
-    page.wait_for_function(f"document.querySelector('#{panel}-run:not(:disabled)')", timeout=300_000)
+    page.wait_for_function(f"document.querySelector('#{panel}-run:not(:disabled)')", timeout=LONGEST_MS)
     page.wait_for_timeout(1500)
     yield "result"
     page.locator(".vz-about summary").click()
@@ -75,14 +85,14 @@ def cases(page: Any, bad: dict[str, Path]) -> Iterator[str]:
         page.wait_for_timeout(1500)
         run.click()
         page.wait_for_timeout(700)
-        page.wait_for_function(f"document.querySelector('#{run.get_attribute('id')}:not(:disabled)')", timeout=300_000)
+        page.wait_for_function(
+            f"document.querySelector('#{run.get_attribute('id')}:not(:disabled)')", timeout=LONGEST_MS
+        )
         page.wait_for_timeout(1500)
         yield f"{tab.inner_text()}_result"
 
 
-def shoot(
-    task: str, output: Path, widths: Sequence[int], schemes: Sequence[str], browser: Any, bad: dict[str, Path]
-) -> None:
+def shoot(task: str, output: Path, widths: Sequence[int], schemes: Sequence[str], browser: Any, folder: Path) -> None:
     from visionzoo.demos.app import build, start
 
     blocks = build(task)
@@ -97,7 +107,7 @@ def shoot(
             page.goto(address)
             page.wait_for_selector(".vz-head")
             page.wait_for_timeout(800)
-            for case in cases(page, bad):
+            for case in cases(page, folder):
                 page.screenshot(
                     path=output / f"{task}_{width}_{scheme}_{case.lower().replace(' ', '_')}.png", full_page=True
                 )
@@ -121,10 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     found = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        bad = bad_files(Path(folder))
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         for task in options.pages or pages():
-            shoot(task, options.output, options.widths, options.schemes, browser, bad)
+            shoot(task, options.output, options.widths, options.schemes, browser, Path(folder))
         browser.close()
 
 

@@ -113,18 +113,21 @@ def write_scene(
     return Path(path).stat().st_size
 
 
-def read_scene(path: str | Path) -> Scene:
+def read_scene(path: str | Path, *, most_numbers: int | None = None) -> Scene:
     """Read a scene. Nothing in the file is run, and no more memory is taken than its size allows for.
 
+    Args:
+        most_numbers: refuse scenes of more numbers, before memory is taken: a small file can hold a large scene of zeros.
+
     Raises:
-        InputError: missing, no `.vzgs`, damaged, truncated, or of a newer version.
+        InputError: missing, no `.vzgs`, damaged, truncated, too large, or of a newer version.
     """
     path = Path(path)
     read_head(path, "a .vzgs scene")
     try:
         with safe_open(path, "np") as file:
             header = _header(path, (file.metadata() or {}).get("vzgs"))
-            model = _empty_model(path, header)
+            model = _empty_model(path, header, most_numbers)
             shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
             if header["tables"].keys() != shapes.keys() or set(file.keys()) != shapes.keys():
                 raise InputError(
@@ -167,7 +170,7 @@ def _header(path: Path, text: str | None) -> dict[str, Any]:
     return header
 
 
-def _empty_model(path: Path, header: dict[str, Any]) -> MoDecGS | FourDGaussians:
+def _empty_model(path: Path, header: dict[str, Any], most: int | None) -> MoDecGS | FourDGaussians:
     """The model of a header without memory for its weights, once the file can hold them."""
     network, config = KINDS[header["kind"]]
     try:
@@ -178,6 +181,10 @@ def _empty_model(path: Path, header: dict[str, Any]) -> MoDecGS | FourDGaussians
     numbers = sum(value.numel() for value in model.state_dict().values())
     if numbers > MOST_EXPANSION * path.stat().st_size:
         raise ValueError(f"it claims {numbers} numbers in {path.stat().st_size} bytes")
+    if most is not None and numbers > most:
+        raise InputError(
+            f"{path}: is a scene of {numbers:,} numbers, over the limit of {most:,}; reconstruct a smaller one"
+        )
     return model
 
 

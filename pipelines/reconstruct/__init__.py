@@ -11,6 +11,7 @@ register_pipeline(
     factory=f"{__name__}:ReconstructPipeline",
     command=f"{__name__}.command:app",
     summary="make a moving 3D scene from a video with camera poses",
+    page="visionzoo.demos.reconstruct",
     commands=(Command("render", f"{__name__}.render_command:app", "make a video of a reconstructed scene"),),
     exporter=Exporter(
         f"{__name__}.export_command:app",

@@ -95,6 +95,16 @@ class Fitting:
         scene.is_static = scene.is_static or self.at_rest
         return scene
 
+    def network(self) -> MoDecGS:
+        """The model to save; while nothing moves yet, it has no fields, since they are untrained."""
+        if not self.at_rest:
+            return self.model
+        still = MoDecGS(replace(self.model.config, deform_global=False, deform_local=False))
+        state = {key: value for key, value in self.model.state_dict().items() if key in still.state_dict()}
+        still.resize_for(state)
+        still.load_state_dict(state)
+        return still.to(self.device)
+
     def image(self, view: View, scene: Scene | None = None) -> Pixels:
         """(H, W, 3) uint8: what the model shows of a view."""
         return (scene or self.scene()).image(view.camera, view.time)

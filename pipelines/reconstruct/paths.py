@@ -55,20 +55,29 @@ def camera_path(
 
 
 def orbit(scene: Scene, frames: int, turns: float = 1.0) -> list[Camera]:
-    """Cameras on a circle around the scene's focus; if the scene was not filmed from all sides, on an ellipse among its cameras."""
+    """The cameras of a video that goes round `turns` times; see `orbit_at`."""
+    return orbit_at(scene, turns * np.arange(frames) / frames)
+
+
+def orbit_at(scene: Scene, places: Sequence[float] | Vector) -> list[Camera]:
+    """Cameras on a circle around the scene's focus; if the scene was not filmed from all sides, on an ellipse among its cameras.
+
+    Args:
+        places: (F,) where on the orbit, in turns.
+    """
     focus, up = scene.focus, scene.up
     cameras = [each.camera for each in scene.cameras]
     first = cameras[0]
     centres = np.stack([camera.centre for camera in cameras])
-    phases = 2 * np.pi * turns * np.arange(frames) / frames
-    if _is_all_around(centres - focus, up):
+    phases = 2 * np.pi * np.asarray(places, float)
+    if not scene.facts.cameras or _is_all_around(centres - focus, up):
         offset = centres[0] - focus
         height = float(np.mean((centres - focus) @ up))
         flat = offset - (offset @ up) * up
         radius = float(np.median(np.linalg.norm((centres - focus) - ((centres - focus) @ up)[:, None] * up, axis=1)))
         ahead = _unit(flat, fallback=_perpendicular(up))
         side = np.cross(up, ahead)
-        places = focus + height * up + radius * (np.cos(phases)[:, None] * ahead + np.sin(phases)[:, None] * side)
+        centres = focus + height * up + radius * (np.cos(phases)[:, None] * ahead + np.sin(phases)[:, None] * side)
     else:
         middle = centres.mean(0)
         ahead = _unit(focus - middle, fallback=first.world_to_camera[2, :3])
@@ -77,8 +86,8 @@ def orbit(scene: Scene, frames: int, turns: float = 1.0) -> list[Camera]:
         wide, high = (
             _spread((centres - middle) @ axis, float(np.linalg.norm(focus - middle))) for axis in (right, above)
         )
-        places = middle + wide * np.sin(phases)[:, None] * right + high * np.cos(phases)[:, None] * above
-    return [look_at(first, place, focus, up) for place in places]
+        centres = middle + wide * np.sin(phases)[:, None] * right + high * np.cos(phases)[:, None] * above
+    return [look_at(first, centre, focus, up) for centre in centres]
 
 
 def look_at(camera: Camera, place: Vector, target: Vector, up: Vector) -> Camera:
@@ -134,4 +143,4 @@ def _unit(vector: Vector, *, fallback: Vector) -> Vector:
     return vector / length if length > 1e-9 else fallback
 
 
-__all__ = ["ALL_AROUND", "Path", "camera_path", "look_at", "orbit"]
+__all__ = ["ALL_AROUND", "Path", "camera_path", "look_at", "orbit", "orbit_at"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -14,11 +16,12 @@ from torch import Tensor
 from visionzoo.devices import pick_device
 from visionzoo.errors import InputError
 
-from ...models.modecgs import FourDGaussians, Gaussians, MoDecGS, draw
+from ...models.modecgs import FourDGaussians, Gaussians, MoDecGS, draw, read_splats
 from ...models.modecgs.captures.capture import Camera
 from ...models.modecgs.compact import read_scene
 from ...models.modecgs.facts import SceneFacts, TimedCamera
 from ...models.modecgs.published import read_published
+from ...models.modecgs.splats.files import FORMATS as SPLAT_FORMATS
 
 Pixels = NDArray[np.uint8]
 Show = Literal["color", "depth", "opacity"]
@@ -60,16 +63,34 @@ class Scene:
         return cls(model.to(place).eval(), facts, device=place, is_static=is_static)
 
     @classmethod
-    def open(cls, path: str | Path, device: torch.device | str = "auto") -> Scene:
-        """A scene from a `.vzgs` file, or from an output folder of MoDec-GS, Scaffold-GS or 4DGaussians.
+    def of_gaussians(cls, gaussians: Gaussians, device: torch.device | str = "auto") -> Scene:
+        """Static Gaussians, whose cameras are not known."""
+        place = pick_device(device)
+        moved = replace(
+            gaussians,
+            **{
+                name: getattr(gaussians, name).to(place) for name in ("means", "quats", "scales", "opacities", "colors")
+            },
+        )
+        return cls(lambda center, time: moved, SceneFacts(), device=place, is_static=True)
+
+    @classmethod
+    def open(cls, path: str | Path, device: torch.device | str = "auto", *, most_numbers: int | None = None) -> Scene:
+        """A scene from a `.vzgs` file, from an output folder of MoDec-GS, Scaffold-GS or 4DGaussians, or from a file of Gaussians.
+
+        Args:
+            most_numbers: see `read_scene`.
 
         Raises:
             InputError: no such file, another kind of file, or a damaged one.
+            MissingDependencyError: the package that reads a format of Gaussians is not installed.
         """
         path = Path(path)
         if path.is_dir():
             return cls.of(read_published(path), SceneFacts(), device)
-        stored = read_scene(path)
+        if path.name.lower().endswith(SPLAT_FORMATS):
+            return cls.of_gaussians(read_splats(path), device)
+        stored = read_scene(path, most_numbers=most_numbers)
         try:
             facts = SceneFacts.from_dict(stored.facts)
         except ValueError as error:
@@ -117,21 +138,22 @@ class Scene:
     @property
     def _depth(self) -> float:
         """How far in front of its cameras the scene is, if their axes do not meet."""
-        if self.facts.low is None or self.facts.high is None:
+        if self.facts.cameras and (self.facts.low is None or self.facts.high is None):
             return 1.0
-        middle = (np.array(self.facts.low) + np.array(self.facts.high)) / 2
+        middle = np.mean(self._box, axis=0)
         centres = np.stack([each.camera.centre for each in self.cameras])
         return max(float(np.linalg.norm(centres.mean(0) - middle)), 1e-3)
 
     def _default_camera(self) -> Camera:
         """A camera in front of the box around the scene."""
-        low, high = self._box()
+        low, high = self._box
         middle, size = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
         motion = np.eye(4)
         motion[:3, 3] = -(middle - np.array([0, 0, 1.2 * size]))
         side = DEFAULT_SIZE
         return Camera(motion, np.array([[side, 0, side / 2], [0, side, side / 2], [0, 0, 1.0]]), side, side)
 
+    @cached_property
     def _box(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         if self.facts.low is not None and self.facts.high is not None:
             return np.array(self.facts.low), np.array(self.facts.high)

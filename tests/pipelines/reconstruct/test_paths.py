@@ -117,3 +117,15 @@ def test_a_scene_without_cameras_is_seen_whole():
     assert (depths > 0).all()
     assert ((pixels > 0) & (pixels < 512)).all()
     assert len(camera_path(scene, "orbit", 4)) == 4
+
+
+@pytest.mark.parametrize("facts", [SceneFacts(), SceneFacts(low=(-1, -1, -1), high=(1, 1, 1))])
+def test_an_orbit_goes_around_a_scene_whose_cameras_are_not_known(facts: SceneFacts):
+    scene = Scene(tiny.modecgs(), facts)
+    cameras = orbit(scene, 8)
+    centres = np.stack([camera.centre for camera in cameras])
+    middle = np.mean(scene._box, axis=0)
+    np.testing.assert_allclose(centres.mean(0), middle, atol=1e-5)
+    assert np.linalg.norm(centres[0] - centres[4]) == pytest.approx(2 * np.linalg.norm(centres[0] - middle))
+    for camera in cameras:
+        np.testing.assert_allclose(camera.project(middle[None])[0][0], (256, 256), atol=1e-3)
