@@ -1,4 +1,4 @@
-"""`python -m tests.golden`: check case files, or compute what they ask for.
+"""`python -m tests.golden`: check case files, or compute their outputs.
 
 The exit code is 1 if a value differs, or if none was compared.
 """
@@ -22,7 +22,7 @@ def systems() -> list[str]:
 
 
 def system_of(case: Case) -> ModuleType:
-    """The module that computes a case, by the system that its folder names."""
+    """The module that computes a case; its folder names the system."""
     if case.system not in systems():
         raise SystemExit(
             f"{case.path}: the folder {case.system!r} is no system with golden cases; known: {', '.join(systems())}"
@@ -39,8 +39,8 @@ def compute(case: Case) -> dict:
 def check(case: Case) -> list[tuple[str, float, float]]:
     """(output, relative error, tolerance) for everything a case expects; empty if it expects nothing.
 
-    Some cases hold more expected values than their `outputs`. Their system then has three functions of a case: `expected`, all that
-    it expects, `everything`, at least what it expects as computed here, and `tolerance`, of an output, or None for the case's own.
+    Some cases hold more expected values than their `outputs`. Their system then has three functions of a case: `expected` returns all
+    expected values, `everything` at least the same values as computed here, and `tolerance` that of an output (None: the case's).
     """
     system = system_of(case)
     usual = float(case.data.get("tolerance") or 1e-4)

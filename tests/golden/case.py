@@ -17,12 +17,12 @@ from . import seeded
 
 HERE = Path(__file__).parent
 DIFFERENT = "keys that differ"
-"""The one output of a file of published keys: their names."""
+"""The only output of a file with published keys: their names."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case file. `data` is the JSON as it stands; expected values in it are for `compare` alone."""
+    """A case file. `data` is the unchanged JSON; its expected values are only used by `compare`."""
 
     path: Path
     data: dict[str, Any]
@@ -56,7 +56,7 @@ class Case:
     def outputs(self) -> Any:
         """The structure to fill: names, and settings such as flags that accompany the values.
 
-        A file of several small cases has a list of them instead, each with outputs of its own. A file of published keys
+        A file of several small cases has a list of them instead, each with its own outputs. A file of published keys
         expects that none of them differ.
         """
         if self.name.startswith("keys") and not self.data.get("outputs"):
@@ -66,13 +66,13 @@ class Case:
         return self.data.get("outputs", {})
 
     def input(self, name: str) -> Tensor:
-        """The seeded tensor of the input called `name`, uniform or normal; further treatment is the system's business."""
+        """The seeded tensor of the input `name`, uniform or normal; the system handles everything else."""
         spec = next(spec for spec in self.data["inputs"] if spec["name"] == name)
         kind = "normal" if spec["kind"].startswith("normal") else "uniform"
         return seeded.tensor(name, spec["shape"], self.seed, kind)
 
     def state_shapes(self) -> dict[str, list[int]]:
-        """Published key names and shapes: in the file itself, or in the keys file that it names."""
+        """Published key names and shapes, from the file itself or from the keys file that it names."""
         inside = self.data.get("state_dict")
         if isinstance(inside, dict) and inside:
             return inside
@@ -96,7 +96,7 @@ class Case:
 
 
 def different_keys(ours: Mapping[str, Any], published: Mapping[str, Any]) -> list[str]:
-    """Names that only one of two tables of shapes has, or that have another shape there. Shapes are lists or tensors."""
+    """Names that are in only one of two tables, or whose shapes differ. Shapes are lists or tensors."""
 
     def shapes(table: Mapping[str, Any]) -> dict[str, list[int]]:
         return {key: list(value.shape if isinstance(value, Tensor) else value) for key, value in table.items()}
@@ -109,7 +109,7 @@ def as_json(value: Any, like: Any = None) -> Any:
     """Computed outputs in the form of a case file: tensors as summaries, numbers and lists unchanged, NaN as null.
 
     Args:
-        like: the case's own structure at this place; a summary there tells how many samples to keep.
+        like: the case's own structure at this position; a summary there determines the number of samples.
     """
     if isinstance(value, Tensor):
         kept = like.get("samples") if isinstance(like, dict) else None
@@ -177,7 +177,7 @@ def _numbers_error(got: Any, want: list[float | None]) -> float:
 
 
 def _ids_error(got: Any, want: list[int]) -> float:
-    """The share of places where a ranking differs by more than a swap of neighbours (scores may be 1e-8 apart)."""
+    """The share of positions in which a ranking differs by more than a swap of neighbours (scores may differ by 1e-8)."""
     if not isinstance(got, list) or len(got) != len(want):
         return float("inf")
     wrong = [i for i, (g, w) in enumerate(zip(got, want, strict=True)) if g != w]

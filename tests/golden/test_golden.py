@@ -1,4 +1,4 @@
-"""Every golden case in the repository passes, and the program says so; a wrong value is noticed."""
+"""Every golden case in the repository passes, and the program reports it; wrong values are detected."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ DERIVED = ("attn_mask", "relative_position_index")
 
 
 def compute(case: Case) -> Any:
-    """The outputs of `case`; its kind shows in its name and its configuration."""
+    """The outputs of `case`, whose kind is determined by its name and its configuration."""
     if case.name.startswith("keys"):
         return keys(case)
     c = case.config
@@ -50,7 +50,7 @@ OFFICIAL: dict[str, Any] = {
 
 
 def read_config(c: dict[str, Any]) -> DehazeXLConfig:
-    """The words of a case's configuration as ours."""
+    """A case's configuration as our configuration."""
 
     def numbers(name: str) -> tuple[int, ...]:
         found = re.search(rf"{name} ([\d/]+)", c["backbone"])
@@ -97,7 +97,7 @@ def read_attention(value: str | dict[str, int]) -> dict[str, Any]:
 
 
 def state_shapes(case: Case, model: DehazeXL) -> dict[str, list[int]]:
-    """Published key names and shapes: in the case, in the part of the keys file that it names, or those of its network."""
+    """Published key names and shapes, from the case, from the part of the keys file that it names, or from its network."""
     inside = case.data.get("state_dict") or case.config.get("keys") or ""
     if isinstance(inside, dict):
         return inside
@@ -111,7 +111,7 @@ def state_shapes(case: Case, model: DehazeXL) -> dict[str, list[int]]:
 
 
 def published_state(case: Case, model: DehazeXL) -> dict[str, Tensor]:
-    """Seeded weights in published names; what a published file derives from the sizes of windows keeps its values."""
+    """Seeded weights under published names; buffers that follow from window sizes keep their values."""
     derived = {key: value for key, value in to_official(model.state_dict()).items() if key.endswith(DERIVED)}
     shapes = state_shapes(case, model)
     weights = {key: torch.zeros(shape) for key, shape in shapes.items() if not key.endswith(DERIVED)}
@@ -131,7 +131,7 @@ def loaded(case: Case, config: DehazeXLConfig) -> DehazeXL:
 
 
 def keys(case: Case) -> dict[str, Any]:
-    """The published keys of each network are ours, shape for shape."""
+    """Compare the published keys and shapes of each network with ours."""
     configs = {
         "official": DehazeXLConfig(),
         "dam_variant": DehazeXLConfig(upsample="shuffle"),
@@ -147,7 +147,7 @@ def keys(case: Case) -> dict[str, Any]:
 
 
 def draws(case: Case, config: DehazeXLConfig, tokens: int, batch: int) -> list[HyperDraw | None] | None:
-    """The random part of HyperAttention, as the cases' notes make it."""
+    """The random part of HyperAttention, drawn as described in the cases' notes."""
     if config.hyper is None or tokens < config.lsh_min_tokens:
         return None
     width, heads = config.dim // config.bottleneck_heads, config.bottleneck_heads
@@ -171,12 +171,14 @@ def network(case: Case) -> dict[str, Any]:
     output = model(x, draws=given)
     results = {name: join() for name, join in seen.items()}
     results["output"] = output
-    results["decoder"] = output  # the published code adds the input into what its decoder gave, and that was recorded
+    results["decoder"] = (
+        output  # the published code adds the input to the decoder's output in place, and the sum was recorded
+    )
     return {name: results[name.split(" (")[0]] for name in case.outputs or results}
 
 
 def outputs_of_parts(model: DehazeXL, patches: int | None) -> dict[str, Callable[[], Tensor]]:
-    """Filled when `model` runs: published name of a part -> what gives its output, of the first `patches` patches."""
+    """Filled when `model` runs: published name of a part -> function that returns its output for the first `patches` patches."""
     kept: dict[str, list[Tensor]] = defaultdict(list)
     seen: dict[str, Callable[[], Tensor]] = {}
 

@@ -73,15 +73,15 @@ def everything(case: Case, *, sections: bool = True) -> Any:
 
 
 def expected(case: Case) -> Any:
-    """What `everything` has to agree with."""
+    """The expected values for `everything`."""
     if case.name.startswith("crop"):
         return [{name: _as_floats(one[name]) for name in CROP if name in one} for one in case.data["cases"]]
     return {**case.outputs, **{name: case.data[name] for name in ADDITIONAL if name in case.data}}
 
 
 def tolerance(case: Case, name: str) -> float | None:
-    """Where it is not the case's: crops are exact; gradients of absolute differences jump, so that the published ones in float32
-    are up to 3e-3 from those in float64, as are ours."""
+    """Tolerances that differ from the case's: crops are exact; gradients of absolute differences jump, so the published ones in
+    float32 differ from those in float64 by up to 3e-3, as do ours."""
     if case.name.startswith("crop"):
         return 1e-9
     return 5e-3 if name.startswith("gradients.") else None
@@ -91,7 +91,7 @@ def tolerance(case: Case, name: str) -> float | None:
 
 
 def read_config(c: dict[str, Any]) -> MCNetConfig:
-    """A case's configuration as ours."""
+    """A case's configuration as our configuration."""
     detector, generator, motion = c["kp_detector"], c["generator"], c["dense_motion"]
     return MCNetConfig(
         num_keypoints=c["num_kp"],
@@ -113,7 +113,7 @@ def read_config(c: dict[str, Any]) -> MCNetConfig:
 
 
 def published(model: nn.Module, scale_factor: float = 0.25) -> dict[str, Tensor]:
-    """A network's state dict in published names."""
+    """A network's state dict under published names."""
     prefix = PREFIXES[type(model)]
     return to_official({prefix + key: value for key, value in model.state_dict().items()}, scale_factor)
 
@@ -148,7 +148,7 @@ def adjusted(value: Tensor, own: Tensor, rule: dict[str, Any]) -> Tensor:
 
 
 def given(case: Case, name: str) -> Tensor:
-    """An input, made as its `kind` says."""
+    """An input of the given `kind`."""
     spec = next(spec for spec in case.data["inputs"] if spec["name"] == name)
     kind, shape = spec["kind"], spec["shape"]
     if kind.startswith("F.interpolate"):
@@ -171,7 +171,7 @@ def keypoints(case: Case, name: str) -> Keypoints:
 
 
 def keys(case: Case) -> dict[str, Any]:
-    """The published keys of each network are ours, shape for shape."""
+    """Compare the published keys and shapes of each network with ours."""
     with torch.device("meta"):
         networks = [MCNet(MCNetConfig()), Discriminator(DiscriminatorConfig())]
     parts = [part for network in networks for part in split_parts(published(network)).items()]
@@ -385,7 +385,7 @@ CROP = ("crop_w_h_left_top", "start_s", "duration_s", "iou", "join")
 
 
 def crops(case: Case) -> list[dict[str, Any]]:
-    """Of each of the case's tubes: the suggested crop, its time, and how its box and another one overlap."""
+    """For each of the case's tubes: the suggested crop, its time, and the overlap of its box with another one."""
     results = []
     for one in case.data["cases"]:
         box, other = tuple(one["tube_bbox_ltrb"]), tuple(one["other_box"])
@@ -404,5 +404,5 @@ def crops(case: Case) -> list[dict[str, Any]]:
 
 
 def _as_floats(value: Any) -> Any:
-    """Pixels are compared as numbers: whole numbers would be taken for a ranking, in which neighbours may change places."""
+    """Pixels are compared as floats: integers would be taken for a ranking, in which neighbours may be swapped."""
     return [float(number) for number in value] if isinstance(value, list) else value

@@ -29,11 +29,11 @@ PUBLISHED_DEFAULTS: dict[str, Any] = {
     "depth": (1, 2, 3),
     "types": ("s", "s", "s"),
 }
-"""What the published class takes where a case says nothing."""
+"""Defaults of the published class."""
 
 
 def compute(case: Case) -> Any:
-    """The outputs of `case`; its kind shows in its name and its configuration."""
+    """The outputs of `case`, whose kind is determined by its name and its configuration."""
     if "cases" in case.data:
         return [as_json(module(entry), entry.get("outputs")) for entry in case.data["cases"]]
     if "module" in case.data:
@@ -51,7 +51,7 @@ def read_config(values: dict[str, Any]) -> SHViTConfig:
 
 
 def keys(case: Case) -> dict[str, Any]:
-    """The published keys of both forms are ours, both ways, shape for shape."""
+    """Compare the published keys and shapes of both forms with ours, in both directions."""
     with torch.device("meta"):
         model = SHViT(read_config(case.config)).eval()
         published = {key: torch.zeros(shape) for key, shape in case.state_shapes().items()}
@@ -104,7 +104,7 @@ def outputs_of_parts(model: SHViT) -> dict[str, Tensor]:
 
 
 def detector(case: Case) -> dict[str, Any]:
-    """Backbone maps and pyramid levels, from a state dict as mmdetection writes it."""
+    """Backbone maps and pyramid levels, from a state dict like mmdetection's."""
     neck = case.config["neck"]
     finer = neck.get("num_extra_trans_convs", 0)
     coarser = neck["num_outs"] - len(neck["in_channels"]) - finer
@@ -212,7 +212,7 @@ def losses_and_sampler(case: Case) -> dict[str, Any]:
 
 
 def sampler(name: str) -> dict[str, Any]:
-    """ "n1000_replicas3_rank0_epoch0" -> what the sampler of these settings gives."""
+    """ "n1000_replicas3_rank0_epoch0" -> the indices from a sampler with these settings."""
     match = re.fullmatch(r"n(\d+)_replicas(\d+)_rank(\d+)_epoch(\d+)", name)
     assert match, name
     count, replicas, rank, epoch = map(int, match.groups())

@@ -25,7 +25,7 @@ from ..case import DIFFERENT, Case, different_keys
 
 
 def compute(case: Case) -> Any:
-    """The outputs of `case`; its kind shows in its name and its configuration."""
+    """The outputs of `case`, whose kind is determined by its name and its configuration."""
     kinds = {
         "keys": keys,
         "cvnet_global": cvnet_global,
@@ -76,7 +76,7 @@ def network(case: Case, **overrides: Any) -> SuperGlobal:
 
 
 def keys(case: Case) -> dict[str, Any]:
-    """The published keys are ours, both ways, shape for shape."""
+    """Compare the published keys and shapes with ours, in both directions."""
     with torch.device("meta"):
         model = create_model(f"superglobal_r{case.config['depth']}", dim=case.config["reduction_dim"])
         published = {key: torch.zeros(shape) for key, shape in case.state_shapes().items()}
@@ -121,7 +121,7 @@ def backbone(case: Case) -> dict[str, Any]:
 
 
 def switches(flags: dict[str, Any]) -> dict[str, Any]:
-    """The published switches in our configuration; the published "ReLUP off" leaves it on inside stage 1."""
+    """The published switches as our configuration; the published "ReLUP off" leaves it on inside stage 1."""
     ours: dict[str, Any] = {"relup": flags["relup"], "relup_inner": True}
     for name in ("gemp", "rgem", "antialias"):
         if name in flags:
@@ -140,7 +140,7 @@ def intermediates(model: SuperGlobal, image: Tensor, names: list[str]) -> dict[s
         if block := re.fullmatch(r"s(\d)(?:\.b(\d+))?", name):
             places[name] = f"backbone.layer{block[1]}" + (f".{int(block[2]) - 1}" if block[2] else "")
     hooks = [
-        # activations work in place: what a later block writes must not reach the copy
+        # activations work in place, so copy before a later block overwrites the output
         model.get_submodule(place).register_forward_hook(
             lambda _m, _i, out, name=name: seen.__setitem__(name, out.clone())
         )
@@ -269,7 +269,7 @@ def mean_average_precision(case: Case) -> dict[str, Any]:
 
 
 def drawn_truth(labels: np.ndarray, construction: str) -> list[dict[str, np.ndarray]]:
-    """Ground truth from uniform labels (N, Q), as the construction of these cases says, for a file that does not list it."""
+    """Ground truth from uniform labels (N, Q), constructed like these cases, for a file that does not list it."""
     bounds = {"easy": (0.0, 0.02), "hard": (0.02, 0.05), "junk": (0.05, 0.09)}
     truth = [{kind: np.flatnonzero((l >= low) & (l < high)) for kind, (low, high) in bounds.items()} for l in labels.T]
     for query, kind in re.findall(r"query (\d+)(?: has)? no (\w+)", construction):
