@@ -19,7 +19,7 @@ CUSTOM = "custom"
 
 @dataclass(frozen=True)
 class Stored:
-    """The metadata that training or `save_pretrained` stores beside the tensors.
+    """The metadata that training or `save_pretrained` stores with the tensors.
 
     Attributes:
         model: registered name, or "custom".

@@ -59,7 +59,7 @@ class TaskPipeline:
         files: "module:class" of the `FileJob` for `run`; empty if a subclass defines its own `run`.
         name: name of the model: a registered name, or "custom".
         config: configuration of the network.
-        checkpoint: the loaded weights file, recorded beside results.
+        checkpoint: the loaded weights file, recorded with results.
         device, dtype: where and in what precision the network runs.
         fingerprint: fingerprint of the weights.
         network: the given network, unchanged.
@@ -297,7 +297,7 @@ class TaskPipeline:
         write_json(folder / "pipeline.json", facts)
 
     def settings(self) -> dict[str, Any]:
-        """Settings to save beside the weights, as fields of `visionzoo.stored.Stored`."""
+        """Settings to save with the weights, as fields of `visionzoo.stored.Stored`."""
         return {}
 
     # Use
@@ -309,7 +309,7 @@ class TaskPipeline:
         return self
 
     def facts(self) -> dict[str, Any]:
-        """How a result was made: model, weights, device, precision and settings; recorded beside outputs."""
+        """How a result was made: model, weights, device, precision and settings; recorded with outputs."""
         settings = {key: value for key, value in self.settings().items() if key != "classes"}
         return {
             "model": self.name,

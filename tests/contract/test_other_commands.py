@@ -58,7 +58,7 @@ def test_a_weights_file_resumes_no_training(
     torch.save(tiny.NETWORKS["classify"]().state_dict(), "w.pth")
     code, _, err = run(capsys, "fit", "--config", "shvit/tiny", "ckpt_path=w.pth")
     assert (code, err.count("\n")) == (2, 1)
-    assert re.search(r"w\.pth: is not a checkpoint of a training, .*former run", err)
+    assert re.search(r"w\.pth: is not a training checkpoint \(it holds no training state\); .*earlier run", err)
 
 
 def test_commands_that_are_tested_elsewhere_exist() -> None:

@@ -203,7 +203,7 @@ class TestSaving:
         assert issubclass(IndexBank, MemoryBank)
 
 
-# Two processes, each with rows of its own
+# Two processes, each with its own rows
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")

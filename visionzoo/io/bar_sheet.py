@@ -1,4 +1,4 @@
-"""Sheets of images with horizontal bars beside each: an HTML page that needs no other file, or one image."""
+"""Sheets of images, each with horizontal bars: an HTML page that needs no other file, or one image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """An image with bars beside it.
+    """An image with its bars.
 
     Attributes:
         image: a path, or (H, W, 3) uint8.

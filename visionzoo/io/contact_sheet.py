@@ -51,7 +51,7 @@ def html_sheet(rows: Sequence[Row], *, heading: str, subtitle: str = "", folder:
 # The image
 
 _CELL, _GAP, _CAPTION, _COLUMNS = 220, 14, 40, 5
-"""In pixels: width of a thumbnail, gap between tiles, height of the text below. The last is the number of tiles beside a query."""
+"""In pixels: width of a thumbnail, gap between tiles, height of the text below. The last is the number of tiles next to a query."""
 _STEP = (_CELL + _GAP, _CELL * 3 // 4 + _CAPTION + _GAP)
 """Pixels from one tile to the next, across and down."""
 

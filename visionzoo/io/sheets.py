@@ -50,7 +50,7 @@ class Tile:
         image: a path, or (H, W, 3) uint8.
         title: the line below the image, e.g. "1 · 0.934".
         note: a fainter second line, e.g. the file name.
-        mark: a short accent beside the title, e.g. "▲ 3".
+        mark: a short accent next to the title, e.g. "▲ 3".
         box: (x0, y0, x1, y1) in pixels of the image, drawn as a rectangle.
     """
 

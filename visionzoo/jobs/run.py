@@ -36,7 +36,7 @@ class FileJob(ABC):
     reads: Sequence[Path] = ()
 
     def check(self, overwrite: bool) -> None:  # noqa: B027
-        """Raise `InputError` if a file that is written beside the outputs may not be written."""
+        """Raise `InputError` if an additional file next to the outputs may not be written."""
 
     def prepare(self, report: Progress) -> None:  # noqa: B027 (most jobs have nothing to prepare)
         """Do work shared by all files. Called once before the first file, and not at all if there is nothing to do."""

@@ -183,7 +183,7 @@ class TrainingModule(LightningModule):
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """Metadata to store beside the weights; see `visionzoo.stored.Stored`."""
+        """Metadata to store with the weights; see `visionzoo.stored.Stored`."""
         about = {key: fact for key, fact in self.about().items() if fact is not None}
         return {"model": self.name, "config": self.overrides, **about}
 

@@ -176,8 +176,8 @@ def _check_resumable(path: Path) -> None:
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
         raise InputError(
-            f"{path}: is not a checkpoint of a training, which holds its state beside the weights; give a .ckpt file of a "
-            "former run, or ckpt_path=last"
+            f"{path}: is not a training checkpoint (it holds no training state); give the .ckpt file of an earlier run, "
+            "or ckpt_path=last"
         )
 
 

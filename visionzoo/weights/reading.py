@@ -91,7 +91,7 @@ NESTED = ("model_state", "state_dict", "model", "params", "network")
 
 
 LIGHTNING_ENTRY = "visionzoo"
-"""Key of the metadata in our training checkpoints, beside Lightning's own entries."""
+"""Key of the metadata in our training checkpoints, in addition to Lightning's own entries."""
 
 
 def find_state_dict(loaded: Any, where: str = "the checkpoint") -> StateDict:
@@ -128,7 +128,7 @@ def save_safetensors(
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The metadata that `save_safetensors` or our training stored beside the tensors; empty for other files.
+    """The metadata that `save_safetensors` or our training stored with the tensors; empty for other files.
 
     Raises:
         WeightsError: the file is missing, or has the extension .safetensors but is not such a file.
