@@ -129,4 +129,4 @@ def test_interrupted(weights: Path, folder: Path, tmp_path: Path) -> None:
     assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert (tmp_path / "out.json").read_text() == "older"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "out.json.part", "images"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "out.json", "out.json.part"]

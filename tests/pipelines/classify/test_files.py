@@ -134,7 +134,7 @@ def test_labels_cannot_break_the_page(folder: Path, tmp_path: Path) -> None:
 def test_features_in_addition_to_another_output(classifier: ClassifyPipeline, folder: Path, tmp_path: Path) -> None:
     classifier.run(folder, tmp_path / "out.csv", progress=False, features=tmp_path / "vectors.npz")
     assert len(np.load(tmp_path / "vectors.npz")["features"]) == 9
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "out.csv.json", "images", "vectors.npz"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images", "out.csv", "out.csv.json", "vectors.npz"]
     with pytest.raises(InputError, match=r"vectors\.npz: exists already"):
         classifier.run(folder, tmp_path / "new.csv", progress=False, features=tmp_path / "vectors.npz")
     with pytest.raises(InputError, match=r"written as \.npz"):
