@@ -12,7 +12,10 @@ register_pipeline(
     command=f"{__name__}.command:app",
     summary="make a moving 3D scene from a video with camera poses",
     page="visionzoo.demos.reconstruct",
-    commands=(Command("render", f"{__name__}.render_command:app", "make a video of a reconstructed scene"),),
+    commands=(
+        Command("render", f"{__name__}.render_command:app", "make a video of a reconstructed scene"),
+        Command("view", f"{__name__}.view_command:app", "look at a reconstructed scene in the browser"),
+    ),
     exporter=Exporter(
         f"{__name__}.export_command:app",
         reads=(".vzgs", ".ply", ".spz", ".splat"),

@@ -1,8 +1,11 @@
 from .export_options import ExportOptions as ExportOptions
 from .exporting import export_file as export_file
+from .fit_preview import LivePreview as LivePreview
 from .fitting import Fitting as Fitting
 from .options import ReconstructOptions as ReconstructOptions
 from .paths import camera_path as camera_path
 from .pipeline import Reconstruction as Reconstruction
 from .pipeline import ReconstructPipeline as ReconstructPipeline
+from .preview import Preview as Preview
 from .scene import Scene as Scene
+from .viewer import Viewer as Viewer

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from visionzoo import options as shared
-from visionzoo.options import MODEL, Checkpoint, Device, Overwrite, Reporting
+from visionzoo.options import MODEL, OUTPUT, Checkpoint, Device, Overwrite, Reporting
 
 from .options import ReconstructOptions
 
@@ -14,7 +14,7 @@ app = shared.command_app(
     "reconstruct",
     [
         "visionzoo reconstruct samples -o scene",
-        "visionzoo reconstruct scene -o scene.vzgs",
+        "visionzoo reconstruct scene -o scene.vzgs --preview",
         "visionzoo reconstruct scene -o static.vzgs --static",
         "visionzoo reconstruct hypernerf/misc/espresso -o espresso.vzgs --preset published --device cuda",
     ],
@@ -44,11 +44,17 @@ def reconstruct(
     model: Annotated[str | None, shared.model("reconstruct", "modecgs by default")] = None,
     checkpoint: Checkpoint = None,
     options: ReconstructOptions = ReconstructOptions(),  # noqa: B008 (frozen)
+    preview: Annotated[
+        bool, shared.option(OUTPUT, "Show the scene in the browser while it is trained (needs the extra gs).")
+    ] = False,
+    port: Annotated[int, shared.option(OUTPUT, "Port of the preview.")] = 8080,
     device: Device = "auto",
     overwrite: Overwrite = False,
     reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
 ) -> None:
     """Make a moving 3D scene from a video with camera poses. An interrupted training resumes with the same command."""
+    from contextlib import ExitStack
+
     from visionzoo.console import emit, note
 
     from .files import check_files, preview_of, reconstruct_file
@@ -57,7 +63,15 @@ def reconstruct(
     from .pipeline import ReconstructPipeline
 
     pipe = ReconstructPipeline.create(model, device, "auto", checkpoint, preset=preset)
-    result = reconstruct_file(pipe, scene, output, options, progress=not reporting.silent, overwrite=overwrite)
+    with ExitStack() as stack:
+        watch = None
+        if preview:
+            from .preview import previewing
+
+            watch = stack.enter_context(previewing(port=port, quiet=reporting.silent))
+        result = reconstruct_file(
+            pipe, scene, output, options, progress=not reporting.silent, overwrite=overwrite, watch=watch
+        )
     if reporting.json:
         emit(result)
     shown = ", ".join(f"{value:.2f} dB on {name.partition('/')[0]} views" for name, value in result["scores"].items())
@@ -66,7 +80,10 @@ def reconstruct(
         f"{preview_of(output)}",
         quiet=reporting.silent,
     )
-    note(f"now try: visionzoo render {output} -o {output.with_suffix('.mp4')}", quiet=reporting.silent)
+    note(
+        f"now try: visionzoo view {output}, or visionzoo render {output} -o {output.with_suffix('.mp4')}",
+        quiet=reporting.silent,
+    )
 
 
 shared.samples_command(

@@ -83,14 +83,19 @@ def is_image(output: Path) -> bool:
     return extension(output) in IMAGES_WRITTEN and extension(output) not in VIDEOS_WRITTEN
 
 
+def check_scene(scene: Path) -> None:
+    """Raise `InputError` if there is no such scene."""
+    if not scene.exists():
+        raise InputError(f"{scene}: no such file; make a scene with: visionzoo reconstruct FOLDER -o {scene}")
+
+
 def check_render(scene: Path, output: Path, *, overwrite: bool) -> None:
     """Check input and output before anything is loaded.
 
     Raises:
         InputError: no such scene, an output of an unknown extension, or one that exists or is the input.
     """
-    if not scene.exists():
-        raise InputError(f"{scene}: no such file; make a scene with: visionzoo reconstruct FOLDER -o {scene}")
+    check_scene(scene)
     if not is_image(output) and extension(output) not in VIDEOS_WRITTEN:
         known = ", ".join([*VIDEOS_WRITTEN, *IMAGES_WRITTEN])
         raise InputError(f"{output}: unknown extension {output.suffix or 'of a file without one'}; use one of {known}")
@@ -98,4 +103,4 @@ def check_render(scene: Path, output: Path, *, overwrite: bool) -> None:
     refuse_inputs([output], [scene])
 
 
-__all__ = ["RenderOptions", "check_render", "is_image"]
+__all__ = ["RenderOptions", "check_render", "check_scene", "is_image"]

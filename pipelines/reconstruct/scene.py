@@ -103,11 +103,15 @@ class Scene:
         place = torch.as_tensor(np.asarray(center, np.float32), device=self.device)
         return self.model(place, None if self.is_static else float(time))
 
-    @torch.inference_mode()
     def image(self, camera: Camera, time: float, show: Show = "color") -> Pixels:
         """(H, W, 3) uint8: what the camera sees at `time`, which is in [0, 1]."""
+        return self.draw(self.gaussians(camera.centre, time), camera, show)
+
+    @torch.inference_mode()
+    def draw(self, gaussians: Gaussians, camera: Camera, show: Show = "color") -> Pixels:
+        """(H, W, 3) uint8: what the camera sees of some Gaussians."""
         drawn = draw(
-            self.gaussians(camera.centre, time),
+            gaussians,
             torch.as_tensor(camera.world_to_camera.astype(np.float32), device=self.device),
             torch.as_tensor(camera.intrinsics.astype(np.float32), device=self.device),
             camera.width,

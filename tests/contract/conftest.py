@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,15 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw(folder / "photos" / f"{number}.png", number)
     made("retrieve", SETTINGS["retrieve"]).index(folder / "photos", folder / "i", progress=False)
     return folder / "i"
+
+
+@pytest.fixture(scope="session")
+def busy() -> Iterator[int]:
+    """A port of this machine at which something else listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -28,15 +28,19 @@ def test_messages_and_remaining_files(
     index: Path,
     capture: Path,
     scene: Path,
+    busy: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    if command == "export":
-        pytest.importorskip("onnxscript")
+    needed = {"export": "onnxscript", "view": "viser"}
+    if command in needed:
+        pytest.importorskip(needed[command])
     monkeypatch.chdir(tmp_path)
     before = lay_out(case, CALL, stuff, tmp_path)
-    code, _, err = run(capsys, *(word.format(index=index, capture=capture, scene=scene) for word in case.inputs))
+    code, _, err = run(
+        capsys, *(word.format(index=index, capture=capture, scene=scene, busy=busy) for word in case.inputs)
+    )
     lines = [one for one in err.splitlines() if "is below the smallest size" not in one]
     assert re.match(case.says, lines[0].removeprefix("visionzoo: error: ")), err
     assert code == case.code, err

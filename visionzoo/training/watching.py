@@ -89,6 +89,11 @@ class StopWithCheckpoint(Callback):
         self._asked = False
         self._before: Any = None
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._asked
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask)
