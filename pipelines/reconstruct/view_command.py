@@ -25,7 +25,8 @@ def view(
     scene: Annotated[
         Path,
         shared.inputs(
-            "Scene (.vzgs), or an output folder of the published code of MoDec-GS, Scaffold-GS or 4DGaussians."
+            "Scene (.vzgs), an output folder of the published code of MoDec-GS, Scaffold-GS or 4DGaussians, or a file of Gaussians "
+            "that do not move (.ply, .compressed.ply, .spz, .splat)."
         ),
     ],
     /,

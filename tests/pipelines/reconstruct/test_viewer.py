@@ -28,6 +28,7 @@ from visionzoo.models.modecgs import Gaussians
 from visionzoo.models.modecgs.captures.reading import read_capture
 from visionzoo.models.modecgs.compact import write_scene
 from visionzoo.models.modecgs.facts import facts_of
+from visionzoo.models.modecgs.splats import write_splats
 from visionzoo.pipelines.reconstruct import Scene, Viewer
 from visionzoo.pipelines.reconstruct.browser_splats import ROWS, TYPICAL_SIGMA, browser_scale, splat_arrays
 from visionzoo.pipelines.reconstruct.playback import AdaptiveSize, Playback
@@ -288,6 +289,20 @@ def test_no_browser_can_make_the_scene_public(viewer: Viewer, monkeypatch: pytes
         browser.send("ShareUrlRequest")
         until(viewer.step, browser.splats)
     assert not asked
+
+
+def test_files_of_gaussians_are_scenes_that_do_not_move(scene: Scene, tmp_path: Path):
+    gaussians = scene.gaussians((0, 0, -3), 0.5)
+    write_splats(
+        replace(gaussians, colors=(gaussians.colors[:, None] - 0.5) / 0.28209479, sh_degree=0), tmp_path / "a.ply"
+    )
+    found = Scene.open(tmp_path / "a.ply", "cpu")
+    camera = Pose((1, 0, 0, 0), (0, 0, -3), 0.8, 64, 48).camera(1.0, 64, 48)
+    assert found.is_static
+    assert np.abs(found.image(camera, 0.0) - scene.image(camera, 0.5).astype(float)).mean() < 2
+    with Viewer(found, port=free_port()) as viewer, Browser(viewer.address) as browser:
+        arrive(viewer, browser)
+        assert not viewer.panel._times.visible
 
 
 # The command
