@@ -95,5 +95,5 @@ def settled(page: Any) -> np.ndarray:
 
 
 def choose(page: Any, label: str, value: str) -> None:
-    page.get_by_role("textbox", name=label, exact=True).first.click()
+    page.get_by_label(label, exact=True).first.click()
     page.get_by_role("option", name=value).first.click()
