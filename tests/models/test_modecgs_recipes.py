@@ -16,7 +16,7 @@ from visionzoo.models.modecgs.captures.writing import Picture, write_blender, wr
 from visionzoo.training.configuration import load_config
 from visionzoo.training.run import run
 
-RECIPES = ("hypernerf", "iphone", "nvidia", "dynerf", "dnerf")
+RECIPES = ("hypernerf", "iphone", "nvidia", "dynerf", "dnerf", "fox")
 SCENE = SyntheticConfig(frames=12, size=24, per_blob=12, wall=60)
 STEPS = [
     "model.recipe.coarse_steps=1", "model.recipe.fine_steps=1", "trainer.max_steps=2", "trainer.accelerator=cpu",
@@ -68,6 +68,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nvidia": (colmap, "colmap"),
     "dynerf": (dynerf, "dynerf"),
     "dnerf": (blender, "blender"),
+    "fox": (blender, "blender"),
 }
 
 
