@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import types
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,9 @@ def test_archives_without_a_checkpoint(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 3)).save(tmp_path / "net.pt")
     with pytest.raises(VisionZooError, match=r"net\.pt: is a TorchScript archive.*torch\.jit\.load.*state_dict"):
         weights.read_checkpoint(tmp_path / "net.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch's own warning would come before the error
+        assert weights.read_metadata(tmp_path / "net.pt") == {}
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.jpg", b"x")
     with pytest.raises(VisionZooError, match=r"is a zip file, not a checkpoint"):

@@ -71,7 +71,7 @@ def _check_archive(path: Path) -> None:
         raise WeightsError(f"{path}: truncated checkpoint (the archive has no end); download it again")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    if any(name.endswith("/constants.pkl") for name in names):
+    if _is_program(names):
         raise WeightsError(
             f"{path}: is a TorchScript archive (a network with its code), expected a state dict; if you trust its author, "
             "extract it with: torch.save(torch.jit.load(FILE).state_dict(), OUT)"
@@ -144,14 +144,24 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
         raise WeightsError(f"{path}: is not a safetensors file ({_first_line(error)})") from error
 
 
+def _is_program(names: list[str]) -> bool:
+    """Whether an archive with files of these names is a TorchScript program."""
+    return any(name.endswith("/constants.pkl") for name in names)
+
+
 def _lightning_texts(path: Path) -> dict[str, str]:
     if not zipfile.is_zipfile(path):
         return {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            if _is_program(archive.namelist()):
+                return {}  # torch.load would warn of it, before `read_checkpoint` refuses it
         loaded = torch.load(
             path, map_location="cpu", weights_only=True, mmap=True
         )  # maps the tensors without reading them
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError):
+    except (
+        pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError,
+    ):  # fmt: skip
         return {}  # `read_checkpoint` reports the reason when the weights are loaded
     ours = loaded.get(LIGHTNING_ENTRY) if isinstance(loaded, Mapping) else None
     facts = ours.get("facts", {}) if isinstance(ours, Mapping) else {}
