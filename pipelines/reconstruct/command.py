@@ -15,6 +15,7 @@ app = shared.command_app(
     [
         "visionzoo reconstruct samples -o scene",
         "visionzoo reconstruct scene -o scene.vzgs --preview",
+        "visionzoo reconstruct video.mp4 -o video.vzgs",
         "visionzoo reconstruct scene -o static.vzgs --static",
         "visionzoo reconstruct hypernerf/misc/espresso -o espresso.vzgs --preset published --device cuda",
     ],
@@ -27,7 +28,8 @@ def reconstruct(
     scene: Annotated[
         Path,
         shared.inputs(
-            "Folder of a scene: images with cameras in the layout of Nerfies, HyperNeRF, DyCheck, COLMAP, Nvidia, D-NeRF or DyNeRF."
+            "Folder of a scene: images with cameras in the layout of Nerfies, HyperNeRF, DyCheck, COLMAP, Nvidia, D-NeRF or DyNeRF. "
+            "Or a video by a moving camera: COLMAP then finds its cameras (needs the extra colmap)."
         ),
     ],
     /,

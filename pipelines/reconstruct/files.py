@@ -14,8 +14,9 @@ from visionzoo.console import note
 from visionzoo.errors import InputError
 from visionzoo.io.extensions import extension
 from visionzoo.io.files import atomic_path
+from visionzoo.io.video import probe
 from visionzoo.jobs import check_result, write_sidecar
-from visionzoo.jobs.progress import Counter
+from visionzoo.jobs.progress import Bars, Counter
 from visionzoo.jobs.resume import RESUME, Interrupted
 
 from ...models.modecgs.compact import write_scene
@@ -42,6 +43,11 @@ def preview_of(output: Path) -> Path:
 def state_of(output: Path) -> Path:
     """The file beside a scene that holds the state of an interrupted training."""
     return output.with_name(f"{output.name}.part")
+
+
+def cameras_of(output: Path) -> Path:
+    """The folder beside a scene that holds the frames of its video and their cameras."""
+    return output.with_name(f"{output.name}.capture")
 
 
 def check_files(source: str | Path, output: str | Path, *, overwrite: bool) -> Path:
@@ -91,7 +97,8 @@ def reconstruct_file(
     """
     path = check_files(source, output, overwrite=overwrite)
     started = time.monotonic()
-    capture = pipe.capture(source, options)
+    with Bars(progress) as bars:
+        capture = pipe.capture(source, options, cameras=cameras_of(path), progress=bars.show)
     note(capture.describe(), quiet=not progress)
     for line in capture.notes:
         note(line, quiet=not progress)
@@ -113,7 +120,9 @@ def reconstruct_file(
     facts = {**pipe.facts(), **options.to_dict()}
     size = write_scene(
         fitting.model, path, bits=options.bits,
-        facts=fitting.facts(scores=scores, training={"preset": pipe.preset_name, **_plain(options)}).to_dict(),
+        facts=fitting.facts(
+            scores=scores, fps=_fps(source, fitting), training={"preset": pipe.preset_name, **_plain(options)}
+        ).to_dict(),
     )  # fmt: skip
     write_preview(fitting, path)
     result = {
@@ -165,6 +174,15 @@ def thinned(history: list[tuple[int, float]], most: int = 200) -> list[list[floa
     usable = [(step, value) for step, value in history if np.isfinite(value)]
     parts = np.array_split(np.array(usable).reshape(-1, 2), min(most, max(len(usable), 1)))
     return [[int(part[-1, 0]), round(float(part[:, 1].mean()), 3)] for part in parts if len(part)]
+
+
+def _fps(source: str | Path, fitting: Fitting) -> float | None:
+    """Frames per second of the views of a video, which are fewer than its frames; None for other sources."""
+    if not Path(source).is_file():
+        return None
+    info = probe(source)
+    length = info.frames / info.fps
+    return float(len({view.time for view in fitting.capture.train}) / length) if length else None
 
 
 def _plain(options: ReconstructOptions) -> dict[str, Any]:

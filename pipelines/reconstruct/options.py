@@ -22,7 +22,8 @@ class ReconstructOptions:
         static: fit a scene that does not move, e.g. for comparison.
         max_side: images are shrunk to this many pixels on the longer side; None: as the preset says; 0 keeps their size.
         downscale: which of several stored sizes to read, in layouts that hold them.
-        masks: folder of masks for a COLMAP model or a video; where they are white, pixels count.
+        masks: folder of masks: for a COLMAP model, white where pixels count; for a video, one per frame, black where things move,
+            which is then left out when the cameras are found.
         protocol: which frames of a COLMAP model are test views.
         frames: number of frames to use of a video.
         bits: bits per number in the scene file.
@@ -48,7 +49,10 @@ class ReconstructOptions:
     ] = None
     masks: Annotated[
         Path | None,
-        option(INPUT, "Folder of masks for a COLMAP model or a video: pixels count where the mask is white."),
+        option(
+            INPUT,
+            "Folder of masks: for a COLMAP model, white where pixels count; for a video, one per frame, black where things move.",
+        ),
     ] = None
     protocol: Annotated[
         Literal["held-out", "released"],
@@ -73,8 +77,8 @@ class ReconstructOptions:
             raise InputError(f"--max-side must be 0 or at least 16, got {self.max_side}")
         if self.downscale is not None and self.downscale < 1:
             raise InputError(f"--downscale must be at least 1, got {self.downscale}")
-        if self.frames < 3:
-            raise InputError(f"--frames must be at least 3, got {self.frames}")
+        if self.frames < 8:
+            raise InputError(f"--frames must be at least 8, got {self.frames}")
         if self.bits not in (8, 16):
             raise InputError(f"--bits must be 8 or 16, got {self.bits}")
 

@@ -10,7 +10,6 @@ scene = visionzoo.pipelines.reconstruct.Scene.open("scene.vzgs")
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import nn
 
 from visionzoo.config import configure
 from visionzoo.errors import InputError
-from visionzoo.jobs import silent
+from visionzoo.jobs import Progress, silent
 from visionzoo.registry import create_model
 from visionzoo.task_pipeline import CUSTOM, Opened, TaskPipeline
 
@@ -151,16 +150,32 @@ class ReconstructPipeline(TaskPipeline):
             decay = total
         return replace(base, coarse_steps=coarse, fine_steps=fine, decay_steps=decay)
 
-    def capture(self, folder: str | Path, options: ReconstructOptions | None = None) -> Capture:
+    def capture(
+        self,
+        source: str | Path,
+        options: ReconstructOptions | None = None,
+        *,
+        cameras: str | Path | None = None,
+        progress: Progress = silent,
+    ) -> Capture:
         """The views of a scene at the size at which it is trained.
 
         Args:
-            folder: in one of the layouts of `read_capture`.
+            source: a folder in one of the layouts of `read_capture`, or a video whose cameras COLMAP then finds.
+            cameras: folder for frames and cameras of a video; what it holds already of this video is used again. By default
+                `VIDEO.capture` beside the video.
+            progress: called while cameras are found.
 
         Raises:
-            InputError: the folder cannot be read, or holds no scene that can be reconstructed.
+            InputError: the source cannot be read, or holds no scene that can be reconstructed.
         """
-        how = options or ReconstructOptions()
+        how, folder = options or ReconstructOptions(), Path(source)
+        if folder.is_file():
+            from ...models.modecgs.captures.from_video import capture_from_video
+
+            place = folder.with_name(f"{folder.name}.capture") if cameras is None else cameras
+            folder = capture_from_video(folder, place, frames=how.frames, masks=how.masks, progress=progress)
+            how = replace(how, masks=None)  # they were for finding the cameras
         if how.masks is not None and not how.masks.is_dir():
             raise InputError(f"{how.masks}: no such folder of masks")
         found = read_capture(folder, downscale=how.downscale, masks=how.masks, protocol=how.protocol)
@@ -174,13 +189,13 @@ class ReconstructPipeline(TaskPipeline):
         source: str | Path | Capture,
         options: ReconstructOptions | None = None,
         *,
-        progress: Callable[[str, int, int], object] = silent,
+        progress: Progress = silent,
         **settings: Any,
     ) -> Reconstruction:
         """Train a scene, in memory; see `run` for files.
 
         Args:
-            source: folder of a scene, or its capture.
+            source: folder of a scene, a video, or a capture.
             options: see `ReconstructOptions`.
             progress: called with ("training", iteration, number of iterations).
             **settings: fields of the options, e.g. steps=2000.
@@ -189,7 +204,9 @@ class ReconstructPipeline(TaskPipeline):
             InputError: the scene cannot be read or reconstructed, or a setting that does not exist.
         """
         how = configure(options or ReconstructOptions(), settings)
-        fitting = self.fitting(source if isinstance(source, Capture) else self.capture(source, how), how)
+        fitting = self.fitting(
+            source if isinstance(source, Capture) else self.capture(source, how, progress=progress), how
+        )
         for done in fitting.run():
             progress("training", done.iteration, fitting.recipe.steps)
         scores = fitting.scores()

@@ -142,6 +142,26 @@ def test_the_course_of_the_psnr_is_thinned_without_what_was_skipped():
     assert thinned([]) == []
 
 
+@pytest.mark.slow
+def test_a_video_becomes_a_scene(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Frames and cameras are kept beside the scene, and used again."""
+    pytest.importorskip("pycolmap")
+    from tests.models.rooms import write_room
+
+    video = tmp_path / "room.mp4"
+    write_room(video, 24)
+    words = ["reconstruct", video, "-o", tmp_path / "a.vzgs", "--preset", "tiny", "--steps", "20", "--frames", "24"]
+    code, _, err = run(capsys, *words)
+    assert code == 0, err
+    found = Scene.open(tmp_path / "a.vzgs", "cpu")
+    assert found.facts.frames == len(found.cameras) >= 12
+    assert found.facts.fps == pytest.approx(probe(video).fps, rel=0.35)  # every eighth frame is a test view
+    assert (tmp_path / "a.vzgs.capture" / "sparse").is_dir()
+    code, _, err = run(capsys, *words, "--overwrite")
+    assert code == 0
+    assert "they are used again" in err
+
+
 # What a scene file says
 
 
