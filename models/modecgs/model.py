@@ -168,6 +168,16 @@ class MoDecGS(nn.Module):
             slots=slots, anchors=rows, neural_opacities=found.neural_opacities,
         )  # fmt: skip
 
+    @torch.no_grad()
+    def hold_still(self) -> None:
+        """Set the last layers of both fields' heads to zero, so that nothing moves until they are trained."""
+        for deformation in (self.global_deformation, self.local_deformation):
+            if deformation is not None:
+                for head in deformation.field.heads.values():
+                    head.out.weight.zero_()
+                    head.out.bias.zero_()
+        self.clear_cache()
+
     def resize_for(self, state: Mapping[str, Tensor]) -> None:
         """Give the table of anchors as many rows as `state`, a state dict, has (`load_checkpoint` calls it)."""
         self.anchors.resize_for(state, "anchors.")

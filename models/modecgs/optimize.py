@@ -51,6 +51,8 @@ class Recipe:
         rate: factor of all learning rates.
         field_rate: factor of those of the two fields, in addition to `rate`. The published rates take tens of thousands of iterations
             to move a scene; short fits need higher ones.
+        start_still: begin the fine stage with the scene at rest, by setting the last layers of the fields' heads to zero. The
+            published code begins it with random motion, which takes many iterations to repair.
         decay_steps: iterations over which learning rates fall.
         seed: random seed for the order of the frames and for growing.
     """
@@ -75,6 +77,7 @@ class Recipe:
     rules: str = "gsplat"
     rate: float = 1.0
     field_rate: float = 1.0
+    start_still: bool = False
     decay_steps: int = 30000
     seed: int = 6666
 
@@ -256,6 +259,8 @@ class Fit:
         self.intervals.load_state_dict(state["intervals"])
 
     def _start_fine(self) -> None:
+        if self.recipe.start_still:
+            self.model.hold_still()
         self.optimizer.state.clear()
         self.growth = self.strategy.initialize_state(self._table)
 

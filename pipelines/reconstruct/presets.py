@@ -40,7 +40,7 @@ PRESETS = {
         },
         recipe={
             "coarse_steps": 150, "fine_steps": 600, "batch_size": 2, "decay_steps": 600, "field_rate": 4.0,
-            "grow_until": 0, "all_cameras": True,
+            "start_still": True, "grow_until": 0, "all_cameras": True,
         },
         max_side=64,
         most_anchors=1100,
@@ -54,7 +54,7 @@ PRESETS = {
         },
         recipe={
             "coarse_steps": 500, "fine_steps": 2500, "batch_size": 2, "decay_steps": 2500, "field_rate": 2.0,
-            "grow_after": 100, "adjust_after": 400, "grow_until": 2100, "success": 0.5, "all_cameras": True,
+            "start_still": True, "grow_after": 100, "adjust_after": 400, "grow_until": 2100, "success": 0.5, "all_cameras": True,
         },
         max_side=128,
         most_anchors=1300,

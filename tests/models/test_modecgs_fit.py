@@ -65,6 +65,21 @@ def test_adam_starts_again_with_the_fine_stage(small: Path):
     assert steps == [1, 2, 3, 1, 2, 3]
 
 
+@pytest.mark.parametrize("start_still", [False, True])
+def test_the_fine_stage_can_begin_at_rest(small: Path, start_still: bool):
+    """Its first images are then those of the coarse stage; otherwise the untrained fields move everything."""
+    fit, frames = fit_of(small, Recipe(coarse_steps=20, fine_steps=10, batch_size=1, start_still=start_still))
+    frame = frames[0]
+    for _ in range(20):
+        fit.step([frame])
+    before = _psnr(fit.model, frame, "static")
+    psnr = fit.step([frame]).psnr  # before the step
+    assert (abs(psnr - before) < 0.05) == start_still
+    for _ in range(5):
+        fit.step([frame])
+    assert not torch.equal(fit.model(frame.center, frame.time).means, fit.model(frame.center, None).means)
+
+
 def test_every_epoch_shows_each_frame_once_and_resumes_anywhere():
     recipe = Recipe(coarse_steps=4, fine_steps=8, batch_size=3)
     every = list(batches(9, recipe))
