@@ -112,11 +112,19 @@ class TaskPipeline:
             InputError: a name, file or setting that cannot be used, a file for another model than `model`, or a model whose
                 weights are not available.
         """
+        if checkpoint is None and not isinstance(model, nn.Module):
+            settings = {**cls.untrained_settings(pick_device(device), settings), **settings}
         own = {name: settings.pop(name) for name in cls.own_settings() if name in settings}
         own = {name: value for name, value in own.items() if value is not None}
         chosen = pick_device(device)  # all arguments are checked before anything is downloaded
         cls.check_settings(chosen, pick_dtype(dtype, chosen), own)
         return cls._from_opened(cls.open(model, checkpoint, settings), device, dtype, **own)
+
+    @classmethod
+    def untrained_settings(cls, device: torch.device, settings: dict[str, Any]) -> dict[str, Any]:
+        """Fields of the configuration that `create` uses for a model by name, unless `settings` has them."""
+        del device, settings
+        return {}
 
     @classmethod
     def own_settings(cls) -> list[str]:

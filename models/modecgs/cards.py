@@ -18,7 +18,7 @@ CARDS = (
         paper=f"{_TITLE}, CVPR 2025, https://arxiv.org/abs/2501.03714",
         code="https://github.com/skwak-kaist/MoDec-GS",
         code_license="Gaussian-Splatting licence of Inria and MPII: research only, not for commercial use",
-        limits="Each scene is trained by itself, and no trained scenes are published. Camera poses must be known; they "
+        limits="Each scene is trained separately, and no trained scenes are published. Camera poses must be known; they "
         "should come from the parts of the scene that do not move. The parameters counted here are those of the "
         "networks; each anchor adds 73 numbers.",
         citation=f"Kwak, Kim, Jeong, Cheong, Oh, Kim. {_TITLE}. CVPR 2025",

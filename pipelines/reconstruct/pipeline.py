@@ -50,7 +50,7 @@ class Reconstruction:
 
 
 class ReconstructPipeline(TaskPipeline):
-    """Reconstructs moving scenes with MoDec-GS (arXiv 2501.03714). Every scene is trained by itself, on a copy of the network.
+    """Reconstructs moving scenes with MoDec-GS (arXiv 2501.03714). Every scene is trained separately, on a copy of the network.
 
     Args:
         model: a network without anchors, which it then gets from the points of each scene; with anchors, training continues from
@@ -86,21 +86,10 @@ class ReconstructPipeline(TaskPipeline):
         self.model = model
 
     @classmethod
-    def create(
-        cls,
-        model: str | nn.Module | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        **settings: Any,
-    ) -> ReconstructPipeline:
-        """As in `TaskPipeline.create`; a network without weights has the size that the preset gives it."""
-        if checkpoint is None and not isinstance(model, nn.Module):
-            from visionzoo.devices import pick_device
-
-            _, preset = preset_named(settings.get("preset") or "auto", pick_device(device))
-            settings = {**preset.config, **settings}
-        return super().create(model, device, dtype, checkpoint, **settings)
+    def untrained_settings(cls, device: torch.device, settings: dict[str, Any]) -> dict[str, Any]:
+        """A network without weights has the size that the preset gives it."""
+        _, preset = preset_named(settings.get("preset") or "auto", device)
+        return dict(preset.config)
 
     @classmethod
     def open(cls, model: str | nn.Module | None, checkpoint: str | Path | None, overrides: dict[str, Any]) -> Opened:

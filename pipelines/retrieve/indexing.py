@@ -55,7 +55,7 @@ def update_index(
         _discard(path)
     started = time.monotonic()
     made = not path.exists()
-    new = made or not any(path.iterdir())
+    new = made or (path.is_dir() and not any(path.iterdir()))
     with _open_for_writing(path, manifest) as index:
         if found.empty:
             check_emptied(found, list(index.photos()), prune_empty)

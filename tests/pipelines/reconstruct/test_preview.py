@@ -56,8 +56,12 @@ def test_a_training_can_be_watched_and_paused(preview: Preview, fitting: Fitting
         before = browser.splats()[-1]
         train()
         until(preview.viewer.step, lambda: not np.array_equal(browser.splats()[-1], before))
-        texts = [each["updates"].get("_markdown", "") for each in browser.received("GuiUpdateMessage")]
-        assert any(text.startswith("2 of 12 iterations, ") and text.endswith(" dB") for text in texts)
+
+        def tells() -> bool:
+            texts = [each["updates"].get("_markdown", "") for each in browser.received("GuiUpdateMessage")]
+            return any(text.startswith("2 of 12 iterations, ") and text.endswith(" dB") for text in texts)
+
+        until(preview.viewer.step, tells)
         browser.use("Pause training")
         until(preview.viewer.step, lambda: preview.paused)
         waits = iter([False, False, True])  # a paused training returns only if it is interrupted
