@@ -36,6 +36,12 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture, command: l
         assert "Example" in out
 
 
+@pytest.mark.parametrize("command", ["render", "view", "dehaze", "reenact", "reconstruct", "retrieve"])
+def test_usage_mentions_subcommands_only_where_there_are_some(capsys: pytest.CaptureFixture, command: str) -> None:
+    out = run(capsys, command, "--help")[1]
+    assert out.count("COMMAND") == ("Commands" in out)
+
+
 def test_models_and_info(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = run(capsys, "models", "superglobal*", "--json")
     assert code == 0

@@ -131,16 +131,24 @@ def command_app(name: str, examples: Sequence[str], help: str | None = None, usa
     Args:
         examples: example command lines.
         help: by default the summary of the registered task.
-        usage: usage of the command itself, if it also has subcommands, e.g. "visionzoo dehaze INPUTS -o OUTPUT".
+        usage: usage of the command itself, if it has one besides its subcommands, e.g. "visionzoo dehaze INPUTS -o OUTPUT".
     """
     lines = "  \n".join(f"`{line}`" for line in examples)  # two spaces end a line in Markdown
-    first = None if usage is None else f"Usage: {usage}\n       visionzoo {name} COMMAND --help"
+    first = None if usage is None else f"Usage: {usage}"
     return App(name=name, help=help, usage=first, help_epilogue=f"Examples:  \n{lines}")
 
 
 def subcommand(app: App) -> Callable[[F], F]:
     """Decorator that adds a function as a subcommand; its help does not repeat the examples of `app`."""
+    _mention_subcommands(app)
     return app.command(help_epilogue="", usage=None)
+
+
+def _mention_subcommands(app: App) -> None:
+    """Add a line about subcommands to the usage, unless cyclopts writes the usage."""
+    line = f"\n       visionzoo {app.name[0]} COMMAND --help"
+    if app.usage and not app.usage.endswith(line):
+        app.usage += line
 
 
 def samples_command(app: App, task: str, write: str, *, folder: str, help: str, then: str) -> None:
@@ -173,6 +181,7 @@ def samples_command(app: App, task: str, write: str, *, folder: str, help: str, 
             )
 
     example = f"Example: visionzoo {task} samples -o {folder}"
+    _mention_subcommands(app)
     app.command(samples, name="samples", help=f"{help}\n\n{example}", help_epilogue="", usage=None)
 
 
