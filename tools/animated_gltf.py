@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionzoo.models.modecgs.captures.capture import Camera, Points
-from visionzoo.models.modecgs.captures.writing import Picture, write_blender
+from visionzoo.models.modecgs.captures.writing import CapturedImage, write_blender
 
 from .zbuffer import rasterize
 
@@ -211,9 +211,11 @@ def make(path: Path, output: Path, *, animation: str, frames: int, size: int, tu
     low, high = np.min([s.min(0) for s in shapes], 0), np.max([s.max(0) for s in shapes], 0)
     shapes = [(shape - (low + high) / 2) / (high - low).max() * 2 for shape in shapes]
 
-    def picture(name: str, k: int, yaw: float, pitch: float) -> Picture:
+    def picture(name: str, k: int, yaw: float, pitch: float) -> CapturedImage:
         camera = orbit(yaw, pitch, 3.2, size)
-        return Picture(f"{name}_{k:03d}", draw(shapes[k], model.mesh, model.texture, camera), camera, float(times[k]))
+        return CapturedImage(
+            f"{name}_{k:03d}", draw(shapes[k], model.mesh, model.texture, camera), camera, float(times[k])
+        )
 
     angles = 2 * np.pi * times
     train = [

@@ -17,7 +17,7 @@ from visionzoo.models.modecgs.captures.capture import Points
 from visionzoo.models.modecgs.captures.points import write_points
 from visionzoo.models.modecgs.captures.reading import read_capture
 from visionzoo.models.modecgs.captures.writing import (
-    Picture,
+    CapturedImage,
     write_blender,
     write_colmap,
     write_dynerf,
@@ -30,7 +30,7 @@ LAYOUTS = ("nerfies", "dycheck", "colmap text", "colmap binary", "nvidia", "dner
 ONE_CLOUD = {"nerfies": "points3D_downsample2.ply", "dnerf": "fused.ply", "dynerf": "points3D_downsample2.ply"}
 
 
-def write(layout: str, folder: Path, train: Sequence[Picture] = TRAIN, points: Points = POINTS) -> Path:
+def write(layout: str, folder: Path, train: Sequence[CapturedImage] = TRAIN, points: Points = POINTS) -> Path:
     """A scene; `train` are its training views, in DyNeRF the frames of one of two cameras."""
     if layout in ("nerfies", "dycheck"):
         return write_nerfies(folder, train, TEST, points, dycheck=layout == "dycheck")

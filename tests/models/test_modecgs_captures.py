@@ -17,7 +17,13 @@ from visionzoo.models.modecgs.captures.checking import checked
 from visionzoo.models.modecgs.captures.colmap_files import PARAMETERS, PINHOLES, _cameras_bin, _cameras_text
 from visionzoo.models.modecgs.captures.points import read_points, write_points
 from visionzoo.models.modecgs.captures.reading import read_capture
-from visionzoo.models.modecgs.captures.writing import Picture, write_blender, write_colmap, write_dynerf, write_nerfies
+from visionzoo.models.modecgs.captures.writing import (
+    CapturedImage,
+    write_blender,
+    write_colmap,
+    write_dynerf,
+    write_nerfies,
+)
 
 WIDTH, HEIGHT = 20, 12
 POINTS = Points(np.random.default_rng(0).uniform(-1, 1, (300, 3)), np.random.default_rng(1).random((300, 3)))
@@ -35,10 +41,10 @@ def camera(yaw: float) -> Camera:
     return Camera(motion, np.array([[18.0, 0, WIDTH / 2], [0, 18.0, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
 
 
-def pictures(count: int, prefix: str, *, masks: bool = False, start: float = 0.0) -> list[Picture]:
+def pictures(count: int, prefix: str, *, masks: bool = False, start: float = 0.0) -> list[CapturedImage]:
     draw = np.random.default_rng(len(prefix))
     return [
-        Picture(
+        CapturedImage(
             f"{prefix}_{i:03d}",
             draw.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8),
             camera(start + 0.1 * i),
@@ -52,7 +58,7 @@ def pictures(count: int, prefix: str, *, masks: bool = False, start: float = 0.0
 TRAIN, TEST = pictures(9, "train"), pictures(5, "val", masks=True, start=0.05)
 
 
-def equal(scene: Capture, train: Sequence[Picture], test: Sequence[Picture]) -> None:
+def equal(scene: Capture, train: Sequence[CapturedImage], test: Sequence[CapturedImage]) -> None:
     for views, expected in ((scene.train, train), (scene.test, test)):
         assert len(views) == len(expected)
         for view, picture in zip(views, expected, strict=True):

@@ -12,7 +12,13 @@ import pytest
 
 from visionzoo.models.modecgs import MoDecGS
 from visionzoo.models.modecgs.captures.synthetic import SyntheticConfig, SyntheticScene
-from visionzoo.models.modecgs.captures.writing import Picture, write_blender, write_colmap, write_dynerf, write_nerfies
+from visionzoo.models.modecgs.captures.writing import (
+    CapturedImage,
+    write_blender,
+    write_colmap,
+    write_dynerf,
+    write_nerfies,
+)
 from visionzoo.training.configuration import load_config
 from visionzoo.training.run import run
 
@@ -24,13 +30,13 @@ STEPS = [
 ]  # fmt: skip
 
 
-def pictures(*, test: bool) -> list[Picture]:
+def pictures(*, test: bool) -> list[CapturedImage]:
     scene = SyntheticScene(SCENE)
     found = []
     for number, time in enumerate(SCENE.times):
         truth = scene.truth(number, test=test)
         name = f"{'test' if test else 'train'}_{number:03d}"
-        found.append(Picture(name, truth.image, scene.camera(float(time), test=test), float(time), truth.seen))
+        found.append(CapturedImage(name, truth.image, scene.camera(float(time), test=test), float(time), truth.seen))
     return found
 
 

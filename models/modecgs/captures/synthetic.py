@@ -19,7 +19,7 @@ from torch import Tensor
 from visionzoo.splatting import render
 
 from .capture import Camera, Points
-from .writing import Picture, write_nerfies
+from .writing import CapturedImage, write_nerfies
 
 _COVISIBLE_LEAST = 5
 """A pixel counts as seen by the training camera if at least this many training images, and a tenth of them, show its point."""
@@ -236,7 +236,7 @@ def synthetic_capture(folder: Path, config: SyntheticConfig) -> Path:
     target = folder / name
     if not target.is_dir():
         scene = SyntheticScene(config)
-        train, test = ([_picture(scene, n, test=test) for n in range(config.frames)] for test in (False, True))
+        train, test = ([_captured(scene, n, test=test) for n in range(config.frames)] for test in (False, True))
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
         write_nerfies(temporary, train, test, scene.points(), dycheck=True)
@@ -244,7 +244,7 @@ def synthetic_capture(folder: Path, config: SyntheticConfig) -> Path:
     return target
 
 
-def _picture(scene: SyntheticScene, number: int, *, test: bool) -> Picture:
+def _captured(scene: SyntheticScene, number: int, *, test: bool) -> CapturedImage:
     truth, time = scene.truth(number, test=test), float(scene.config.times[number])
     name = f"{int(test)}_{number:05d}"
-    return Picture(name, truth.image, scene.camera(time, test=test), time, truth.seen if test else None)
+    return CapturedImage(name, truth.image, scene.camera(time, test=test), time, truth.seen if test else None)

@@ -18,7 +18,7 @@ _AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Picture:
+class CapturedImage:
     """An image with its camera and time, in memory.
 
     Attributes:
@@ -35,7 +35,12 @@ class Picture:
 
 
 def write_nerfies(
-    folder: str | Path, train: Sequence[Picture], test: Sequence[Picture], points: Points, *, dycheck: bool = False
+    folder: str | Path,
+    train: Sequence[CapturedImage],
+    test: Sequence[CapturedImage],
+    points: Points,
+    *,
+    dycheck: bool = False,
 ) -> Path:
     """The layout of HyperNeRF, or of DyCheck with its split files and covisibility masks. Images are those of `rgb/2x`."""
     folder = make_folder(folder)
@@ -80,7 +85,7 @@ def write_nerfies(
 
 
 def write_blender(
-    folder: str | Path, train: Sequence[Picture], test: Sequence[Picture], points: Points | None = None
+    folder: str | Path, train: Sequence[CapturedImage], test: Sequence[CapturedImage], points: Points | None = None
 ) -> Path:
     """D-NeRF's layout. All cameras must have the first one's angle of view and the principal point in the middle."""
     folder = make_folder(folder)
@@ -100,7 +105,7 @@ def write_blender(
     return folder
 
 
-def write_colmap(folder: str | Path, pictures: Sequence[Picture], points: Points) -> Path:
+def write_colmap(folder: str | Path, pictures: Sequence[CapturedImage], points: Points) -> Path:
     """A COLMAP model as text in `sparse/0`, and its images. One pinhole camera per image."""
     folder = make_folder(folder)
     model = make_folder(folder / "sparse" / "0")
@@ -122,7 +127,7 @@ def write_colmap(folder: str | Path, pictures: Sequence[Picture], points: Points
     return folder
 
 
-def write_dynerf(folder: str | Path, cameras: Sequence[Sequence[Picture]], points: Points) -> Path:
+def write_dynerf(folder: str | Path, cameras: Sequence[Sequence[CapturedImage]], points: Points) -> Path:
     """DyNeRF's layout: the frames of several fixed cameras, and `poses_bounds.npy`."""
     folder = make_folder(folder)
     rows = []
