@@ -23,7 +23,7 @@ UPLOADED = "upload"
 STEPS, MOST_STEPS = 750, 1500
 NOTES = {
     "The video": "One camera moves, and each of its images is from another time. Where the camera was is known for each image.",
-    "Training": "A scene is trained by itself, from random weights. At first it stays at rest and gets its shape; then it starts to "
+    "Training": "Each scene is trained separately from random weights. First it stays at rest and gets its shape; then it starts to "
     "move, and the PSNR drops for a moment. This page uses small networks and images of 64 pixels, which a CPU can train in minutes.",
     "Views": "On the orbit, the camera circles among those of the video, or goes all around a scene that was filmed from all sides. "
     "Sides that were never filmed look wrong.",
