@@ -223,6 +223,12 @@ def _locate(path: Path) -> tuple[Path, Path, int, bool]:
         (not match[1], int(match[2]), one) for match, one in inside if match and (one / "point_cloud.ply").is_file()
     ]
     if not found:
+        if any(
+            (path / name).exists() for name in ("dataset.json", "transforms_train.json", "poses_bounds.npy", "sparse")
+        ):
+            raise InputError(
+                f"{path}: holds images with cameras; train it first: visionzoo reconstruct {path} -o scene.vzgs"
+            )
         raise InputError(
             f"{path}: has no point_cloud/iteration_<n>/point_cloud.ply; give the output folder of a training"
         )

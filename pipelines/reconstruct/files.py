@@ -106,6 +106,11 @@ def reconstruct_file(
     state = state_of(path)
     if state.exists() and fitting.load(state):
         note(f"resuming after iteration {fitting.iteration:,} of {fitting.recipe.steps:,}", quiet=not progress)
+    elif state.exists() and not overwrite:  # it may hold hours of work
+        raise InputError(
+            f"{state}: holds an interrupted training of another scene or with other settings; run that command again to resume "
+            "it, choose another output, or add --overwrite to start over"
+        )
     note(f"preview: {preview_of(path)} (above, the views; below, the scene so far)", quiet=not progress)
     try:
         _train(fitting, path, progress=progress, watch=watch)

@@ -11,6 +11,9 @@ from cyclopts import Parameter
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, OUTPUT, option
 
+MOST_SEED = 2**63 - 1
+"""The largest seed that torch takes and a checkpoint stores."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class ReconstructOptions:
             raise InputError(f"--frames must be at least 8, got {self.frames}")
         if self.bits not in (8, 16):
             raise InputError(f"--bits must be 8 or 16, got {self.bits}")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise InputError(f"--seed must be between 0 and {MOST_SEED}, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}

@@ -46,7 +46,8 @@ class RenderOptions:
         if not math.isfinite(self.turns):
             raise InputError(f"--turns must be a finite number, got {self.turns:g}")
         seconds = 5.0 if self.seconds is None else self.seconds
-        if not 1 <= round(seconds * self.fps) <= MOST_FRAMES if math.isfinite(seconds) else True:
+        frames = seconds * self.fps
+        if not math.isfinite(frames) or not 1 <= round(frames) <= MOST_FRAMES:
             raise InputError(
                 f"--seconds must give between 1 and {MOST_FRAMES:,} frames, got {seconds:g} s at {self.fps:g} fps"
             )

@@ -95,6 +95,7 @@ OTHERS: dict[str, list[Case]] = {
         line("no such preset", "reconstruct d -o a.vzgs --preset fast", PHOTO, ".*--preset"),
         line("busy port", "reconstruct d -o a.vzgs --preview --port {busy}", PHOTO, r"port \d+ on .* is in use; choose"),
         line("too few steps", "reconstruct d -o a.vzgs --steps 1", PHOTO, "--steps must be at least 2, got 1"),
+        line("negative seed", "reconstruct d -o a.vzgs --seed -1", PHOTO, "--seed must be between 0 and"),
         line("no such device", "reconstruct d -o a.vzgs --device abacus", PHOTO, "unknown device 'abacus'"),
         line("no such masks", "reconstruct {capture} -o a.vzgs --masks m --device cpu", says="m: no such folder of masks"),
         line(
@@ -113,6 +114,8 @@ OTHERS: dict[str, list[Case]] = {
         line("empty", "render a.vzgs -o a.mp4", {"a.vzgs": b""}, r"a\.vzgs: the file is empty"),
         line("a web page", "render a.vzgs -o a.mp4", {"a.vzgs": PAGE}, r"a\.vzgs: is a web page"),
         line("a folder of photos", "render d -o a.mp4", PHOTO, "d: "),
+        line("a folder to train on", "render {capture} -o a.mp4", says=".*: holds images with cameras; train it first: visionzoo"),
+        line("endless", "render {scene} -o a.mp4 --seconds 1e308", says="--seconds must give between 1 and 100,000 frames"),
         line("no such time", "render {scene} -o a.mp4 --time 2", says="--time must be between 0 and 1, got 2"),
         line("no such view", "render {scene} -o a.png --view 99", says="--view must be between 0 and 5, got 99"),
         line("no such size", "render {scene} -o a.png --resolution big", says="--resolution must be WIDTHxHEIGHT"),

@@ -82,6 +82,21 @@ def test_an_interrupted_training_resumes_bit_for_bit(folder: Path, tmp_path: Pat
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def test_an_interrupted_training_is_not_replaced_by_one_with_other_settings(folder: Path, tmp_path: Path):
+    pipe = visionzoo.pipeline("reconstruct", device="cpu", preset="tiny")
+    first = pipe.fitting(pipe.capture(folder), ReconstructOptions(steps=4))
+    next(first.run())
+    first.save(tmp_path / "a.vzgs.part")
+    saved = (tmp_path / "a.vzgs.part").read_bytes()
+    with pytest.raises(
+        InputError, match=r"a\.vzgs\.part: holds an interrupted training .* add --overwrite to start over"
+    ):
+        pipe.run(folder, tmp_path / "a.vzgs", progress=False, steps=2)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.vzgs.part", saved)]
+    pipe.run(folder, tmp_path / "a.vzgs", progress=False, overwrite=True, steps=2)
+    assert not (tmp_path / "a.vzgs.part").exists()
+
+
 def test_a_state_of_other_settings_is_not_resumed(folder: Path, tmp_path: Path):
     pipe = visionzoo.pipeline("reconstruct", device="cpu", preset="tiny")
     first = pipe.fitting(pipe.capture(folder), ReconstructOptions(steps=4))
