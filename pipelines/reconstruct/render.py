@@ -82,8 +82,7 @@ def render_file(
 
 def render_image(scene: Scene, options: RenderOptions) -> Pixels:
     """(H, W, 3) uint8: the scene from one of its views, at `options.time` or else at the time of the view."""
-    if options.view >= len(scene.cameras):
-        raise InputError(f"--view must be between 0 and {len(scene.cameras) - 1}, got {options.view}")
+    _check_view(scene, options)
     chosen = scene.cameras[options.view]
     camera = chosen.camera.resized(*options.sides(chosen.camera.width, chosen.camera.height))
     return scene.image(camera, chosen.time if options.time is None else options.time, options.show)
@@ -91,6 +90,7 @@ def render_image(scene: Scene, options: RenderOptions) -> Pixels:
 
 def moments(scene: Scene, options: RenderOptions) -> list[TimedCamera]:
     """The cameras of a video, at its size."""
+    _check_view(scene, options)
     seconds = options.seconds
     if seconds is None:
         recorded = options.path == "input" and scene.facts.fps and scene.facts.frames
@@ -101,6 +101,11 @@ def moments(scene: Scene, options: RenderOptions) -> list[TimedCamera]:
         replace(each, camera=each.camera.resized(*options.sides(each.camera.width, each.camera.height)))
         for each in path
     ]
+
+
+def _check_view(scene: Scene, options: RenderOptions) -> None:
+    if options.view >= len(scene.cameras):
+        raise InputError(f"--view must be between 0 and {len(scene.cameras) - 1}, got {options.view}")
 
 
 class _Frames:

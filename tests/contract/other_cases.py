@@ -118,6 +118,7 @@ OTHERS: dict[str, list[Case]] = {
         line("endless", "render {scene} -o a.mp4 --seconds 1e308", says="--seconds must give between 1 and 100,000 frames"),
         line("no such time", "render {scene} -o a.mp4 --time 2", says="--time must be between 0 and 1, got 2"),
         line("no such view", "render {scene} -o a.png --view 99", says="--view must be between 0 and 5, got 99"),
+        line("no such view in a video", "render {scene} -o a.mp4 --view 99", says="--view must be between 0 and 5, got 99"),
         line("no such size", "render {scene} -o a.png --resolution big", says="--resolution must be WIDTHxHEIGHT"),
         line("no such device", "render {scene} -o a.png --device abacus", says="unknown device 'abacus'"),
         *outputs(RENDER, ".mp4", {}),
