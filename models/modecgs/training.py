@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
@@ -51,7 +52,7 @@ class MoDecGSTraining(TrainingModule):
             alexnet-owt-7be5be79.pth.
     """
 
-    try_with = "visionzoo test --config modecgs/tiny data.root=SCENE model.checkpoint={file}"
+    try_with = "visionzoo reconstruct SCENE -o OUT.vzgs --checkpoint {file}"
     model: MoDecGS
 
     def __init__(
@@ -226,7 +227,9 @@ class MoDecGSTraining(TrainingModule):
             path = Path(self.trainer.default_root_dir) / "scene.vzgs"
             about = facts_of(self.data.capture, white_background=self.recipe.white_background, rules=self.recipe.rules)
             size = write_scene(self.model, path, facts=about.to_dict())
-            note(f"compact scene: {path} ({size / 1e6:.2f} MB)")
+            note(
+                f"compact scene: {path} ({size / 1e6:.2f} MB); look at it with: visionzoo render {shlex.quote(str(path))} -o OUT.mp4"
+            )
 
 
 def _is_scene(path: str) -> bool:
