@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """The user's cache is neither read nor written, and nothing is downloaded unless a test serves it."""
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    """Drives browsers; see tests/browsers.py."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright
 
 
 @pytest.fixture

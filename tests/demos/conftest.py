@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,15 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from tests.browsers import free_port, launch
+
 HARMLESS = ("WebGPU", "GPU adapter", "Slow network", "preloaded using link preload")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def upload(path: Path) -> dict[str, str]:
@@ -207,16 +200,10 @@ def server(home: Path, index: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"the browser tests need one of {', '.join(BROWSERS)} on the PATH")
-    flags = [*FLAGS, "--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else FLAGS
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=flags)
-        yield browser
-        browser.close()
+def chromium(playwright: Any) -> Iterator[Any]:
+    browser = launch(playwright, "--disable-gpu")
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.browsers import free_port
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
 
-from .conftest import Visit, free_port, upload
+from .conftest import Visit, upload
 
 pytest.importorskip("gradio")
 pytest.importorskip("timm")

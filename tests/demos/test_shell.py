@@ -12,9 +12,10 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from tests.browsers import free_port
 from visionzoo.errors import InputError
 
-from .conftest import Visit, free_port, upload
+from .conftest import Visit, upload
 
 pytest.importorskip("gradio")
 

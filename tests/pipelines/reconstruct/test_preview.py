@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("viser")
 
 import visionzoo
+from tests.browsers import free_port
 from tests.command import run
 from tests.contract.setting import capture as write_capture
-from tests.demos.conftest import free_port
 from visionzoo.pipelines.reconstruct import Preview, ReconstructOptions
 from visionzoo.pipelines.reconstruct.files import reconstruct_file
 from visionzoo.pipelines.reconstruct.fitting import Fitting

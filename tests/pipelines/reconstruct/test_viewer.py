@@ -20,9 +20,9 @@ from PIL import Image
 pytest.importorskip("viser")
 
 from tests import tiny
+from tests.browsers import free_port
 from tests.command import run
 from tests.contract.setting import capture as write_capture
-from tests.demos.conftest import free_port
 from visionzoo.errors import InputError
 from visionzoo.models.modecgs import Gaussians
 from visionzoo.models.modecgs.captures.reading import read_capture

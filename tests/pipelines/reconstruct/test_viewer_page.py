@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +16,8 @@ from PIL import Image
 pytest.importorskip("viser")
 
 from tests import tiny
+from tests.browsers import free_port, launch
 from tests.contract.setting import capture as write_capture
-from tests.demos.conftest import BROWSERS, FLAGS, free_port
 from visionzoo.models.modecgs.captures.reading import read_capture
 from visionzoo.models.modecgs.compact import write_scene
 from visionzoo.models.modecgs.facts import facts_of
@@ -44,19 +42,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def page() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"the browser tests need one of {', '.join(BROWSERS)} on the PATH")
-    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    flags = [flag for flag in FLAGS if flag != "--disable-gpu"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*flags, *WEBGL, *root])
-        page = browser.new_page(viewport={"width": 900, "height": 700})
-        page.set_default_timeout(120_000)
-        yield page
-        browser.close()
+def page(playwright: Any) -> Iterator[Any]:
+    browser = launch(playwright, *WEBGL)
+    page = browser.new_page(viewport={"width": 900, "height": 700})
+    page.set_default_timeout(120_000)
+    yield page
+    browser.close()
 
 
 @pytest.mark.slow
