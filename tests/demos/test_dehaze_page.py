@@ -208,7 +208,9 @@ def test_an_upload_becomes_a_slider_and_a_download(visit: Visit, pipe: Any, tmp_
     page.wait_for_function("[...document.querySelectorAll('#vz-dehaze-slider img')].every(i => i.naturalWidth === 300)")
     download = visit.download("dehaze")
     assert download.suggested_filename == "hazy ä_clear.png"
-    assert np.array_equal(load_image(Path(download.path()).read_bytes()), pipe(path, blend=True).image)
+    shown = load_image(Path(download.path()).read_bytes()).astype(int)
+    # the page computes in a thread of its own, whose sums may be rounded differently
+    assert np.abs(shown - pipe(path, blend=True).image).max() <= 1
     visit.check()
 
 
