@@ -72,7 +72,7 @@ class LivePreview(Callback):
 
 
 def _scene(module: MoDecGSTraining) -> Scene:
-    """The scene as it is now."""
+    """The scene in its current state."""
     facts = facts_of(module.data.capture, white_background=module.recipe.white_background, rules=module.recipe.rules)
     scene = Scene.of(module.model, facts, module.device)
     at_rest = module.fit is not None and module.fit.iteration <= module.recipe.coarse_steps

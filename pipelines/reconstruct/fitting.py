@@ -86,11 +86,11 @@ class Fitting:
             self.model.train()  # a preview may have been rendered
 
     def facts(self, **more: Any) -> SceneFacts:
-        """What a scene file says about the scene as it is now; `more` are further fields of `SceneFacts`."""
+        """What a scene file says about the current scene; `more` are further fields of `SceneFacts`."""
         return facts_of(self.capture, white_background=self.recipe.white_background, rules=self.recipe.rules, **more)
 
     def scene(self) -> Scene:
-        """The scene as it is now; it shares the model, so it changes while the training continues."""
+        """The scene in its current state; it shares the model, so it changes while the training continues."""
         scene = Scene.of(self.model, self.facts(), self.device)
         scene.is_static = scene.is_static or self.at_rest
         return scene

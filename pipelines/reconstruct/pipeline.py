@@ -101,15 +101,8 @@ class ReconstructPipeline(TaskPipeline):
         cls.check_name(name)
         return Opened(create_model(name, **overrides), name)
 
-    def settings(self) -> dict[str, Any]:
-        return {}
-
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "preset": self.preset_name}
-
-    def to(self, device: str | torch.device) -> ReconstructPipeline:
-        super().to(device)
-        return self
 
     def fitting(self, capture: Capture, options: ReconstructOptions | None = None) -> Fitting:
         """A training that is ready to run, on a copy of the network.

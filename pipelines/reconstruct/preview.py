@@ -43,7 +43,7 @@ class Preview:
                 preview.show(fitting.scene, fitting.iteration, fitting.recipe.steps, fitting.history)
 
     Args:
-        scene: as it is before the training.
+        scene: the scene before the training.
         host, port: address to listen at.
 
     Attributes:
@@ -90,7 +90,7 @@ class Preview:
         A preview that fails ends with a warning, and the training continues.
 
         Args:
-            scene: called for the scene as it is now, if it is shown.
+            scene: called for the current scene, if it is shown.
             iteration, steps: how far the training is.
             history: (iteration, PSNR in dB).
             interrupted: whether to return although the training is paused.

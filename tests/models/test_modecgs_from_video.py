@@ -1,4 +1,4 @@
-"""A scene from a video: which frames are taken, whose cameras are found, and what is said where that is impossible."""
+"""A scene from a video: which frames are taken, whose cameras are found, and the error where that is impossible."""
 
 from __future__ import annotations
 
