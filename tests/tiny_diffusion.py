@@ -1,0 +1,125 @@
+"""Tiny random parts of latent diffusion pipelines in the real shapes and folder formats, in eval mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from visionzoo.diffusion import save_text_encoder, save_tokenizer, text_config, word_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+WORDS = [
+    "a", "and", "blue", "boat", "boy", "cat", "girl", "green", "hat", "house", "in", "of",
+    "on", "red", "shirt", "sits", "street", "the", "tree", "walks", "white", "with",
+]  # fmt: skip
+WIDTH = 32
+"""Width of the text embeddings."""
+
+
+def tokenizer() -> CLIPTokenizer:
+    return word_tokenizer(WORDS)
+
+
+def text_encoder() -> CLIPTextModel:
+    from transformers import CLIPTextModel
+
+    return _seeded(CLIPTextModel, text_config(tokenizer(), WIDTH))
+
+
+def vae() -> AutoencoderKL:
+    """4 latent channels, 8 times smaller: the sizes of images are multiples of 8."""
+    from diffusers import AutoencoderKL
+
+    return _seeded(
+        AutoencoderKL,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
+    return _seeded(
+        UNet2DConditionModel,
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def controlnet() -> ControlNetModel:
+    """A ControlNet for `unet`, whose closing convolutions are not zero, so that the control image matters."""
+    from diffusers import ControlNetModel
+
+    model = _seeded(ControlNetModel.from_unet, unet(), conditioning_embedding_out_channels=(8, 8, 16, 16))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
+
+
+def scheduler() -> DDIMScheduler:
+    """DDIM with the settings of Stable Diffusion."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def parts() -> dict[str, Any]:
+    """The parts of a Stable Diffusion pipeline; no safety checker."""
+    return {
+        "vae": vae(),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "unet": unet(),
+        "scheduler": scheduler(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+
+
+def stable_diffusion() -> StableDiffusionPipeline:
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline(**parts(), requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def save_stable_diffusion(folder: Path) -> Path:
+    """Write `stable_diffusion` as a folder that old and new versions of diffusers and transformers read."""
+    pipe = stable_diffusion()
+    pipe.save_pretrained(folder)
+    save_text_encoder(pipe.text_encoder, folder / "text_encoder")
+    save_tokenizer(pipe.tokenizer, folder / "tokenizer")
+    return folder
+
+
+def _seeded(build: Any, *arguments: Any, **settings: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(*arguments, **settings).eval()
