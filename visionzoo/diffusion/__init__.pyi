@@ -1,3 +1,11 @@
+from .latents import check_frame_size as check_frame_size
+from .latents import decode_latents as decode_latents
+from .latents import decode_stream as decode_stream
+from .latents import encode_frames as encode_frames
+from .latents import encode_stream as encode_stream
+from .latents import encode_to_file as encode_to_file
+from .latents import latent_writer as latent_writer
+from .latents import open_latents as open_latents
 from .text import check_words as check_words
 from .text import encode_text as encode_text
 from .text import save_text_encoder as save_text_encoder
