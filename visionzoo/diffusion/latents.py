@@ -183,8 +183,7 @@ def latent_writer(
     """A file for latents of frames of `height` x `width` pixels; see `TensorWriter` for writing, resuming and errors.
 
     Args:
-        dtype: "float32", or "float16" for half the size: enough for training data, but latents of an inversion lose the
-            source (errors of 0.06 after 50 steps).
+        dtype: "float32", or "float16" for half the size, which is enough for training data but not for an inversion.
         source: what the latents depend on, besides the autoencoder, e.g. a file and its settings.
     """
     check_frame_size(vae, height, width)
