@@ -14,9 +14,10 @@ from PIL import Image
 
 from ..errors import InputError, require
 from ..weights import WeightsError
+from ..weights.torchscript import check_file, load_torchscript, short
 from .detector import FaceDetector
 from .face import check_image
-from .network_files import DlibFaces, check_file, load_dlib, load_torchscript, short
+from .network_files import DlibFaces, load_dlib
 
 __all__ = ["DlibIdentity", "EmbeddingNetwork", "IdentityNetwork", "open_identity"]
 

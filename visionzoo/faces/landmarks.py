@@ -15,10 +15,11 @@ from torch import Tensor
 from ..errors import MissingDependencyError
 from ..io.pixels import to_float
 from ..weights import WeightsError
+from ..weights.torchscript import load_torchscript, short
 from .crop import CropBox, choose_face
 from .detector import FaceDetector, open_detector
 from .face import check_image
-from .network_files import DlibFaces, load_dlib, load_torchscript, short
+from .network_files import DlibFaces, load_dlib
 
 __all__ = ["DlibLandmarks", "FanLandmarks", "LandmarkFinder", "heatmap_peaks", "open_landmarks"]
 

@@ -1,86 +1,30 @@
-"""Open third-party networks in the user's files: dlib's `.dat` and TorchScript, with one-line errors.
+"""Open dlib's networks in the user's files, with one-line errors, and find faces for them.
 
-Nothing is downloaded. No extra package is needed until a dlib file is opened.
+Nothing is downloaded. No extra package is needed until a file is opened.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-import warnings
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import MissingDependencyError
-from ..io.head import read_head
 from ..weights import WeightsError
+from ..weights.torchscript import check_file, short
 from .crop import CropBox, choose_face, square_box
 from .detector import FaceDetector, open_detector
 
-__all__ = ["DlibFaces", "check_file", "import_dlib", "load_dlib", "load_torchscript", "short"]
+__all__ = ["DlibFaces", "import_dlib", "load_dlib"]
 
 DLIB_SCALE, DLIB_SHIFT = 0.79, 0.07
 """Ratio of the side of dlib's face box to that of MTCNN's squared box, and the downward shift of its centre in units of that side:
 measured on 26 frames of two people, where the means were 0.76 to 0.81 and 0.04 to 0.08."""
-
-
-def check_file(path: str | PathLike[str], what: str) -> Path:
-    """Return `path` if it is a file that can hold a network; see `read_head`.
-
-    Args:
-        what: the expected network, for the error message.
-
-    Raises:
-        WeightsError: the file cannot hold a network, or is still packed.
-    """
-    path = Path(path)
-    expected = f"the file with {what}"
-    head = read_head(
-        path, f"{expected} (a .zip as downloaded, not unpacked)" if path.is_dir() else expected, WeightsError
-    )
-    if head.startswith(b"BZh"):
-        raise WeightsError(f"{path}: is still packed; unpack it with bunzip2")
-    return path
-
-
-def short(error: BaseException) -> str:
-    """An error's message in at most 120 characters: its first line, or for TorchScript errors the last, after the trace."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1 if "TorchScript" in lines[0] else 0].removeprefix("RuntimeError: ")[:120]
-
-
-# TorchScript
-
-
-def load_torchscript(path: str | PathLike[str], what: str, device: torch.device | str = "cpu") -> Any:
-    """Open the TorchScript network in a file for inference. Such a file is a program: open only files whose author you trust.
-
-    Raises:
-        WeightsError: the file is missing, truncated, or not TorchScript.
-    """
-    path = check_file(path, what)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch recommends a newer format; this file exists already
-            return torch.jit.load(str(path), map_location=torch.device(device)).eval()
-    except (RuntimeError, ValueError) as error:
-        if "constants.pkl" in str(error):
-            raise WeightsError(
-                f"{path}: is not a TorchScript file (perhaps only weights, or a torch.export program), expected {what}; "
-                "write the whole network with torch.jit.trace(network, image).save(FILE)"
-            ) from error
-        raise WeightsError(
-            f"{path}: not a TorchScript file, or truncated ({short(error)}), expected {what}; download it again"
-        ) from error
-
-
-# dlib
 
 
 def import_dlib(purpose: str) -> Any:
