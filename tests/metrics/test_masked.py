@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -62,7 +63,18 @@ def test_wrong_images_are_named() -> None:
     one, other = images()
     with pytest.raises(InputError, match="SSIM needs 11 x 11"):
         masked_ssim(one[:, :9], other[:, :9], torch.ones(9, 40))
-    with pytest.raises(InputError, match=r"expected \(3, H, W\) twice"):
+    with pytest.raises(InputError, match="expected two images of one size"):
         masked_psnr(one, other[None], torch.ones(30, 40))
     with pytest.raises(InputError, match=r"range from"):
         masked_psnr(2 * one, other, torch.ones(30, 40))
+
+
+def test_outside_of_an_edit_nothing_changed() -> None:
+    original = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    edited, mask = original.copy(), np.zeros((30, 40), bool)
+    mask[5:20, 8:30] = True
+    edited[mask] = 0
+    assert masked_psnr(edited, original, ~mask) == math.inf
+    assert masked_psnr(edited, original, mask) < 12
+    planes = [torch.from_numpy(image).permute(2, 0, 1) for image in (edited, original)]
+    assert masked_psnr(*planes, torch.from_numpy(mask)) == pytest.approx(masked_psnr(edited, original, mask))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,14 +15,18 @@ from torch.nn import functional as F
 from visionzoo.errors import InputError
 
 from .lpips import Lpips
-from .restoration import K1, K2, WINDOW, gaussian_weights, unit
+from .restoration import K1, K2, WINDOW, gaussian_weights, image_planes
+
+Image = Tensor | np.ndarray
 
 
-def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+def masked_psnr(prediction: Image, reference: Image, mask: Image) -> float:
     """Peak signal-to-noise ratio in dB over the pixels of a mask, infinite for equal images.
 
+    What an edit must not change is measured with the inverted mask: `masked_psnr(edited, original, ~mask)`.
+
     Args:
-        prediction: (3, H, W), uint8, or float in [0, 1].
+        prediction: tensor (3, H, W) or array (H, W, 3): uint8, or float in [0, 1].
         reference: the same.
         mask: (H, W), bool, or weights in [0, 1].
 
@@ -33,7 +38,7 @@ def masked_psnr(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def masked_ssim(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+def masked_ssim(prediction: Image, reference: Image, mask: Image) -> float:
     """Structural similarity with masked windows, at most 1. Arguments and errors as for `masked_psnr`.
 
     Each window uses only its pixels inside the mask, renormalized (a partial convolution, along width and then along height);
@@ -58,7 +63,7 @@ def masked_ssim(prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
     return float(similarity.mean())
 
 
-def masked_lpips(lpips: Lpips, prediction: Tensor, reference: Tensor, mask: Tensor) -> float:
+def masked_lpips(lpips: Lpips, prediction: Image, reference: Image, mask: Image) -> float:
     """Perceptual distance over the pixels of a mask: the mean of LPIPS' map of distances between images that are black elsewhere.
 
     DyCheck measures with AlexNet. Arguments and errors are those of `masked_psnr`, and images have to be large enough for `lpips`.
@@ -82,20 +87,22 @@ def _partial_means(images: Tensor, mask: Tensor) -> Tensor:
     return values[:, 0]
 
 
-def _checked(prediction: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(prediction: Image, reference: Image, mask: Image) -> tuple[Tensor, Tensor, Tensor]:
     """Both images (3, H, W) and the mask (H, W) in float64."""
     if prediction.ndim != 3 or prediction.shape != reference.shape:
         raise InputError(
-            f"prediction has shape {tuple(prediction.shape)} and reference {tuple(reference.shape)}, expected (3, H, W) twice"
+            f"prediction has shape {tuple(prediction.shape)} and reference {tuple(reference.shape)}, expected two images "
+            "of one size"
         )
-    if mask.shape != prediction.shape[1:]:
+    ours, theirs = image_planes(prediction, "prediction"), image_planes(reference, "reference")
+    if mask.shape != ours.shape[1:]:
         raise InputError(
-            f"the mask has shape {tuple(mask.shape)} and the images {tuple(prediction.shape)}; resize it to (H, W)"
+            f"the mask has shape {tuple(mask.shape)} and the images {tuple(ours.shape)}; resize it to (H, W)"
         )
-    weights = mask.double()
+    weights = torch.as_tensor(mask).to(ours)
     if not float(weights.min()) >= 0 or not float(weights.max()) <= 1 or not float(weights.sum()) > 0:
         raise InputError("the mask must be between 0 and 1 and leave some pixels")
-    return unit(prediction), unit(reference), weights
+    return ours, theirs, weights
 
 
 __all__ = ["masked_lpips", "masked_psnr", "masked_ssim"]

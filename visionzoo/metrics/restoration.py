@@ -187,6 +187,24 @@ def _pair(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> tu
     return ours, theirs
 
 
+def image_planes(image: Tensor | np.ndarray, name: str = "the image") -> Tensor:
+    """One image, array (H, W, 3) or tensor (3, H, W), uint8 or float in [0, 1], as (3, H, W) float64 in [0, 1].
+
+    Raises:
+        InputError: wrong shape or type, or values outside [0, 1]; the message starts with `name`.
+    """
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise InputError(f"{name} is a {type(image).__name__}, expected an array (H, W, 3) or a tensor (3, H, W)")
+    if image.ndim != 3:
+        wanted = "(H, W, 3)" if isinstance(image, np.ndarray) else "(3, H, W)"
+        raise InputError(f"{name} has shape {tuple(image.shape)}, expected {wanted}")
+    planes = _batch(name, image)[0]
+    try:
+        return unit(planes)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 def _batch(name: str, image: Tensor | np.ndarray) -> Tensor:
     if isinstance(image, np.ndarray):
         values, wanted = _from_numpy(image), "(H, W, 3)"

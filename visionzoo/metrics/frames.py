@@ -1,0 +1,77 @@
+"""Read what video measures take: frames one at a time, in step with masks, maps or flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visionzoo.errors import InputError
+
+from .restoration import image_planes
+
+Pixels = Any
+"""One image: array (H, W, 3) or tensor (3, H, W), uint8 or float in [0, 1]; or a `visionzoo.io.video.read.Frame`."""
+
+
+def video_planes(frames: Iterable[Pixels]) -> Iterator[Tensor]:
+    """Each frame as (3, H, W) float64 in [0, 1].
+
+    Raises:
+        InputError: a frame is no image, or its size differs from that of the first one; the message has its number.
+    """
+    size = None
+    for number, frame in enumerate(frames):
+        planes = image_planes(getattr(frame, "pixels", frame), f"frame {number}")
+        size = size or tuple(planes.shape)
+        if tuple(planes.shape) != size:
+            raise InputError(
+                f"frame {number} is {planes.shape[2]} x {planes.shape[1]} pixels, frame 0 {size[2]} x {size[1]}; "
+                "resize the frames to one size"
+            )
+        yield planes
+
+
+def bool_mask(mask: Tensor | np.ndarray, like: Tensor, name: str = "the mask") -> Tensor:
+    """`mask` as a bool tensor (H, W) on the device of the image `like`, (C, H, W).
+
+    Raises:
+        InputError: it is not bool, or has another size than the image.
+    """
+    values = torch.as_tensor(mask)
+    if values.dtype != torch.bool:
+        raise InputError(f"{name} is {values.dtype}, expected bool; compare it with a number, e.g. mask > 127")
+    return map_like(values, like, name)
+
+
+def map_like(values: Tensor | np.ndarray, like: Tensor, name: str) -> Tensor:
+    """A map of one value per pixel, (H, W), as a tensor on the device of the image `like`, (C, H, W)."""
+    values = torch.as_tensor(values)
+    if values.shape != like.shape[1:]:
+        raise InputError(f"{name} has shape {tuple(values.shape)}, expected (H, W) = {tuple(like.shape[1:])}")
+    return values.to(like.device)
+
+
+def in_step(first: Iterable[Any], second: Iterable[Any], names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+    """Pairs of two iterables of one length.
+
+    Raises:
+        InputError: one of them ends early.
+    """
+    end = object()
+    ours, theirs, count = iter(first), iter(second), 0
+    while True:
+        one, other = next(ours, end), next(theirs, end)
+        if one is end and other is end:
+            return
+        if one is end or other is end:
+            short, long = names if one is end else names[::-1]
+            raise InputError(f"there are {count} {short} but more {long}; give equal numbers")
+        yield one, other
+        count += 1
+
+
+__all__ = ["Pixels", "bool_mask", "in_step", "map_like", "video_planes"]

@@ -1,0 +1,176 @@
+"""Changes between consecutive frames: seams at the borders of windows, and warp error with known motion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from visionzoo.errors import InputError
+
+from .frames import Pixels, bool_mask, in_step, video_planes
+
+
+@dataclass(frozen=True)
+class Seam:
+    """How visible the borders between windows or segments of a video are.
+
+    Attributes:
+        borders: numbers of the frames that begin a new window, increasing; a border is between such a frame and the one before.
+        changes: (T - 1,), the change between each frame and the next.
+    """
+
+    borders: tuple[int, ...]
+    changes: NDArray[np.float64]
+
+    @property
+    def across(self) -> NDArray[np.float64]:
+        """The change across each border."""
+        return self.changes[np.array(self.borders) - 1]
+
+    @property
+    def inside(self) -> float:
+        """The median change between neighbouring frames of the same window."""
+        return float(np.median(np.delete(self.changes, np.array(self.borders) - 1)))
+
+    @property
+    def ratio(self) -> float:
+        """The mean change across borders over the median change inside: 1 without seams.
+
+        Infinite if only borders change, NaN if nothing does. The median is not affected by cuts inside windows; in animation that
+        holds every drawing for two or more frames it is 0.
+        """
+        across, inside = float(self.across.mean()), self.inside
+        return across / inside if inside > 0 else (math.inf if across > 0 else math.nan)
+
+
+def seam(frames: Iterable[Pixels], borders: Sequence[int]) -> Seam:
+    """Compare the change across window borders with the change inside windows. Two frames are in memory at a time.
+
+    The change between two frames is the mean absolute difference over all pixels and channels, in [0, 1].
+
+    Args:
+        frames: T images (H, W, 3) or tensors (3, H, W), uint8 or float in [0, 1], or the frames of `read_frames`.
+        borders: numbers of the frames that begin a new window, from 1 to T - 1, counted from 0.
+
+    Raises:
+        InputError: no borders, borders outside the video, no change inside a window, or wrong shapes, types or values.
+    """
+    return seam_of_changes([float((two - one).abs().mean()) for one, two in pairwise(video_planes(frames))], borders)
+
+
+def seam_of_changes(changes: Sequence[float] | NDArray[np.floating], borders: Sequence[int]) -> Seam:
+    """The same for changes (T - 1,) of another kind, such as `WarpError.per_pair`, which do not contain the motion.
+
+    Raises:
+        InputError: as for `seam`, or a change is not finite.
+    """
+    values = np.asarray(changes, dtype=np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise InputError(
+            f"changes have shape {values.shape}, expected finite numbers (T - 1,), one for each pair of frames"
+        )
+    places = tuple(sorted({int(border) for border in borders}))
+    if not places:
+        raise InputError("no borders were given; name the first frame of every window after the first")
+    if places[0] < 1 or places[-1] > len(values):
+        wrong = places[0] if places[0] < 1 else places[-1]
+        raise InputError(
+            f"there is no border before frame {wrong} in a video of {len(values) + 1} frames, counted from 0"
+        )
+    if len(places) == len(values):
+        raise InputError("every pair of frames is a border, so there is no change inside a window to compare with")
+    return Seam(places, values)
+
+
+@dataclass(frozen=True)
+class WarpError:
+    """Difference between frames and their successors brought back along the motion.
+
+    Attributes:
+        per_pair: (T - 1,), the error of each frame and the next; NaN if no pixel is valid.
+        compared: (T - 1,), the share of pixels that were compared, in [0, 1].
+    """
+
+    per_pair: NDArray[np.float64]
+    compared: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the pairs with valid pixels; NaN without any."""
+        known = self.per_pair[~np.isnan(self.per_pair)]
+        return float(known.mean()) if len(known) else math.nan
+
+
+def warp_error(
+    frames: Iterable[Pixels],
+    flows: Iterable[Tensor | NDArray[np.floating]],
+    valid: Iterable[Tensor | NDArray[np.bool_]] | None = None,
+    *,
+    error: Literal["squared", "absolute"] = "squared",
+) -> WarpError:
+    """Compare each frame with the next one, sampled where its pixels have moved. Two frames are in memory at a time.
+
+    The error of a pair is the mean over the valid pixels x and the channels of |frame[t](x) - frame[t + 1](x + flow[t](x))|,
+    squared or not, with bilinear sampling. As in Lai et al., "Learning Blind Video Temporal Consistency" (ECCV 2018, arXiv
+    1808.00449), the result is the mean over pairs; there the squares are summed over the channels, which is 3 times as much.
+
+    Args:
+        frames: T images (H, W, 3) or tensors (3, H, W), uint8 or float in [0, 1], or the frames of `read_frames`.
+        flows: T - 1 flows (H, W, 2) in pixels, x to the right and y down, from frame t to frame t + 1.
+        valid: T - 1 masks (H, W) bool of the pixels of frame t to compare, those still visible in frame t + 1. Pixels that leave
+            the image, or whose flow is not finite, never count.
+        error: "squared" or "absolute".
+
+    Raises:
+        InputError: fewer than two frames, unequal numbers, or wrong shapes, types or values.
+    """
+    if error not in ("squared", "absolute"):
+        raise InputError(f"the error must be squared or absolute, got {error!r}")
+    motions = flows if valid is None else in_step(flows, valid, ("flows", "masks of valid pixels"))
+    errors, shares = [], []
+    for number, ((one, two), motion) in enumerate(
+        in_step(pairwise(video_planes(frames)), motions, ("pairs of frames", "flows"))
+    ):
+        flow, mask = (motion, None) if valid is None else motion
+        sampled, known = _sample(two, _flow(flow, one, f"flow {number}"))
+        if mask is not None:
+            known = known & bool_mask(mask, one, f"mask {number}")
+        difference = (one - sampled)[:, known]
+        errors.append(float((difference.square() if error == "squared" else difference.abs()).mean()))
+        shares.append(float(known.double().mean()))
+    if not errors:
+        raise InputError("the warp error needs at least two frames")
+    return WarpError(np.array(errors), np.array(shares))
+
+
+def _flow(flow: Tensor | NDArray[np.floating], like: Tensor, name: str) -> Tensor:
+    values = torch.as_tensor(flow)
+    if tuple(values.shape) != (*like.shape[1:], 2) or not values.is_floating_point():
+        raise InputError(
+            f"{name} has shape {tuple(values.shape)} and type {values.dtype}, expected floats (H, W, 2) = {(*like.shape[1:], 2)}"
+        )
+    return values.to(like)
+
+
+def _sample(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """(3, H, W) at x + flow(x), bilinearly, and a mask (H, W) of the places inside the image."""
+    height, width = image.shape[1:]
+    rows, columns = (torch.arange(size, device=image.device, dtype=image.dtype) for size in (height, width))
+    x, y = columns + flow[..., 0], rows[:, None] + flow[..., 1]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)  # False for NaN
+    x, y = (torch.where(inside, place, 0.0) for place in (x, y))
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    sampled = F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=True)
+    return sampled[0], inside
+
+
+__all__ = ["Seam", "WarpError", "seam", "seam_of_changes", "warp_error"]
