@@ -68,7 +68,10 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     """A running mean, so that poses change over some frames."""
     side = len(_SMOOTHING) // 2
     padded = np.concatenate([np.repeat(values[:1], side), values, np.repeat(values[-1:], side)])
-    return sum(weight * padded[k : k + len(values)] for k, weight in enumerate(_SMOOTHING))
+    smoothed = np.zeros_like(values)
+    for k, weight in enumerate(_SMOOTHING):
+        smoothed += weight * padded[k : k + len(values)]
+    return smoothed
 
 
 def _script(chance: Chance, path: CameraPath, aspect: float):
@@ -123,7 +126,9 @@ def _turned(face: float, frames: int = 6) -> list[float]:
     return [face * math.cos(math.pi * (k + 0.5) / frames) for k in range(frames)]
 
 
-def _joints(character: Character, angles: dict[str, np.ndarray], face: np.ndarray, phase: np.ndarray, is_: dict[str, np.ndarray]):
+def _joints(
+    character: Character, angles: dict[str, np.ndarray], face: np.ndarray, phase: np.ndarray, is_: dict[str, np.ndarray]
+):
     count, height = len(face), character.height
     moving = is_["walk"] + is_["run"]
     bob = 0.018 * moving * np.abs(_sines(phase + math.pi / 2)) - 0.235 * angles["sit"]

@@ -48,6 +48,10 @@ class CameraPath:
     def __len__(self) -> int:
         return len(self.x) - 1
 
+    def part(self, when: slice) -> CameraPath:
+        """The moments `when`, without their actions."""
+        return CameraPath(self.x[when], self.z[when], self.zoom[when], ())
+
 
 def check_actions(actions: Sequence[str]) -> None:
     """Raise `InputError` for an action that is not one of `ACTIONS`."""
@@ -81,9 +85,9 @@ def follow(actions: Sequence[str], hold: int, frames: int, start: float, bounds:
         z.append(min(DEEPEST, max(0.0, z[-1] + depth)))
         zoom.append(min(LARGEST_ZOOM, max(1.0, zoom[-1] * factor)))
     # Sums of steps return to where they began only up to rounding; a revisit has to be exact
-    rounded = [np.round(values, 9) for values in (x, z, zoom)]
+    positions, depths, zooms = (np.round(values, 9) for values in (x, z, zoom))
     taken = ["wait", *(actions[f // hold] if f // hold < len(actions) else "wait" for f in range(frames - 1))]
-    return CameraPath(*rounded, tuple(taken[:frames]))
+    return CameraPath(positions, depths, zooms, tuple(taken[:frames]))
 
 
 def random_actions(chance: Chance, count: int, hold: int, start: float, bounds: tuple[float, float]) -> list[str]:
@@ -104,7 +108,9 @@ def random_actions(chance: Chance, count: int, hold: int, start: float, bounds: 
             "wait": (x, z, zoom),
         }[action]
         near = 1e-9
-        fits = bounds[0] <= after[0] <= bounds[1] and -near <= after[1] <= DEEPEST and 1 - near <= after[2] <= LARGEST_ZOOM
+        fits = (
+            bounds[0] <= after[0] <= bounds[1] and -near <= after[1] <= DEEPEST and 1 - near <= after[2] <= LARGEST_ZOOM
+        )
         if fits:
             actions.append(action)
             x, z, zoom = after
@@ -158,8 +164,31 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def inverse(a: np.ndarray) -> np.ndarray:
     """Inverses of stacked 3 x 3 matrices up to scale, which is all that a homography needs."""
-    rows = [np.cross(a[..., i, :], a[..., j, :]) for i, j in ((1, 2), (2, 0), (0, 1))]
-    return np.stack(rows, axis=-1)
+    rows = [[_minor(a, i, j) for i in range(3)] for j in range(3)]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-__all__ = ["ACTIONS", "OPPOSITE", "CameraPath", "check_actions", "flat", "follow", "inverse", "product", "random_actions", "returning", "upright"]
+def _minor(a: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The cofactor of one entry of stacked 3 x 3 matrices."""
+    (r, s), (c, d) = _others(row), _others(column)
+    return a[..., r, c] * a[..., s, d] - a[..., r, d] * a[..., s, c]
+
+
+def _others(index: int) -> tuple[int, int]:
+    """The two other indices, in cyclic order, which gives cofactors their sign."""
+    return (index + 1) % 3, (index + 2) % 3
+
+
+__all__ = [
+    "ACTIONS",
+    "OPPOSITE",
+    "CameraPath",
+    "check_actions",
+    "flat",
+    "follow",
+    "inverse",
+    "product",
+    "random_actions",
+    "returning",
+    "upright",
+]

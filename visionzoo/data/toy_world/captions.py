@@ -15,9 +15,10 @@ from .places import KINDS as PLACES
 
 if TYPE_CHECKING:
     from .clip import Clip
+    from .stage import Region
 
-MOST = 3
-"""Number of landmarks that a caption names, the largest first, so that a caption with two characters fits into 77 tokens."""
+PEOPLE, THINGS = 2, 3
+"""Numbers of characters and landmarks that a caption names at most, the largest first, so that it fits into CLIP's 77 tokens."""
 
 VISIBLE = 0.004
 """Share of the frame from which on an object is named."""
@@ -39,11 +40,11 @@ def caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...])
         clip: the clip.
         frame: the number of the frame.
         regions: (H, W) its regions.
-        doing: what each character does.
+        doing: what each character does, e.g. ("walks",).
     """
     areas = np.bincount(regions.ravel(), minlength=len(clip.regions))
     least = VISIBLE * regions.size
-    objects: dict[int, list] = {}
+    objects: dict[int, list[Region]] = {}
     for region in clip.regions:
         if areas[region.number]:
             objects.setdefault(region.instance, []).append(region)
@@ -53,17 +54,21 @@ def caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...])
         if instance == 0 or area < least:
             continue
         if instance <= len(clip.characters):
-            people.append(f"{clip.characters[instance - 1].text()} {DOING[doing[instance - 1]]}")
+            people.append((area, f"{clip.characters[instance - 1].text()} {doing[instance - 1]}"))
         else:
             main = next((part for part in parts if part.color), None)
             if main is not None:
                 things.append((area, f"{article(main.color)} {main.color} {main.object}"))
-    things.sort(key=lambda pair: -pair[0])
-    where = PLACE_TEXT[place_at(clip, frame)]
-    words = [*([" and ".join(people)] if people else []), where]
+    words = [*([" and ".join(_largest(people, PEOPLE))] if people else []), PLACE_TEXT[place_at(clip, frame)]]
     if things:
-        words += ["with", listed([text for _, text in things[:MOST]])]
+        words += ["with", listed(_largest(things, THINGS))]
     return " ".join(words)
+
+
+def _largest(found: list[tuple[int, str]], most: int) -> list[str]:
+    """The texts with the largest areas, each once."""
+    texts = [text for _, text in sorted(found, key=lambda pair: -pair[0])]
+    return list(dict.fromkeys(texts))[:most]
 
 
 def place_at(clip: Clip, frame: int) -> str:
@@ -79,4 +84,4 @@ def vocabulary() -> list[str]:
     return sorted({word for sentence in sentences for word in sentence.split()} | {","})
 
 
-__all__ = ["MOST", "PLACE_TEXT", "caption", "place_at", "vocabulary"]
+__all__ = ["PEOPLE", "PLACE_TEXT", "THINGS", "caption", "place_at", "vocabulary"]

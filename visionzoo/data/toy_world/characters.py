@@ -12,7 +12,12 @@ HAIR = ("black", "brown", "yellow", "red", "gray", "blue", "pink", "purple", "gr
 CLOTHES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray", "white")
 HEIGHTS = {"girl": 1.04, "boy": 1.04, "woman": 1.2, "man": 1.24}
 KINDS = tuple(HEIGHTS)
-HAIRCUTS = {"girl": ("long", "bunches", "bob"), "boy": ("short", "spiky"), "woman": ("long", "bob"), "man": ("short", "spiky")}
+HAIRCUTS = {
+    "girl": ("long", "bunches", "bob"),
+    "boy": ("short", "spiky"),
+    "woman": ("long", "bob"),
+    "man": ("short", "spiky"),
+}
 HATS = ("cap", "brimmed")
 
 PARTS = ("hair", "shirt", "trousers", "skirt", "shoes", "hat", "bag")
@@ -103,7 +108,9 @@ def body(character: Character) -> list[Shape]:
     return [*shapes, *_arm(character, "front arm")]
 
 
-def _worn(character: Character, part: str, points, joint: str = "body", convex: bool = True, merged: bool = False) -> Shape:
+def _worn(
+    character: Character, part: str, points, joint: str = "body", convex: bool = True, merged: bool = False
+) -> Shape:
     color = character.colors[part]
     return Shape(points, part, COLORS[color], color, joint, convex, merged)
 
@@ -111,14 +118,19 @@ def _worn(character: Character, part: str, points, joint: str = "body", convex: 
 def _arm(character: Character, joint: str) -> list[Shape]:
     x, y = JOINTS[joint]
     hand = ellipse(x, y - 0.235, 0.1, 0.1)
-    return [Shape(hand, "skin", character.skin, "", joint), _worn(character, "shirt", capsule(x, y, x, y - 0.17, 0.115), joint)]
+    return [
+        Shape(hand, "skin", character.skin, "", joint),
+        _worn(character, "shirt", capsule(x, y, x, y - 0.17, 0.115), joint),
+    ]
 
 
 def _behind(character: Character) -> list[Shape]:
     """Everything behind the trunk: a bag on the back, hair, the other arm."""
     shapes = _arm(character, "back arm")
     if "bag" in character.colors:
-        shapes.append(_worn(character, "bag", smooth((-0.36, 0.33), (-0.08, 0.33), (-0.08, 0.64), (-0.36, 0.64), rounds=1)))
+        shapes.append(
+            _worn(character, "bag", smooth((-0.36, 0.33), (-0.08, 0.33), (-0.08, 0.64), (-0.36, 0.64), rounds=1))
+        )
     if character.haircut == "long":
         back = smooth((-0.27, 0.44), (0.1, 0.48), (0.22, 0.98), (-0.22, 0.98))
         shapes.append(_worn(character, "hair", back, "head"))
@@ -162,7 +174,18 @@ def _head(character: Character) -> list[Shape]:
     top = ellipse(0, 0.815, 0.47, 0.43, 28, 192)
     fringe = [(-0.2, 0.79), (-0.09, 0.86), (0.02, 0.855), (0.13, 0.885)]
     if character.haircut == "spiky":
-        corners = [(0.21, 0.9), (0.27, 1.0), (0.15, 0.985), (0.13, 1.08), (0.0, 1.0), (-0.07, 1.09), (-0.14, 0.99), (-0.26, 1.02), (-0.22, 0.9), (-0.26, 0.78)]
+        corners = [
+            (0.21, 0.9),
+            (0.27, 1.0),
+            (0.15, 0.985),
+            (0.13, 1.08),
+            (0.0, 1.0),
+            (-0.07, 1.09),
+            (-0.14, 0.99),
+            (-0.26, 1.02),
+            (-0.22, 0.9),
+            (-0.26, 0.78),
+        ]
         outline = polygon(*corners, *fringe)
     else:
         outline = polygon(*map(tuple, top), *fringe)
@@ -178,4 +201,16 @@ def _hat(character: Character) -> list[Shape]:
     return [_worn(character, "hat", crown, "head"), _worn(character, "hat", peak, "head", merged=True)]
 
 
-__all__ = ["CLOTHES", "HAIR", "HIP", "JOINTS", "KINDS", "PARTS", "Character", "article", "body", "listed", "random_character"]
+__all__ = [
+    "CLOTHES",
+    "HAIR",
+    "HIP",
+    "JOINTS",
+    "KINDS",
+    "PARTS",
+    "Character",
+    "article",
+    "body",
+    "listed",
+    "random_character",
+]

@@ -10,39 +10,17 @@ import numpy as np
 
 from visionzoo.errors import InputError
 
-from .acting import Act
-from .camera import CameraPath, flat, inverse, product, upright
+from .acting import DOING, Act
+from .camera import CameraPath, inverse, product
 from .captions import caption
-from .characters import Character, body
-from .colors import INK, Rgb
+from .characters import Character
+from .colors import INK
 from .drawing import Canvas
-from .places import BACK, Place
-from .shapes import Shape
+from .places import Place
+from .stage import Geometry, Region, Stage
 
 CHUNK = 32
 """Frames whose geometry is computed together."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """One region of a clip: a part of an object.
-
-    Attributes:
-        number: its value in the regions of a frame.
-        instance: number of its object in the instances of a frame: 0 for floors and backdrops, then the characters in the order of
-            the world, then the landmarks.
-        object: what it belongs to, e.g. "girl", "tree" or "floor".
-        part: e.g. "shirt"; "main" for the part of a landmark that has the named colour.
-        color: the name of its colour, or "".
-        rgb: its colour.
-    """
-
-    number: int
-    instance: int
-    object: str
-    part: str
-    color: str
-    rgb: Rgb
 
 
 @dataclass(frozen=True)
@@ -76,23 +54,24 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class _Thing:
-    """An upright object: its depth per frame, and where its shapes' matrices are among those of the clip."""
+class _Drawn:
+    """A drawn frame: its canvas, the visible groups (labels 1, 2, …), and the group that each pixel shows."""
 
-    depth: np.ndarray
-    first: int
-    stop: int
+    canvas: Canvas
+    groups: np.ndarray
+    shown: np.ndarray
 
 
 class Clip:
-    """A filmed clip; made by `ToyWorld.film`. Frames are drawn when they are asked for, by index or one after another.
+    """A filmed clip; `ToyWorld.film` makes it. Frames are drawn when they are asked for, by index or one after another.
 
     Attributes:
         places, characters: of the world.
         acts: what each character does.
         path: of the camera.
         height, width: of the frames, in pixels.
-        regions: all regions; `Region.number` is the index.
+        supersampling: how many times larger frames are drawn.
+        line_width: in pixels.
     """
 
     def __init__(
@@ -107,17 +86,9 @@ class Clip:
         line_width: float | None,
     ):
         self.places, self.characters, self.acts, self.path = tuple(places), tuple(characters), tuple(acts), path
-        self.height, self.width = height, width
-        self.supersampling = supersampling
+        self.height, self.width, self.supersampling = height, width, supersampling
         self.line_width = 1.75 * height / 128 if line_width is None else line_width
-        self.regions: list[Region] = []
-        self._shapes: list[Shape] = []
-        self._frames: list[int] = []  # of each shape: which matrix
-        self._groups: list[int] = []  # of each shape: which label; merged shapes share one
-        self._region_of: list[int] = []  # of each group
-        self._things: list[_Thing] = []
-        self._matrices = 0
-        self._build()
+        self._stage = Stage(places, characters, acts, path)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -129,23 +100,10 @@ class Clip:
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Draw the frames from `start` to before `stop`, one after another.
-
-        Raises:
-            InputError: the clip has no such frames.
-        """
-        stop = len(self) if stop is None else stop
-        if not 0 <= start <= stop <= len(self):
-            raise InputError(f"the clip has frames 0 to {len(self) - 1}, not {start} to {stop - 1}")
-        drawn = None
-        for first in range(start, stop, CHUNK):
-            last = min(first + CHUNK, stop)
-            chunk = self._geometry(first, last + 1)
-            for frame in range(first, last):
-                now = drawn or self._draw(chunk, frame - first)
-                drawn = self._draw(chunk, frame - first + 1)
-                yield self._frame(frame, now, drawn, chunk, frame - first)
+    @property
+    def regions(self) -> list[Region]:
+        """All regions; `Region.number` is the index."""
+        return self._stage.regions
 
     @cached_property
     def cameras(self) -> np.ndarray:
@@ -157,176 +115,89 @@ class Clip:
         """What the camera did before each frame."""
         return self.path.actions
 
-    # What there is to draw
+    def frames(self, start: int = 0, stop: int | None = None, *, motion: bool = True) -> Iterator[Frame]:
+        """Draw the frames from `start` to before `stop`, one after another.
 
-    def _build(self) -> None:
-        for place in self.places:
-            self._add(place.floor, "floor", 0, {"body": 0})
-            self._add(place.backdrop, "backdrop", 0, {"body": 1})
-        self._matrices = 2
-        count = len(self.path) + 1
-        self._on_stage = len(self._shapes)
-        for number, character in enumerate(self.characters, start=1):
-            joints = {joint: self._matrices + k for k, joint in enumerate(self.acts[number - 1].joints)}
-            self._thing(body(character), character.kind, number, joints, self.acts[number - 1].depth)
-        number = len(self.characters)
-        for place in self.places:
-            for standing in place.landmarks:
-                number += 1
-                depth = np.full(count, standing.depth)
-                self._thing(standing.shapes, standing.name, number, {"body": self._matrices}, depth)
-        points = [shape.points for shape in self._shapes]
-        self._points = np.concatenate([np.concatenate([p, np.ones((len(p), 1))], axis=1) for p in points])
-        self._ends = np.cumsum([len(p) for p in points])
-        self._starts = self._ends - [len(p) for p in points]
-        self._frame_of_point = np.repeat(self._frames, [len(p) for p in points])
-        regions = self.regions
-        self._region_of_group = np.array(self._region_of, np.uint16)
-        self._instance_of_region = np.array([region.instance for region in regions], np.uint16)
-        self._rgb_of_group = np.array([self._colors[g] for g in range(len(self._region_of))], np.uint8)
-        self._inked = (self._rgb_of_group == INK).all(axis=1)
-        self._group_of = np.array(self._groups)
-        self._matrix_of_group = np.zeros(len(self._region_of), np.intp)
-        self._matrix_of_group[self._group_of] = self._frames
+        Args:
+            motion: also compute `Frame.flow` and `Frame.valid`; without it they are empty, and drawing takes half the time.
 
-    def _thing(self, shapes: Sequence[Shape], name: str, number: int, frames: dict[str, int], depth: np.ndarray) -> None:
-        first = len(self._shapes)
-        self._matrices += len(frames)
-        self._add(shapes, name, number, frames)
-        self._things.append(_Thing(depth, first, len(self._shapes)))
+        Raises:
+            InputError: the clip has no such frames.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"the clip has frames 0 to {len(self) - 1}, not {start} to {stop - 1}")
+        after = None
+        for first in range(start, stop, CHUNK):
+            last = min(first + CHUNK, stop)
+            chunk = self._stage.geometry(first, last + 1, self.height, self.width, self.supersampling)
+            for index in range(last - first):
+                now = after or self._draw(chunk, index)
+                after = self._draw(chunk, index + 1) if motion else None
+                yield self._frame(first + index, now, after, chunk, index)
 
-    def _add(self, shapes: Sequence[Shape], name: str, number: int, frames: dict[str, int]) -> None:
-        if not hasattr(self, "_colors"):
-            self._colors: list[Rgb] = []
-        parts: dict[str, int] = {}
-        for shape in shapes:
-            part = shape.part if shape.color or name in ("floor", "backdrop") or number <= len(self.characters) else f"detail {len(parts)}"
-            if part not in parts:
-                parts[part] = len(self.regions)
-                self.regions.append(Region(parts[part], number, name, part, shape.color, shape.rgb))
-            if not shape.merged:
-                self._region_of.append(parts[part])
-                self._colors.append(shape.rgb)
-            self._shapes.append(shape)
-            self._frames.append(frames[shape.joint])
-            self._groups.append(len(self._region_of) - 1)
-
-    # Where it is
-
-    def _geometry(self, first: int, stop: int) -> _Geometry:
-        """Matrices and corners of all shapes at the frames from `first` to before `stop`."""
-        path = CameraPath(self.path.x[first:stop], self.path.z[first:stop], self.path.zoom[first:stop], ())
-        depths = np.stack([np.full(stop - first, BACK), *(thing.depth[first:stop] for thing in self._things)], axis=1)
-        planes = upright(path, depths, self.height, self.width)
-        matrices = [flat(path, self.height, self.width), planes[:, 0]]
-        for index, thing in enumerate(self._things, start=1):
-            if index <= len(self.characters):
-                act = self.acts[index - 1]
-                for joint in act.joints.values():
-                    local = joint[first:stop].copy()
-                    local[:, 0, 2] += act.x[first:stop]
-                    matrices.append(product(planes[:, index], local))
-            else:
-                matrices.append(product(planes[:, index], _shifted(self._standing[index - 1 - len(self.characters)].x)))
-        stack = np.stack(matrices, axis=1)
-        m, p = stack[:, self._frame_of_point], self._points
-        corners = m[..., 0] * p[:, 0, None] + m[..., 1] * p[:, 1, None] + m[..., 2]
-        pixels = corners[..., :2] / corners[..., 2:]
-        factor = self.supersampling
-        enlarged = np.rint((pixels * factor + (factor - 1) / 2) * 16).astype(np.int32, order="C")  # 28.4 fixed-point numbers
-        low = np.minimum.reduceat(pixels, self._starts, axis=1)
-        high = np.maximum.reduceat(pixels, self._starts, axis=1)
-        size = np.array([self.width, self.height])
-        visible = ((high > -1) & (low < size)).all(axis=2)
-        order = np.argsort(-depths[:, 1:], axis=1, kind="stable")
-        return _Geometry(stack, enlarged, visible, order)
-
-    @cached_property
-    def _standing(self):
-        return [standing for place in self.places for standing in place.landmarks]
-
-    def _draw(self, chunk: _Geometry, index: int) -> _Drawn:
+    def _draw(self, chunk: Geometry, index: int) -> _Drawn:
         """Draw one frame of a chunk."""
-        visible = chunk.visible[index]
-        shown = np.zeros(len(self._region_of), bool)
-        shown[self._group_of[visible]] = True
+        stage, visible, corners = self._stage, chunk.visible[index], chunk.corners[index]
+        shown = np.zeros(len(stage.region_of_group), bool)
+        shown[stage.group_of[visible]] = True
         groups = np.flatnonzero(shown)
-        labels = np.cumsum(shown)  # 1, 2, … for what is visible
+        labels = np.cumsum(shown)[stage.group_of].tolist()  # 1, 2, … for what is visible
         canvas = Canvas(self.height, self.width, self.supersampling, len(groups))
-        corners = chunk.corners[index]
-        turn = [range(self._on_stage), *(range(self._things[k].first, self._things[k].stop) for k in chunk.order[index])]
-        for shapes in turn:
+        seen = visible.tolist()
+        for shapes in (range(stage.grounds), *(stage.things[k].shapes for k in chunk.order[index])):
             for k in shapes:
-                if visible[k]:
-                    points = corners[self._starts[k] : self._ends[k]]
-                    canvas.fill(points, int(labels[self._groups[k]]), self._shapes[k].is_convex)
-        return _Drawn(canvas, groups, np.concatenate([[0], groups])[canvas.small()])
+                if seen[k]:
+                    canvas.fill(corners[stage.spans[k]], labels[k], stage.shapes[k].is_convex)
+        table = np.concatenate([[0], groups]).astype(np.uint16)
+        return _Drawn(canvas, groups, table[canvas.small()])
 
-    def _frame(self, frame: int, now: _Drawn, after: _Drawn, chunk: _Geometry, index: int) -> Frame:
-        groups = now.groups
-        colors = np.concatenate([[INK], self._rgb_of_group[groups]]).astype(np.uint8)
-        inked = np.concatenate([[True], self._inked[groups]])
+    def _frame(self, frame: int, now: _Drawn, after: _Drawn | None, chunk: Geometry, index: int) -> Frame:
+        stage, groups = self._stage, now.groups
+        flow, valid = np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), bool)
+        if after is not None:
+            flow = self._flow(now, chunk, index)
+            valid = _still_visible(now.shown, after.shown, flow)
+        colors = np.concatenate([[INK], stage.rgb_of_group[groups]]).astype(np.uint8)
+        inked = np.concatenate([[True], stage.inked[groups]])
         rgb, ink = now.canvas.finish(colors, inked, self.line_width)
-        regions = self._region_of_group[now.shown]
-        flow = self._flow(now, chunk, index)
-        doing = tuple(act.doing[frame] for act in self.acts)
-        instances = self._instance_of_region[regions]
+        regions = stage.region_of_group[now.shown]
+        doing = tuple(DOING[act.doing[frame]] for act in self.acts)
         return Frame(
             rgb,
             ink,
             regions,
-            instances,
+            stage.instance_of_region[regions],
             flow,
-            _still_visible(now.shown, after.shown, flow),
+            valid,
             self.cameras[frame],
             self.path.actions[frame],
             caption(self, frame, regions, doing),
             doing,
         )
 
-    def _flow(self, now: _Drawn, chunk: _Geometry, index: int) -> np.ndarray:
-        which = self._matrix_of_group[now.groups]
+    def _flow(self, now: _Drawn, chunk: Geometry, index: int) -> np.ndarray:
+        """The motion of every pixel to the next frame, by the homography of the plane that it shows."""
+        which = self._stage.matrix_of_group[now.groups]
         move = product(chunk.matrices[index + 1][which], inverse(chunk.matrices[index][which]))
         move /= move[:, 2:, 2:]
         move -= np.eye(3)
         table = np.concatenate([np.zeros((1, 9)), move.reshape(-1, 9)]).astype(np.float32)
-        c = np.moveaxis(table[now.canvas.small()], -1, 0)
-        y, x = np.indices((self.height, self.width), np.float32, sparse=True)
-        more = c[6] * x + c[7] * y + c[8]  # the divisor is 1 + more; written so that small motions keep their digits
-        across = (c[0] * x + c[1] * y + c[2] - x * more) / (1 + more)
-        down = (c[3] * x + c[4] * y + c[5] - y * more) / (1 + more)
-        return np.stack([across, down], axis=-1)
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Of some frames: matrices (T, M, 3, 3), corners (T, P, 2) in 28.4 fixed point, visibility (T, shapes), order of things."""
-
-    matrices: np.ndarray
-    corners: np.ndarray
-    visible: np.ndarray
-    order: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A drawn frame: its canvas, the visible groups (label 1, 2, …), and the group that each pixel shows."""
-
-    canvas: Canvas
-    groups: np.ndarray
-    shown: np.ndarray
-
-
-def _shifted(x: float) -> np.ndarray:
-    matrix = np.eye(3)
-    matrix[0, 2] = x
-    return matrix
+        labels = now.canvas.small()
+        c = [now.canvas.look_up(table[:, k], labels) for k in range(8)]
+        x, y = np.arange(self.width, dtype=np.float32), np.arange(self.height, dtype=np.float32)[:, None]
+        more = c[6] * x + c[7] * y
+        # The divisor is 1 + more; written so that small motions keep their digits
+        flow = np.empty((self.height, self.width, 2), np.float32)
+        flow[..., 0] = (c[0] * x + c[1] * y + c[2] - x * more) / (1 + more)
+        flow[..., 1] = (c[3] * x + c[4] * y + c[5] - y * more) / (1 + more)
+        return flow
 
 
 def _still_visible(now: np.ndarray, after: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Whether each pixel's point lies inside the next frame and is not covered there."""
     height, width = now.shape
-    y, x = np.indices(now.shape, np.float32, sparse=True)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     column, row = np.rint(x + flow[..., 0]).astype(np.int32), np.rint(y + flow[..., 1]).astype(np.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     seen = after[row.clip(0, height - 1), column.clip(0, width - 1)]

@@ -11,8 +11,6 @@ import numpy as np
 
 from visionzoo.errors import require
 
-from .colors import INK
-
 SHIFT = 4
 """Binary digits after the point of corners."""
 
@@ -47,23 +45,33 @@ class Canvas:
         return self._small
 
     def finish(self, colors: np.ndarray, inked: np.ndarray, line_width: float) -> tuple[np.ndarray, np.ndarray]:
-        """The frame in colour, (H, W, 3) uint8, and its lines, dark on white, (H, W) uint8.
+        """The frame in colour, (H, W, 3) uint8, and its lines, dark on white, (H, W) uint8; label 0 becomes ink.
 
         Args:
-            colors: (labels + 1, 3) uint8.
+            colors: (labels + 1, 3) uint8, that of ink first.
             inked: (labels + 1,) bool, which labels are drawn with ink.
             line_width: in pixels of the frame.
         """
-        cv2, labels = self.cv2, self.labels
         lines = self._lines(max(1, round(line_width * self.factor)))
         if inked[1:].any():
-            lines |= (inked * np.uint8(255))[labels]
-        packed = np.zeros((len(colors), 4), np.uint8)
-        packed[:, :3] = colors
-        image = packed.view(np.uint32)[:, 0][labels]
-        image[lines != 0] = np.array([*INK, 0], np.uint8).view(np.uint32)[0]
-        rgb = self._reduced(image.view(np.uint8).reshape(*labels.shape, 4))[..., :3]
-        return np.ascontiguousarray(rgb), cv2.bitwise_not(self._reduced(lines))
+            lines |= self.look_up(np.where(inked, 255, 0).astype(np.uint8), self.labels)
+        self.labels[lines != 0] = 0  # the label of ink
+        return self._reduced(self._colored(colors)), self.cv2.bitwise_not(self._reduced(lines))
+
+    def look_up(self, table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The entries (labels + 1,) of a table for an image of labels."""
+        if labels.dtype != np.uint8:
+            return np.take(table, labels)
+        full = np.zeros(256, table.dtype)
+        full[: len(table)] = table
+        return self.cv2.LUT(labels, full)
+
+    def _colored(self, colors: np.ndarray) -> np.ndarray:
+        if self.labels.dtype != np.uint8:
+            return np.take(colors, self.labels, axis=0)
+        full = np.zeros((256, 1, 3), np.uint8)
+        full[: len(colors), 0] = colors
+        return self.cv2.applyColorMap(self.labels, full)
 
     def _lines(self, width: int) -> np.ndarray:
         """255 within a line of this width, in pixels of the enlarged image, where labels meet; else 0."""

@@ -70,7 +70,11 @@ def lamp(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
     return [
         _shape(box(-0.05, 0, 0.05, height), METAL),
         _shape(ellipse(0, 0.04, 0.4, 0.12), METAL),
-        _shape(polygon((-0.34, height - 0.1), (0.34, height - 0.1), (0.18, height + 0.36), (-0.18, height + 0.36)), rgb, color),
+        _shape(
+            polygon((-0.34, height - 0.1), (0.34, height - 0.1), (0.18, height + 0.36), (-0.18, height + 0.36)),
+            rgb,
+            color,
+        ),
     ]
 
 
@@ -133,7 +137,14 @@ def house(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
     half, height = chance.between(0.9, 1.2), chance.between(1.5, 2.0)
     roof = chance.pick(((176, 92, 74), (112, 108, 128), (146, 108, 84)))
     shapes = [_shape(box(-half, 0, half, height), rgb, color)]
-    shapes.append(_shape(polygon((-half - 0.18, height), (half + 0.18, height), (half * 0.5, height + 0.6), (-half * 0.5, height + 0.6)), roof))
+    shapes.append(
+        _shape(
+            polygon(
+                (-half - 0.18, height), (half + 0.18, height), (half * 0.5, height + 0.6), (-half * 0.5, height + 0.6)
+            ),
+            roof,
+        )
+    )
     shapes.append(_shape(box(-0.2, 0, 0.24, 0.82), WOOD))
     for x in (-half * 0.62, half * 0.62):
         shapes.append(_shape(box(x - 0.2, height * 0.55, x + 0.2, height * 0.55 + 0.42), GLASS))
@@ -152,7 +163,9 @@ def car(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
 
 def sign(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
     height = chance.between(1.2, 1.5)
-    face = chance.pick((ellipse(0, 0, 0.56, 0.56), box(-0.36, -0.2, 0.36, 0.24), polygon((-0.34, -0.24), (0.34, -0.24), (0, 0.36))))
+    face = chance.pick(
+        (ellipse(0, 0, 0.56, 0.56), box(-0.36, -0.2, 0.36, 0.24), polygon((-0.34, -0.24), (0.34, -0.24), (0, 0.36)))
+    )
     return [_shape(box(-0.05, 0, 0.05, height), METAL), _shape(moved(face, 0, height), rgb, color)]
 
 
@@ -167,7 +180,10 @@ def boat(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
 
 def parasol(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
     height = chance.between(1.3, 1.6)
-    return [_shape(box(-0.04, 0, 0.04, height), WOOD), _shape(moved(ellipse(0, 0, 1.5, 0.95, 0, 180), 0, height - 0.05), rgb, color)]
+    return [
+        _shape(box(-0.04, 0, 0.04, height), WOOD),
+        _shape(moved(ellipse(0, 0, 1.5, 0.95, 0, 180), 0, height - 0.05), rgb, color),
+    ]
 
 
 def ball(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
@@ -180,7 +196,13 @@ def ball(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
 
 def rock(chance: Chance, color: str, rgb: Rgb) -> list[Shape]:
     half, top = chance.between(0.4, 0.65), chance.between(0.4, 0.6)
-    corners = ((-half, 0), (half, 0), (half * 0.9, top * 0.6), (half * chance.between(-0.2, 0.3), top), (-half * 0.8, top * 0.65))
+    corners = (
+        (-half, 0),
+        (half, 0),
+        (half * 0.9, top * 0.6),
+        (half * chance.between(-0.2, 0.3), top),
+        (-half * 0.8, top * 0.65),
+    )
     return [_shape(smooth(*corners, rounds=1), rgb, color)]
 
 

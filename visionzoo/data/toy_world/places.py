@@ -116,7 +116,13 @@ def _palette(kind: str, number: int) -> tuple[Rgb, Rgb | None, Rgb, Rgb | None]:
 
     def changed(rgb: Rgb | None) -> Rgb | None:
         light = chance.between(-26, 14)
-        return None if rgb is None else tinted(rgb, (light + chance.between(-24, 24), light + chance.between(-14, 14), light + chance.between(-24, 24)))
+        return (
+            None
+            if rgb is None
+            else tinted(
+                rgb, (light + chance.between(-24, 24), light + chance.between(-14, 14), light + chance.between(-24, 24))
+            )
+        )
 
     floor, strip, wall, front = (changed(rgb) for rgb in _TONES[kind])
     assert floor is not None

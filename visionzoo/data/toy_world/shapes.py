@@ -58,7 +58,10 @@ def capsule(x0: float, y0: float, x1: float, y1: float, width: float) -> Points:
     ends = ((x1, y1, -90), (x0, y0, 90))
     return polygon(
         *(
-            (x + width / 2 * math.cos(along + math.radians(turn + step)), y + width / 2 * math.sin(along + math.radians(turn + step)))
+            (
+                x + width / 2 * math.cos(along + math.radians(turn + step)),
+                y + width / 2 * math.sin(along + math.radians(turn + step)),
+            )
             for x, y, turn in ends
             for step in (0, 45, 90, 135, 180)
         )

@@ -1,0 +1,18 @@
+"""Model cards of the toy world's networks (data only; nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from visionzoo.cards import ModelCard
+
+CARDS = (
+    ModelCard(
+        name="toy_vae",
+        task="toy-world",
+        summary="A small autoencoder of the kind that Stable Diffusion has (diffusers' AutoencoderKL), for frames of the toy world: 8 "
+        "times smaller latents with 8 channels. The toy world's diffusion models share it.",
+        inputs="(B, 3, H, W) float32, RGB in [-1, 1], sides multiples of 8",
+        outputs="(B, 3, H, W) float32, RGB, not clamped; latents (B, 8, H / 8, W / 8)",
+        params=1_729_091,
+        limits="It knows the toy world only: photos come out as flat colours with dark lines.",
+    ),
+)

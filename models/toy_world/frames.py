@@ -1,0 +1,154 @@
+"""Frames of the toy world for training: every one from a world of its own, drawn when it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from visionzoo.data.augmented import stream_of
+from visionzoo.data.epochs import EpochLoader
+from visionzoo.data.toy_world import Clip, ToyWorld
+from visionzoo.errors import InputError
+
+SPAN = 48
+"""Length of the clips of which a frame is taken."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip and one of its frames."""
+
+    clip: Clip
+    frame: int
+
+
+def random_scene(split: str, stream: int, size: int) -> Scene:
+    """A frame of a random world with one or two characters.
+
+    Args:
+        split: of the world.
+        stream: which; the same number gives the same scene.
+        size: side of the frame in pixels.
+    """
+    world = ToyWorld.create(stream, split, places=2, characters=1 + stream % 2)
+    return Scene(world.film(SPAN, size=(size, size)), stream // 2 % SPAN)
+
+
+class Crops(Dataset):
+    """Square crops of frames, most of them around a character.
+
+    The key of an item is (epoch, index); the item is (rgb (N, 3, S, S) float32 in [-1, 1], weights (N, 1, S, S)), with N crops
+    of one frame.
+    """
+
+    def __init__(self, length: int, size: int, crop: int, crops: int, emphasis: float, seed: int):
+        self.length, self.size, self.crop, self.crops, self.emphasis, self.seed = (
+            length,
+            size,
+            crop,
+            crops,
+            emphasis,
+            seed,
+        )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        stream = stream_of(self.seed, *key)
+        scene = random_scene("train", stream, self.size)
+        frame = next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False))
+        people = (frame.instances > 0) & (frame.instances <= len(scene.clip.characters))
+        rng = np.random.default_rng(stream)
+        rows, columns = np.nonzero(people)
+        images, weights = [], []
+        for _ in range(self.crops):
+            top, left = rng.integers(0, self.size - self.crop + 1, 2)
+            if len(rows) and rng.random() < 0.75:
+                at = rng.integers(len(rows))
+                jitter = rng.integers(-self.crop // 4, self.crop // 4 + 1, 2)
+                top, left = np.clip(
+                    np.array([rows[at], columns[at]]) - self.crop // 2 + jitter, 0, self.size - self.crop
+                )
+            step = -1 if rng.random() < 0.5 else 1
+            window = np.s_[top : top + self.crop, left : left + self.crop]
+            images.append(frame.rgb[window][:, ::step])
+            weights.append(people[window][:, ::step])
+        rgb = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return rgb, 1 + self.emphasis * torch.from_numpy(np.stack(weights)).float()[:, None]
+
+
+class Whole(Dataset):
+    """Whole frames of another split, always the same: the item is (3, H, W) float32 in [-1, 1]."""
+
+    def __init__(self, split: str, length: int, size: int):
+        self.split, self.length, self.size = split, length, size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        scene = random_scene(self.split, index, self.size)
+        frame = next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False))
+        return torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 127.5 - 1
+
+
+class ToyWorldData(LightningDataModule):
+    """Crops of the toy world's frames for an autoencoder; a new world for every frame.
+
+    Args:
+        frames: frames per epoch.
+        size: side of the frames, in pixels.
+        crop: side of the crops, a multiple of 8.
+        crops: crops of each frame.
+        batch_size: frames per step and device, so that a step has batch_size * crops crops.
+        val_frames: frames of the validation split.
+        emphasis: how much more errors count on characters.
+        num_workers: processes that draw.
+        seed: of worlds and crops.
+
+    Raises:
+        InputError: a crop that does not fit, or a count below 1.
+    """
+
+    def __init__(
+        self,
+        frames: int = 2000,
+        size: int = 128,
+        crop: int = 64,
+        crops: int = 2,
+        batch_size: int = 4,
+        val_frames: int = 32,
+        emphasis: float = 1.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if crop % 8 or not 8 <= crop <= size:
+            raise InputError(f"data.crop must be a multiple of 8 from 8 to data.size={size}, got {crop}")
+        for name, count in (
+            ("frames", frames),
+            ("crops", crops),
+            ("batch_size", batch_size),
+            ("val_frames", val_frames),
+        ):
+            if count < 1:
+                raise InputError(f"data.{name} must be at least 1, got {count}")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.training = Crops(frames, size, crop, crops, emphasis, seed)
+        self.validation = Whole("validation", val_frames, size)
+
+    def train_dataloader(self) -> Any:
+        return EpochLoader(self, self.training, shuffle=False)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.validation, batch_size=8, num_workers=0)
+
+
+__all__ = ["Crops", "Scene", "ToyWorldData", "Whole", "random_scene"]

@@ -1,0 +1,184 @@
+"""Everything that a clip can show, as polygons, and where they are at each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .acting import Act
+from .camera import CameraPath, flat, product, upright
+from .characters import Character, body
+from .colors import INK, Rgb
+from .drawing import SHIFT
+from .places import BACK, Place
+from .shapes import Shape
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of a clip: a part of an object.
+
+    Attributes:
+        number: its value in the regions of a frame.
+        instance: number of its object in the instances of a frame: 0 for floors and backdrops, then the characters in the order of
+            the world, then the landmarks.
+        object: what it belongs to, e.g. "girl", "tree" or "floor".
+        part: e.g. "shirt"; "main" for the part of a landmark that has the named colour.
+        color: the name of its colour, or "".
+        rgb: its colour.
+    """
+
+    number: int
+    instance: int
+    object: str
+    part: str
+    color: str
+    rgb: Rgb
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An upright object.
+
+    Attributes:
+        depth: (T + 1,) its depth at each frame.
+        local: joint -> (T + 1, 3, 3), from the joint's plane to the upright plane at that depth.
+        shapes: numbers of its shapes.
+    """
+
+    depth: np.ndarray
+    local: dict[str, np.ndarray]
+    shapes: range
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where everything is at some frames.
+
+    Attributes:
+        matrices: (T, M, 3, 3) from each plane to pixels.
+        corners: (T, P, 2) int32, those of all shapes in pixels of the enlarged image, in fixed point.
+        visible: (T, shapes) bool: whether a shape may reach into the frame.
+        order: (T, things), from back to front.
+    """
+
+    matrices: np.ndarray
+    corners: np.ndarray
+    visible: np.ndarray
+    order: np.ndarray
+
+
+class Stage:
+    """The shapes of a clip: first floors and backdrops, then upright things.
+
+    A group is one label in the drawing: a shape, or shapes that no line separates.
+
+    Attributes:
+        shapes: all of them.
+        things: the upright objects: characters, then landmarks.
+        grounds: number of shapes that belong to floors and backdrops.
+        regions: `Region.number` is the index.
+        group_of: (shapes,) group of each shape.
+        region_of_group, matrix_of_group: (groups,) region and plane of each group.
+        rgb_of_group: (groups, 3) uint8.
+        inked: (groups,) bool: drawn with ink, like eyes.
+        spans: of each shape, the slice of its corners.
+    """
+
+    def __init__(self, places: Sequence[Place], characters: Sequence[Character], acts: Sequence[Act], path: CameraPath):
+        self.path = path
+        self.shapes: list[Shape] = []
+        self.things: list[Thing] = []
+        self.regions: list[Region] = []
+        self._planes: list[int] = []  # of each shape
+        self._groups: list[int] = []
+        self._group_regions: list[int] = []
+        for place in places:
+            self._add(place.floor, "floor", 0, {"body": 0})
+            self._add(place.backdrop, "backdrop", 0, {"body": 1})
+        self.grounds = len(self.shapes)
+        self._plane_count = 2
+        for character, act in zip(characters, acts, strict=True):
+            local = {joint: _shifted(matrix, act.x) for joint, matrix in act.joints.items()}
+            self._stand(body(character), character.kind, act.depth, local)
+        self.people = len(self.things)
+        moments = len(path) + 1
+        for standing in (thing for place in places for thing in place.landmarks):
+            local = {"body": _shifted(np.eye(3)[None], np.array([standing.x]))}
+            self._stand(standing.shapes, standing.name, np.full(moments, standing.depth), local)
+        self._index()
+
+    def _stand(self, shapes: Sequence[Shape], name: str, depth: np.ndarray, local: dict[str, np.ndarray]) -> None:
+        first = len(self.shapes)
+        planes = {joint: self._plane_count + k for k, joint in enumerate(local)}
+        self._add(shapes, name, len(self.things) + 1, planes)
+        self._plane_count += len(local)
+        self.things.append(Thing(depth, local, range(first, len(self.shapes))))
+
+    def _add(self, shapes: Sequence[Shape], name: str, instance: int, planes: dict[str, int]) -> None:
+        regions: dict[tuple[str, Rgb], int] = {}
+        for shape in shapes:
+            key = (shape.part, shape.rgb)
+            if key not in regions:
+                regions[key] = len(self.regions)
+                self.regions.append(Region(regions[key], instance, name, shape.part, shape.color, shape.rgb))
+            if not shape.merged:
+                self._group_regions.append(regions[key])
+            self.shapes.append(shape)
+            self._planes.append(planes[shape.joint])
+            self._groups.append(len(self._group_regions) - 1)
+
+    def _index(self) -> None:
+        lengths = [len(shape.points) for shape in self.shapes]
+        ends = np.cumsum(lengths)
+        self._starts = ends - lengths
+        self.spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
+        self._points = np.concatenate([shape.points for shape in self.shapes])
+        self._plane_of_point = np.repeat(self._planes, lengths)
+        self.group_of = np.array(self._groups)
+        self.region_of_group = np.array(self._group_regions, np.uint16)
+        self.rgb_of_group = np.array([self.regions[number].rgb for number in self._group_regions], np.uint8)
+        self.inked = (self.rgb_of_group == INK).all(axis=1)
+        self.instance_of_region = np.array([region.instance for region in self.regions], np.uint16)
+        self.matrix_of_group = np.zeros(len(self._group_regions), np.intp)
+        self.matrix_of_group[self.group_of] = self._planes
+
+    def geometry(self, start: int, stop: int, height: int, width: int, enlarged: int) -> Geometry:
+        """Where everything is at the moments from `start` to before `stop`.
+
+        Args:
+            height, width: of the frame.
+            enlarged: how many times larger the frame is drawn.
+        """
+        when = slice(start, stop)
+        path = self.path.part(when)
+        depths = np.stack([np.full(stop - start, BACK), *(thing.depth[when] for thing in self.things)], axis=1)
+        planes = upright(path, depths, height, width)
+        matrices = [flat(path, height, width), planes[:, 0]]
+        for index, thing in enumerate(self.things, start=1):
+            for local in thing.local.values():
+                matrices.append(product(planes[:, index], local if len(local) == 1 else local[when]))
+        stack = np.stack(matrices, axis=1)
+        m, (x, y) = stack[:, self._plane_of_point], self._points.T
+        corners = m[..., 0] * x[:, None] + m[..., 1] * y[:, None] + m[..., 2]
+        pixels = corners[..., :2] / corners[..., 2:]
+        fixed: Any = np.rint((pixels * enlarged + (enlarged - 1) / 2) * 2**SHIFT)
+        starts: Any = self._starts
+        low: Any = np.minimum.reduceat(pixels, starts, axis=1)
+        high: Any = np.maximum.reduceat(pixels, starts, axis=1)
+        visible = ((high > -1) & (low < np.array([width, height]))).all(axis=2)
+        order = np.argsort(-depths[:, 1:], axis=1, kind="stable")
+        return Geometry(stack, fixed.astype(np.int32, order="C"), visible, order)
+
+
+def _shifted(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Affine matrices (T, 3, 3) followed by a shift along x, (T,)."""
+    moved = matrix.copy()
+    moved[:, 0, 2] += x
+    return moved
+
+
+__all__ = ["Geometry", "Region", "Stage", "Thing"]
