@@ -63,6 +63,12 @@ def test_regions_that_leave_are_nan_and_do_not_count():
     assert np.isnan([never.mean, never.slope, *never.slopes]).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64])
+def test_ids_of_all_integer_types(kind):
+    drift = color_drift([painted(ids(), TRUE)], [ids().astype(kind)], TRUE, erode=1)
+    assert drift.mean == pytest.approx(0, abs=1e-9)
+
+
 def test_masks_by_name_and_tensors():
     image = torch.from_numpy(painted(ids(), TRUE)).permute(2, 0, 1)
     masks = {"shirt": ids() == 1}

@@ -201,15 +201,18 @@ def _picked(frames: Iterable[Tensor], needed: Sequence[int]) -> Iterator[Tensor]
 
 def _paired(frames: Iterable[Tensor], pairs: Pairs) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
     """Each pair with its two frames, in order of the later one."""
-    last = {first: max(later for other, later in pairs if other == first) for first, _ in pairs}
-    needed = sorted({number for pair in pairs for number in pair})
+    last: dict[int, int] = {}
+    firsts: dict[int, list[int]] = {}
+    for first, later in pairs:
+        last[first] = max(later, last.get(first, later))
+        firsts.setdefault(later, []).append(first)
+    needed = sorted(last.keys() | firsts.keys())
     held: dict[int, Tensor] = {}
     for number, frame in zip(needed, _picked(frames, needed), strict=True):
-        for first, later in pairs:
-            if later == number:
-                yield (first, later), held[first], frame
-                if last[first] == number:
-                    del held[first]
+        for first in firsts.get(number, ()):
+            yield (first, number), held[first], frame
+            if last[first] == number:
+                del held[first]
         if number in last:
             held[number] = frame
 
