@@ -85,6 +85,24 @@ def test_frames_of_visits_are_compared():
     )
 
 
+def test_what_moved_between_visits_can_be_masked():
+    frames = np.random.default_rng(0).random((5, 12, 14, 3))
+    masks = np.ones((5, 12, 14), bool)
+    frames[4] = frames[0]
+    frames[4, 2:6, 3:8] = 0
+    masks[4, 2:6, 3:8] = False  # a character came in
+    masks[1], masks[3] = False, True
+    cameras = path(0, 1, 2, 1, 0)
+    found = revisit(iter(frames), cameras, masks=iter(masks))
+    assert np.isnan(found.psnr[0])
+    assert np.isnan(found.ssim[0])
+    assert found.mean_psnr == math.inf
+    assert found.mean_ssim == pytest.approx(1)
+    assert revisit(frames, cameras).psnr[1] < 20
+    with pytest.raises(InputError, match="there are 4 masks but more frames"):
+        revisit(frames, cameras, masks=masks[:4])
+
+
 def test_scene_return_consistency_of_the_seeded_resnet18():
     """The score that was recorded with torchvision's ResNet-18 on seeded weights and frames."""
     network = resnet18(weights=None)

@@ -107,6 +107,12 @@ def test_squared_and_absolute_means():
     assert warp_error(frames, flows).mean == pytest.approx(0.045)
 
 
+def test_the_flow_of_the_last_frame_is_ignored():
+    frames = [np.full((4, 6, 3), value) for value in (0.1, 0.4, 0.4)]
+    flows, masks = [np.zeros((4, 6, 2), np.float32)] * 3, [np.ones((4, 6), bool)] * 3
+    np.testing.assert_allclose(warp_error(frames, iter(flows), iter(masks)).per_pair, [0.09, 0])
+
+
 def test_bytes_and_tensors():
     random = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3), dtype=np.uint8)
     flows = np.random.default_rng(1).normal(0, 1, (2, 9, 8, 2)).astype(np.float32)
@@ -130,7 +136,7 @@ def test_long_videos_are_streamed():
     [
         (np.zeros((1, 4, 6, 3)), [], None, "at least two frames"),
         (np.zeros((3, 4, 6, 3)), [np.zeros((4, 6, 2))], None, "there are 1 flows but more pairs of frames"),
-        (np.zeros((2, 4, 6, 3)), [np.zeros((4, 6, 2))] * 2, None, "there are 1 pairs of frames but more flows"),
+        (np.zeros((2, 4, 6, 3)), [np.zeros((4, 6, 2))] * 3, None, "there are 1 pairs of frames but more flows"),
         (np.zeros((2, 4, 6, 3)), [np.zeros((6, 4, 2))], None, r"flow 0 has shape \(6, 4, 2\)"),
         (np.zeros((2, 4, 6, 3)), [np.zeros((4, 6, 2), int)], None, "expected floats"),
         (np.zeros((2, 4, 6, 3)), [np.zeros((4, 6, 2))], [], "there are 0 masks of valid pixels but more flows"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from visionzoo.errors import InputError
 
 from .color import Color, Regions, as_color, ciede2000, region_colors, srgb_to_lab
-from .frames import Pixels, in_step, video_planes
+from .frames import Pixels, in_step, mean_of_known, video_planes
 
 Table = NDArray[np.float64]
 
@@ -34,12 +34,12 @@ class ColorDrift:
     @property
     def mean(self) -> float:
         """Mean distance over all frames and visible regions."""
-        return float(_mean(self.distances.ravel(), axis=0))
+        return float(mean_of_known(self.distances.ravel()))
 
     @property
     def means(self) -> Table:
         """(R,): mean distance of each region over the frames in which it is visible."""
-        return _mean(self.distances, axis=0)
+        return mean_of_known(self.distances)
 
     @property
     def slopes(self) -> Table:
@@ -66,13 +66,13 @@ class ColorDrift:
         if length < 1:
             raise InputError(f"segments need at least 1 frame, got {length}")
         starts = range(0, len(self.distances), length)
-        return np.stack([_mean(self.distances[start : start + length], axis=0) for start in starts])
+        return np.stack([mean_of_known(self.distances[start : start + length]) for start in starts])
 
     def _moments(self) -> tuple[Table, Table]:
         """Per region, the sums of time x distance and of time squared, both centred on the visible frames."""
         visible = ~np.isnan(self.distances)
         time = np.where(visible, np.arange(len(visible), dtype=np.float64)[:, None], math.nan)
-        centred = np.where(visible, time - _mean(time, axis=0), 0)
+        centred = np.where(visible, time - mean_of_known(time), 0)
         distances = np.where(visible, self.distances - self.means, 0)
         return (centred * distances).sum(0), np.square(centred).sum(0)
 
@@ -101,11 +101,6 @@ def color_drift(
         raise InputError("the video has no frames")
     measured = np.stack(rows)
     return ColorDrift(names, measured, ciede2000(srgb_to_lab(measured), true))
-
-
-def _mean(values: Table, axis: int) -> Table:
-    """Mean of the values that are not NaN; NaN without any, and no warning about it."""
-    return _ratio(np.nansum(values, axis=axis), np.sum(~np.isnan(values), axis=axis))
 
 
 def _ratio(above: Table, below: Table) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from visionzoo.errors import InputError
@@ -55,8 +56,14 @@ def map_like(values: Tensor | np.ndarray, like: Tensor, name: str) -> Tensor:
     return values.to(like.device)
 
 
-def in_step(first: Iterable[Any], second: Iterable[Any], names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+def in_step(
+    first: Iterable[Any], second: Iterable[Any], names: tuple[str, str], *, spare: bool = False
+) -> Iterator[tuple[Any, Any]]:
     """Pairs of two iterables of one length.
+
+    Args:
+        names: what the two hold, for the error.
+        spare: allow one more in the second, which is ignored.
 
     Raises:
         InputError: one of them ends early.
@@ -65,7 +72,7 @@ def in_step(first: Iterable[Any], second: Iterable[Any], names: tuple[str, str])
     ours, theirs, count = iter(first), iter(second), 0
     while True:
         one, other = next(ours, end), next(theirs, end)
-        if one is end and other is end:
+        if one is end and (other is end or (spare and next(theirs, end) is end)):
             return
         if one is end or other is end:
             short, long = names if one is end else names[::-1]
@@ -74,4 +81,10 @@ def in_step(first: Iterable[Any], second: Iterable[Any], names: tuple[str, str])
         count += 1
 
 
-__all__ = ["Pixels", "bool_mask", "in_step", "map_like", "video_planes"]
+def mean_of_known(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """Mean of the values that are not NaN; NaN without any, and no warning about it."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(values, axis=axis) / np.sum(~np.isnan(values), axis=axis))
+
+
+__all__ = ["Pixels", "bool_mask", "in_step", "map_like", "mean_of_known", "video_planes"]

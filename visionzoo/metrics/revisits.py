@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,11 @@ from torch import Tensor
 from visionzoo.errors import InputError
 
 from .features import FeatureExtractor, extract, extractor_name
-from .frames import Pixels, video_planes
+from .frames import Pixels, bool_mask, in_step, mean_of_known, video_planes
+from .masked import masked_psnr, masked_ssim
 from .restoration import psnr, ssim
+
+Item = TypeVar("Item")
 
 Pairs = Sequence[tuple[int, int]]
 """(frame at the first visit, frame at a later visit) for every later visit, counted from 0."""
@@ -90,8 +94,8 @@ class Revisit:
 
     Attributes:
         pairs: N pairs (first, later) of frame numbers.
-        psnr: (N,) in dB, infinite for equal frames.
-        ssim: (N,), at most 1.
+        psnr: (N,) in dB, infinite for equal frames. NaN if masks leave no pixel to compare.
+        ssim: (N,), at most 1, or NaN.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -100,13 +104,13 @@ class Revisit:
 
     @property
     def mean_psnr(self) -> float:
-        """In dB; infinite if the frames of any pair are equal."""
-        return float(self.psnr.mean())
+        """In dB, over the pairs that are not NaN; infinite if the frames of any pair are equal."""
+        return float(mean_of_known(self.psnr))
 
     @property
     def mean_ssim(self) -> float:
-        """At most 1."""
-        return float(self.ssim.mean())
+        """At most 1, over the pairs that are not NaN."""
+        return float(mean_of_known(self.ssim))
 
 
 def revisit(
@@ -115,6 +119,7 @@ def revisit(
     *,
     tolerance: float | Sequence[float] = 1e-6,
     away: float | Sequence[float] | None = None,
+    masks: Iterable[Tensor | NDArray[np.bool_]] | None = None,
 ) -> Revisit:
     """Compare the frames at later visits with those at the first visit. Only first frames that are still needed stay in memory.
 
@@ -123,6 +128,8 @@ def revisit(
         cameras: (T, k) camera states; see `find_revisits`.
         tolerance: see `find_revisits`.
         away: see `find_revisits`.
+        masks: T masks (H, W) bool of the pixels to compare, e.g. those without characters, which move between visits. A pair is
+            compared where both masks are True, with `masked_psnr` and `masked_ssim`; it is NaN where there is no such pixel.
 
     Raises:
         InputError: the camera comes back to no place, a frame is missing or below 11 x 11 pixels, or wrong shapes, types or values.
@@ -131,8 +138,16 @@ def revisit(
     if not pairs:
         raise InputError("the camera comes back to no place; use a path that returns, or a larger tolerance")
     scores: dict[tuple[int, int], tuple[float, float]] = {}
-    for pair, first, later in _paired(video_planes(frames), pairs):
-        scores[pair] = (psnr(later, first), ssim(later, first))
+    if masks is None:
+        for pair, first, later in _paired(video_planes(frames), pairs):
+            scores[pair] = (psnr(later, first), ssim(later, first))
+    else:
+        for pair, (first, one), (later, other) in _paired(_masked(frames, masks), pairs):
+            both = one & other
+            known = bool(both.any())
+            scores[pair] = (
+                (masked_psnr(later, first, both), masked_ssim(later, first, both)) if known else (math.nan, math.nan)
+            )
     table = np.array([scores[pair] for pair in pairs])
     return Revisit(tuple(pairs), table[:, 0], table[:, 1])
 
@@ -188,7 +203,12 @@ def scene_return_consistency(
     )
 
 
-def _picked(frames: Iterable[Tensor], needed: Sequence[int]) -> Iterator[Tensor]:
+def _masked(frames: Iterable[Pixels], masks: Iterable[Tensor | NDArray[np.bool_]]) -> Iterator[tuple[Tensor, Tensor]]:
+    for number, (planes, mask) in enumerate(in_step(video_planes(frames), masks, ("frames", "masks"))):
+        yield planes, bool_mask(mask, planes, f"mask {number}")
+
+
+def _picked(frames: Iterable[Item], needed: Sequence[int]) -> Iterator[Item]:
     """The frames with these increasing numbers."""
     wanted, count = set(needed), 0
     for count, frame in enumerate(frames, start=1):
@@ -199,7 +219,7 @@ def _picked(frames: Iterable[Tensor], needed: Sequence[int]) -> Iterator[Tensor]
     raise InputError(f"the video has {count} frames, but frame {needed[-1]} is needed; frames are counted from 0")
 
 
-def _paired(frames: Iterable[Tensor], pairs: Pairs) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
+def _paired(frames: Iterable[Item], pairs: Pairs) -> Iterator[tuple[tuple[int, int], Item, Item]]:
     """Each pair with its two frames, in order of the later one."""
     last: dict[int, int] = {}
     firsts: dict[int, list[int]] = {}
@@ -207,7 +227,7 @@ def _paired(frames: Iterable[Tensor], pairs: Pairs) -> Iterator[tuple[tuple[int,
         last[first] = max(later, last.get(first, later))
         firsts.setdefault(later, []).append(first)
     needed = sorted(last.keys() | firsts.keys())
-    held: dict[int, Tensor] = {}
+    held: dict[int, Item] = {}
     for number, frame in zip(needed, _picked(frames, needed), strict=True):
         for first in firsts.get(number, ()):
             yield (first, number), held[first], frame

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
-from .frames import Pixels, bool_mask, in_step, video_planes
+from .frames import Pixels, bool_mask, in_step, mean_of_known, video_planes
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ class WarpError:
     @property
     def mean(self) -> float:
         """Mean over the pairs with valid pixels; NaN without any."""
-        known = self.per_pair[~np.isnan(self.per_pair)]
-        return float(known.mean()) if len(known) else math.nan
+        return float(mean_of_known(self.per_pair))
 
 
 def warp_error(
@@ -125,8 +124,9 @@ def warp_error(
 
     Args:
         frames: T images (H, W, 3) or tensors (3, H, W), uint8 or float in [0, 1], or the frames of `read_frames`.
-        flows: T - 1 flows (H, W, 2) in pixels, x to the right and y down, from frame t to frame t + 1.
-        valid: T - 1 masks (H, W) bool of the pixels of frame t to compare, those still visible in frame t + 1. Pixels that leave
+        flows: T - 1 flows (H, W, 2) in pixels, x to the right and y down, from frame t to frame t + 1; one more, that of the last
+            frame, is ignored.
+        valid: as many masks (H, W) bool of the pixels of frame t to compare, those still visible in frame t + 1. Pixels that leave
             the image, or whose flow is not finite, never count.
         error: "squared" or "absolute".
 
@@ -138,7 +138,7 @@ def warp_error(
     motions = flows if valid is None else in_step(flows, valid, ("flows", "masks of valid pixels"))
     errors, shares = [], []
     for number, ((one, two), motion) in enumerate(
-        in_step(pairwise(video_planes(frames)), motions, ("pairs of frames", "flows"))
+        in_step(pairwise(video_planes(frames)), motions, ("pairs of frames", "flows"), spare=True)
     ):
         flow, mask = (motion, None) if valid is None else motion
         sampled, known = _sample(two, _flow(flow, one, f"flow {number}"))
