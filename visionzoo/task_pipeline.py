@@ -1,4 +1,4 @@
-"""Base of the pipelines of all tasks: opening networks by name or file, saving, loading, moving, and recording how a result was made.
+"""Base of the pipelines with one network: opening it by name or file, saving, loading, moving, and recording how a result was made.
 
 (The module is not called `pipeline`, as `visionzoo.pipeline` is the public function.)
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,13 +16,12 @@ from torch import nn
 
 from .config import as_dict
 from .devices import pick_device, pick_dtype
-from .errors import Caution, InputError, unknown
+from .errors import InputError
 from .io.files import make_folder, write_json
-from .jobs import Engine, FileJob, FileResult, make_plan, run_files
-from .lazy import resolve
-from .registry import create_model, list_models, model_card, model_entry, weight_source
+from .registry import create_model
 from .stored import CUSTOM, Stored, read_stored, stored_facts
-from .weights import WeightsError, fetch, fingerprint, save_safetensors
+from .task import Task
+from .weights import WeightsError, fingerprint, save_safetensors
 
 
 @dataclass(frozen=True)
@@ -48,29 +45,19 @@ _SHARED = ("model", "network", "name", "device", "dtype", "checkpoint")
 """Constructor arguments of every pipeline."""
 
 
-class TaskPipeline:
-    """Base of the pipelines. A subclass sets the class attributes and, in its constructor, `model`.
+class TaskPipeline(Task):
+    """Base of the pipelines that hold one network. A subclass sets the class attributes and, in its constructor, `model`.
 
     Attributes:
-        task: registered name of the task.
-        kind: adjective for models of the task, e.g. "dehazing" in "a dehazing model".
-        default_model: model to use if neither a model nor a checkpoint that states one is given; see `default`.
         networks: network classes that the pipeline accepts.
-        files: "module:class" of the `FileJob` for `run`; empty if a subclass defines its own `run`.
-        name: name of the model: a registered name, or "custom".
         config: configuration of the network.
-        checkpoint: the loaded weights file, recorded with results.
         device, dtype: where and in what precision the network runs.
         fingerprint: fingerprint of the weights.
         network: the given network, unchanged.
         model: `network` prepared for inference, on the device.
     """
 
-    task: ClassVar[str]
-    kind: ClassVar[str]
-    default_model: ClassVar[str]
     networks: ClassVar[tuple[type[nn.Module], ...]]
-    files: ClassVar[str] = ""
 
     model: Any
 
@@ -166,13 +153,7 @@ class TaskPipeline:
         if checkpoint is not None:
             return cls._open_file(Path(checkpoint), read_stored(checkpoint), model, overrides)
         model = model or cls.default()
-        source = weight_source(model)
-        try:
-            path = fetch(source)
-        except WeightsError as error:
-            raise WeightsError(f"{error}{cls.instead(model)}") from error
-        if source.caution:
-            warnings.warn(f"{model}: {source.caution}", Caution, stacklevel=3)
+        path = cls.published(model)
         opened = cls._open_file(path, read_stored(path), model, overrides)
         return Opened(opened.network, opened.name, None, opened.stored)
 
@@ -204,11 +185,6 @@ class TaskPipeline:
         return Opened(network, name, path, stored)
 
     @classmethod
-    def default(cls) -> str:
-        """The model to use with published weights if none is given."""
-        return cls.default_model
-
-    @classmethod
     def base_of(cls, config: dict[str, Any]) -> str:
         """A registered model of the same class as a custom network, whose stored configuration has every field."""
         del config
@@ -218,28 +194,6 @@ class TaskPipeline:
     def load(cls, name: str, path: Path, config: dict[str, Any]) -> nn.Module:
         """Load the network `name` with a file's weights; `config` holds fields of its configuration."""
         return create_model(name, checkpoint=path, **config)
-
-    @classmethod
-    def check_name(cls, name: str) -> None:
-        """Raise `InputError` unless `name` is a model of this task."""
-        if name.partition(".")[0] not in list_models():
-            raise unknown("model", name, list_models(task=cls.task))
-        if model_entry(name).card.task != cls.task:
-            known = ", ".join(list_models(task=cls.task))
-            raise InputError(f"{name} is not a {cls.kind} model; use {known}")
-
-    @classmethod
-    def variant(cls, name: str) -> str:
-        """A model's name without the tag of its weights."""
-        return model_entry(name).card.name
-
-    @classmethod
-    def instead(cls, model: str) -> str:
-        """The end of the message for weights of `model` that are not available: a model whose weights are bundled."""
-        del model
-        sources = [source for name in list_models(task=cls.task) for source in model_card(name).weights]
-        bundled = next((source.name for source in sources if source.bundled and not source.caution), None)
-        return "" if bundled is None else f"; or use --model {bundled}, whose weights come with visionzoo"
 
     @classmethod
     def _from_opened(
@@ -318,66 +272,10 @@ class TaskPipeline:
 
     def facts(self) -> dict[str, Any]:
         """How a result was made: model, weights, device, precision and settings; recorded with outputs."""
-        settings = {key: value for key, value in self.settings().items() if key != "classes"}
-        return {
-            "model": self.name,
-            "checkpoint": self.checkpoint,
-            "weights": self.fingerprint,
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            **settings,
-        }
+        return {**super().facts(), **{key: value for key, value in self.settings().items() if key != "classes"}}
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments with which `visionzoo.pipeline` recreates this pipeline, also on another machine.
-
-        Raises:
-            InputError: the network was made in code and is not in a file.
-        """
-        if self.name == CUSTOM and self.checkpoint is None:
-            raise InputError(
-                "--engine ray needs a network that other processes can load; save this one with save_pretrained first, and "
-                "create the pipeline with from_pretrained"
-            )
-        return {
-            "task": self.task,
-            "model": None if self.name == CUSTOM else self.name,
-            "checkpoint": self.checkpoint,
-            "device": self.device.type,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            **as_dict(self.config),
-        }
-
-    def run(
-        self,
-        path_in: str | Path | Sequence[str | Path],
-        path_out: str | Path,
-        progress: bool = True,
-        *,
-        overwrite: bool = False,
-        format: str | None = None,
-        engine: Engine = "local",
-        on_result: Callable[[FileResult], None] | None = None,
-        **options: Any,
-    ) -> list[FileResult]:
-        """Process one file to a file, or several files, a folder or a glob pattern to a folder.
-
-        Args:
-            progress, overwrite, engine, on_result: see `visionzoo.jobs.run_files`.
-            format: extension of the results in an output folder, e.g. ".png"; see `visionzoo.jobs.make_plan`.
-            **options: options of the task's job; see `files`.
-
-        Raises:
-            InputError: nothing was found, no input is readable, or an output cannot be written.
-        """
-        job: FileJob = resolve(self.files)(self, **options)
-        plan = make_plan(path_in, path_out, job.kinds, format)
-        return run_files(job, plan, overwrite=overwrite, progress=progress, engine=engine, on_result=on_result)
-
-    @property
-    def gpus(self) -> float:
-        """Number of GPUs that a process running this pipeline needs."""
-        return 1.0 if self.device.type == "cuda" else 0.0
+        return {**super().arguments(), **as_dict(self.config)}
 
 
 __all__ = ["CUSTOM", "Opened", "TaskPipeline"]
