@@ -6,10 +6,13 @@ from .latents import encode_stream as encode_stream
 from .latents import encode_to_file as encode_to_file
 from .latents import latent_writer as latent_writer
 from .latents import open_latents as open_latents
+from .pipeline import DiffusionTaskPipeline as DiffusionTaskPipeline
 from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler
 from .schedulers import scheduler_names as scheduler_names
 from .schedulers import scheduler_step as scheduler_step
+from .seeds import generators as generators
+from .seeds import noise as noise
 from .text import check_words as check_words
 from .text import encode_text as encode_text
 from .text import save_text_encoder as save_text_encoder

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError, unknown
 
-__all__ = ["inversion_pair", "make_scheduler", "scheduler_names", "scheduler_step"]
+__all__ = ["check_scheduler", "inversion_pair", "make_scheduler", "scheduler_names", "scheduler_step"]
 
 _LATENT: dict[str, Any] = {"clip_sample": False}
 """Both DDIM schedulers clip to [-1, 1] by default, but latents are larger: an inversion would be off by about 2."""
@@ -50,6 +50,12 @@ def scheduler_names() -> list[str]:
     return sorted(_KINDS)
 
 
+def check_scheduler(name: str) -> None:
+    """Raise `InputError` unless `make_scheduler` knows the name."""
+    if name not in _KINDS:
+        raise unknown("scheduler", name, _KINDS)
+
+
 def make_scheduler(name: str, like: Any, **settings: Any) -> Any:
     """A scheduler of diffusers for the same network as another scheduler.
 
@@ -65,8 +71,7 @@ def make_scheduler(name: str, like: Any, **settings: Any) -> Any:
     Raises:
         InputError: an unknown name or setting, or a class that cannot have the noise schedule of `like`.
     """
-    if name not in _KINDS:
-        raise unknown("scheduler", name, _KINDS)
+    check_scheduler(name)
     import diffusers
 
     place, fixed = _KINDS[name]

@@ -1,0 +1,400 @@
+"""Base of the pipelines of diffusion tasks: a `DiffusionPipeline` of diffusers that is also a task of visionzoo.
+
+A subclass registers its parts in the constructor and reads like the algorithm in `__call__`:
+
+    class TextToImage(DiffusionTaskPipeline):
+        task, kind, default_model, files = "…", "…", "…", "…:FileJob"
+
+        def __init__(self, vae, text_encoder, tokenizer, unet, scheduler):
+            super().__init__()
+            self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+
+        def __call__(self, prompt, seed=0, …, progress=None, callback_on_step_end=None):
+            for i, t in self.steps(self.scheduler.timesteps, progress):
+                …
+                latents = scheduler_step(self.scheduler, output, t, latents)
+                latents = self.after_step(callback_on_step_end, i, t, latents=latents)["latents"]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.pipelines import pipeline_utils
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor, nn
+
+from ..devices import DTYPES, pick_device, pick_dtype
+from ..errors import InputError, WeightsError
+from ..io.files import make_folder
+from ..jobs import Progress
+from ..registry import list_models
+from ..stored import CUSTOM
+from ..task import Task
+from ..weights import fingerprint
+from .folders import FACTS, INDEX, finish_saving, import_own, one_line, without_bars
+from .schedulers import check_scheduler, make_scheduler
+
+__all__ = ["DiffusionTaskPipeline"]
+
+Offload = Literal["none", "model", "sequential"]
+StepCallback = (
+    Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+    | PipelineCallback
+    | MultiPipelineCallbacks
+)
+
+_FINGERPRINT_VALUES = 4096
+_DTYPE = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
+"""The argument of `from_pretrained`: the old name gives a warning in new versions, and old versions ignore the new one."""
+
+
+class DiffusionTaskPipeline(Task, DiffusionPipeline):
+    """Base of the pipelines of diffusion tasks; see the module's docstring.
+
+    It has what every `DiffusionPipeline` has (`from_pretrained`, `save_pretrained`, `to`, offloading, `components`, progress bars)
+    and what every task has (`create`, `run`, `facts`, `arguments`). Parts that are given in code are put into eval mode, as their
+    dropout would make one seed give two results.
+
+    Attributes:
+        name: name of the model: a registered name, or "custom".
+        checkpoint: the folder that was given, recorded with results.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = CUSTOM
+        self.checkpoint = None
+        self._interrupt = False
+        self._fingerprint: str | None = None
+        self._scheduler_name: str | None = None
+
+    def register_modules(self, **kwargs: Any) -> None:
+        """Register parts of the pipeline, networks in eval mode."""
+        super().register_modules(**kwargs)
+        for part in kwargs.values():
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    # Creation by name or from a folder
+
+    @classmethod
+    def create(
+        cls,
+        model: str | DiffusionPipeline | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        checkpoint: str | Path | None = None,
+        *,
+        scheduler: str | None = None,
+        offload: Offload = "none",
+        **parts: Any,
+    ) -> Self:
+        """Create a pipeline that is ready to run.
+
+        Args:
+            model: a registered name, with or without a tag of weights, or a pipeline of diffusers with the same parts (they
+                are shared); None is the checkpoint's model, or the default.
+            device, dtype: where and in what precision the networks run; "auto" is float32 on a CPU.
+            checkpoint: folder in the layout of diffusers, instead of the model's own weights.
+            scheduler: name of a scheduler, see `visionzoo.diffusion.scheduler_names`; by default that of the folder.
+            offload: "model" or "sequential" keeps networks in main memory while they do not run. Ignored on a CPU.
+            **parts: parts to use instead of those in the folder, e.g. `vae=…`; None for optional parts that shall be left out.
+
+        Raises:
+            InputError: a name, folder or part that cannot be used, or a folder of another task or model.
+        """
+        chosen = pick_device(device)
+        precision = pick_dtype(dtype, chosen)
+        if scheduler is not None:
+            check_scheduler(scheduler)
+        if offload not in get_args(Offload):
+            raise InputError(f"unknown offload {offload!r}; use {', '.join(get_args(Offload))}")
+        cls._check_parts(parts)
+        if isinstance(model, DiffusionPipeline):
+            if checkpoint is not None:
+                raise InputError("a pipeline already has weights; checkpoints need a model name")
+            pipe = cls._of(model, parts)
+            if dtype != "auto":
+                pipe.to(dtype=precision)
+        elif model is not None and not isinstance(model, str):
+            raise InputError(f"expected a pipeline of diffusers or the name of a model, got {type(model).__name__}")
+        else:
+            pipe = cls._open(model, checkpoint, precision, parts)
+        if scheduler is not None:
+            pipe.set_scheduler(scheduler)
+        return pipe._place(chosen, offload)
+
+    @classmethod
+    def _check_parts(cls, parts: Mapping[str, Any]) -> None:
+        known = cls.part_names()
+        if unknown := sorted(parts.keys() - known):
+            raise InputError(f"{cls.__name__} has no part or setting {unknown[0]!r}; it has {', '.join(known)}")
+
+    @classmethod
+    def part_names(cls) -> list[str]:
+        """Names of the constructor's arguments: parts of the pipeline."""
+        return [name for name in inspect.signature(cls).parameters if name != "self"]
+
+    @classmethod
+    def _of(cls, other: DiffusionPipeline, parts: Mapping[str, Any]) -> Self:
+        """A pipeline with the parts of another one."""
+        found = {name: part for name, part in other.components.items() if name in cls.part_names()}
+        given = {**found, **parts}
+        needed = [
+            name for name, one in inspect.signature(cls).parameters.items() if one.default is inspect.Parameter.empty
+        ]
+        if missing := [name for name in needed if name not in given]:
+            raise InputError(
+                f"a {type(other).__name__} has no {' and no '.join(missing)}, which a {cls.__name__} needs"
+            )
+        pipe = cls(**given)
+        pipe.name, pipe.checkpoint = getattr(other, "name", CUSTOM), getattr(other, "checkpoint", None)
+        return pipe
+
+    @classmethod
+    def _open(
+        cls, model: str | None, checkpoint: str | Path | None, dtype: torch.dtype, parts: Mapping[str, Any]
+    ) -> Self:
+        """A pipeline of a model by name, or of a folder."""
+        if model is not None:
+            cls.check_name(model)
+        if checkpoint is None:
+            return cls.from_pretrained(model or cls.default(), dtype=dtype, **parts)
+        pipe = cls.from_pretrained(Path(checkpoint), dtype=dtype, **parts)
+        if model is not None and pipe.name != CUSTOM and cls.variant(pipe.name) != cls.variant(model):
+            raise InputError(f"{checkpoint}: holds weights of {pipe.name}, not of {model}; omit the model")
+        if model is not None and pipe.name == CUSTOM:
+            pipe.name = model
+        return pipe
+
+    @classmethod
+    def _check_folder(cls, folder: Path) -> dict[str, Any]:
+        """The content of `pipeline.json`, if any. Raises `InputError` unless the folder can hold a pipeline of this task."""
+        if folder.is_file():
+            raise InputError(
+                f"{folder}: is a file, expected a folder in the layout of diffusers; a class with FromSingleFileMixin loads single "
+                "files with from_single_file"
+            )
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder, expected a pipeline in the layout of diffusers")
+        if not (folder / INDEX).is_file():
+            raise InputError(f"{folder}: holds no pipeline: there is no {INDEX}")
+        try:
+            json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
+            stored = json.loads((folder / FACTS).read_text(encoding="utf-8")) if (folder / FACTS).is_file() else {}
+            found = stored.get("task", cls.task), stored.get("model", CUSTOM)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{folder}: holds no saved {cls.kind} pipeline ({INDEX} or {FACTS}: {error})") from error
+        if found[0] != cls.task:
+            raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (it is for the task {found[0]})")
+        if found[1] != CUSTOM:
+            try:
+                cls.check_name(found[1])
+            except InputError:
+                raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (its model is {found[1]})") from None
+        return stored
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """Load a pipeline to the CPU from a folder, a registered model, or a repository of the Hugging Face hub.
+
+        Parts whose classes are visionzoo's are found without being imported first.
+
+        Args:
+            pretrained_model_name_or_path: the folder or name.
+            **kwargs: see `DiffusionPipeline.from_pretrained`; `dtype` (or `torch_dtype`) may be text, e.g. "float16".
+
+        Raises:
+            InputError: the folder holds no pipeline, or a part is missing, damaged or does not fit.
+        """
+        place = pretrained_model_name_or_path
+        if isinstance(place, str) and not Path(place).exists() and place.partition(".")[0] in list_models():
+            cls.check_name(place)
+            pipe = cls.from_pretrained(cls.published(place), **kwargs)
+            pipe.name, pipe.checkpoint = place, None
+            return pipe
+        local, stored = isinstance(place, Path) or Path(place).exists(), {}
+        if local:
+            stored = cls._check_folder(Path(place))
+            import_own(Path(place), [name for name in cls.part_names() if name not in kwargs])
+        old, new = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
+        if (dtype := old if new is None else new) is not None:
+            kwargs[_DTYPE] = pick_dtype(dtype, torch.device("cpu"))
+        try:
+            with without_bars() if local else contextlib.nullcontext():
+                pipe = super().from_pretrained(str(place), **kwargs)
+        except (OSError, ValueError, RuntimeError, AttributeError) as error:
+            if isinstance(error, InputError) or not local:
+                raise
+            raise WeightsError(f"{place}: cannot be loaded ({one_line(error)})") from error
+        if local:
+            pipe.checkpoint = str(Path(place).absolute())
+            pipe.name = stored.get("model", CUSTOM)
+        return pipe
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Write the pipeline to a folder that diffusers reads, with transformers 4 and 5.
+
+        `pipeline.json` beside `model_index.json` records the task and the model.
+
+        Args:
+            save_directory: the folder, created if it does not exist.
+            **kwargs: see `DiffusionPipeline.save_pretrained`.
+
+        Raises:
+            InputError: a LoRA is loaded, a part cannot be saved, or the folder cannot be created.
+        """
+        for name, part in self.components.items():
+            if getattr(part, "peft_config", None):
+                raise InputError(
+                    f"a LoRA is loaded in the {name}: call unload_lora_weights() before saving, and save the LoRA by itself"
+                )
+            if part is not None and not hasattr(part, "save_pretrained"):
+                raise InputError(
+                    f"the {name} ({type(part).__name__}) has no save_pretrained; leave it out, or save it yourself"
+                )
+        folder = make_folder(save_directory)
+        with without_bars():
+            super().save_pretrained(str(folder), **kwargs)
+        model = self.name if self.name == CUSTOM else self.variant(self.name)
+        finish_saving(folder, self.components, {"task": self.task, "model": model})
+
+    # Where it runs
+
+    def _place(self, device: torch.device, offload: Offload) -> Self:
+        if offload == "none" or device.type == "cpu":
+            return self.to(device)
+        if offload == "model":
+            self.enable_model_cpu_offload(device=device)
+        else:
+            self.enable_sequential_cpu_offload(device=device)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move and convert the networks, as in diffusers; return the pipeline. Raises `InputError` for a device that is missing."""
+        for device in (*args, kwargs.get("device")):
+            if isinstance(device, str) and device not in DTYPES:
+                pick_device(device)
+        return super().to(*args, **kwargs)
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Keep networks in main memory while they do not run; without an accelerator, where they are already, a warning."""
+        if self._has_accelerator(device):
+            super().enable_model_cpu_offload(gpu_id, device)
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Keep layers in main memory while they do not run; without an accelerator, where they are already, a warning."""
+        if self._has_accelerator(device):
+            super().enable_sequential_cpu_offload(gpu_id, device)
+
+    @staticmethod
+    def _has_accelerator(device: Any) -> bool:
+        if pick_device("auto" if device is None else device).type != "cpu":
+            return True
+        warnings.warn("nothing is offloaded: the networks run on the CPU", stacklevel=3)
+        return False
+
+    def set_scheduler(self, name: str, **settings: Any) -> None:
+        """Use another scheduler, by name; see `visionzoo.diffusion.make_scheduler`."""
+        self.scheduler = make_scheduler(name, self.components["scheduler"], **settings)
+        self._scheduler_name = name
+
+    # How results are recorded and recreated
+
+    @property
+    def fingerprint(self) -> str:
+        """A fingerprint of the weights of all networks, from a sample of each tensor; computed once."""
+        if self._fingerprint is None:
+            parts = {name: part for name, part in self.components.items() if isinstance(part, nn.Module)}
+            texts = [f"{name} {fingerprint(parts[name], _FINGERPRINT_VALUES)}" for name in sorted(parts)]
+            self._fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+        return self._fingerprint
+
+    def facts(self) -> dict[str, Any]:
+        """How a result was made: model, weights, device, precision, scheduler; recorded with outputs."""
+        scheduler = self.components.get("scheduler")
+        if scheduler is None:
+            return super().facts()
+        settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+        return {**super().facts(), "scheduler": {"class": type(scheduler).__name__, **settings}}
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), **({"scheduler": self._scheduler_name} if self._scheduler_name else {})}
+
+    # Steps
+
+    def steps(
+        self, timesteps: Tensor, progress: Progress | None = None, what: str = "denoising"
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (index, timestep) of each step, and report progress after it.
+
+        An error that `progress` raises cancels the work. As in diffusers, `pipe._interrupt = True` (e.g. in a callback) ends it after
+        the current step, with the result so far.
+
+        Args:
+            timesteps: those of the scheduler, (steps,).
+            progress: called with (what, done, steps); None shows the progress bar of diffusers, see `set_progress_bar_config`.
+        """
+        self._interrupt = False
+        total = len(timesteps)
+        if progress is not None:
+            for index, timestep in enumerate(timesteps):
+                if self._interrupt:
+                    return
+                yield index, timestep
+                progress(what, index + 1, total)
+            return
+        this: Any = self
+        with this.progress_bar(total=total) as bar:
+            for index, timestep in enumerate(timesteps):
+                if self._interrupt:
+                    return
+                yield index, timestep
+                bar.update()
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has asked to end after the current step."""
+        return self._interrupt
+
+    def after_step(
+        self,
+        callback: StepCallback | None,
+        index: int,
+        timestep: Tensor,
+        inputs: Sequence[str] = ("latents",),
+        **tensors: Tensor,
+    ) -> dict[str, Tensor]:
+        """Call a `callback_on_step_end` of diffusers; return `tensors` with those that it replaced.
+
+        Args:
+            inputs: names of the tensors that the callback gets (`callback_on_step_end_tensor_inputs`); callbacks of diffusers'
+                own classes state theirs.
+
+        Raises:
+            InputError: a name that is not among `tensors`, asked for or returned.
+        """
+        if callback is None:
+            return tensors
+        inputs = getattr(callback, "tensor_inputs", inputs)
+        self._check_names(inputs, tensors)
+        returned = callback(self, index, timestep, {name: tensors[name] for name in inputs}) or {}
+        self._check_names(returned, tensors)
+        return {**tensors, **returned}
+
+    @staticmethod
+    def _check_names(names: Any, tensors: Mapping[str, Tensor]) -> None:
+        if unknown := [name for name in names if name not in tensors]:
+            raise InputError(f"callback_on_step_end has no tensor {unknown[0]!r}; it has {', '.join(tensors)}")
