@@ -21,7 +21,7 @@ ASSETS = Path(visionzoo.__file__).parent / "assets"
 COMMANDS = [
     [], ["models"], ["info"], ["doctor"], ["bench"], ["demo"], ["fit"], ["validate"], ["test"], ["predict"], ["weights"],
     ["weights", "list"], ["weights", "fetch"], ["weights", "verify"], ["weights", "convert"],
-    ["classify"], ["export"],
+    ["classify"], ["export"], ["data"], ["data", "toy-world"],
     ["retrieve"], ["retrieve", "index"], ["retrieve", "search"], ["retrieve", "info"], ["retrieve", "samples"],
 ]  # fmt: skip
 
@@ -31,7 +31,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture, command: l
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
     assert "Usage: visionzoo" in out
-    if command and command not in (["weights"], ["retrieve"]):
+    if command and command not in (["weights"], ["retrieve"], ["data"]):
         assert f"visionzoo {' '.join(command)}" in out.replace("\n", " ")
         assert "Example" in out
 

@@ -85,6 +85,7 @@ def build_app(exporter: registry.Exporter | None = None) -> App:
     else:
         app.command(exporter.place, name="export", help=_sentence(exporter.summary), group=TOOLS)
     app.command(weights_app)
+    app.command("visionzoo.data.command:app", name="data", help="Make data for training and tests.", group=TOOLS)
     return app
 
 

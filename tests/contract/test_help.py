@@ -53,7 +53,8 @@ def test_options_have_one_name_and_one_meaning() -> None:
                 seen.setdefault(argument.names[0], set()).add(getattr(group, "name", str(group)))
     assert {"--output", "--quiet", "--json", "--device", "--model"} <= seen.keys()
     several = {name: groups for name, groups in seen.items() if len(groups) > 1}
-    assert several.keys() <= {"--dtype"}, several  # of an export it is the precision of the file
+    # of an export, --dtype is the precision of the file; `data` makes frames that others read
+    assert several.keys() <= {"--dtype", "--frames", "--size"}, several
 
 
 def test_models_of_a_task_are_all_that_it_can_use(capsys: pytest.CaptureFixture) -> None:

@@ -64,16 +64,21 @@ def check_result(path: str | Path, *, overwrite: bool = False) -> Path:
         InputError: see `check_output`; or a file with the sidecar's name exists and is not a sidecar.
     """
     path = check_name(path)
-    place = check_name(sidecar(path))
     if extension(path) != ".zarr" or not path.is_dir():  # a zarr array is a folder
         check_output(path, overwrite=overwrite)
     elif not overwrite:
         raise InputError(f"{path}: exists already; choose another name or add --overwrite")
-    if place != path and place.exists() and not overwrite and not _is_sidecar(place):
+    check_sidecar(path, overwrite=overwrite)
+    return path
+
+
+def check_sidecar(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise `InputError` if a file with the name of the sidecar of `path` exists that visionzoo did not write."""
+    place = check_name(sidecar(path))
+    if place != Path(path) and place.exists() and not overwrite and not _is_sidecar(place):
         raise InputError(
             f"{place}: exists already and was not written by visionzoo; choose another name or add --overwrite"
         )
-    return path
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
@@ -139,6 +144,7 @@ __all__ = [
     "FileResult",
     "SomeFailed",
     "check_result",
+    "check_sidecar",
     "raise_if_some_failed",
     "refuse_inputs",
     "saved_to",

@@ -4,5 +4,13 @@ from .characters import Character as Character
 from .clip import Clip as Clip
 from .clip import Frame as Frame
 from .clip import Region as Region
+from .clips import ClipSettings as ClipSettings
+from .clips import write_clip as write_clip
+from .clips import write_clips as write_clips
 from .colors import COLORS as COLORS
+from .stored_clip import Segment as Segment
+from .stored_clip import StoredClip as StoredClip
+from .stored_clip import Truth as Truth
+from .stored_clip import read_clip as read_clip
+from .stored_clip import read_clips as read_clips
 from .world import ToyWorld as ToyWorld
