@@ -84,7 +84,8 @@ def color_drift(
 
     Args:
         frames: T images (H, W, 3) or tensors (3, H, W), uint8 or float in [0, 1], or the frames of `read_frames`.
-        regions: for each frame, ids (H, W) of integers, or a mapping from names to bool masks (H, W).
+        regions: for each frame, ids (H, W) of integers, or a mapping from names to bool masks (H, W). Lines drawn inside regions
+            can have an id of their own, so that they count to none.
         colors: id or name -> true colour, three integers from 0 to 255 or three floats in [0, 1]. Other regions are ignored.
         erode: see `region_color`; 2 keeps soft ink lines of up to 2 pixels out of the means.
 
