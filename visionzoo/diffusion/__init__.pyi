@@ -20,3 +20,9 @@ from .text import save_tokenizer as save_tokenizer
 from .text import text_config as text_config
 from .text import word_tokenizer as word_tokenizer
 from .text import words_of as words_of
+from .training import CachedTexts as CachedTexts
+from .training import LatentCaptions as LatentCaptions
+from .training import NoisyBatch as NoisyBatch
+from .training import cache_texts as cache_texts
+from .training import is_dropped as is_dropped
+from .training import noisy_batch as noisy_batch
