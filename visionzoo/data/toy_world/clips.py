@@ -335,6 +335,8 @@ def _resumable(folder: Path, finished: int, overwrite: bool) -> Iterator[None]:
     except (KeyboardInterrupt, VisionZooError) as error:
         kept = f"{counted(finished, 'clip')} {'is' if finished == 1 else 'are'} kept in {folder}: {RESUME}"
         kept += ", without --overwrite" if overwrite else ""
+        if not finished:
+            raise
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted; {kept}") from None
         raise type(error)(f"{error}; {kept}") from error
