@@ -100,6 +100,8 @@ def benchmark(rounds: int = 5, command: str = "", scene: SyntheticConfig | None 
     model = build("modecgs", **arguments["config"])
     model.initialize(capture.points.positions.astype(np.float32))
     recipe = Recipe(**{**arguments["recipe"], "coarse_steps": 0}, batch_size=2)
+    if recipe.start_still:  # otherwise only one of them would begin so
+        model.hold_still()
     theirs, fit = PublishedStep(copy.deepcopy(model)), Fit(model, recipe, capture.extent)
     runs: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("published structure, tiles of 16 x 16", lambda: theirs(frames)),

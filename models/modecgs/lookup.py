@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
@@ -12,6 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from visionzoo.splatting.cpu_projection import numba_is_installed
+
+VECTOR = 8
+"""The loops read so many channels at a time."""
 
 
 @cache
@@ -21,12 +26,6 @@ def _kernels() -> ModuleType:
     return lookup_kernels
 
 
-@cache
-def installed() -> bool:
-    """Whether numba, which the loops need, is installed (extra `gs`). Without it, torch computes the same."""
-    return importlib.util.find_spec("numba") is not None
-
-
 def can_read(places: Tensor, space: Tensor) -> bool:
     """Whether the loops can read planes (3, C, R, R) at `places`: float32 on a CPU, and a cube."""
     return (
@@ -34,7 +33,7 @@ def can_read(places: Tensor, space: Tensor) -> bool:
         and places.dtype == space.dtype == torch.float32
         and space.shape[0] == 3
         and space.shape[2] == space.shape[3]
-        and installed()
+        and numba_is_installed()
     )
 
 
@@ -45,7 +44,13 @@ def read_levels(places: Tensor, space: Sequence[Tensor], rows: Sequence[Tensor])
         space: per level, the planes (x, y), (x, z), (y, z): (3, C, R, R).
         rows: per level, the planes over time at the time asked for: (3, C, R).
     """
-    return _Read.apply(places, len(space), *space, *rows)
+    levels, channels = len(space), space[0].shape[1]
+    tables = [*space, *rows]
+    missing = -channels % VECTOR
+    if missing:
+        tables = [F.pad(table.movedim(1, -1), (0, missing)).movedim(-1, 1) for table in tables]
+    found = _Read.apply(places, levels, *tables)
+    return found if not missing else found.view(-1, levels, channels + missing)[..., :channels].flatten(1)
 
 
 class _Read(torch.autograd.Function):

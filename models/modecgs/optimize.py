@@ -167,7 +167,8 @@ class Fit:
         self.model, self.recipe, self.extent, self.backend = model, recipe, max(extent, 1e-6), backend
         self.iteration, self.skipped_in_a_row = 0, 0
         groups = [{"params": values, "name": name} for name, values in parameter_groups(model).items()]
-        self.optimizer = torch.optim.Adam(groups, lr=0.0, eps=ADAM_EPS)
+        fused = model.anchors["positions"].device.type in ("cpu", "cuda")  # all parameters in one call
+        self.optimizer = torch.optim.Adam(groups, lr=0.0, eps=ADAM_EPS, fused=fused)
         self.generator = torch.Generator(model.anchors["positions"].device).manual_seed(recipe.seed)
         self.strategy = AnchorStrategy(
             GrowthRules(

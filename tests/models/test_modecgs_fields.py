@@ -29,9 +29,9 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def planes(resolution: tuple[int, ...] = (5, 5, 5, 4), levels: tuple[int, ...] = (1, 2)) -> HexPlane:
+def planes(resolution: tuple[int, ...] = (5, 5, 5, 4), levels: tuple[int, ...] = (1, 2), channels: int = 3) -> HexPlane:
     torch.manual_seed(0)
-    field = HexPlane(resolution, 3, levels).double()
+    field = HexPlane(resolution, channels, levels).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, 1.0, 0.3)
     field.box.copy_(torch.tensor([[1.0, 2.0, 0.5], [-1.0, -0.5, -3.0]]))
@@ -61,11 +61,11 @@ def test_a_level_takes_two_lookups_instead_of_six() -> None:
 
 
 @pytest.mark.parametrize("time", [-0.3, 0.43, 1.0])
-@pytest.mark.parametrize("levels", [(1,), (1, 2, 4)])
-def test_compiled_lookup_equals_torch(levels: tuple[int, ...], time: float) -> None:
+@pytest.mark.parametrize(("levels", "channels"), [((1,), 16), ((1, 2, 4), 3), ((1, 2, 4), 8)])
+def test_compiled_lookup_equals_torch(levels: tuple[int, ...], channels: int, time: float) -> None:
     """Values and all gradients, inside the box, outside and on its border."""
     pytest.importorskip("numba")
-    field = planes((5, 5, 5, 4), levels).float()
+    field = planes((5, 5, 5, 4), levels, channels).float()
     points = 5 * torch.rand(200, 3) - 2.5
     points[:2] = field.box
     weight = torch.rand(200, field.out_dim)
@@ -96,7 +96,7 @@ def test_compiled_lookup_takes_any_memory_order() -> None:
 
 def test_planes_that_change_before_the_backward_pass_are_noticed() -> None:
     pytest.importorskip("numba")
-    field = planes().float()
+    field = planes(channels=8).float()  # other numbers of channels are padded, which copies the planes
     features = field(torch.rand(20, 3), 0.3)
     with torch.no_grad():
         field.planes[0][0].add_(1)

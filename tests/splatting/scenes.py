@@ -54,4 +54,4 @@ def gradients(scene: dict[str, Any], view: dict[str, Any], **options: Any) -> tu
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm().clamp(min=1e-6))
+    return float((found - wanted).detach().norm() / wanted.detach().norm().clamp(min=1e-6))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from visionzoo.splatting import cpu, render
+from visionzoo.models.modecgs import lookup_kernels
+from visionzoo.splatting import cpu, kernels, lanes, render
+from visionzoo.splatting.cpu_projection import projection_loops
 
 from .scenes import cameras, gaussians, gradients
 
@@ -35,11 +39,25 @@ def test_bit_equal_for_any_number_of_threads() -> None:
     first_image, first = results[0]
     for image, grads in results[1:]:
         assert torch.equal(image, first_image)
-        # torch's own sums over Gaussians (in the projection) may depend on its threads; results of the kernels may not
-        assert torch.equal(grads["means2d"], first["means2d"])
-        assert torch.equal(grads["opacities"], first["opacities"])
-        assert torch.equal(grads["colors"], first["colors"])
-        torch.testing.assert_close(grads["means"], first["means"])
+        for name, gradient in grads.items():
+            assert torch.equal(gradient, first[name]), name
+
+
+def test_gradients_of_cameras_are_bit_equal_for_any_number_of_threads() -> None:
+    scene, view, results = gaussians(9000, size=0.01), cameras(2), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        leaves: dict[str, Any] = {name: view[name].clone().requires_grad_() for name in ("viewmats", "Ks")}
+        render(**scene, **{**view, **leaves}).colors.square().sum().backward()
+        results.append([leaf.grad for leaf in leaves.values()])
+    for found in results[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found, results[0], strict=True))
+
+
+@pytest.mark.parametrize("module", [kernels, lookup_kernels], ids=lambda module: module.__name__)
+def test_loops_are_compiled_again_when_the_vectors_change(module: Any) -> None:
+    """numba's cache only notices that a function's own file has changed, so users of `lanes.py` have its checksum."""
+    assert zlib.crc32(Path(lanes.__file__).read_bytes()) == module.LANES_CHECKSUM
 
 
 def _forked(connection) -> None:
@@ -60,11 +78,12 @@ def test_a_forked_process_can_render() -> None:
 
 def test_other_sizes_compile_nothing() -> None:
     render(**gaussians(10), **cameras())
-    kernels, bands = cpu.loops()
-    before = [len(f.signatures) for f in (kernels.draw, bands.arrange)]
+    _, bands = cpu.loops()
+    loops = (kernels.draw, bands.arrange, projection_loops().project)
+    before = [len(f.signatures) for f in loops]
     for count, width, height in ((1, 1, 1), (17, 33, 20), (3000, 64, 50)):
         render(**gaussians(count, size=0.02), **cameras(1, width, height))
-    assert [len(f.signatures) for f in (kernels.draw, bands.arrange)] == before
+    assert [len(f.signatures) for f in loops] == before
 
 
 def test_inputs_of_any_strides() -> None:

@@ -5,9 +5,7 @@ The operator works in eager mode, under `torch.compile` and without gradients. S
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
 from types import ModuleType
@@ -21,6 +19,7 @@ from torch import Tensor
 from ..errors import require
 from .projection import Projection
 from .rules import Rules
+from .threads import run_jobs
 
 _CHUNKS_PER_THREAD = 4
 """Chunks per thread: bands differ in work, so each thread takes several chunks, one after the other."""
@@ -52,29 +51,6 @@ def loops() -> tuple[ModuleType, ModuleType]:
     from . import bands, kernels
 
     return kernels, bands
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Threads of one process, since those of a parent do not survive a fork."""
-    return ThreadPoolExecutor(workers, thread_name_prefix=f"splatting-{process}")
-
-
-def _run(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Run jobs in this thread and in up to `threads` - 1 others, in any distribution."""
-    queue = iter(jobs)
-
-    def work(source: Iterable[Callable[[], None]] = queue) -> None:
-        for job in source:
-            job()
-
-    if threads <= 1 or len(jobs) <= 1:
-        work()
-        return
-    others = [_pool(os.getpid(), threads - 1).submit(work) for _ in range(min(threads, len(jobs)) - 1)]
-    work()
-    for other in others:
-        other.result()
 
 
 def _jobs(function: Callable[..., None], count: int, threads: int, *arguments: Any) -> list[Callable[[], None]]:
@@ -139,7 +115,7 @@ def _draw(
             layout, starts, entries, boxes, table, width, height, np.float32(cap), np.float32(threshold),
             image[i], depth[i], left[i], closed[i],
         )  # fmt: skip
-    _run(jobs, threads)
+    run_jobs(jobs, threads)
     return torch.from_numpy(image), torch.from_numpy(depth), torch.from_numpy(left), torch.from_numpy(closed)
 
 
@@ -196,8 +172,8 @@ def _undraw(
             bands.collect, len(table), few,
             firsts, parts, table, order, values[i], *(grad[i] for grad in grads), grad_values[i], absolutes[i],
         )  # fmt: skip
-    _run(drawing, threads)
-    _run(adding, threads)
+    run_jobs(drawing, threads)
+    run_jobs(adding, threads)
     of_depths = torch.from_numpy(grad_values[..., -1].copy()) if grad_depth is not None else torch.zeros_like(depths)
     of_features = torch.from_numpy(np.ascontiguousarray(grad_values[..., :channels]))
     of_means, of_ellipses, of_opacities = (torch.from_numpy(grad) for grad in grads)

@@ -1,4 +1,4 @@
-"""Projects Gaussians in space to ellipses in an image, in differentiable torch. All CPU renderers share it.
+"""Projects Gaussians in space to ellipses in an image, in differentiable torch; `cpu_projection.py` is its compiled form.
 
 The 2D covariance is never formed from a 3D one. With P = J W R S (2 x 3: camera, rotation and scale), it is P Pᵀ, and its
 determinant is the squared length of the cross product of P's rows: sums of squares, which lose no digits for long, thin Gaussians.
@@ -6,16 +6,24 @@ determinant is the squared length of the cross product of P's rows: sums of squa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .rules import ALPHA_FLOOR, COMPENSATION_FLOOR, LAMBDA_SPREAD_FLOOR, MAX_SIGMAS, TILE, Rules, rules_named
-
-_LARGEST_INPUT = 1e18
-_LARGEST_PIXELS = 1e9
-"""Beyond these values, float32 overflows before a pixel is reached; such Gaussians are culled."""
+from .rules import (
+    ALPHA_FLOOR,
+    COMPENSATION_FLOOR,
+    LAMBDA_SPREAD_FLOOR,
+    LARGEST_INPUT,
+    LARGEST_PIXELS,
+    MAX_SIGMAS,
+    NEAREST,
+    TILE,
+    Rules,
+    rules_named,
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,31 @@ def project(
     Shapes are those of `render`. With `opacities`, a Gaussian extends only as far as its alpha is at least 1/255 (gsplat's
     rules). Gaussians are culled if they are outside the image, not between the planes, fainter than 1/255, not finite,
     without a rotation (a quaternion of zeros), or larger than about 1e9 pixels.
+
+    Differentiable with respect to all tensors, any number of times.
     """
     found = rules_named(rules)
-    return project_usable(
-        finite(means, quats, scales), means, quats, scales, viewmats, Ks, width, height,
+    inputs = (means, quats, scales, viewmats, Ks)
+    if _can_compile(inputs):
+        from .cpu_projection import project_usable as projected
+
+        usable = torch.ones(means.shape[:-1], dtype=torch.bool)
+    else:
+        projected, usable = project_usable, finite(means, quats, scales)
+    return projected(
+        usable, means, quats, scales, viewmats, Ks, width, height,
         opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
         antialiased=antialiased,
     )  # fmt: skip
+
+
+def _can_compile(inputs: Sequence[Tensor]) -> bool:
+    """Whether the compiled loops can project these: float32 on a CPU, and nothing needs a gradient, which they give only once."""
+    from .cpu_projection import numba_is_installed
+
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return False
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in inputs) and numba_is_installed()
 
 
 def project_usable(
@@ -131,7 +157,7 @@ def project_usable(
     # from here on, the last dimension is that of the Gaussians, and the one before holds x and y: (..., C, 2, N)
     points = viewmats[..., :3, :3] @ means.mT.unsqueeze(-3) + viewmats[..., :3, 3:]
     z = points[..., 2, :]
-    seen = usable.unsqueeze(-2) & (z > max(near, 1e-9)) & (z < far_plane)
+    seen = usable.unsqueeze(-2) & (z > max(near, NEAREST)) & (z < far_plane)
     ahead = torch.tensor([[0], [0], [1]], dtype=points.dtype, device=points.device)
     points = torch.where(seen.unsqueeze(-2), points, ahead)
     z = points[..., 2:, :]
@@ -148,7 +174,7 @@ def project_usable(
     axes = (viewmats[..., :3, :3] @ axes.flatten(-2).unsqueeze(-3)).unflatten(-1, axes.shape[-2:])
     rows = (focal / z).unsqueeze(-2) * (axes[..., :2, :, :] - limited.unsqueeze(-2) * axes[..., 2:, :, :])
     with torch.no_grad():
-        seen = seen & (torch.maximum(rows.abs().amax((-3, -2)), centres.abs().amax(-2)) < _LARGEST_PIXELS)
+        seen = seen & (torch.maximum(rows.abs().amax((-3, -2)), centres.abs().amax(-2)) < LARGEST_PIXELS)
     rows = torch.where(seen[..., None, None, :], rows, 0)
     centres = torch.where(seen.unsqueeze(-2), centres, 0)
 
@@ -181,7 +207,7 @@ def finite(means: Tensor, quats: Tensor, scales: Tensor) -> Tensor:
     with torch.no_grad():
         largest = torch.maximum(means.abs().amax(-1), scales.abs().amax(-1))
         length = quats.square().sum(-1)
-        return (largest < _LARGEST_INPUT) & (length > 0) & (length < _LARGEST_INPUT)
+        return (largest < LARGEST_INPUT) & (length > 0) & (length < LARGEST_INPUT)
 
 
 def _cross_squared(a: Tensor, b: Tensor) -> Tensor:

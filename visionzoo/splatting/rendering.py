@@ -90,15 +90,23 @@ def render(
         )  # fmt: skip
 
     count = means.shape[-2]
-    usable = finite(means, quats, scales) & opacities.detach().isfinite()
-    per_camera = (
-        colors if colors.dim() == len(batch) + (3 if sh_degree is None else 4) else colors.unsqueeze(len(batch))
-    )
-    shown = usable.unsqueeze(-2) & per_camera.detach().flatten(len(batch) + 2).sum(-1).isfinite()
-    features = per_camera if sh_degree is None else _view_colors(per_camera, sh_degree, means, viewmats, shown)
-    features = torch.where(shown.unsqueeze(-1), features, 0).expand(*batch, cameras, count, channels)
-    opacities = torch.where(usable, opacities, 0)
-    seen = project_usable(
+    features = colors if colors.dim() == len(batch) + (3 if sh_degree is None else 4) else colors.unsqueeze(len(batch))
+    shown = features.detach().flatten(len(batch) + 2).sum(-1).isfinite()
+    if chosen == "reference" or sh_degree is not None:
+        usable = finite(means, quats, scales) & opacities.detach().isfinite()
+        shown = shown & usable.unsqueeze(-2)
+        opacities = torch.where(usable, opacities, 0)
+        if sh_degree is not None:
+            features = _view_colors(features, sh_degree, means, viewmats, shown)
+        features = torch.where(shown.unsqueeze(-1), features, 0)
+    # otherwise nothing needs to be replaced: compiled loops cull what is not finite, and read nothing of what is culled
+    features = features.expand(*batch, cameras, count, channels)
+    if chosen == "cpu":
+        from . import cpu as renderer
+        from .cpu_projection import project_usable as projected
+    else:
+        renderer, projected = reference, project_usable
+    seen = projected(
         shown.all(-2), means, quats, scales, viewmats, Ks, width, height,
         opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
         antialiased=antialiased,
@@ -107,9 +115,6 @@ def render(
     strength = strength.expand(*batch, cameras, count)
 
     absolute = _absolute(seen.means2d) if absgrad else None
-    renderer = reference
-    if chosen == "cpu":
-        from . import cpu as renderer
     flat = Projection(**{name: value.flatten(0, len(batch)) for name, value in vars(seen).items()})
     drawn, depths, left = renderer.splat(
         flat, strength.flatten(0, len(batch)), features.flatten(0, len(batch)), width, height, found,

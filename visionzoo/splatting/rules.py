@@ -51,6 +51,14 @@ COMPENSATION_FLOOR = math.sqrt(0.000025)
 """The original rasteriser's lower bound of the antialiasing factor."""
 
 
+LARGEST_INPUT = 1e18
+LARGEST_PIXELS = 1e9
+"""Beyond these values, float32 overflows before a pixel is reached; such Gaussians are culled."""
+
+NEAREST = 1e-9
+"""Nothing closer is ever drawn, whatever the near plane."""
+
+
 def rules_named(name: str) -> Rules:
     if name not in RULES:
         raise unknown("set of rules", name, RULES)
