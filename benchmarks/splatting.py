@@ -40,7 +40,7 @@ def tiled(
 ) -> Tensor:  # fmt: skip
     """The image (H, W, 3), tile by tile in torch, as without a compiled kernel. It uses our projection."""
     seen = project(means, quats, scales, viewmats, Ks, width, height, opacities=opacities)
-    order = seen.depths[0].sort().indices
+    order = seen.depths[0].sort(stable=True).indices
     left, top, right, bottom = seen.rectangles[0, order].unbind(-1)
     mean_x, mean_y = seen.means2d[0, order].unbind(-1)
     a, k, q = seen.ellipses[0, order].unbind(-1)
