@@ -2,8 +2,8 @@
 
 For 20,000 points and three heads, the first layers of the heads alone have 8 million hidden values. Written as one product after the
 other, each step reads and writes all of them from memory. Here a block of points goes through all layers at once, in buffers that the
-next block reuses. The backward pass computes hidden values a second time instead of keeping them, so that training keeps the
-features and the outputs of each point (about 42 numbers) instead of about 900. Results are the same but for rounding.
+next block reuses. Training keeps the features and the outputs of each point (about 42 numbers) instead of about 900; hidden values are
+kept for the backward pass only up to a limit, beyond which it computes them a second time. Results are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from torch.nn import functional as F
 Layer = tuple[Tensor, Tensor]
 """Weight and bias."""
 
-BLOCK = 1024
-"""Points per block: 1.5 MB of hidden values for three heads of 128."""
+BLOCK = 1 << 19
+"""Hidden values per block, 2 MB: 1024 points for three heads of 128."""
+
+KEPT = 1 << 24
+"""Hidden values that are kept for the backward pass, 64 MB: 32,000 points for three heads of 128."""
 
 NARROW, VECTOR = 32, 16
 """Heads with so few outputs together are computed as one product, whose width is a multiple of a vector's. A product of three
@@ -46,7 +49,8 @@ def run_layers(
     if width <= NARROW:
         outs = [_merged(outs)]
     flat = [value for pair in (*trunk, heads, *outs) for value in pair]
-    return _Layers.apply(features, len(trunk), *flat)[:, :width]
+    trained = torch.is_grad_enabled() and any(value.requires_grad for value in (features, *flat))
+    return _Layers.apply(features, len(trunk), trained, *flat)[:, :width]
 
 
 def _merged(outs: list[Layer]) -> Layer:
@@ -58,13 +62,17 @@ def _merged(outs: list[Layer]) -> Layer:
 
 class _Layers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, depth: int, *flat: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, depth: int, trained: bool, *flat: Tensor) -> Tensor:
         ctx.save_for_backward(features, *flat)
-        ctx.depth = depth
+        ctx.depth, ctx.kept = depth, []
         layers, outs = _split(flat, depth)
         result = features.new_empty(len(features), sum(len(bias) for _, bias in outs))
         for rows, buffers in _blocks(features, layers):
-            hidden = _forward(features[rows], layers, buffers)
+            block = features[rows]
+            if trained and (len(ctx.kept) + 1) * BLOCK <= KEPT:
+                buffers = _buffers(len(block), features, layers)
+                ctx.kept.append(buffers)
+            hidden = _forward(block, layers, buffers)
             _outputs(hidden[-1], outs, result[rows])
         return result
 
@@ -76,10 +84,10 @@ class _Layers(torch.autograd.Function):
         gradients = [torch.zeros_like(value) for value in flat]
         layer_gradients, out_gradients = _split(gradients, ctx.depth)
         to_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
-        spare = _buffers(features, layers)
-        for rows, buffers in _blocks(features, layers):
+        spare = _buffers(_block_rows(features, layers), features, layers)
+        for number, (rows, buffers) in enumerate(_blocks(features, layers)):
             block, given = features[rows], gradient[rows]
-            hidden = _forward(block, layers, buffers)
+            hidden = ctx.kept[number] if number < len(ctx.kept) else _forward(block, layers, buffers)
             size = len(block)
             below = spare[-1][:size]
             for (weight, _), (to_weight, to_bias), (columns, rows_of) in zip(
@@ -99,7 +107,7 @@ class _Layers(torch.autograd.Function):
                     below = torch.mm(below, layers[place][0], out=spare[place - 1][:size])
                 elif to_features is not None:
                     torch.mm(below, layers[0][0], out=to_features[rows])
-        return (to_features, None, *gradients)
+        return (to_features, None, None, *gradients)
 
 
 def _split(flat: Any, depth: int) -> tuple[list[Layer], list[Layer]]:
@@ -108,16 +116,20 @@ def _split(flat: Any, depth: int) -> tuple[list[Layer], list[Layer]]:
     return pairs[: depth + 1], pairs[depth + 1 :]
 
 
-def _buffers(features: Tensor, layers: list[Layer]) -> list[Tensor]:
-    size = min(BLOCK, len(features))
-    return [features.new_empty(size, len(bias)) for _, bias in layers]
+def _block_rows(features: Tensor, layers: list[Layer]) -> int:
+    return min(max(1, BLOCK // sum(len(bias) for _, bias in layers)), len(features))
+
+
+def _buffers(rows: int, like: Tensor, layers: list[Layer]) -> list[Tensor]:
+    return [like.new_empty(rows, len(bias)) for _, bias in layers]
 
 
 def _blocks(features: Tensor, layers: list[Layer]) -> Iterator[tuple[slice, list[Tensor]]]:
     """Rows of each block, and buffers for its hidden values."""
-    buffers = _buffers(features, layers)
-    for start in range(0, len(features), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(features)))
+    size = _block_rows(features, layers)
+    buffers = _buffers(size, features, layers)
+    for start in range(0, len(features), max(1, size)):
+        rows = slice(start, min(start + size, len(features)))
         yield rows, [buffer[: rows.stop - rows.start] for buffer in buffers]
 
 
