@@ -164,12 +164,12 @@ def test_a_video_becomes_a_scene(tmp_path: Path, capsys: pytest.CaptureFixture):
     from tests.models.rooms import write_room
 
     video = tmp_path / "room.mp4"
-    write_room(video, 24)
-    words = ["reconstruct", video, "-o", tmp_path / "a.vzgs", "--preset", "tiny", "--steps", "20", "--frames", "24"]
+    write_room(video, 12)
+    words = ["reconstruct", video, "-o", tmp_path / "a.vzgs", "--preset", "tiny", "--steps", "5", "--frames", "12"]
     code, _, err = run(capsys, *words)
     assert code == 0, err
     found = Scene.open(tmp_path / "a.vzgs", "cpu")
-    assert found.facts.frames == len(found.cameras) >= 12
+    assert found.facts.frames == len(found.cameras) >= 8
     assert found.facts.fps == pytest.approx(probe(video).fps, rel=0.35)  # every eighth frame is a test view
     assert (tmp_path / "a.vzgs.capture" / "sparse").is_dir()
     code, _, err = run(capsys, *words, "--overwrite")
