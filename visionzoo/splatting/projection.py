@@ -6,7 +6,6 @@ determinant is the squared length of the cross product of P's rows: sums of squa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,6 @@ from .rules import (
     NEAREST,
     TILE,
     Rules,
-    rules_named,
 )
 
 
@@ -80,55 +78,6 @@ def _rotations(quats: Tensor) -> Tensor:
     products = q.unsqueeze(-2) * (q / q.square().sum(-2, keepdim=True)).unsqueeze(-3)
     turned = torch.tensor(_COMBINE, dtype=q.dtype, device=q.device) @ products.flatten(-3, -2)
     return turned.unflatten(-2, (3, 3)) + torch.eye(3, dtype=q.dtype, device=q.device).unsqueeze(-1)
-
-
-def project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    opacities: Tensor | None = None,
-    rules: str = "gsplat",
-    near_plane: float | None = None,
-    far_plane: float = 1e10,
-    radius_clip: float = 0.0,
-    eps2d: float = 0.3,
-    antialiased: bool = False,
-) -> Projection:
-    """Project Gaussians onto the images of pinhole cameras.
-
-    Shapes are those of `render`. With `opacities`, a Gaussian extends only as far as its alpha is at least 1/255 (gsplat's
-    rules). Gaussians are culled if they are outside the image, not between the planes, fainter than 1/255, not finite,
-    without a rotation (a quaternion of zeros), or larger than about 1e9 pixels.
-
-    Differentiable with respect to all tensors, any number of times.
-    """
-    found = rules_named(rules)
-    inputs = (means, quats, scales, viewmats, Ks)
-    if _can_compile(inputs):
-        from .cpu_projection import project_usable as projected
-
-        usable = torch.ones(means.shape[:-1], dtype=torch.bool)
-    else:
-        projected, usable = project_usable, finite(means, quats, scales)
-    return projected(
-        usable, means, quats, scales, viewmats, Ks, width, height,
-        opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
-        antialiased=antialiased,
-    )  # fmt: skip
-
-
-def _can_compile(inputs: Sequence[Tensor]) -> bool:
-    """Whether the compiled loops can project these: float32 on a CPU, and nothing needs a gradient, which they give only once."""
-    from .cpu_projection import numba_is_installed
-
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return False
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in inputs) and numba_is_installed()
 
 
 def project_usable(
