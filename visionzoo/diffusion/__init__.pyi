@@ -6,6 +6,11 @@ from .latents import encode_stream as encode_stream
 from .latents import encode_to_file as encode_to_file
 from .latents import latent_writer as latent_writer
 from .latents import open_latents as open_latents
+from .lora import list_loras as list_loras
+from .lora import load_lora as load_lora
+from .lora import save_lora as save_lora
+from .lora import scale_loras as scale_loras
+from .lora import unload_lora as unload_lora
 from .pipeline import DiffusionTaskPipeline as DiffusionTaskPipeline
 from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler
