@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -106,7 +105,7 @@ class DehazeXLTraining(TrainingModule):
     def configure_optimizers(self) -> Any:
         h = self.hparams
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=h["lr"], weight_decay=h["weight_decay"])
-        steps = self._all_steps()
+        steps = self.all_steps()
 
         def rate(step: int) -> float:
             if step < h["warmup_steps"]:
@@ -115,15 +114,6 @@ class DehazeXLTraining(TrainingModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _all_steps(self) -> int:
-        """Number of steps in all epochs, even if the run stops earlier; trainer.max_steps where epochs are not limited."""
-        trainer = self.trainer
-        estimated = int(trainer.estimated_stepping_batches)  # this creates the data loader
-        epochs = trainer.max_epochs
-        if epochs is None or epochs < 0:
-            return estimated
-        return epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         if self.hparams["clip_norm"]:

@@ -1,3 +1,16 @@
 from .autoencoder import AutoencoderTraining as AutoencoderTraining
+from .captioned import CaptionedLatentsData as CaptionedLatentsData
+from .folder import open_vae as open_vae
+from .folder import save_text_to_image as save_text_to_image
 from .frames import ToyWorldData as ToyWorldData
+from .networks import AutoencoderConfig as AutoencoderConfig
+from .networks import TextToImage as TextToImage
+from .networks import TextToImageConfig as TextToImageConfig
 from .networks import build as build
+from .networks import noise_schedule as noise_schedule
+from .networks import toy_tokenizer as toy_tokenizer
+from .reconstruction import PartScore as PartScore
+from .reconstruction import ReconstructionReport as ReconstructionReport
+from .reconstruction import reconstruction_report as reconstruction_report
+from .text_to_image import TextToImageTraining as TextToImageTraining
+from .text_to_image import sample_latents as sample_latents

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from visionzoo.console import note
+from visionzoo.diffusion import noise_of
 from visionzoo.io.files import make_folder
 from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule, half_cosine
 from visionzoo.weights import load_checkpoint
+
+from .reconstruction import ReconstructionReport, reconstruction_report
 
 
 class AutoencoderTraining(TrainingModule):
@@ -26,7 +29,8 @@ class AutoencoderTraining(TrainingModule):
         checkpoint: start from this file.
         lr: learning rate of the matrices.
         vector_lr: learning rate of biases and norms.
-        warmup_steps: steps in which the rates rise; then they fall along half a cosine until trainer.max_steps.
+        warmup_steps: steps in which the rates rise; then they fall along half a cosine until the last step of all epochs, or
+            trainer.max_steps if epochs are not limited.
         squared: weight of the squared error; that of the absolute error is 0.5.
         kl: weight of the Kullback-Leibler divergence from a normal distribution, per number of the latents.
         clip_norm: maximum norm of the gradient.
@@ -61,6 +65,7 @@ class AutoencoderTraining(TrainingModule):
         self.keep_average(ema_decay)
         self._errors: list[Tensor] = []
         self._latents: list[Tensor] = []
+        self.report: ReconstructionReport | None = None
 
     @property
     def best(self) -> Any:
@@ -81,7 +86,7 @@ class AutoencoderTraining(TrainingModule):
             [{"params": matrices, "lr": h["lr"]}, {"params": vectors, "lr": h["vector_lr"], "use_fallback": True}],
             nesterov=True,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.all_steps()
 
         def rate(step: int) -> float:
             return min(1.0, (step + 1) / max(1, h["warmup_steps"])) * half_cosine(step / steps, 0.01)
@@ -92,11 +97,12 @@ class AutoencoderTraining(TrainingModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         h = self.hparams
-        images, weights = (part.flatten(0, 1).contiguous(memory_format=torch.channels_last) for part in batch)
+        images, weights = (part.flatten(0, 1).contiguous(memory_format=torch.channels_last) for part in batch[:2])
         posterior = self.model.encode(images).latent_dist
-        error = self.model.decode(posterior.sample()).sample - images
+        noise = noise_of(batch[2].flatten(), posterior.mean.shape[1:], self.device)
+        error = self.model.decode(posterior.mean + posterior.std * noise).sample - images
         rebuilt = (weights * (0.5 * error.abs() + h["squared"] * error.square())).mean()
         loss = rebuilt + h["kl"] * posterior.kl().mean() / posterior.mean[0].numel()
         self.check_finite(loss)
@@ -119,6 +125,20 @@ class AutoencoderTraining(TrainingModule):
         rebuilt = self.best.decode(latents).sample.clamp(-1, 1)
         self._errors.append(_decibels(rebuilt - images, images=True))
         self._latents.append(latents)
+
+    def on_test_start(self) -> None:
+        self.check_trained()
+        self.check_one_device()
+        self.best.eval()
+
+    def test_step(self, images: Tensor, batch_idx: int) -> None:
+        """Nothing per batch: the report draws its own frames, with the truth about them."""
+
+    def on_test_epoch_end(self) -> None:
+        data = cast(Any, self.trainer).datamodule
+        self.report = reconstruction_report(self.best, frames=data.test_frames, size=data.size)
+        self.log("test/psnr", self.report.psnr)
+        self.log("test/lowest_hit", self.report.lowest_hit)
 
     def exports(self) -> dict[str, nn.Module]:
         return {"weights.safetensors": self.best}

@@ -43,8 +43,8 @@ def random_scene(split: str, stream: int, size: int) -> Scene:
 class Crops(Dataset):
     """Square crops of frames, most of them around a character.
 
-    The key of an item is (epoch, index); the item is (rgb (N, 3, S, S) float32 in [-1, 1], weights (N, 1, S, S)), with N crops
-    of one frame.
+    The key of an item is (epoch, index); the item is (rgb (N, 3, S, S) float32 in [-1, 1], weights (N, 1, S, S), streams (N,)),
+    with N crops of one frame; a stream is a number for the noise of a crop.
     """
 
     def __init__(self, length: int, size: int, crop: int, crops: int, emphasis: float, seed: int):
@@ -60,7 +60,7 @@ class Crops(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         stream = stream_of(self.seed, *key)
         scene = random_scene("train", stream, self.size)
         frame = next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False))
@@ -81,7 +81,8 @@ class Crops(Dataset):
             images.append(frame.rgb[window][:, ::step])
             weights.append(people[window][:, ::step])
         rgb = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return rgb, 1 + self.emphasis * torch.from_numpy(np.stack(weights)).float()[:, None]
+        streams = torch.tensor([stream_of(stream, number) for number in range(self.crops)])
+        return rgb, 1 + self.emphasis * torch.from_numpy(np.stack(weights)).float()[:, None], streams
 
 
 class Whole(Dataset):
@@ -109,6 +110,7 @@ class ToyWorldData(LightningDataModule):
         crops: crops of each frame.
         batch_size: frames per step and device, so that a step has batch_size * crops crops.
         val_frames: frames of the validation split.
+        test_frames: frames of the test split, for `visionzoo test`.
         emphasis: how much more errors count on characters.
         num_workers: processes that draw.
         seed: of worlds and crops.
@@ -125,6 +127,7 @@ class ToyWorldData(LightningDataModule):
         crops: int = 2,
         batch_size: int = 4,
         val_frames: int = 32,
+        test_frames: int = 400,
         emphasis: float = 1.0,
         num_workers: int = 0,
         seed: int = 0,
@@ -141,6 +144,7 @@ class ToyWorldData(LightningDataModule):
             if count < 1:
                 raise InputError(f"data.{name} must be at least 1, got {count}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.size, self.test_frames = size, test_frames
         self.training = Crops(frames, size, crop, crops, emphasis, seed)
         self.validation = Whole("validation", val_frames, size)
 
@@ -149,6 +153,10 @@ class ToyWorldData(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(self.validation, batch_size=8, num_workers=0)
+
+    def test_dataloader(self) -> Any:
+        """One frame, so that Lightning tests at all: `AutoencoderTraining` draws those that it compares."""
+        return DataLoader(Whole("test", 1, self.size))
 
 
 __all__ = ["Crops", "Scene", "ToyWorldData", "Whole", "random_scene"]

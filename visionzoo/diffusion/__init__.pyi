@@ -11,6 +11,8 @@ from .lora import load_lora as load_lora
 from .lora import save_lora as save_lora
 from .lora import scale_loras as scale_loras
 from .lora import unload_lora as unload_lora
+from .noise import noise_and_times as noise_and_times
+from .noise import noise_of as noise_of
 from .pipeline import DiffusionTaskPipeline as DiffusionTaskPipeline
 from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler

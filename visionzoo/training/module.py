@@ -136,6 +136,15 @@ class TrainingModule(LightningModule):
             group["lr"] = rate
         self.log("train/lr", rate)
 
+    def all_steps(self) -> int:
+        """Number of steps in all epochs, even if the run stops earlier; trainer.max_steps where epochs are not limited."""
+        trainer = self.trainer
+        estimated = int(trainer.estimated_stepping_batches)  # this creates the data loader
+        epochs = trainer.max_epochs
+        if epochs is None or epochs < 0:
+            return estimated
+        return epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+
     def log_loss(self, loss: Tensor, count: int) -> None:
         """Log the loss of a step with `count` images."""
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=count)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .acting import DOING
 from .camera import ACTIONS
-from .characters import CLOTHES, HAIR, KINDS, PARTS, article, listed
+from .chance import Chance
+from .characters import CLOTHES, HAIR, KINDS, PARTS, Character, article, listed
 from .colors import COLORS
 from .landmarks import LANDMARKS
 from .places import KINDS as PLACES
@@ -42,6 +44,33 @@ def caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...])
         regions: (H, W) its regions.
         doing: what each character does, e.g. ("walks",).
     """
+    return _sentence(clip, frame, regions, doing, lambda _: PARTS, THINGS)
+
+
+def brief_caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...], seed: int) -> str:
+    """A sentence that leaves much out: one to three parts of a character, at most one thing; arguments as for `caption`.
+
+    Args:
+        seed: what is left out.
+    """
+    chance = Chance("brief", seed)
+
+    def some(character: Character) -> list[str]:
+        worn = list(character.colors)
+        kept = chance.shuffled(worn)[: chance.whole(1, 3)]
+        return [part for part in worn if part in kept]
+
+    return _sentence(clip, frame, regions, doing, some, chance.whole(0, 1))
+
+
+def _sentence(
+    clip: Clip,
+    frame: int,
+    regions: np.ndarray,
+    doing: tuple[str, ...],
+    parts_of: Callable[[Character], Collection[str]],
+    most: int,
+) -> str:
     areas = np.bincount(regions.ravel(), minlength=len(clip.regions))
     least = VISIBLE * regions.size
     objects: dict[int, list[Region]] = {}
@@ -54,14 +83,15 @@ def caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...])
         if instance == 0 or area < least:
             continue
         if instance <= len(clip.characters):
-            people.append((area, f"{clip.characters[instance - 1].text()} {doing[instance - 1]}"))
+            character = clip.characters[instance - 1]
+            people.append((area, f"{character.text(parts_of(character))} {doing[instance - 1]}"))
         else:
             main = next((part for part in parts if part.color), None)
             if main is not None:
                 things.append((area, f"{article(main.color)} {main.color} {main.object}"))
     words = [*([" and ".join(_largest(people, PEOPLE))] if people else []), PLACE_TEXT[place_at(clip, frame)]]
-    if things:
-        words += ["with", listed(_largest(things, THINGS))]
+    if things and most:
+        words += ["with", listed(_largest(things, most))]
     return " ".join(words)
 
 
@@ -84,4 +114,4 @@ def vocabulary() -> list[str]:
     return sorted({word for sentence in sentences for word in sentence.split()} | {","})
 
 
-__all__ = ["PEOPLE", "PLACE_TEXT", "THINGS", "caption", "place_at", "vocabulary"]
+__all__ = ["PEOPLE", "PLACE_TEXT", "THINGS", "brief_caption", "caption", "place_at", "vocabulary"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .chance import Chance, split_of
@@ -63,13 +64,14 @@ class Character:
         """What captions say about the character; characters with the same key belong to the same split."""
         return (self.kind, *(f"{part}={color}" for part, color in sorted(self.colors.items())))
 
-    def text(self) -> str:
-        """For example "a girl with black hair, a red shirt, blue trousers and brown shoes"."""
+    def text(self, parts: Collection[str] = PARTS) -> str:
+        """For example "a girl with black hair, a red shirt, blue trousers and brown shoes", or only some of the parts."""
         worn = [
             f"{color} {part}" if part in ("hair", "trousers", "shoes") else f"{article(color)} {color} {part}"
             for part, color in self.colors.items()
+            if part in parts
         ]
-        return f"a {self.kind} with {listed(worn)}"
+        return f"a {self.kind} with {listed(worn)}" if worn else f"a {self.kind}"
 
 
 def article(word: str) -> str:
