@@ -97,25 +97,30 @@ def test_resuming_inside_an_epoch(recipe: str, tmp_path: Path, vae_folder: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["tiny_vae", "tiny_text_to_image"])
 def test_two_processes_train_as_one_with_twice_the_batch(recipe: str, tmp_path: Path, vae_folder: Path) -> None:
-    """Data-parallel training on the CPU gives the weights of one process that has all items, within rounding."""
+    """Data-parallel training on the CPU gives the weights of one process that has all items, within rounding.
+
+    In float64, because Muon and AdamW enlarge the rounding of small gradients.
+    """
     words = ["data.val_frames=2", "trainer.check_val_every_n_epoch=9", "trainer.max_steps=4", "model.ema_decay=null"]
+    words += ["trainer.precision=64-true"]
     if recipe == "tiny_text_to_image":
         words += [f"vars.vae={vae_folder}", f"data.cache={tmp_path / 'latents'}"]
 
     def weights(name: str, *more: str) -> dict[str, torch.Tensor]:
-        root = f"trainer.default_root_dir={tmp_path / name}"
-        command = [sys.executable, "-m", "visionzoo", "fit", "--config", f"toy_world/{recipe}", *words, root, *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
+        run("fit", [f"toy_world/{recipe}"], [*words, f"trainer.default_root_dir={tmp_path / name}", *more])
         return read_checkpoint(tmp_path / name / "weights.safetensors")
 
-    one = weights("one", "data.batch_size=4")
-    two = weights("two", "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp")
     start = weights("start", "data.batch_size=4", "trainer.max_steps=1")
+    one = weights("one", "data.batch_size=4")
+    command = ["-m", "visionzoo", "fit", "--config", f"toy_world/{recipe}", *words, "data.batch_size=2"]
+    command += ["trainer.devices=2", "trainer.strategy=ddp", f"trainer.default_root_dir={tmp_path / 'two'}"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = read_checkpoint(tmp_path / "two" / "weights.safetensors")
     moved = max(float((one[key] - start[key]).abs().max()) for key in one)
     apart = max(float((one[key] - two[key]).abs().max()) for key in one)
-    assert moved > 1e-2
-    assert apart < 0.02 * moved
+    assert moved > 3e-3
+    assert apart < 1e-3 * moved
 
 
 def test_the_report_measures_parts_without_lines() -> None:
