@@ -14,6 +14,8 @@ from .lora import unload_lora as unload_lora
 from .noise import noise_and_times as noise_and_times
 from .noise import noise_of as noise_of
 from .pipeline import DiffusionTaskPipeline as DiffusionTaskPipeline
+from .processors import InstalledProcessors as InstalledProcessors
+from .processors import install_processors as install_processors
 from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler
 from .schedulers import scheduler_names as scheduler_names
