@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from visionzoo.errors import InputError, VisionZooError
 from visionzoo.models.modecgs import Fit, Frame, MoDecGS, MoDecGSConfig, Recipe, batches, draw
+from visionzoo.models.modecgs.captures import synthetic
 from visionzoo.models.modecgs.captures.reading import read_capture
 from visionzoo.models.modecgs.captures.synthetic import SyntheticConfig, SyntheticScene, synthetic_capture
 from visionzoo.models.modecgs.data import Frames
@@ -164,6 +166,20 @@ def test_truth_of_the_synthetic_scene():
     assert checked > 3
     assert truth.seen.all()
     assert 0.5 < scene.truth(2, test=True).seen.mean() <= 1
+
+
+def test_another_process_may_write_the_same_scene_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write, others = synthetic.write_nerfies, []
+
+    def slower(folder: Path, *arguments: Any, **options: Any) -> Path:
+        monkeypatch.setattr(synthetic, "write_nerfies", write)
+        others.append(synthetic_capture(tmp_path, SMALL))
+        return write(folder, *arguments, **options)
+
+    monkeypatch.setattr(synthetic, "write_nerfies", slower)
+    assert synthetic_capture(tmp_path, SMALL) == others[0]
+    assert list(tmp_path.iterdir()) == others
+    assert len(read_capture(others[0]).train) == SMALL.frames
 
 
 @pytest.mark.slow

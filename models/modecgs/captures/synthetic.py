@@ -231,16 +231,22 @@ def _colour(hue: float, shade: np.ndarray) -> np.ndarray:
 
 
 def synthetic_capture(folder: Path, config: SyntheticConfig) -> Path:
-    """The scene in DyCheck's layout, in a folder below `folder` that is named after the configuration; written once."""
+    """The scene in DyCheck's layout, in a folder below `folder` that is named after the configuration. It is written
+    once, also if several processes ask for it at the same time."""
     name = "_".join(f"{key}{value:g}" for key, value in asdict(config).items())
     target = folder / name
     if not target.is_dir():
         scene = SyntheticScene(config)
         train, test = ([_captured(scene, n, test=test) for n in range(config.frames)] for test in (False, True))
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
-        write_nerfies(temporary, train, test, scene.points(), dycheck=True)
-        temporary.rename(target)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as temporary:
+            written = Path(temporary, name)
+            write_nerfies(written, train, test, scene.points(), dycheck=True)
+            try:
+                written.rename(target)
+            except OSError:
+                if not target.is_dir():  # otherwise another process was faster and has written the same
+                    raise
     return target
 
 
