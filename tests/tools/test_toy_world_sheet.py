@@ -13,7 +13,7 @@ def test_flow_of_all_frames_is_shown_in_the_same_colours():
     assert still.tolist() == [255, 255, 255]
     assert right.tolist() == fast.tolist() == [255, 0, 0]
     left, down = (flow_colors(np.full((1, 1, 2), flow, np.float32), 8)[0, 0] for flow in ((-8, 0), (0, 4)))
-    assert left.tolist() == [0, 255, 255]
+    assert np.abs(left.astype(int) - [0, 255, 255]).max() < 8
     assert down.min() in (127, 128)
 
 
