@@ -25,6 +25,7 @@ OWN = (
     Bench(
         "splatting", "benchmarks.splatting:benchmark", "20,000 Gaussians on 256 x 256 pixels, on a CPU", "torch-tiles"
     ),
+    Bench("toy-world", "benchmarks.cartoon_drawing:benchmark", "frames of 128 x 128 with all truths", "opencv"),
 )
 """Benchmarks of the base package; tasks register their own."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from .places import KINDS as PLACES
 
 if TYPE_CHECKING:
     from .clip import Clip
+    from .places import Place
     from .stage import Region
 
 PEOPLE, THINGS = 2, 3
@@ -35,76 +36,87 @@ PLACE_TEXT = {
 }
 
 
-def caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...]) -> str:
-    """A sentence about a frame: "a girl with black hair, a red shirt, … walks in a park with a green tree and a red bench".
+class Captions:
+    """Makes the sentences about the frames of a clip: "a girl with black hair, a red shirt, … walks in a park with a green tree".
+
+    Args:
+        places, characters: of the world.
+        regions: all regions.
+    """
+
+    def __init__(self, places: Sequence[Place], characters: Sequence[Character], regions: Sequence[Region]):
+        self._characters = characters
+        self._people = [character.text() for character in characters]
+        self._instances = np.array([region.instance for region in regions])
+        self._borders = [(place.right, PLACE_TEXT[place.kind]) for place in places]
+        # of each landmark, the texts that name it, by the number of the region that has the colour
+        self._things: dict[int, dict[int, str]] = {}
+        for region in regions:
+            if region.color and region.instance > len(characters):
+                text = f"{article(region.color)} {region.color} {region.object}"
+                self._things.setdefault(region.instance, {})[region.number] = text
+
+    def caption(
+        self,
+        camera_x: float,
+        areas: np.ndarray,
+        doing: tuple[str, ...],
+        *,
+        describe: Callable[[Character], str] | None = None,
+        most: int = THINGS,
+    ) -> str:
+        """The sentence about a frame.
+
+        Args:
+            camera_x: where the camera is.
+            areas: (regions,) how many pixels each region has.
+            doing: what each character does, e.g. ("walks",).
+            describe: makes the text about a character; None for the complete one.
+            most: number of landmarks to name at most.
+        """
+        sizes, people, things = np.bincount(self._instances, areas), [], []
+        least = max(VISIBLE * areas.sum(), 1)
+        for instance, area in enumerate(sizes.tolist()):
+            if area < least or instance == 0:
+                continue
+            if instance <= len(self._people):
+                text = describe(self._characters[instance - 1]) if describe else self._people[instance - 1]
+                people.append((area, f"{text} {doing[instance - 1]}"))
+            else:
+                named = self._things.get(instance, {})
+                things.extend([(area, text) for number, text in named.items() if areas[number]][:1])
+        here = next((text for right, text in self._borders if camera_x < right), self._borders[-1][1])
+        words = [*([" and ".join(_largest(people, PEOPLE))] if people else []), here]
+        if things and most:
+            words += ["with", listed(_largest(things, most))]
+        return " ".join(words)
+
+
+def brief_caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...], seed: int) -> str:
+    """A sentence that leaves much out: one to three parts of a character, at most one thing.
 
     Args:
         clip: the clip.
         frame: the number of the frame.
         regions: (H, W) its regions.
         doing: what each character does, e.g. ("walks",).
-    """
-    return _sentence(clip, frame, regions, doing, lambda _: PARTS, THINGS)
-
-
-def brief_caption(clip: Clip, frame: int, regions: np.ndarray, doing: tuple[str, ...], seed: int) -> str:
-    """A sentence that leaves much out: one to three parts of a character, at most one thing; arguments as for `caption`.
-
-    Args:
         seed: what is left out.
     """
     chance = Chance("brief", seed)
 
-    def some(character: Character) -> list[str]:
+    def some(character: Character) -> str:
         worn = list(character.colors)
         kept = chance.shuffled(worn)[: chance.whole(1, 3)]
-        return [part for part in worn if part in kept]
+        return character.text([part for part in worn if part in kept])
 
-    return _sentence(clip, frame, regions, doing, some, chance.whole(0, 1))
-
-
-def _sentence(
-    clip: Clip,
-    frame: int,
-    regions: np.ndarray,
-    doing: tuple[str, ...],
-    parts_of: Callable[[Character], Collection[str]],
-    most: int,
-) -> str:
-    areas = np.bincount(regions.ravel(), minlength=len(clip.regions))
-    least = VISIBLE * regions.size
-    objects: dict[int, list[Region]] = {}
-    for region in clip.regions:
-        if areas[region.number]:
-            objects.setdefault(region.instance, []).append(region)
-    people, things = [], []
-    for instance, parts in objects.items():
-        area = sum(areas[part.number] for part in parts)
-        if instance == 0 or area < least:
-            continue
-        if instance <= len(clip.characters):
-            character = clip.characters[instance - 1]
-            people.append((area, f"{character.text(parts_of(character))} {doing[instance - 1]}"))
-        else:
-            main = next((part for part in parts if part.color), None)
-            if main is not None:
-                things.append((area, f"{article(main.color)} {main.color} {main.object}"))
-    words = [*([" and ".join(_largest(people, PEOPLE))] if people else []), PLACE_TEXT[place_at(clip, frame)]]
-    if things and most:
-        words += ["with", listed(_largest(things, most))]
-    return " ".join(words)
+    areas, most = np.bincount(regions.ravel(), minlength=len(clip.regions)), chance.whole(0, 1)
+    return clip.captions.caption(float(clip.path.x[frame]), areas, doing, describe=some, most=most)
 
 
 def _largest(found: list[tuple[int, str]], most: int) -> list[str]:
     """The texts with the largest areas, each once."""
     texts = [text for _, text in sorted(found, key=lambda pair: -pair[0])]
     return list(dict.fromkeys(texts))[:most]
-
-
-def place_at(clip: Clip, frame: int) -> str:
-    """The kind of the place that the camera looks at."""
-    x = clip.path.x[frame]
-    return next((place.kind for place in clip.places if x < place.right), clip.places[-1].kind)
 
 
 def vocabulary() -> list[str]:
@@ -114,4 +126,4 @@ def vocabulary() -> list[str]:
     return sorted({word for sentence in sentences for word in sentence.split()} | {","})
 
 
-__all__ = ["PEOPLE", "PLACE_TEXT", "THINGS", "brief_caption", "caption", "place_at", "vocabulary"]
+__all__ = ["PEOPLE", "PLACE_TEXT", "THINGS", "Captions", "brief_caption", "vocabulary"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,13 @@ import numpy as np
 from visionzoo.errors import InputError
 
 from .acting import DOING, Act
-from .camera import CameraPath, inverse, product
-from .captions import caption
+from .camera import EYE, HORIZON, CameraPath
+from .captions import Captions
 from .characters import Character
 from .colors import INK
 from .drawing import Canvas
-from .places import Place
+from .motion import Motion, plane_motion
+from .places import BACK, Place
 from .stage import Geometry, Region, Stage
 
 CHUNK = 32
@@ -55,7 +57,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A drawn frame: its canvas, the visible groups (labels 1, 2, …), and the group that each pixel shows."""
+    """A drawn frame: its canvas, the group of each label (0, 1, 2, …), and the group that each pixel shows."""
 
     canvas: Canvas
     groups: np.ndarray
@@ -72,6 +74,7 @@ class Clip:
         height, width: of the frames, in pixels.
         supersampling: how many times larger frames are drawn.
         line_width: in pixels.
+        captions: makes the captions of the frames.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Clip:
         self.height, self.width, self.supersampling = height, width, supersampling
         self.line_width = 1.75 * height / 128 if line_width is None else line_width
         self._stage = Stage(places, characters, acts, path)
+        self.captions = Captions(places, characters, self._stage.regions)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -127,14 +131,22 @@ class Clip:
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
             raise InputError(f"the clip has frames 0 to {len(self) - 1}, not {start} to {stop - 1}")
+        moving = Motion(self.height, self.width) if motion else None
         after = None
         for first in range(start, stop, CHUNK):
             last = min(first + CHUNK, stop)
             chunk = self._stage.geometry(first, last + 1, self.height, self.width, self.supersampling)
+            moves = plane_motion(chunk.matrices) if motion else None
             for index in range(last - first):
                 now = after or self._draw(chunk, index)
-                after = self._draw(chunk, index + 1) if motion else None
-                yield self._frame(first + index, now, after, chunk, index)
+                flow, valid = np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), bool)
+                if moving is not None and moves is not None:
+                    after = self._draw(chunk, index + 1)
+                    planes = moves[index, self._stage.matrix_of_group[now.groups[1:]]]
+                    parts = moving.flow(now.canvas, planes, self._floor(first + index))
+                    valid = moving.still_visible(now.shown, after.shown, parts)
+                    flow = now.canvas.cv2.merge(parts)
+                yield self._frame(first + index, now, flow, valid)
 
     def _draw(self, chunk: Geometry, index: int) -> _Drawn:
         """Draw one frame of a chunk."""
@@ -145,63 +157,44 @@ class Clip:
         labels = np.cumsum(shown)[stage.group_of].tolist()  # 1, 2, … for what is visible
         canvas = Canvas(self.height, self.width, self.supersampling, len(groups))
         seen = visible.tolist()
-        for shapes in (range(stage.grounds), *(stage.things[k].shapes for k in chunk.order[index])):
+        for shapes in (range(stage.grounds), *(stage.things[k].shapes for k in chunk.order[index].tolist())):
             for k in shapes:
                 if seen[k]:
-                    canvas.fill(corners[stage.spans[k]], labels[k], stage.shapes[k].is_convex)
-        table = np.concatenate([[0], groups]).astype(np.uint16)
-        return _Drawn(canvas, groups, table[canvas.small()])
+                    canvas.fill(corners[chunk.spans[k]], labels[k], stage.shapes[k].is_convex)
+        groups = np.concatenate([_NOWHERE, groups])
+        return _Drawn(canvas, groups, canvas.look_up(groups.astype(np.uint16), canvas.small()))
 
-    def _frame(self, frame: int, now: _Drawn, after: _Drawn | None, chunk: Geometry, index: int) -> Frame:
-        stage, groups = self._stage, now.groups
-        flow, valid = np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), bool)
-        if after is not None:
-            flow = self._flow(now, chunk, index)
-            valid = _still_visible(now.shown, after.shown, flow)
-        colors = np.concatenate([[INK], stage.rgb_of_group[groups]]).astype(np.uint8)
-        inked = np.concatenate([[True], stage.inked[groups]])
+    def _frame(self, frame: int, now: _Drawn, flow: np.ndarray, valid: np.ndarray) -> Frame:
+        stage, labels = self._stage, now.canvas.small()
+        numbers = stage.region_of_group[now.groups]
+        regions = now.canvas.look_up(numbers, labels)
+        instances = now.canvas.look_up(stage.instance_of_region[numbers], labels)
+        areas = np.bincount(numbers, now.canvas.areas(len(numbers)), len(stage.regions))
+        colors, inked = stage.rgb_of_group[now.groups], stage.inked[now.groups]
+        colors[0], inked[0] = INK, True
         rgb, ink = now.canvas.finish(colors, inked, self.line_width)
-        regions = stage.region_of_group[now.shown]
         doing = tuple(DOING[act.doing[frame]] for act in self.acts)
         return Frame(
             rgb,
             ink,
             regions,
-            stage.instance_of_region[regions],
+            instances,
             flow,
             valid,
             self.cameras[frame],
             self.path.actions[frame],
-            caption(self, frame, regions, doing),
+            self.captions.caption(float(self.path.x[frame]), areas, doing),
             doing,
         )
 
-    def _flow(self, now: _Drawn, chunk: Geometry, index: int) -> np.ndarray:
-        """The motion of every pixel to the next frame, by the homography of the plane that it shows."""
-        which = self._stage.matrix_of_group[now.groups]
-        move = product(chunk.matrices[index + 1][which], inverse(chunk.matrices[index][which]))
-        move /= move[:, 2:, 2:]
-        move -= np.eye(3)
-        table = np.concatenate([np.zeros((1, 9)), move.reshape(-1, 9)]).astype(np.float32)
-        labels = now.canvas.small()
-        c = [now.canvas.look_up(table[:, k], labels) for k in range(8)]
-        x, y = np.arange(self.width, dtype=np.float32), np.arange(self.height, dtype=np.float32)[:, None]
-        more = c[6] * x + c[7] * y
-        # The divisor is 1 + more; written so that small motions keep their digits
-        flow = np.empty((self.height, self.width, 2), np.float32)
-        flow[..., 0] = (c[0] * x + c[1] * y + c[2] - x * more) / (1 + more)
-        flow[..., 1] = (c[3] * x + c[4] * y + c[5] - y * more) / (1 + more)
-        return flow
+    def _floor(self, frame: int) -> int:
+        """A row above which no floor is visible; the floor ends at the depth `BACK`."""
+        scale = self.height * self.path.zoom[frame] / (BACK - self.path.z[frame])
+        return max(0, math.floor(HORIZON * self.height + scale * EYE) - 3)
 
 
-def _still_visible(now: np.ndarray, after: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Whether each pixel's point lies inside the next frame and is not covered there."""
-    height, width = now.shape
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    column, row = np.rint(x + flow[..., 0]).astype(np.int32), np.rint(y + flow[..., 1]).astype(np.int32)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    seen = after[row.clip(0, height - 1), column.clip(0, width - 1)]
-    return inside & (seen == now)
+_NOWHERE = np.zeros(1, np.intp)
+"""Label 0, what nothing covers, counts as the first group."""
 
 
 __all__ = ["Clip", "Frame", "Region"]

@@ -14,6 +14,9 @@ from visionzoo.errors import require
 SHIFT = 4
 """Binary digits after the point of corners."""
 
+_TWO, _THREE = np.ones((2, 2), np.uint8), np.ones((3, 3), np.uint8)
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+
 
 class Canvas:
     """An enlarged image of labels.
@@ -41,8 +44,15 @@ class Canvas:
         """The labels at the pixels of the frame, (H, W)."""
         if self._small is None:
             middle = self.factor // 2
-            self._small = np.ascontiguousarray(self.labels[middle :: self.factor, middle :: self.factor])
+            self._small = self.labels[middle :: self.factor, middle :: self.factor].copy()
         return self._small
+
+    def areas(self, labels: int) -> np.ndarray:
+        """How many pixels of the frame show each label below `labels`."""
+        small = self.small()
+        if small.dtype != np.uint8:
+            return np.bincount(small.ravel(), minlength=labels)
+        return self.cv2.calcHist([small], [0], None, [256], [0, 256]).ravel()[:labels]  # (256, 1) in OpenCV 4
 
     def finish(self, colors: np.ndarray, inked: np.ndarray, line_width: float) -> tuple[np.ndarray, np.ndarray]:
         """The frame in colour, (H, W, 3) uint8, and its lines, dark on white, (H, W) uint8; label 0 becomes ink.
@@ -55,13 +65,18 @@ class Canvas:
         lines = self._lines(max(1, round(line_width * self.factor)))
         if inked[1:].any():
             lines |= self.look_up(np.where(inked, 255, 0).astype(np.uint8), self.labels)
-        self.labels[lines != 0] = 0  # the label of ink
+        if self.labels.dtype == np.uint8:  # 0 is the label of ink
+            self.cv2.subtract(self.labels, lines, dst=self.labels)
+        else:
+            self.labels[lines != 0] = 0
         return self._reduced(self._colored(colors)), self.cv2.bitwise_not(self._reduced(lines))
 
     def look_up(self, table: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The entries (labels + 1,) of a table for an image of labels."""
         if labels.dtype != np.uint8:
             return np.take(table, labels)
+        if len(table) == 256:
+            return self.cv2.LUT(labels, table)
         full = np.zeros(256, table.dtype)
         full[: len(table)] = table
         return self.cv2.LUT(labels, full)
@@ -76,14 +91,12 @@ class Canvas:
     def _lines(self, width: int) -> np.ndarray:
         """255 within a line of this width, in pixels of the enlarged image, where labels meet; else 0."""
         cv2 = self.cv2
-        two, three = np.ones((2, 2), np.uint8), np.ones((3, 3), np.uint8)
-        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        edges = cv2.morphologyEx(self.labels, cv2.MORPH_GRADIENT, two, borderType=cv2.BORDER_REPLICATE)
+        edges = cv2.morphologyEx(self.labels, cv2.MORPH_GRADIENT, _TWO, borderType=cv2.BORDER_REPLICATE)
         lines = cv2.compare(edges, 0, cv2.CMP_NE)
         if width % 2 == 0:
-            lines = cv2.dilate(lines, two)
+            lines = cv2.dilate(lines, _TWO)
         for step in range((width - 1) // 2):
-            lines = cv2.dilate(lines, three if step % 2 == 0 else cross)
+            lines = cv2.dilate(lines, _THREE if step % 2 == 0 else _CROSS)
         return lines
 
     def _reduced(self, image: np.ndarray) -> np.ndarray:

@@ -60,13 +60,16 @@ class Geometry:
 
     Attributes:
         matrices: (T, M, 3, 3) from each plane to pixels.
-        corners: (T, P, 2) int32, those of all shapes in pixels of the enlarged image, in fixed point.
+        corners: (T, P, 2) int32, those of all shapes that may be visible at one of the frames, in pixels of the enlarged image, in
+            fixed point.
+        spans: of each shape, the slice of its corners, which is empty for one that is never visible.
         visible: (T, shapes) bool: whether a shape may reach into the frame.
         order: (T, things), from back to front.
     """
 
     matrices: np.ndarray
     corners: np.ndarray
+    spans: list[slice]
     visible: np.ndarray
     order: np.ndarray
 
@@ -85,7 +88,6 @@ class Stage:
         region_of_group, matrix_of_group: (groups,) region and plane of each group.
         rgb_of_group: (groups, 3) uint8.
         inked: (groups,) bool: drawn with ink, like eyes.
-        spans: of each shape, the slice of its corners.
     """
 
     def __init__(self, places: Sequence[Place], characters: Sequence[Character], acts: Sequence[Act], path: CameraPath):
@@ -132,12 +134,9 @@ class Stage:
             self._groups.append(len(self._group_regions) - 1)
 
     def _index(self) -> None:
-        lengths = [len(shape.points) for shape in self.shapes]
-        ends = np.cumsum(lengths)
-        self._starts = ends - lengths
-        self.spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
+        self._lengths = np.array([len(shape.points) for shape in self.shapes])
         self._points = np.concatenate([shape.points for shape in self.shapes])
-        self._plane_of_point = np.repeat(self._planes, lengths)
+        self._plane_of_point = np.repeat(self._planes, self._lengths)
         self.group_of = np.array(self._groups)
         self.region_of_group = np.array(self._group_regions, np.uint16)
         self.rgb_of_group = np.array([self.regions[number].rgb for number in self._group_regions], np.uint8)
@@ -145,6 +144,28 @@ class Stage:
         self.instance_of_region = np.array([region.instance for region in self.regions], np.uint16)
         self.matrix_of_group = np.zeros(len(self._group_regions), np.intp)
         self.matrix_of_group[self.group_of] = self._planes
+        people, landmarks = self.things[: self.people], self.things[self.people :]
+        self._depths = np.stack([np.full(len(self.path) + 1, BACK), *(thing.depth for thing in self.things)], axis=1)
+        self._joints = [np.stack(list(thing.local.values()), axis=1) for thing in people]
+        self._stands = np.concatenate([np.zeros((0, 3, 3)), *(thing.local["body"] for thing in landmarks)])
+        # From where to where each shape reaches along x, if it is upright and never moves
+        self._reach = np.full((2, len(self.shapes)), [[-np.inf], [np.inf]])
+        self._depth_of_shape = np.full(len(self.shapes), BACK)
+        for number in np.flatnonzero(np.array(self._planes[: self.grounds]) == 1):
+            x = self.shapes[number].points[:, 0]
+            self._reach[:, number] = x.min(), x.max()
+        for thing in landmarks:
+            for number in thing.shapes:
+                x = self.shapes[number].points[:, 0] + thing.local["body"][0, 0, 2]
+                self._reach[:, number] = x.min(), x.max()
+                self._depth_of_shape[number] = thing.depth[0]
+
+    def _in_view(self, path: CameraPath, height: int, width: int) -> np.ndarray:
+        """(shapes,) bool: whether a shape may reach into the frame at one of the moments, judged by x only, with some margin."""
+        scale = height * path.zoom[:, None] / (self._depth_of_shape - path.z[:, None])
+        left, right = (scale * (x - path.x[:, None]) + (width - 1) / 2 for x in self._reach)
+        inside: Any = (right > -2) & (left < width + 1)
+        return inside.any(axis=0)
 
     def geometry(self, start: int, stop: int, height: int, width: int, enlarged: int) -> Geometry:
         """Where everything is at the moments from `start` to before `stop`.
@@ -154,24 +175,29 @@ class Stage:
             enlarged: how many times larger the frame is drawn.
         """
         when = slice(start, stop)
-        path = self.path.part(when)
-        depths = np.stack([np.full(stop - start, BACK), *(thing.depth[when] for thing in self.things)], axis=1)
+        path, depths = self.path.part(when), self._depths[when]
         planes = upright(path, depths, height, width)
-        matrices = [flat(path, height, width), planes[:, 0]]
-        for index, thing in enumerate(self.things, start=1):
-            for local in thing.local.values():
-                matrices.append(product(planes[:, index], local if len(local) == 1 else local[when]))
-        stack = np.stack(matrices, axis=1)
-        m, (x, y) = stack[:, self._plane_of_point], self._points.T
+        matrices = [flat(path, height, width)[:, None], planes[:, :1]]
+        for index, joints in enumerate(self._joints, start=1):
+            matrices.append(product(planes[:, index : index + 1], joints[when]))
+        matrices.append(product(planes[:, 1 + self.people :], self._stands))
+        stack = np.concatenate(matrices, axis=1)
+        drawn = self._in_view(path, height, width)
+        points = np.flatnonzero(np.repeat(drawn, self._lengths))
+        m, (x, y) = stack[:, self._plane_of_point[points]], self._points[points].T
         corners = m[..., 0] * x[:, None] + m[..., 1] * y[:, None] + m[..., 2]
         pixels = corners[..., :2] / corners[..., 2:]
         fixed: Any = np.rint((pixels * enlarged + (enlarged - 1) / 2) * 2**SHIFT)
-        starts: Any = self._starts
+        lengths = np.where(drawn, self._lengths, 0)
+        ends = np.cumsum(lengths)
+        starts: Any = (ends - lengths)[drawn]
         low: Any = np.minimum.reduceat(pixels, starts, axis=1)
         high: Any = np.maximum.reduceat(pixels, starts, axis=1)
-        visible = ((high > -1) & (low < np.array([width, height]))).all(axis=2)
+        visible = np.zeros((stop - start, len(self.shapes)), bool)
+        visible[:, drawn] = ((high > -1) & (low < np.array([width, height]))).all(axis=2)
         order = np.argsort(-depths[:, 1:], axis=1, kind="stable")
-        return Geometry(stack, fixed.astype(np.int32, order="C"), visible, order)
+        spans = [slice(end - length, end) for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+        return Geometry(stack, fixed.astype(np.int32, order="C"), spans, visible, order)
 
 
 def _shifted(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
