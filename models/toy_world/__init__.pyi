@@ -9,6 +9,14 @@ from .networks import TextToImageConfig as TextToImageConfig
 from .networks import build as build
 from .networks import noise_schedule as noise_schedule
 from .networks import toy_tokenizer as toy_tokenizer
+from .part_frames import PartFramesData as PartFramesData
+from .part_training import PartsReport as PartsReport
+from .part_training import PartsTraining as PartsTraining
+from .parts import CLASSES as CLASSES
+from .parts import PartNet as PartNet
+from .parts import PartNetConfig as PartNetConfig
+from .parts import find_parts as find_parts
+from .parts import true_parts as true_parts
 from .reconstruction import PartScore as PartScore
 from .reconstruction import ReconstructionReport as ReconstructionReport
 from .reconstruction import reconstruction_report as reconstruction_report

@@ -11,9 +11,10 @@ from visionzoo.console import note
 from visionzoo.diffusion import noise_of
 from visionzoo.io.files import make_folder
 from visionzoo.registry import create_model
-from visionzoo.training.module import TrainingModule, half_cosine
+from visionzoo.training.module import TrainingModule
 from visionzoo.weights import load_checkpoint
 
+from .optimizer import muon
 from .reconstruction import ReconstructionReport, reconstruction_report
 
 
@@ -77,22 +78,8 @@ class AutoencoderTraining(TrainingModule):
         return self.best(images.contiguous(memory_format=torch.channels_last)).sample.clamp(-1, 1)
 
     def configure_optimizers(self) -> Any:
-        from timm.optim.muon import Muon
-
         h = self.hparams
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = Muon(
-            [{"params": matrices, "lr": h["lr"]}, {"params": vectors, "lr": h["vector_lr"], "use_fallback": True}],
-            nesterov=True,
-        )
-        steps = self.all_steps()
-
-        def rate(step: int) -> float:
-            return min(1.0, (step + 1) / max(1, h["warmup_steps"])) * half_cosine(step / steps, 0.01)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return muon(self, h["lr"], h["vector_lr"], h["warmup_steps"])
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])

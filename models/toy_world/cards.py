@@ -25,4 +25,14 @@ CARDS = (
         params=4_293_368,
         limits="It knows the toy world only, at 128 x 128 pixels, and only the words of its captions.",
     ),
+    ModelCard(
+        name="toy_parts",
+        task="toy-world",
+        summary="A small U-Net of our own that finds the parts of characters (skin, hair, shirt, trousers, skirt, shoes, hat, bag) "
+        "in images of the toy world by their shapes. The measures of generated images use it.",
+        inputs="(B, 3, H, W) float32, RGB in [-1, 1], any size; characters as large as in frames of 128 x 128",
+        outputs="(B, 10, H, W) logits of background, line, skin and the parts",
+        params=145_656,
+        limits="It knows the toy world only. It does not tell one character from another.",
+    ),
 )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionzoo.data.augmented import stream_of
 from visionzoo.data.epochs import EpochLoader
-from visionzoo.data.toy_world import Clip, ToyWorld
+from visionzoo.data.toy_world import Clip, Frame, ToyWorld
 from visionzoo.errors import InputError
 
 SPAN = 48
@@ -26,6 +26,11 @@ class Scene:
 
     clip: Clip
     frame: int
+
+    def draw(self, later: int = 0) -> Frame:
+        """Draw the frame without its motion, or one that is `later`; after the last frame comes the first."""
+        index = (self.frame + later) % len(self.clip)
+        return next(self.clip.frames(index, index + 1, motion=False))
 
 
 def random_scene(split: str, stream: int, size: int) -> Scene:
@@ -63,7 +68,7 @@ class Crops(Dataset):
     def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         stream = stream_of(self.seed, *key)
         scene = random_scene("train", stream, self.size)
-        frame = next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False))
+        frame = scene.draw()
         people = (frame.instances > 0) & (frame.instances <= len(scene.clip.characters))
         rng = np.random.default_rng(stream)
         rows, columns = np.nonzero(people)
@@ -96,7 +101,7 @@ class Whole(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         scene = random_scene(self.split, index, self.size)
-        frame = next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False))
+        frame = scene.draw()
         return torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 127.5 - 1
 
 

@@ -107,7 +107,7 @@ def reconstruction_report(
     numbers = range(frames)
     for start in tqdm(range(0, frames, batch_size), desc="reconstructing", disable=None if progress else True):
         scenes = [random_scene(split, number, size) for number in numbers[start : start + batch_size]]
-        drawn = [next(scene.clip.frames(scene.frame, scene.frame + 1, motion=False)) for scene in scenes]
+        drawn = [scene.draw() for scene in scenes]
         rebuilt = to_uint8(decode_latents(vae, encode_frames(vae, np.stack([frame.rgb for frame in drawn]))))
         for scene, frame, image in zip(scenes, drawn, rebuilt, strict=True):
             qualities.append((psnr(image, frame.rgb), ssim(image, frame.rgb)))

@@ -15,11 +15,12 @@ from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path, make_folder
 from visionzoo.io.pixels import to_uint8
 from visionzoo.registry import create_model
-from visionzoo.training.module import TrainingModule, half_cosine
+from visionzoo.training.module import TrainingModule
 from visionzoo.weights import load_checkpoint
 
 from .folder import open_vae, save_text_to_image
 from .networks import TextToImage, noise_schedule
+from .optimizer import muon
 
 SHOWN = 8
 """Number of captions whose samples are drawn while training."""
@@ -84,23 +85,8 @@ class TextToImageTraining(TrainingModule):
         return self.model if self.average is None else cast(TextToImage, self.average.module)
 
     def configure_optimizers(self) -> Any:
-        from timm.optim.muon import Muon
-
         h = self.hparams
-        matrices, vectors = [], []
-        for name, parameter in self.model.named_parameters():
-            (vectors if parameter.ndim < 2 or "embeddings" in name else matrices).append(parameter)
-        optimizer = Muon(
-            [{"params": matrices, "lr": h["lr"]}, {"params": vectors, "lr": h["vector_lr"], "use_fallback": True}],
-            nesterov=True,
-        )
-        steps = self.all_steps()
-
-        def rate(step: int) -> float:
-            return min(1.0, (step + 1) / max(1, h["warmup_steps"])) * half_cosine(step / steps, 0.01)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return muon(self, h["lr"], h["vector_lr"], h["warmup_steps"], vectors="embeddings")
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])
