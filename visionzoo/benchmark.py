@@ -26,6 +26,9 @@ OWN = (
         "splatting", "benchmarks.splatting:benchmark", "20,000 Gaussians on 256 x 256 pixels, on a CPU", "torch-tiles"
     ),
     Bench("toy-world", "benchmarks.cartoon_drawing:benchmark", "frames of 128 x 128 with all truths", "opencv"),
+    Bench(
+        "toy-training", "benchmarks.toy_training:benchmark", "training steps of the toy world's networks", "plain-loop"
+    ),
 )
 """Benchmarks of the base package; tasks register their own."""
 

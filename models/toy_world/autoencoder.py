@@ -36,6 +36,8 @@ class AutoencoderTraining(TrainingModule):
         kl: weight of the Kullback-Leibler divergence from a normal distribution, per number of the latents.
         clip_norm: maximum norm of the gradient.
         ema_decay: decay of an averaged copy of the weights, which is validated and exported; None for no copy.
+        compile: compile the network's passes with torch.compile: it takes one to three minutes at the start and a C++ compiler, and
+            steps are about a fifth faster on a CPU.
         export_half: write the weights in half precision.
     """
 
@@ -53,6 +55,7 @@ class AutoencoderTraining(TrainingModule):
         kl: float = 1e-4,
         clip_norm: float = 1.0,
         ema_decay: float | None = 0.998,
+        compile: bool = False,
         export_half: bool = True,
     ):
         super().__init__()
@@ -63,6 +66,7 @@ class AutoencoderTraining(TrainingModule):
             load_checkpoint(self.model, checkpoint)
         # Convolutions on a CPU are a quarter faster with channels last
         self.model.train().to(memory_format=torch.channels_last)
+        self._pass = torch.compile(self._reconstruct) if compile else self._reconstruct
         self.keep_average(ema_decay)
         self._errors: list[Tensor] = []
         self._latents: list[Tensor] = []
@@ -84,14 +88,32 @@ class AutoencoderTraining(TrainingModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        h = self.hparams
-        images, weights = (part.flatten(0, 1).contiguous(memory_format=torch.channels_last) for part in batch[:2])
+    def _reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions through latents with noise, and the divergence of each item's latents, per number."""
         posterior = self.model.encode(images).latent_dist
-        noise = noise_of(batch[2].flatten(), posterior.mean.shape[1:], self.device)
-        error = self.model.decode(posterior.mean + posterior.std * noise).sample - images
-        rebuilt = (weights * (0.5 * error.abs() + h["squared"] * error.square())).mean()
-        loss = rebuilt + h["kl"] * posterior.kl().mean() / posterior.mean[0].numel()
+        rebuilt = self.model.decode(posterior.mean + posterior.std * noise).sample
+        return rebuilt, posterior.kl() / noise[0].numel()
+
+    def loss(self, images: Tensor, weights: Tensor, streams: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of images, and their errors (B, 3, H, W).
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            weights: (B, 1, H, W) of the pixels' errors.
+            streams: (B,) numbers for the noise of the latents; see `visionzoo.diffusion.noise_of`.
+        """
+        h, config = self.hparams, self.model.config
+        factor = 2 ** (len(config["block_out_channels"]) - 1)
+        shape = (config["latent_channels"], *(side // factor for side in images.shape[-2:]))
+        images = images.contiguous(memory_format=torch.channels_last)
+        rebuilt, divergence = self._pass(images, noise_of(streams, shape, images.device))
+        error = rebuilt - images
+        rebuilding = (weights * (0.5 * error.abs() + h["squared"] * error.square())).mean()
+        return rebuilding + h["kl"] * divergence.mean(), error
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, weights, streams = (part.flatten(0, 1) for part in batch)
+        loss, error = self.loss(images, weights, streams)
         self.check_finite(loss)
         self.log_loss(loss, len(images))
         self.log("train/psnr", _decibels(error.detach()), prog_bar=True)

@@ -118,7 +118,8 @@ class CaptionedLatentsData(LightningDataModule):
 
     def _frames(self, split: str, count: int, captions: list[list[str]]) -> Iterator[np.ndarray]:
         for index in tqdm(range(count), desc=f"encoding {split} frames", disable=None):
-            scene = random_scene(split, stream_of(self.seed, index) if split == "train" else index, self.size)
+            stream = stream_of(self.seed, index) if split == "train" else index
+            scene = random_scene(split, stream, self.size, couples=4)
             frame = scene.draw()
             brief = brief_caption(scene.clip, scene.frame, frame.regions, frame.doing, stream_of(self.seed, index))
             captions.append([frame.caption, brief])

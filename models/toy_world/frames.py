@@ -33,15 +33,16 @@ class Scene:
         return next(self.clip.frames(index, index + 1, motion=False))
 
 
-def random_scene(split: str, stream: int, size: int) -> Scene:
+def random_scene(split: str, stream: int, size: int, couples: int = 2) -> Scene:
     """A frame of a random world with one or two characters.
 
     Args:
         split: of the world.
         stream: which; the same number gives the same scene.
         size: side of the frame in pixels.
+        couples: one world in this many has two characters, the others one.
     """
-    world = ToyWorld.create(stream, split, places=2, characters=1 + stream % 2)
+    world = ToyWorld.create(stream, split, places=2, characters=2 if stream % couples == couples - 1 else 1)
     return Scene(world.film(SPAN, size=(size, size)), stream // 2 % SPAN)
 
 

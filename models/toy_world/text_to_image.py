@@ -56,8 +56,8 @@ class TextToImageTraining(TrainingModule):
         config: dict[str, Any] | None = None,
         checkpoint: str | None = None,
         vae: str | None = None,
-        lr: float = 2e-3,
-        vector_lr: float = 1e-3,
+        lr: float = 4e-3,
+        vector_lr: float = 2e-3,
         warmup_steps: int = 100,
         clip_norm: float = 1.0,
         ema_decay: float | None = 0.995,
@@ -100,13 +100,22 @@ class TextToImageTraining(TrainingModule):
         predicted = network(noisy, times, network.encode(captions))
         return (predicted - target).square().mean((1, 2, 3))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        latents, captions = batch["latents"], batch["caption"]
+    def loss(self, latents: Tensor, captions: list[str], streams: Tensor) -> Tensor:
+        """The mean squared error of the predicted velocity.
+
+        Args:
+            latents: (B, C, h, w), scaled.
+            captions: of each.
+            streams: (B,) numbers for the noise and the timesteps; see `visionzoo.diffusion.noise_and_times`.
+        """
         steps = self._schedule.config["num_train_timesteps"]
-        noise, times = noise_and_times(batch["stream"], latents.shape[1:], steps, latents.device)
-        loss = self._errors(self.model, latents, captions, noise, times).mean()
+        noise, times = noise_and_times(streams, latents.shape[1:], steps, latents.device)
+        return self._errors(self.model, latents, captions, noise, times).mean()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = self.loss(batch["latents"], batch["caption"], batch["stream"])
         self.check_finite(loss)
-        self.log_loss(loss, len(latents))
+        self.log_loss(loss, len(batch["latents"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
