@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders import lora_base
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ class Parts:
 
     def layer(self, name: str) -> Any:
         part, _, inner = name.partition(".")
-        return getattr(self, part).get_submodule(inner.removeprefix("text_model."))
+        network = getattr(self, part)
+        return network.get_submodule(inner if hasattr(network, "text_model") else inner.removeprefix("text_model."))
 
     @torch.no_grad()
     def outputs(self) -> Tensor:
@@ -157,6 +159,8 @@ def test_a_folder_of_peft(tmp_path: Path) -> None:
 
 def test_files_of_diffusers_are_read_and_ours_are_read_by_diffusers(tmp_path: Path) -> None:
     """A network's own file has no part in its names; its alpha is in the metadata."""
+    if not hasattr(lora_base, "LORA_ADAPTER_METADATA_KEY"):
+        pytest.skip("this version of diffusers writes and reads no metadata, so it loses alpha itself")
     theirs = tiny_diffusion.stable_diffusion()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -170,13 +174,17 @@ def test_files_of_diffusers_are_read_and_ours_are_read_by_diffusers(tmp_path: Pa
     assert torch.allclose(
         ours("a cat", 64, 64, 1, output_type="latent", latents=torch.ones(1, 4, 8, 8)).images, want, atol=1e-5
     )
+    ours.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q").lora_alpha["theirs"] *= 2
+    scale_loras(ours, {"theirs": 1})
+    other = ours("a cat", 64, 64, 1, output_type="latent", latents=torch.ones(1, 4, 8, 8)).images
+    assert not torch.allclose(other, want, atol=1e-4)
     assert "unet.lora_alpha" in json.loads(
         read_metadata(save_lora(ours, tmp_path / "ours.safetensors"))["lora_adapter_metadata"]
     )
     back = tiny_diffusion.stable_diffusion()
     back.load_lora_weights(tmp_path / "ours.safetensors")
     assert torch.allclose(
-        back("a cat", 64, 64, 1, output_type="latent", latents=torch.ones(1, 4, 8, 8)).images, want, atol=1e-5
+        back("a cat", 64, 64, 1, output_type="latent", latents=torch.ones(1, 4, 8, 8)).images, other, atol=1e-5
     )
 
 

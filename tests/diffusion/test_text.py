@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -56,12 +55,8 @@ def test_the_tokenizer_folder_is_complete(tmp_path: Path) -> None:
     want = tokenizer(text, padding="max_length").input_ids
     assert len(want) == 77
     assert CLIPTokenizer.from_pretrained(tmp_path)(text, padding="max_length").input_ids == want
-    (tmp_path / "tokenizer.json").unlink()
-    old = CLIPTokenizer(
-        vocab=json.loads((tmp_path / "vocab.json").read_text()),
-        merges=[tuple(line.split()) for line in (tmp_path / "merges.txt").read_text().splitlines()[1:]],
-    )
-    assert old(text).input_ids == tokenizer(text).input_ids
+    (tmp_path / "tokenizer.json").unlink(missing_ok=True)  # transformers 4 writes none
+    assert CLIPTokenizer.from_pretrained(tmp_path)(text, padding="max_length").input_ids == want
     save_tokenizer(CLIPTokenizer.from_pretrained(tmp_path), tmp_path / "again")
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / name).read_text() == (tmp_path / "again" / name).read_text()
@@ -74,10 +69,10 @@ def test_the_text_encoder_folder_loads_exactly(tmp_path: Path, dtype: torch.dtyp
     loaded, report = CLIPTextModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert loaded.dtype == dtype
-    state = loaded.state_dict()
+    state = loaded.to(dtype).state_dict()  # transformers 4 loads as float32
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     written = read_checkpoint(tmp_path / "model.safetensors")
+    assert written["text_model.embeddings.token_embedding.weight"].dtype == dtype
     assert "text_model.embeddings.token_embedding.weight" in written
     assert all(key.startswith("text_model.") for key in written)
 

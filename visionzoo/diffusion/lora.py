@@ -61,11 +61,17 @@ def load_lora(pipe: Any, path: str | Path, name: str | None = None, *, scale: fl
         network._hf_peft_config_loaded = True
         with torch.no_grad():
             for key, wrapped in _wrapped(network, name):
-                wrapped.lora_A[name].weight.copy_(inside[key].down)
-                wrapped.lora_B[name].weight.copy_(inside[key].up)
-                wrapped.to(wrapped.get_base_layer().weight.device)
+                _set_weights(wrapped, name, inside[key])
     scale_loras(pipe, {**active, name: scale})
     return name
+
+
+def _set_weights(wrapped: Any, name: str, layer: LoraLayer) -> None:
+    """Give a wrapped layer its update; old versions of PEFT do not find the rank and alpha of some layers in the patterns."""
+    base = wrapped.get_base_layer().weight
+    for side, matrix in ((wrapped.lora_A, layer.down), (wrapped.lora_B, layer.up)):
+        side[name].weight = nn.Parameter(matrix.to(base.device, side[name].weight.dtype), requires_grad=False)
+    wrapped.r[name], wrapped.lora_alpha[name] = layer.rank, layer.alpha
 
 
 def _placed(pipe: Any, path: Any, layers: Mapping[str, LoraLayer], strict: bool) -> dict[str, dict[str, LoraLayer]]:

@@ -157,17 +157,18 @@ def write_lora(parts: Mapping[str, Mapping[str, LoraLayer]], path: str | Path) -
 
 
 def peft_settings(layers: Mapping[str, LoraLayer]) -> dict[str, Any]:
-    """Arguments of PEFT's `LoraConfig` for layers with their own ranks and alphas; each pattern matches one name exactly."""
+    """Arguments of PEFT's `LoraConfig` for layers with their own ranks and alphas.
+
+    A pattern of PEFT also matches longer names that end in it, and the first match wins: so they name every layer, long names first.
+    """
+    ordered = dict(sorted(layers.items(), key=lambda item: (-len(item[0]), item[0])))
+    ranks = {name: layer.rank for name, layer in ordered.items()}
+    alphas = {name: layer.alpha for name, layer in ordered.items()}
     first = next(iter(layers.values()))
     return {
         "r": first.rank,
         "lora_alpha": first.alpha,
-        "rank_pattern": {exact(name): layer.rank for name, layer in layers.items() if layer.rank != first.rank},
-        "alpha_pattern": {exact(name): layer.alpha for name, layer in layers.items() if layer.alpha != first.alpha},
+        "rank_pattern": ranks if len(set(ranks.values())) > 1 else {},
+        "alpha_pattern": alphas if len(set(alphas.values())) > 1 else {},
         "target_modules": sorted(layers),
     }
-
-
-def exact(name: str) -> str:
-    """A pattern for PEFT that matches this name only; a plain name would also match longer ones that end in it."""
-    return f"^{re.escape(name)}$"
