@@ -127,7 +127,8 @@ def interpolate_rows(planes: Tensor, time: float) -> Tensor:
     steps = planes.shape[2]
     place = min(max((time + 1) / 2 * (steps - 1), 0.0), float(steps - 1))
     below = min(int(place), steps - 2)
-    return torch.lerp(planes[:, :, below], planes[:, :, below + 1], place - below)
+    pair = planes[:, :, below : below + 2]  # one slice, as the gradient of each slice is as large as the planes
+    return torch.lerp(pair[:, :, 0], pair[:, :, 1], place - below)
 
 
 def _sample(planes: Tensor, grid: Tensor) -> Tensor:
