@@ -64,7 +64,7 @@ def _table(characters: int, rounds: int, command: str) -> Table:
 def _recorded(clips: list[Clip]) -> list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
     """The calls of OpenCV that drawing the clips makes, with their arguments."""
     calls = []
-    real = drawing.require
+    real = drawing.opencv()
 
     class Recorder:
         """Calls a module's functions and remembers how they were called."""
@@ -83,7 +83,7 @@ def _recorded(clips: list[Clip]) -> list[tuple[Callable[..., Any], tuple[Any, ..
 
             return call
 
-    with mock.patch.object(drawing, "require", lambda *words, **more: Recorder(real(*words, **more))):
+    with mock.patch.object(drawing, "opencv", return_value=Recorder(real)):
         for clip in clips:
             for _ in clip:
                 pass

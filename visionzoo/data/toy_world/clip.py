@@ -55,13 +55,27 @@ class Frame:
     doing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A drawn frame: its canvas, the group of each label (0, 1, 2, …), and the group that each pixel shows."""
+class _Chunk:
+    """Frames that are drawn with the same labels: 1, 2, … for the groups that may be visible in one of them.
 
-    canvas: Canvas
-    groups: np.ndarray
-    shown: np.ndarray
+    Attributes:
+        geometry: where everything is at the frames and at the moment after the last.
+        labels: of each shape.
+        planes: (labels - 1,) the plane of each label but 0.
+        regions, instances, colors, inked: of each label; label 0 is drawn as ink, and otherwise counts as the first group.
+    """
+
+    def __init__(self, stage: Stage, geometry: Geometry):
+        self.geometry = geometry
+        shown = np.zeros(len(stage.region_of_group), bool)
+        shown[stage.group_of[geometry.visible.any(axis=0)]] = True
+        groups = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(shown)])
+        self.labels: list[int] = np.cumsum(shown)[stage.group_of].tolist()
+        self.planes = stage.matrix_of_group[groups[1:]]
+        self.regions = stage.region_of_group[groups]
+        self.instances = stage.instance_of_region[self.regions]
+        self.colors, self.inked = stage.rgb_of_group[groups], stage.inked[groups]
+        self.colors[0], self.inked[0] = INK, True
 
 
 class Clip:
@@ -132,47 +146,36 @@ class Clip:
         if not 0 <= start <= stop <= len(self):
             raise InputError(f"the clip has frames 0 to {len(self) - 1}, not {start} to {stop - 1}")
         moving = Motion(self.height, self.width) if motion else None
-        after = None
         for first in range(start, stop, CHUNK):
             last = min(first + CHUNK, stop)
-            chunk = self._stage.geometry(first, last + 1, self.height, self.width, self.supersampling)
-            moves = plane_motion(chunk.matrices) if motion else None
+            geometry = self._stage.geometry(first, last + 1, self.height, self.width, self.supersampling)
+            chunk, after = _Chunk(self._stage, geometry), None
+            moves = plane_motion(geometry.matrices, chunk.planes) if motion else None
             for index in range(last - first):
                 now = after or self._draw(chunk, index)
                 flow, valid = np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), bool)
                 if moving is not None and moves is not None:
                     after = self._draw(chunk, index + 1)
-                    planes = moves[index, self._stage.matrix_of_group[now.groups[1:]]]
-                    parts = moving.flow(now.canvas, planes, self._floor(first + index))
-                    valid = moving.still_visible(now.shown, after.shown, parts)
-                    flow = now.canvas.cv2.merge(parts)
-                yield self._frame(first + index, now, flow, valid)
+                    parts = moving.flow(now, moves[index], self._floor(first + index))
+                    valid = moving.still_visible(now, after, parts)
+                    flow = now.cv2.merge(parts)
+                yield self._frame(first + index, now, chunk, flow, valid)
 
-    def _draw(self, chunk: Geometry, index: int) -> _Drawn:
+    def _draw(self, chunk: _Chunk, index: int) -> Canvas:
         """Draw one frame of a chunk."""
-        stage, visible, corners = self._stage, chunk.visible[index], chunk.corners[index]
-        shown = np.zeros(len(stage.region_of_group), bool)
-        shown[stage.group_of[visible]] = True
-        groups = np.flatnonzero(shown)
-        labels = np.cumsum(shown)[stage.group_of].tolist()  # 1, 2, … for what is visible
-        canvas = Canvas(self.height, self.width, self.supersampling, len(groups))
-        seen = visible.tolist()
-        for shapes in (range(stage.grounds), *(stage.things[k].shapes for k in chunk.order[index].tolist())):
+        geometry, labels, is_convex = chunk.geometry, chunk.labels, self._stage.is_convex
+        seen, corners, spans = geometry.visible[index].tolist(), geometry.corners[index], geometry.spans
+        canvas = Canvas(self.height, self.width, self.supersampling, len(chunk.regions) - 1)
+        for shapes in (geometry.grounds, *map(geometry.things.__getitem__, geometry.order[index].tolist())):
             for k in shapes:
                 if seen[k]:
-                    canvas.fill(corners[chunk.spans[k]], labels[k], stage.shapes[k].is_convex)
-        groups = np.concatenate([_NOWHERE, groups])
-        return _Drawn(canvas, groups, canvas.look_up(groups.astype(np.uint16), canvas.small()))
+                    canvas.fill(corners[spans[k]], labels[k], is_convex[k])
+        return canvas
 
-    def _frame(self, frame: int, now: _Drawn, flow: np.ndarray, valid: np.ndarray) -> Frame:
-        stage, labels = self._stage, now.canvas.small()
-        numbers = stage.region_of_group[now.groups]
-        regions = now.canvas.look_up(numbers, labels)
-        instances = now.canvas.look_up(stage.instance_of_region[numbers], labels)
-        areas = np.bincount(numbers, now.canvas.areas(len(numbers)), len(stage.regions))
-        colors, inked = stage.rgb_of_group[now.groups], stage.inked[now.groups]
-        colors[0], inked[0] = INK, True
-        rgb, ink = now.canvas.finish(colors, inked, self.line_width)
+    def _frame(self, frame: int, now: Canvas, chunk: _Chunk, flow: np.ndarray, valid: np.ndarray) -> Frame:
+        regions, instances = (now.look_up(table, now.small()) for table in (chunk.regions, chunk.instances))
+        areas = np.bincount(chunk.regions, now.areas(len(chunk.regions)), len(self.regions))
+        rgb, ink = now.finish(chunk.colors, chunk.inked, self.line_width)
         doing = tuple(DOING[act.doing[frame]] for act in self.acts)
         return Frame(
             rgb,
@@ -191,10 +194,6 @@ class Clip:
         """A row above which no floor is visible; the floor ends at the depth `BACK`."""
         scale = self.height * self.path.zoom[frame] / (BACK - self.path.z[frame])
         return max(0, math.floor(HORIZON * self.height + scale * EYE) - 3)
-
-
-_NOWHERE = np.zeros(1, np.intp)
-"""Label 0, what nothing covers, counts as the first group."""
 
 
 __all__ = ["Clip", "Frame", "Region"]

@@ -7,6 +7,9 @@ averages over whole blocks are used, which give the same bytes in OpenCV 4 and 5
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import numpy as np
 
 from visionzoo.errors import require
@@ -16,6 +19,12 @@ SHIFT = 4
 
 _TWO, _THREE = np.ones((2, 2), np.uint8), np.ones((3, 3), np.uint8)
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+
+
+@cache
+def opencv() -> ModuleType:
+    """OpenCV's module. Raises `MissingDependencyError` if it is not installed."""
+    return require("cv2", extra="toy", purpose="drawing the toy world")
 
 
 class Canvas:
@@ -28,7 +37,7 @@ class Canvas:
     """
 
     def __init__(self, height: int, width: int, factor: int, labels: int):
-        self.cv2 = require("cv2", extra="toy", purpose="drawing the toy world")
+        self.cv2 = opencv()
         self.factor = factor
         self.labels = np.zeros((height * factor, width * factor), np.uint8 if labels < 255 else np.uint16)
         self._small: np.ndarray | None = None
@@ -106,4 +115,4 @@ class Canvas:
         return self.cv2.resize(image, (width, height), interpolation=self.cv2.INTER_AREA)
 
 
-__all__ = ["SHIFT", "Canvas"]
+__all__ = ["SHIFT", "Canvas", "opencv"]

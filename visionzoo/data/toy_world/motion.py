@@ -7,23 +7,25 @@ import numpy as np
 from .camera import inverse, product
 from .drawing import Canvas
 
-NOTHING = np.iinfo(np.uint16).max
-"""Stands for what is outside of a frame."""
 
-
-def plane_motion(matrices: np.ndarray) -> np.ndarray:
-    """How planes move in the image from each moment to the next.
+def plane_motion(matrices: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """How the plane of each label moves in the image from each moment to the next.
 
     Args:
         matrices: (T, M, 3, 3) from each plane to pixels.
+        planes: (labels,) the plane of each label from 1 on.
 
     Returns:
-        (T - 1, M, 8) float32: homographies between pixels, row by row, minus the identity; their last entry is 1.
+        (T - 1, 8, N) float32: homographies between pixels, row by row, minus the identity, for labels 0 to N - 1, where N is at
+        least 256; their last entry is 1, and those that belong to no plane do not move.
     """
     move = product(matrices[1:], inverse(matrices[:-1]))
     move /= move[..., 2:, 2:]
     move -= np.eye(3)
-    return move.reshape(*move.shape[:2], 9)[..., :8].astype(np.float32)
+    moves = move.reshape(*move.shape[:2], 9)[:, planes, :8]
+    tables = np.zeros((len(moves), 8, max(256, len(planes) + 1)), np.float32)
+    tables[..., 1 : len(planes) + 1] = moves.transpose(0, 2, 1)
+    return tables
 
 
 class Motion:
@@ -35,22 +37,22 @@ class Motion:
 
     def __init__(self, height: int, width: int):
         self._y, self._x = (np.ascontiguousarray(grid, np.float32) for grid in np.indices((height, width)))
-        self._shape = height, width
-        self._after = np.full((height + 2, width + 2), NOTHING, np.uint16)
+        self._after = {
+            kind: np.full((height + 2, width + 2), np.iinfo(kind).max, kind)
+            for kind in (np.dtype("u1"), np.dtype("u2"))
+        }
         self._a, self._b = np.empty_like(self._x), np.empty_like(self._x)
         self._index = np.empty(self._x.shape, np.intp)
 
-    def flow(self, canvas: Canvas, planes: np.ndarray, floor: int) -> tuple[np.ndarray, np.ndarray]:
+    def flow(self, canvas: Canvas, table: np.ndarray, floor: int) -> tuple[np.ndarray, np.ndarray]:
         """The motion in x and in y of every pixel, (H, W) float32 each.
 
         Args:
             canvas: a drawn frame.
-            planes: (labels, 8) the motion of the plane of each label but 0, from `plane_motion`.
+            table: (8, labels) of `plane_motion`.
             floor: the first row that may show a plane in perspective.
         """
         labels, x, y, temporary = canvas.small(), self._x, self._y, self._a
-        table = np.zeros((8, max(256, len(planes) + 1)), np.float32)
-        table[:, 1 : len(planes) + 1] = planes.T
         found = []
         for a, b, c in (table[:3], table[3:6]):
             along = canvas.look_up(a, labels)
@@ -73,15 +75,16 @@ class Motion:
             along += 0.0  # -0 becomes 0
         return found[0], found[1]
 
-    def still_visible(self, now: np.ndarray, after: np.ndarray, flow: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def still_visible(self, now: Canvas, after: Canvas, flow: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Whether each pixel's point lies inside the next frame and is not covered there, (H, W) bool.
 
         Args:
-            now, after: (H, W) uint16 what each pixel shows in this frame and in the next.
+            now, after: this frame and the next, drawn with the same labels.
             flow: the motion in x and in y.
         """
-        height, width = self._shape
-        self._after[1:-1, 1:-1] = after
+        labels = now.small()
+        (height, width), framed = labels.shape, self._after[labels.dtype]
+        framed[1:-1, 1:-1] = after.small()  # around it is the largest number, which is no label
         column, row = self._a, self._b
         for place, along, grid, most in ((column, flow[0], self._x, width), (row, flow[1], self._y, height)):
             np.add(grid, along, out=place)
@@ -94,7 +97,7 @@ class Motion:
         row += column
         row += 1
         self._index[:] = row
-        return self._after.ravel().take(self._index) == now
+        return framed.ravel().take(self._index) == labels
 
 
 __all__ = ["Motion", "plane_motion"]

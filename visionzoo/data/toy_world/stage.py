@@ -64,6 +64,8 @@ class Geometry:
             fixed point.
         spans: of each shape, the slice of its corners, which is empty for one that is never visible.
         visible: (T, shapes) bool: whether a shape may reach into the frame.
+        grounds: numbers of the shapes of floors and backdrops that may be visible at one of the frames.
+        things: of each upright object, the numbers of such shapes.
         order: (T, things), from back to front.
     """
 
@@ -71,6 +73,8 @@ class Geometry:
     corners: np.ndarray
     spans: list[slice]
     visible: np.ndarray
+    grounds: list[int]
+    things: list[list[int]]
     order: np.ndarray
 
 
@@ -88,6 +92,7 @@ class Stage:
         region_of_group, matrix_of_group: (groups,) region and plane of each group.
         rgb_of_group: (groups, 3) uint8.
         inked: (groups,) bool: drawn with ink, like eyes.
+        is_convex: of each shape.
     """
 
     def __init__(self, places: Sequence[Place], characters: Sequence[Character], acts: Sequence[Act], path: CameraPath):
@@ -137,6 +142,7 @@ class Stage:
         self._lengths = np.array([len(shape.points) for shape in self.shapes])
         self._points = np.concatenate([shape.points for shape in self.shapes])
         self._plane_of_point = np.repeat(self._planes, self._lengths)
+        self.is_convex = [shape.is_convex for shape in self.shapes]
         self.group_of = np.array(self._groups)
         self.region_of_group = np.array(self._group_regions, np.uint16)
         self.rgb_of_group = np.array([self.regions[number].rgb for number in self._group_regions], np.uint8)
@@ -197,7 +203,11 @@ class Stage:
         visible[:, drawn] = ((high > -1) & (low < np.array([width, height]))).all(axis=2)
         order = np.argsort(-depths[:, 1:], axis=1, kind="stable")
         spans = [slice(end - length, end) for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
-        return Geometry(stack, fixed.astype(np.int32, order="C"), spans, visible, order)
+        grounds, *things = (
+            [k for k in shapes if drawn[k]]
+            for shapes in (range(self.grounds), *(thing.shapes for thing in self.things))
+        )
+        return Geometry(stack, fixed.astype(np.int32, order="C"), spans, visible, grounds, things, order)
 
 
 def _shifted(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
