@@ -137,7 +137,7 @@ class Clip:
         """Draw the frames from `start` to before `stop`, one after another.
 
         Args:
-            motion: also compute `Frame.flow` and `Frame.valid`; without it they are empty, and drawing takes half the time.
+            motion: also compute `Frame.flow` and `Frame.valid`; without it they are empty, and drawing takes a third less time.
 
         Raises:
             InputError: the clip has no such frames.
@@ -156,9 +156,8 @@ class Clip:
                 flow, valid = np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), bool)
                 if moving is not None and moves is not None:
                     after = self._draw(chunk, index + 1)
-                    parts = moving.flow(now, moves[index], self._floor(first + index))
-                    valid = moving.still_visible(now, after, parts)
-                    flow = now.cv2.merge(parts)
+                    flow = moving.flow(now, moves[index], self._floor(first + index))
+                    valid = moving.still_visible(now, after, flow)
                 yield self._frame(first + index, now, chunk, flow, valid)
 
     def _draw(self, chunk: _Chunk, index: int) -> Canvas:
@@ -166,10 +165,9 @@ class Clip:
         geometry, labels, is_convex = chunk.geometry, chunk.labels, self._stage.is_convex
         seen, corners, spans = geometry.visible[index].tolist(), geometry.corners[index], geometry.spans
         canvas = Canvas(self.height, self.width, self.supersampling, len(chunk.regions) - 1)
-        for shapes in (geometry.grounds, *map(geometry.things.__getitem__, geometry.order[index].tolist())):
-            for k in shapes:
-                if seen[k]:
-                    canvas.fill(corners[spans[k]], labels[k], is_convex[k])
+        things = map(geometry.things.__getitem__, geometry.order[index].tolist())
+        shapes = [k for numbers in (geometry.grounds, *things) for k in numbers if seen[k]]
+        canvas.fill([(corners[spans[k]], labels[k], is_convex[k]) for k in shapes])
         return canvas
 
     def _frame(self, frame: int, now: Canvas, chunk: _Chunk, flow: np.ndarray, valid: np.ndarray) -> Frame:

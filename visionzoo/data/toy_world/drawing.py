@@ -7,6 +7,7 @@ averages over whole blocks are used, which give the same bytes in OpenCV 4 and 5
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from types import ModuleType
 
@@ -42,12 +43,18 @@ class Canvas:
         self.labels = np.zeros((height * factor, width * factor), np.uint8 if labels < 255 else np.uint16)
         self._small: np.ndarray | None = None
 
-    def fill(self, points: np.ndarray, label: int, is_convex: bool) -> None:
-        """Fill a polygon with corners (N, 2) int32, in the pixels of the enlarged image times 2 ** SHIFT."""
-        if is_convex:
-            self.cv2.fillConvexPoly(self.labels, points, label, 8, SHIFT)
-        else:
-            self.cv2.fillPoly(self.labels, [points], label, 8, SHIFT)
+    def fill(self, polygons: Iterable[tuple[np.ndarray, int, bool]]) -> None:
+        """Fill polygons, the last one in front.
+
+        Args:
+            polygons: corners (N, 2) int32, in the pixels of the enlarged image times 2 ** SHIFT; label; whether it is convex.
+        """
+        image, fill_convex, fill = self.labels, self.cv2.fillConvexPoly, self.cv2.fillPoly
+        for points, label, is_convex in polygons:
+            if is_convex:
+                fill_convex(image, points, label, 8, SHIFT)
+            else:
+                fill(image, [points], label, 8, SHIFT)
 
     def small(self) -> np.ndarray:
         """The labels at the pixels of the frame, (H, W)."""

@@ -190,9 +190,12 @@ class Stage:
         stack = np.concatenate(matrices, axis=1)
         drawn = self._in_view(path, height, width)
         points = np.flatnonzero(np.repeat(drawn, self._lengths))
-        m, (x, y) = stack[:, self._plane_of_point[points]], self._points[points].T
-        corners = m[..., 0] * x[:, None] + m[..., 1] * y[:, None] + m[..., 2]
-        pixels = corners[..., :2] / corners[..., 2:]
+        plane, (x, y) = self._plane_of_point[points], self._points[points].T
+        m = stack[:, :, :2][:, plane]
+        pixels = m[..., 0] * x[:, None] + m[..., 1] * y[:, None] + m[..., 2]
+        floor = np.flatnonzero(plane == 0)  # only the floor is seen in perspective
+        m = stack[:, 0, None, 2]
+        pixels[:, floor] /= (m[..., 0] * x[floor] + m[..., 1] * y[floor] + m[..., 2])[..., None]
         fixed: Any = np.rint((pixels * enlarged + (enlarged - 1) / 2) * 2**SHIFT)
         lengths = np.where(drawn, self._lengths, 0)
         ends = np.cumsum(lengths)
