@@ -248,6 +248,11 @@ def test_schedulers_by_name(pipe: TextToImage, stable_diffusion_folder: Path) ->
     assert made.facts()["scheduler"]["class"] == "DPMSolverMultistepScheduler"
     assert made.facts()["scheduler"]["beta_schedule"] == "scaled_linear"
     assert made.arguments()["scheduler"] == "dpm++"
+    assert "scheduler" not in pipe.arguments()
+    made.scheduler = DDIMScheduler()
+    with pytest.raises(InputError, match="--engine ray needs .* the scheduler was set in code"):
+        made.arguments()
+    made.set_scheduler("dpm++")
     assert isinstance(pipe.scheduler, DDIMScheduler)
     assert not np.array_equal(made("a cat", progress=lambda *_: None), pipe("a cat"))
 
@@ -289,6 +294,9 @@ def test_a_loaded_lora_or_an_unsaveable_part_is_named_when_saving(pipe: TextToIm
     from peft import LoraConfig
 
     pipe.unet.add_adapter(LoraConfig(target_modules=["to_q"], r=2))
+    assert pipe.facts()["loras"] == {"default": 1.0}
+    with pytest.raises(InputError, match="but a LoRA was set in code; save"):
+        pipe.arguments()
     with pytest.raises(InputError, match="a LoRA is loaded in the unet"):
         pipe.save_pretrained(tmp_path / "p")
     pipe.unet.delete_adapters("default")

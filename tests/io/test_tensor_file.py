@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io import locks
 from visionzoo.io.tensor_file import TensorFile, TensorWriter
 
 ROWS = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0))
@@ -86,6 +87,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"shape \(2, 3\), got \(3, 2\)"),
     ):
         writer.append(ROWS.mT)
+    with TensorWriter(tmp_path / "e", (2, 3)) as writer:
+        writer.append(ROWS[:1])
+        if locks.fcntl is not None:
+            with pytest.raises(InputError, match=r"e\.part: another program is writing to it"):
+                TensorWriter(tmp_path / "e", (2, 3))
+        writer.append(ROWS[1:])
+    assert torch.equal(TensorFile(tmp_path / "e")[:], ROWS)
     with pytest.raises(InputError, match="unknown dtype 'bfloat16' for a file; use float32 or float16"):
         TensorWriter(tmp_path / "d", (1,), "bfloat16")
 

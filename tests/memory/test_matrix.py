@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from visionzoo.errors import InputError, VisionZooError
+from visionzoo.io import locks
 from visionzoo.memory import MatrixStore, open_store
 from visionzoo.memory import rows as rows_module
 from visionzoo.memory.store import META
@@ -116,7 +117,7 @@ def test_read_only_folder() -> None:
         assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
-@pytest.mark.skipif(rows_module.fcntl is None, reason="no advisory locks here")
+@pytest.mark.skipif(locks.fcntl is None, reason="no advisory locks here")
 def test_second_writer_is_refused(tmp_path: Path) -> None:
     with MatrixStore(DIM, tmp_path / "s") as store:
         store.add(range(5), whole_numbers(0, 5))

@@ -42,6 +42,7 @@ from ..stored import CUSTOM
 from ..task import Task
 from ..weights import fingerprint
 from .folders import FACTS, INDEX, finish_saving, import_own, one_line, without_bars
+from .lora import list_loras
 from .schedulers import check_scheduler, make_scheduler
 
 __all__ = ["DiffusionTaskPipeline"]
@@ -77,8 +78,8 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         self.name = CUSTOM
         self.checkpoint = None
         self._interrupt = False
-        self._fingerprint: str | None = None
-        self._scheduler_name: str | None = None
+        self._scheduler_made: tuple[Any, str | None] = (None, None)
+        self._given: list[str] = []
 
     def register_modules(self, **kwargs: Any) -> None:
         """Register parts of the pipeline, networks in eval mode."""
@@ -239,6 +240,8 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
             if isinstance(error, InputError) or not local:
                 raise
             raise WeightsError(f"{place}: cannot be loaded ({one_line(error)})") from error
+        pipe._scheduler_made = (pipe.components.get("scheduler"), None)
+        pipe._given = [part for part in cls.part_names() if kwargs.get(part) is not None]
         if local:
             pipe.checkpoint = str(Path(place).absolute())
             pipe.name = stored.get("model", CUSTOM)
@@ -309,29 +312,39 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
     def set_scheduler(self, name: str, **settings: Any) -> None:
         """Use another scheduler, by name; see `visionzoo.diffusion.make_scheduler`."""
         self.scheduler = make_scheduler(name, self.components["scheduler"], **settings)
-        self._scheduler_name = name
+        self._scheduler_made = (None, None) if settings else (self.scheduler, name)
 
     # How results are recorded and recreated
 
     @property
     def fingerprint(self) -> str:
-        """A fingerprint of the weights of all networks, from a sample of each tensor; computed once."""
-        if self._fingerprint is None:
-            parts = {name: part for name, part in self.components.items() if isinstance(part, nn.Module)}
-            texts = [f"{name} {fingerprint(parts[name], _FINGERPRINT_VALUES)}" for name in sorted(parts)]
-            self._fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-        return self._fingerprint
+        """A fingerprint of the weights of all networks, from a sample of each tensor."""
+        parts = {name: part for name, part in self.components.items() if isinstance(part, nn.Module)}
+        texts = [f"{name} {fingerprint(parts[name], _FINGERPRINT_VALUES)}" for name in sorted(parts)]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
-        """How a result was made: model, weights, device, precision, scheduler; recorded with outputs."""
-        scheduler = self.components.get("scheduler")
-        if scheduler is None:
-            return super().facts()
-        settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
-        return {**super().facts(), "scheduler": {"class": type(scheduler).__name__, **settings}}
+        """How a result was made: model, weights, device, precision, scheduler, LoRA; recorded with outputs."""
+        facts = super().facts()
+        if (scheduler := self.components.get("scheduler")) is not None:
+            settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+            facts["scheduler"] = {"class": type(scheduler).__name__, **settings}
+        if loras := list_loras(self):
+            facts["loras"] = loras
+        return facts
 
     def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), **({"scheduler": self._scheduler_name} if self._scheduler_name else {})}
+        arguments = super().arguments()
+        made, name = self._scheduler_made
+        changed = [f"the {part}" for part in self._given]
+        changed += ["the scheduler"] if self.components.get("scheduler") is not made else []
+        changed += ["a LoRA"] if list_loras(self) else []
+        if changed:
+            raise InputError(
+                f"--engine ray needs a pipeline that other processes can load, but {' and '.join(changed)} was set in code; save the "
+                "pipeline with save_pretrained first, and create it from that folder"
+            )
+        return {**arguments, **({"scheduler": name} if name else {})}
 
     # Steps
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError, writing
 from .files import check_name
 from .head import read_head
+from .locks import lock_file
 
 __all__ = ["TensorFile", "TensorWriter"]
 
@@ -92,7 +93,7 @@ class TensorWriter:
         facts: what else the rows depend on, as text.
 
     Raises:
-        InputError: the file exists, NAME.part is of another kind, or `dtype` is unknown.
+        InputError: the file exists, NAME.part is of another kind or is being written by another program, or `dtype` is unknown.
         VisionZooError: the disk is full, or the folder cannot be written.
     """
 
@@ -111,22 +112,31 @@ class TensorWriter:
         self._count = 0
         own = _header((0, *self.row), dtype, self.facts)
         with writing(self.path):
-            if self.part.exists() and self._starts_with(own):
-                self._count = (self.part.stat().st_size - _HEADER_BYTES) // self._row_bytes
-                self._file: BinaryIO = self.part.open("r+b")
-                self._file.truncate(_HEADER_BYTES + self._count * self._row_bytes)
-                self._file.seek(0, os.SEEK_END)
-            else:
-                self._file = self.part.open("w+b")
-                self._file.write(own)
+            self._file: BinaryIO = self.part.open("r+b" if self.part.exists() else "w+b")
+            try:
+                self._resume(own)
+            except BaseException:
+                self._file.close()
+                raise
 
-    def _starts_with(self, header: bytes) -> bool:
-        """Whether NAME.part has this header. Raises `InputError` if it is not a tensor file at all."""
-        with self.part.open("rb") as file:
-            found = file.read(_HEADER_BYTES)
+    def _resume(self, header: bytes) -> None:
+        """Go to the end of the rows in NAME.part; if it is of other facts, to the start of an empty one."""
+        if not lock_file(self._file):
+            raise InputError(
+                f"{self.part}: another program is writing to it; wait until it ends, or choose another name"
+            )
+        found = self._file.read(_HEADER_BYTES)
         if found and found[:8] != header[:8]:
             raise InputError(f"{self.part}: exists and was not made by this command; move it or choose another output")
-        return found == header
+        if found == header:
+            self._count = (self.part.stat().st_size - _HEADER_BYTES) // self._row_bytes
+        else:
+            self._file.truncate(0)
+            self._file.seek(0)
+            self._file.write(header)
+            self._file.flush()
+        self._file.truncate(_HEADER_BYTES + self._count * self._row_bytes)
+        self._file.seek(0, os.SEEK_END)
 
     def __len__(self) -> int:
         return self._count

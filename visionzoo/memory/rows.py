@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 from io import FileIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, VisionZooError, writing
+from ..io.locks import lock_file
 from .store import META, read_meta, write_meta
-
-try:
-    import fcntl as _fcntl
-except ImportError:  # Windows does not have these advisory locks
-    _fcntl = None
-fcntl: ModuleType | None = _fcntl
 
 __all__ = ["IdTable", "RowArray", "RowFile", "write_at"]
 
@@ -120,7 +114,10 @@ class RowFile:
                 mode = "r+b" if not new or (folder / IDS).exists() else "w+b"
                 self._id_file = _open(folder / IDS, mode)
                 try:
-                    _lock(self._id_file, folder)
+                    if not lock_file(self._id_file):
+                        raise VisionZooError(
+                            f"{folder}: another program is writing to this store; wait until it ends, or open it with readonly=True"
+                        )
                     if new:
                         if (folder / META).exists():
                             raise VisionZooError(
@@ -221,20 +218,6 @@ def write_at(file: FileIO, offset: int, data: bytes) -> None:
 
 def _open(path: Path, mode: str) -> FileIO:
     return cast(FileIO, open(path, mode, buffering=0))
-
-
-def _lock(file: FileIO, folder: Path) -> None:
-    """Allow one writer at a time. The lock is released when the file is closed or the process dies."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise VisionZooError(
-            f"{folder}: another program is writing to this store; wait until it ends, or open it with readonly=True"
-        ) from error
-    except OSError:
-        pass  # the file system has no locks
 
 
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
