@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,22 +127,26 @@ def write_clips(
     todo = [number for number in range(count) if f"{number:06}" not in kept]
     done, total = (count - len(todo)) * settings.frames, count * settings.frames
     progress("drawn", done, total)
-    for number in todo:
-        name, clip = f"{number:06}", settings.film(number)
-        about = {"seed": settings.seed + number, "split": settings.split, "take": 0, "settings": made}
-        with _resumable(folder, len(rows), overwrite):
-            written = write_clip(
-                clip,
-                folder / name,
-                fps=settings.fps,
-                truth=settings.truth,
-                lossless=settings.lossless,
-                about=about,
-                progress=lambda frames, done=done: progress("drawn", done + frames, total),
-            )
-            rows[name] = {**_index_row(name, written), "skipped": False}
+    try:
+        for number in todo:
+            about = {"seed": settings.seed + number, "split": settings.split, "take": 0, "settings": made}
+            with _resumable(folder, len(rows), overwrite):
+                name = f"{number:06}"
+                written = write_clip(
+                    settings.film(number),
+                    folder / name,
+                    fps=settings.fps,
+                    truth=settings.truth,
+                    lossless=settings.lossless,
+                    about=about,
+                    progress=lambda frames, done=done: progress("drawn", done + frames, total),
+                )
+                rows[name] = {**_index_row(name, written), "skipped": False}
+            done += settings.frames
+    except BaseException:
+        with contextlib.suppress(VisionZooError):  # the first error counts; the next run writes the index again
             _write_index(folder, rows)
-        done += settings.frames
+        raise
     return _write_index(folder, rows)
 
 
@@ -154,7 +158,7 @@ def write_clip(
     truth: bool = False,
     lossless: bool = False,
     about: Mapping[str, Any] | None = None,
-    progress: Any = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """Write one clip. The folder appears when it is complete.
 
@@ -188,7 +192,13 @@ def write_clip(
 
 
 def _write(
-    clip: Clip, work: Path, fps: float, truth: bool, lossless: bool, about: dict[str, Any], progress: Any
+    clip: Clip,
+    work: Path,
+    fps: float,
+    truth: bool,
+    lossless: bool,
+    about: dict[str, Any],
+    progress: Callable[[int], object] | None,
 ) -> dict[str, Any]:
     masks = masks_of(clip)
     captions, actions = [], []
