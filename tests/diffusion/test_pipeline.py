@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from tests import tiny_diffusion
 from tests.diffusion.text_to_image import Gain, TextToImage
 from visionzoo import registry
 from visionzoo.cards import ModelCard, WeightSource
-from visionzoo.diffusion import generators, noise
+from visionzoo.diffusion import generators, initial_noise
 from visionzoo.errors import InputError
 from visionzoo.jobs import sidecar
-from visionzoo.weights import WeightsError, read_checkpoint
+from visionzoo.weights import WeightsError, read_checkpoint, save_safetensors
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_the_image_is_that_of_stock_diffusers(pipe: TextToImage) -> None:
         64,
         num_inference_steps=3,
         guidance_scale=4.0,
-        latents=noise((1, 4, 8, 8), 7),
+        latents=initial_noise((1, 4, 8, 8), 7),
         output_type="np",
     ).images
     ours = pipe("a red boat", seed=7)
@@ -156,9 +157,8 @@ def test_what_cannot_be_opened_is_refused(registered: None, stable_diffusion_fol
     with pytest.raises(InputError, match="holds no saved drawing pipeline"):
         create(checkpoint=tmp_path)
     (tmp_path / "model_index.json").write_text((stable_diffusion_folder / "model_index.json").read_text())
-    with pytest.raises(WeightsError, match=f"{tmp_path}: cannot be loaded") as caught:
+    with pytest.raises(WeightsError, match=f"{tmp_path}: has no folder vae with the AutoencoderKL; copy or download"):
         create(checkpoint=tmp_path)
-    assert "\n" not in str(caught.value)
     (tmp_path / "pipeline.json").write_text('{"task": "erase", "model": "custom"}')
     with pytest.raises(InputError, match="holds no saved drawing pipeline .it is for the task erase"):
         create(checkpoint=tmp_path)
@@ -166,6 +166,81 @@ def test_what_cannot_be_opened_is_refused(registered: None, stable_diffusion_fol
         InputError, match="a DDPMPipeline has no vae and no text_encoder and no tokenizer, which a TextToImage"
     ):
         create(DDPMPipeline(tiny_diffusion.unet(), tiny_diffusion.scheduler()))
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def remove_vocabulary(folder: Path) -> None:
+    for path in (folder / "tokenizer").iterdir():
+        path.rename(path.with_suffix(".old"))
+
+
+def point_elsewhere(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\n"
+    )
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def drop_a_key(folder: Path) -> None:
+    _change(folder / "unet" / "diffusion_pytorch_model.safetensors", lambda value: None)
+
+
+def drop_a_key_of_text(folder: Path) -> None:
+    _change(folder / "text_encoder" / "model.safetensors", lambda value: None)
+
+
+def shorten_text(folder: Path) -> None:
+    _change(folder / "text_encoder" / "model.safetensors", lambda value: value[:-1])
+
+
+def _change(path: Path, change: Any) -> None:
+    state = read_checkpoint(path)
+    key = max(state)
+    changed = {**state, key: change(state[key])}
+    save_safetensors({key: value for key, value in changed.items() if value is not None}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_weights, r"unet: holds no weights of the UNet2DConditionModel"),
+        (remove_vocabulary, r"tokenizer: holds no vocabulary of the CLIPTokenizer, e\.g\. tokenizer\.json"),
+        (point_elsewhere, r"diffusion_pytorch_model\.safetensors: is a Git LFS pointer"),
+        (truncate, r"cannot be loaded \(.*vae.*"),
+        (
+            drop_a_key,
+            r"(unet: does not fit UNet2DConditionModel: 1 key is missing, e\.g\. |cannot be loaded .*)up_blocks",
+        ),
+        (
+            drop_a_key_of_text,
+            r"text_encoder: does not fit CLIPTextModel: 1 key is missing, e\.g\. (text_model\.)?final_layer_norm",
+        ),
+        (shorten_text, r"text_encoder: does not fit CLIPTextModel: "),
+    ],
+)
+def test_a_damaged_folder_is_refused(damage: Any, message: str, stable_diffusion_folder: Path, tmp_path: Path) -> None:
+    """diffusers and transformers load some of these with random weights, or with an empty tokenizer."""
+    shutil.copytree(stable_diffusion_folder, tmp_path / "p")
+    damage(tmp_path / "p")
+    with pytest.raises(WeightsError, match=message) as caught:
+        TextToImage.create(checkpoint=tmp_path / "p", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_one_variant_loads(pipe: TextToImage, tmp_path: Path) -> None:
+    pipe.to(torch.float16).save_pretrained(tmp_path, variant="fp16")
+    assert all(".fp16." in path.name for path in tmp_path.rglob("*.safetensors"))
+    again = TextToImage.create(checkpoint=tmp_path, device="cpu", dtype="float16")
+    assert again.fingerprint == pipe.fingerprint
+    keys = read_checkpoint(tmp_path / "text_encoder" / "model.fp16.safetensors")
+    assert all(key.startswith("text_model.") for key in keys)
 
 
 def test_it_moves_and_offloads_only_where_there_is_an_accelerator(

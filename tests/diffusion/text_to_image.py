@@ -17,7 +17,14 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from visionzoo.diffusion import DiffusionTaskPipeline, check_words, decode_latents, encode_text, noise, scheduler_step
+from visionzoo.diffusion import (
+    DiffusionTaskPipeline,
+    check_words,
+    decode_latents,
+    encode_text,
+    initial_noise,
+    scheduler_step,
+)
 from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path
 from visionzoo.io.pixels import to_uint8
@@ -74,7 +81,9 @@ class TextToImage(DiffusionTaskPipeline):
         texts = encode_text(self.tokenizer, self.text_encoder, ["", *prompts])
         texts = torch.cat([texts[:1].expand(len(prompts), -1, -1), texts[1:]])
         self.scheduler.set_timesteps(steps)
-        latents = noise((len(prompts), 4, size // 8, size // 8), seed, self.device) * self.scheduler.init_noise_sigma
+        latents = (
+            initial_noise((len(prompts), 4, size // 8, size // 8), seed, self.device) * self.scheduler.init_noise_sigma
+        )
         if self.gain is not None:
             latents = latents * self.gain.gain
         for index, timestep in self.steps(self.scheduler.timesteps, progress):

@@ -11,6 +11,8 @@ from .lora import load_lora as load_lora
 from .lora import save_lora as save_lora
 from .lora import scale_loras as scale_loras
 from .lora import unload_lora as unload_lora
+from .noise import generators as generators
+from .noise import initial_noise as initial_noise
 from .noise import noise_and_times as noise_and_times
 from .noise import noise_of as noise_of
 from .pipeline import DiffusionTaskPipeline as DiffusionTaskPipeline
@@ -20,8 +22,6 @@ from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler
 from .schedulers import scheduler_names as scheduler_names
 from .schedulers import scheduler_step as scheduler_step
-from .seeds import generators as generators
-from .seeds import noise as noise
 from .text import check_words as check_words
 from .text import encode_text as encode_text
 from .text import save_text_encoder as save_text_encoder

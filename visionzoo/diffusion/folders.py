@@ -5,23 +5,40 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ..errors import InputError
+from ..console import counted
+from ..errors import InputError, WeightsError
 from ..io.files import write_json, write_text
+from ..io.head import read_head
 from .text import save_text_encoder, save_tokenizer
 
-__all__ = ["FACTS", "INDEX", "finish_saving", "import_own", "one_line", "without_bars"]
+__all__ = [
+    "FACTS",
+    "INDEX",
+    "check_complete",
+    "check_parts",
+    "finish_saving",
+    "import_own",
+    "load_transformers",
+    "one_line",
+    "without_bars",
+]
 
 INDEX, FACTS = "model_index.json", "pipeline.json"
+_DTYPE = "torch_dtype" if transformers.__version__.startswith("4.") else "dtype"
 
 
 def finish_saving(folder: Path, components: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -31,8 +48,9 @@ def finish_saving(folder: Path, components: Mapping[str, Any], facts: Mapping[st
     which parts were loaded on this machine are removed.
     """
     for name, part in components.items():
-        if isinstance(part, CLIPTextModel) and (folder / name / "model.safetensors").exists():
-            save_text_encoder(part, folder / name)
+        if isinstance(part, CLIPTextModel):
+            for file in (folder / name).glob("model*.safetensors"):
+                save_text_encoder(part, folder / name, file.name)
         elif isinstance(part, CLIPTokenizer):
             save_tokenizer(part, folder / name)
     for path in (folder / INDEX, *(folder / name / "config.json" for name in components)):
@@ -64,18 +82,108 @@ def import_own(folder: Path, names: Sequence[str]) -> None:
                 vars(module).setdefault(base.__name__, base)
 
 
+_WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "Processor", "Extractor")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def check_parts(folder: Path, names: Sequence[str]) -> str | None:
+    """Raise `WeightsError` if a part is missing; return the variant of the weights ("fp16") if all of them are of that one.
+
+    diffusers and transformers replace a missing tokenizer by an empty one.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    variants = set()
+    for name in names:
+        place = index.get(name)
+        if not isinstance(place, list) or place[0] is None:
+            continue
+        part, kind = folder / name, str(place[1])
+        again = "copy or download the whole folder again"
+        if not part.is_dir():
+            raise WeightsError(f"{folder}: has no folder {name} with the {kind}; {again}")
+        if "Tokenizer" in kind and not any((part / file).is_file() for file in _VOCABULARIES):
+            raise WeightsError(f"{part}: holds no vocabulary of the {kind}, e.g. {_VOCABULARIES[0]}; {again}")
+        if any(word in kind for word in _WITHOUT_WEIGHTS):
+            continue
+        files = [file for ending in ("*.safetensors", "*.bin") for file in sorted(part.glob(ending))]
+        if not files:
+            raise WeightsError(f"{part}: holds no weights of the {kind} (.safetensors); {again}")
+        for file in files:
+            read_head(file, "a checkpoint file", WeightsError)
+        variants |= {
+            found[1] if (found := re.search(r"\.(\w+?)(-\d+-of-\d+)?\.\w+$", file.name)) else None for file in files
+        }
+    return variants.pop() if len(variants) == 1 else None
+
+
+def load_transformers(
+    folder: Path, names: Sequence[str], dtype: torch.dtype | None, variant: str | None
+) -> dict[str, PreTrainedModel]:
+    """Load the networks of transformers among the parts; raise `WeightsError` if their weights are incomplete.
+
+    transformers fills missing weights with random numbers, with no more than a report.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    loaded: dict[str, PreTrainedModel] = {}
+    for name in names:
+        place = index.get(name)
+        kind: Any = (
+            getattr(transformers, place[1], None) if isinstance(place, list) and place[0] == "transformers" else None
+        )
+        if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+            continue
+        options = {"variant": variant, **({_DTYPE: dtype} if dtype is not None else {})}
+        try:
+            with without_bars():
+                found: Any = kind.from_pretrained(str(folder / name), output_loading_info=True, **options)
+        except RuntimeError as error:
+            shapes = "ignore_mismatched_sizes" in str(error)  # the shapes are in the report only
+            problem = "some weights have another shape than config.json states" if shapes else one_line(error)
+            raise WeightsError(f"{folder / name}: does not fit {place[1]}: {problem}") from error
+        loaded[name], report = found
+        if missing := sorted(report["missing_keys"]):
+            raise _incomplete(folder / name, place[1], missing)
+    return loaded
+
+
+def check_complete(components: Mapping[str, Any], folder: Path) -> None:
+    """Raise `WeightsError` if diffusers left weights of a network without values, as they are not in its file."""
+    for name, part in components.items():
+        if isinstance(part, nn.Module):
+            missing = [key for key, value in part.state_dict().items() if value.is_meta]
+            if missing:
+                raise _incomplete(folder / name, type(part).__name__, missing)
+
+
+def _incomplete(part: Path, kind: str, missing: Sequence[str]) -> WeightsError:
+    count = counted(len(missing), "key")
+    return WeightsError(
+        f"{part}: does not fit {kind}: {count} {'is' if len(missing) == 1 else 'are'} missing, e.g. {missing[0]}"
+    )
+
+
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Without the bars that diffusers and transformers show for local files, which take a moment."""
+    """Without the bars of diffusers and transformers for local files, which take a moment, and without transformers' report."""
     bars = (
         (diffusers_logging, diffusers_logging._tqdm_active),
         (transformers_logging, transformers_logging._tqdm_active),
     )
     for logging, _ in bars:
         logging.disable_progress_bar()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         for logging, shown in bars:
             if shown:
                 logging.enable_progress_bar()

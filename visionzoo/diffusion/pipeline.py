@@ -31,6 +31,7 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines import pipeline_utils
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..devices import DTYPES, pick_device, pick_dtype
@@ -41,7 +42,17 @@ from ..registry import list_models
 from ..stored import CUSTOM
 from ..task import Task
 from ..weights import fingerprint
-from .folders import FACTS, INDEX, finish_saving, import_own, one_line, without_bars
+from .folders import (
+    FACTS,
+    INDEX,
+    check_complete,
+    check_parts,
+    finish_saving,
+    import_own,
+    load_transformers,
+    one_line,
+    without_bars,
+)
 from .lora import list_loras
 from .schedulers import check_scheduler, make_scheduler
 
@@ -227,25 +238,37 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
             pipe.name, pipe.checkpoint = place, None
             return pipe
         local, stored = isinstance(place, Path) or Path(place).exists(), {}
-        if local:
-            stored = cls._check_folder(Path(place))
-            import_own(Path(place), [name for name in cls.part_names() if name not in kwargs])
+        given = [part for part in cls.part_names() if kwargs.get(part) is not None]
         old, new = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
         if (dtype := old if new is None else new) is not None:
-            kwargs[_DTYPE] = pick_dtype(dtype, torch.device("cpu"))
+            dtype = kwargs[_DTYPE] = pick_dtype(dtype, torch.device("cpu"))
         try:
+            if local:
+                stored = cls._check_folder(Path(place))
+                kwargs = cls._local_parts(Path(place), dtype, kwargs)
             with without_bars() if local else contextlib.nullcontext():
                 pipe = super().from_pretrained(str(place), **kwargs)
-        except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
             if isinstance(error, InputError) or not local:
                 raise
             raise WeightsError(f"{place}: cannot be loaded ({one_line(error)})") from error
         pipe._scheduler_made = (pipe.components.get("scheduler"), None)
-        pipe._given = [part for part in cls.part_names() if kwargs.get(part) is not None]
+        pipe._given = given
         if local:
+            check_complete(pipe.components, Path(place))
             pipe.checkpoint = str(Path(place).absolute())
             pipe.name = stored.get("model", CUSTOM)
         return pipe
+
+    @classmethod
+    def _local_parts(cls, folder: Path, dtype: torch.dtype | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """`kwargs` with the variant of the weights, and with those parts that diffusers would not load safely."""
+        names = [name for name in cls.part_names() if name not in kwargs]
+        import_own(folder, names)
+        kwargs.setdefault("variant", check_parts(folder, names))
+        if kwargs.keys() & {"device_map", "quantization_config"}:
+            return kwargs
+        return {**kwargs, **load_transformers(folder, names, dtype, kwargs["variant"])}
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Write the pipeline to a folder that diffusers reads, with transformers 4 and 5.
@@ -290,7 +313,8 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         for device in (*args, kwargs.get("device")):
             if isinstance(device, str) and device not in DTYPES:
                 pick_device(device)
-        return super().to(*args, **kwargs)
+        # the warning says that CPUs cannot compute in float16, which was true for old versions of torch
+        return super().to(*args, **{"silence_dtype_warnings": True, **kwargs})
 
     def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
         """Keep networks in main memory while they do not run; without an accelerator, where they are already, a warning."""

@@ -196,7 +196,7 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: str | Path) -> None:
         _write_vocabulary(folder, model["vocab"], pairs)
 
 
-def save_text_encoder(model: CLIPTextModel, folder: str | Path) -> None:
+def save_text_encoder(model: CLIPTextModel, folder: str | Path, file: str = "model.safetensors") -> None:
     """Write a CLIP text encoder, in its dtype, to a folder that transformers 4 and 5 and `from_single_file` read alike.
 
     The keys begin with "text_model.", a level that transformers 5 has removed: version 4 would load random weights without it.
@@ -210,4 +210,4 @@ def save_text_encoder(model: CLIPTextModel, folder: str | Path) -> None:
     level = "text_model."
     inner = ("text_projection.", level)
     state = {key if key.startswith(inner) else level + key: value for key, value in model.state_dict().items()}
-    save_safetensors(state, folder / "model.safetensors", {"format": "pt"})
+    save_safetensors(state, folder / file, {"format": "pt"})
