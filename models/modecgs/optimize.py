@@ -234,6 +234,7 @@ class Fit:
             self.skipped_in_a_row, skipped = 0, False
             psnr = float(np.mean([-10 * np.log10(max(float(e.detach().square().mean()), 1e-10)) for e in errors]))
         (update or self.optimizer.step)()  # without gradients, it only counts
+        self.model.clear_cache()  # a fused optimizer writes to weights unnoticed
         if skipped:
             return Progress(self.iteration, stage, value, psnr, self.model.anchors.rows, skipped=True)
         self.strategy.step_post_backward(self._table, self.optimizers, self.growth, step, infos)

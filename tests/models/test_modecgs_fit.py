@@ -82,6 +82,21 @@ def test_the_fine_stage_can_begin_at_rest(small: Path, start_still: bool):
     assert not torch.equal(fit.model(frame.center, frame.time).means, fit.model(frame.center, None).means)
 
 
+def test_a_step_is_seen_at_inference_without_a_change_of_mode(small: Path):
+    """Deformed anchors are kept in `eval()` until a weight changes, which a fused optimizer does not count."""
+    fit, frames = fit_of(small, Recipe(coarse_steps=0, fine_steps=2, batch_size=1))
+    fit.model.eval()
+    with torch.no_grad():
+        before = fit.model(frames[0].center, frames[0].time)
+    fit.step(frames[:1])
+    with torch.no_grad():
+        kept = fit.model(frames[0].center, frames[0].time)
+        fit.model.clear_cache()
+        fresh = fit.model(frames[0].center, frames[0].time)
+    assert torch.equal(kept.means, fresh.means)
+    assert not torch.equal(kept.means, before.means)
+
+
 def test_every_epoch_shows_each_frame_once_and_resumes_anywhere():
     recipe = Recipe(coarse_steps=4, fine_steps=8, batch_size=3)
     every = list(batches(9, recipe))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from visionzoo.splatting import cpu_projection, project, projection
+from visionzoo.splatting import cpu_projection, project, projection, render
 from visionzoo.splatting.rules import RULES
 
 from .scenes import cameras, gaussians, relative
@@ -66,3 +66,17 @@ def test_project_can_be_differentiated_twice() -> None:
     assert means.grad is not None
     assert means.grad.isfinite().all()
     torch.testing.assert_close(project(means.detach(), *inputs, **view).means2d, drawn.means2d.detach())
+
+
+def test_forward_mode_derivatives_are_not_lost() -> None:
+    scene, view = gaussians(5), cameras()
+    inputs, step = (scene["quats"], scene["scales"]), torch.ones_like(scene["means"])
+
+    def centres(means: Tensor) -> Tensor:
+        return project(means, *inputs, **view).means2d
+
+    _, found = torch.func.jvp(centres, (scene["means"],), (step,))
+    difference = (centres(scene["means"] + 1e-2 * step) - centres(scene["means"] - 1e-2 * step)) / 2e-2
+    torch.testing.assert_close(found, difference, rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match="no forward-mode derivatives; use backend='reference'"):
+        torch.func.jvp(lambda means: render(**{**scene, "means": means}, **view).colors, (scene["means"],), (step,))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import cpu_projection, projection
 from .rules import rules_named
@@ -53,6 +54,15 @@ def _can_compile(inputs: Sequence[Tensor]) -> bool:
     """Whether the compiled loops can project these: float32 on a CPU, and nothing needs a gradient, which they give only once."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return False
+    if has_tangents(inputs):
+        return False
     return (
         all(t.device.type == "cpu" and t.dtype == torch.float32 for t in inputs) and cpu_projection.numba_is_installed()
     )
+
+
+def has_tangents(tensors: Sequence[Tensor]) -> bool:
+    """Whether forward-mode derivatives are being computed, as by `torch.func.jvp`. Custom operators drop them without an error."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..errors import unknown
 from . import reference
 from .harmonics import spherical_harmonics
+from .projecting import has_tangents
 from .projection import Projection, finite, project_usable
 from .result import Render
 from .rules import rules_named
@@ -68,7 +69,8 @@ def render(
         its gradients are zero.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or a camera is not finite.
+        ValueError: shapes, dtypes or devices do not fit, a camera is not finite, or forward-mode derivatives are asked of
+            the CPU backend.
         MissingDependencyError: the package of the backend is not installed.
     """
     found = rules_named(rules)
@@ -102,6 +104,8 @@ def render(
     # otherwise nothing needs to be replaced: compiled loops cull what is not finite, and read nothing of what is culled
     features = features.expand(*batch, cameras, count, channels)
     if chosen == "cpu":
+        if has_tangents((means, quats, scales, opacities, colors, viewmats, Ks)):
+            raise ValueError("backend 'cpu' has no forward-mode derivatives; use backend='reference'")
         from . import cpu as renderer
         from .cpu_projection import project_usable as projected
     else:
