@@ -1,5 +1,6 @@
 from .autoencoder import AutoencoderTraining as AutoencoderTraining
 from .captioned import CaptionedLatentsData as CaptionedLatentsData
+from .folder import open_text_to_image as open_text_to_image
 from .folder import open_vae as open_vae
 from .folder import save_text_to_image as save_text_to_image
 from .frames import ToyWorldData as ToyWorldData

@@ -34,6 +34,26 @@ def open_vae(folder: str | Path | None = None) -> Any:
         raise InputError(f"{place}: holds no autoencoder that diffusers can load ({error})") from error
 
 
+def open_text_to_image(folder: str | Path | None = None) -> Any:
+    """Load a text-to-image folder as diffusers' StableDiffusionPipeline, in float32; None is the bundled one.
+
+    Raises:
+        InputError: the folder does not exist or holds no such pipeline.
+    """
+    require("diffusers", extra="diffusion", purpose="the toy world's networks")
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+    place = bundled(*BUNDLED) if folder is None else Path(folder)
+    if not (place / "model_index.json").is_file():
+        raise InputError(
+            f"{place}: is no text-to-image folder (model_index.json is missing); train one: toy_world/text_to_image"
+        )
+    try:
+        return StableDiffusionPipeline.from_pretrained(place, torch_dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{place}: holds no pipeline that diffusers can load ({error})") from error
+
+
 def save_text_to_image(network: TextToImage, vae: Any, folder: str | Path, *, half: bool = True) -> Path:
     """Write a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads.
 
@@ -74,4 +94,4 @@ def save_text_to_image(network: TextToImage, vae: Any, folder: str | Path, *, ha
     return place
 
 
-__all__ = ["BUNDLED", "open_vae", "save_text_to_image"]
+__all__ = ["BUNDLED", "open_text_to_image", "open_vae", "save_text_to_image"]
