@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visionzoo.cards import ModelCard
+from visionzoo.cards import ModelCard, WeightSource
 
 CARDS = (
     ModelCard(
@@ -13,6 +13,18 @@ CARDS = (
         inputs="(B, 3, H, W) float32, RGB in [-1, 1], sides multiples of 8",
         outputs="(B, 3, H, W) float32, RGB, not clamped; latents (B, 8, H / 8, W / 8)",
         params=1_729_091,
+        weights=(
+            WeightSource(
+                name="toy_vae.worlds",
+                file="toy_vae.safetensors",
+                license="Apache-2.0",
+                bundled="weights/toy_world/vae/diffusion_pytorch_model.safetensors",
+                sha256="fa91fcbd6f681cbd3a018ba625dedb6f4cb90b7a20d59ca971f670e7f8294065",
+                size_mb=3.5,
+                note="Trained by visionzoo on one CPU core for 54 minutes (visionzoo fit --config toy_world/vae). On 400 frames "
+                "of held-out worlds it reaches 30.9 dB / 0.982 SSIM; of every part of a character, 98 % or more keep their colour.",
+            ),
+        ),
         limits="It knows the toy world only: photos come out as flat colours with dark lines.",
     ),
     ModelCard(

@@ -163,6 +163,7 @@ def _autoencoder(config: AutoencoderConfig) -> nn.Module:
         sample_size=128,
         use_quant_conv=False,
         use_post_quant_conv=False,
+        scaling_factor=1.0,  # given, or `from_config` would ignore the value that training finds
     )
 
 
