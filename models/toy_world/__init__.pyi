@@ -18,6 +18,12 @@ from .parts import PartNet as PartNet
 from .parts import PartNetConfig as PartNetConfig
 from .parts import find_parts as find_parts
 from .parts import true_parts as true_parts
+from .prompted import Hits as Hits
+from .prompted import Prompt as Prompt
+from .prompted import PromptReport as PromptReport
+from .prompted import held_out_prompts as held_out_prompts
+from .prompted import part_hits as part_hits
+from .prompted import prompt_report as prompt_report
 from .reconstruction import PartScore as PartScore
 from .reconstruction import ReconstructionReport as ReconstructionReport
 from .reconstruction import reconstruction_report as reconstruction_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -89,11 +89,12 @@ class CaptionedLatentsData(LightningDataModule):
         self.sets: dict[str, CaptionedLatents] = {}
 
     def prepare_data(self) -> None:
-        """Draw and encode what is not in the cache yet."""
-        self._open()
+        """Draw and encode what is not in the cache yet; a test needs no latents."""
+        if not (self.trainer and self.trainer.testing):
+            self._open()
 
     def setup(self, stage: str) -> None:
-        self.sets = self._open()
+        self.sets = {} if stage == "test" else self._open()
 
     def _open(self) -> dict[str, CaptionedLatents]:
         vae = open_vae(self.vae)
@@ -130,6 +131,10 @@ class CaptionedLatentsData(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(self.sets["validation"], batch_size=self.batch_size, num_workers=0)
+
+    def test_dataloader(self) -> Any:
+        """One item, so that Lightning tests at all: `TextToImageTraining` generates images of its own captions."""
+        return DataLoader(cast(Any, [0]))
 
 
 __all__ = ["CaptionedLatents", "CaptionedLatentsData"]

@@ -45,6 +45,19 @@ CARDS = (
         inputs="(B, 3, H, W) float32, RGB in [-1, 1], any size; characters as large as in frames of 128 x 128",
         outputs="(B, 10, H, W) logits of background, line, skin and the parts",
         params=145_656,
-        limits="It knows the toy world only. It does not tell one character from another.",
+        weights=(
+            WeightSource(
+                name="toy_parts.drawn",
+                file="toy_parts.drawn.safetensors",
+                license="Apache-2.0",
+                bundled="weights/toy_parts.drawn.safetensors",
+                sha256="bcd784da56a0d0a2ee6b625c00482eaf2270050bb4bb866c0b43cb48568170c7",
+                size_mb=0.3,
+                note="Trained by visionzoo on one CPU core, on frames of the toy world alone "
+                "(visionzoo fit --config toy_world/parts). In 400 frames of the test split 98.6 % of the pixels are right, mean IoU "
+                "0.911; colours measured with it are right for 97.8 % of the visible parts (bag 85 %, others 97 % or more).",
+            ),
+        ),
+        limits="It knows the toy world only. It does not tell one character from another, and it misses one bag in seven.",
     ),
 )

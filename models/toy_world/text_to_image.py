@@ -21,6 +21,7 @@ from visionzoo.weights import load_checkpoint
 from .folder import open_vae, save_text_to_image
 from .networks import TextToImage, noise_schedule
 from .optimizer import muon
+from .prompted import PromptReport, prompt_report
 
 SHOWN = 8
 """Number of captions whose samples are drawn while training."""
@@ -44,6 +45,9 @@ class TextToImageTraining(TrainingModule):
         ema_decay: decay of an averaged copy of the weights, which is validated and exported; None for no copy.
         guidance: of the samples.
         sample_steps: of the samples.
+        prompts: number of held-out captions that `visionzoo test` generates; the report is a `PromptReport`.
+        prompt_steps: DDIM steps of these images.
+        true_frames: number of true frames that are measured beside them.
         export_half: write the weights in half precision.
     """
 
@@ -63,6 +67,9 @@ class TextToImageTraining(TrainingModule):
         ema_decay: float | None = 0.995,
         guidance: float = 3.0,
         sample_steps: int = 20,
+        prompts: int = 96,
+        prompt_steps: int = 25,
+        true_frames: int = 200,
         export_half: bool = True,
     ):
         super().__init__()
@@ -78,6 +85,7 @@ class TextToImageTraining(TrainingModule):
         self._schedule = noise_schedule()
         self._losses: list[Tensor] = []
         self._shown: list[str] = []
+        self.report: PromptReport | None = None
 
     @property
     def best(self) -> TextToImage:
@@ -144,6 +152,27 @@ class TextToImageTraining(TrainingModule):
         images = to_uint8(decode_latents(open_vae(self.hparams["vae"]), latents.cpu()))
         with atomic_path(folder / f"{self.global_step:06d}.png") as path:
             Image.fromarray(np.concatenate(list(images), axis=1)).save(path, "PNG")
+
+    def on_test_start(self) -> None:
+        self.check_trained()
+        self.check_one_device()
+        self.best.eval()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Nothing per batch: the report generates images of its own captions."""
+
+    def on_test_epoch_end(self) -> None:
+        h, vae = self.hparams, open_vae(self.hparams["vae"])
+        seed = 0
+
+        def sample(captions: list[str]) -> np.ndarray:
+            nonlocal seed
+            latents = sample_latents(self.best, captions, steps=h["prompt_steps"], guidance=h["guidance"], seed=seed)
+            seed += len(captions)
+            return to_uint8(decode_latents(vae, latents.cpu()))
+
+        self.report = prompt_report(sample, count=h["prompts"], frames=h["true_frames"], vae=vae)
+        self.log("test/hit", self.report.hit)
 
     def exports(self) -> dict[str, nn.Module]:
         return {"weights.safetensors": self.best}

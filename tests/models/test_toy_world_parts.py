@@ -5,17 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import visionzoo
 from tests.training.resuming import check_resumed_inside_an_epoch
-from visionzoo.data.toy_world import COLORS
+from visionzoo.data.toy_world import COLORS, Character, ToyWorld, vocabulary
+from visionzoo.data.toy_world.chance import split_of
 from visionzoo.errors import InputError
-from visionzoo.models.toy_world import CLASSES, PartFramesData, PartsReport, find_parts, true_parts
+from visionzoo.models.toy_world import (
+    CLASSES,
+    PartFramesData,
+    PartsReport,
+    Prompt,
+    find_parts,
+    held_out_prompts,
+    prompt_report,
+    true_parts,
+)
 from visionzoo.models.toy_world.frames import random_scene
 from visionzoo.training.run import run
+from visionzoo.weights import save_safetensors
 
 
 def test_true_parts_have_their_colors() -> None:
@@ -91,6 +103,117 @@ def test_the_recipe_learns_and_is_tested(tmp_path: Path, capsys: pytest.CaptureF
 def test_resuming_inside_an_epoch(tmp_path: Path) -> None:
     words = ["data.val_frames=1", "data.worlds=8", "trainer.check_val_every_n_epoch=9", "trainer.max_epochs=2"]
     check_resumed_inside_an_epoch("toy_world/tiny_parts", tmp_path, words, steps=3, stop=1)
+
+
+# The bundled network, and images of captions
+
+
+def drawn(prompt: Prompt, number: int, **colors: str) -> np.ndarray:
+    """A frame that shows what a prompt asks for, but for `colors`."""
+    kind = prompt.caption.split()[1]
+    hat = "cap" if "hat" in prompt.parts else ""
+    character = Character(kind, "long", {**prompt.parts, **colors}, (236, 190, 150), hat)
+    for take in range(40):
+        clip = ToyWorld.create(number, places=("park",), characters=[character]).film(8, take=take)
+        frame = clip[0]
+        areas = np.bincount(true_parts(clip, frame).ravel(), minlength=len(CLASSES))
+        if all(areas[CLASSES.index(part)] > 25 for part in character.colors):
+            return frame.rgb
+    raise AssertionError("no take shows all parts")
+
+
+def test_the_bundled_network_finds_parts_by_shape() -> None:
+    """Also in the mirror, blurred, and in colours that no character has."""
+    network: Any = visionzoo.create_model("toy_parts", pretrained=True)
+    right, count = np.zeros(4), 0
+    for stream in range(0, 12, 2):
+        scene = random_scene("test", stream, 128)
+        frame = scene.draw()
+        true = true_parts(scene.clip, frame)
+        blurred = cv2.GaussianBlur(frame.rgb, (0, 0), 0.7)
+        odd = frame.rgb[..., [2, 0, 1]]
+        found = find_parts(network, np.stack([frame.rgb, frame.rgb[:, ::-1], blurred, odd]), confidence=0)
+        found[1] = found[1][:, ::-1].copy()
+        parts = true > CLASSES.index("skin")
+        right += ((found == true) & parts).sum((1, 2))
+        count += parts.sum()
+    assert count > 5000
+    assert (right / count > 0.9).all(), right / count
+
+
+def test_a_report_of_images_that_obey_and_of_images_that_do_not() -> None:
+    prompts = {prompt.caption: (number, prompt) for number, prompt in enumerate(held_out_prompts(6))}
+
+    def obeys(captions: list[str]) -> np.ndarray:
+        return np.stack([drawn(prompts[caption][1], prompts[caption][0]) for caption in captions])
+
+    def wrong_shirt(captions: list[str]) -> np.ndarray:
+        images = []
+        for caption in captions:
+            number, prompt = prompts[caption]
+            images.append(drawn(prompt, number, shirt="green" if prompt.parts["shirt"] != "green" else "red"))
+        return np.stack(images)
+
+    def empty(captions: list[str]) -> np.ndarray:
+        return np.full((len(captions), 128, 128, 3), 200, np.uint8)
+
+    good, bad, none = (
+        prompt_report(sample, count=6, frames=4, batch_size=4, progress=False) for sample in (obeys, wrong_shirt, empty)
+    )
+    asked = sum(len(prompt.parts) for _, prompt in prompts.values())
+    assert good.parts[-1].asked == asked
+    assert good.hit > 0.9
+    shirts = {report: next(each for each in report.parts if each.part == "shirt") for report in (good, bad)}
+    assert shirts[good].hit >= 5 / 6
+    assert shirts[bad].hit == 0
+    assert shirts[bad].found >= 5 / 6
+    assert bad.hit == pytest.approx(good.hit - 6 / asked, abs=1.5 / asked)
+    assert none.hit == 0
+    assert good.true == bad.true
+    assert f"| all | {asked} |" in str(good)
+    assert good.as_dict()["hit"] == good.hit
+
+
+def test_prompts_are_held_out_and_stay_the_same() -> None:
+    prompts = held_out_prompts(40)
+    assert prompts[:9] == held_out_prompts(9)
+    words = set(vocabulary())
+    for prompt in prompts:
+        assert set(prompt.caption.replace(",", " ,").split()) <= words
+        assert all(f"{color} {part}" in prompt.caption for part, color in prompt.parts.items())
+        key = (prompt.caption.split()[1], *(f"{part}={color}" for part, color in sorted(prompt.parts.items())))
+        assert split_of("character", *key) == "test"
+    assert held_out_prompts(1)[0].caption == (
+        "a girl with red hair, a blue shirt, orange trousers, brown shoes and a green bag runs on a street"
+    )
+
+
+def test_the_test_of_a_text_to_image_network_reports_parts(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    vae: Any = visionzoo.create_model("toy_vae", channels=[8, 8, 16, 16], groups=4)
+    vae.save_pretrained(tmp_path / "vae")
+    words = [f"vars.vae={tmp_path / 'vae'}", f"trainer.default_root_dir={tmp_path}"]
+    config = {"channels": (8, 16, 16), "heads": 2, "groups": 4, "latent_size": 8}
+    config |= {"text_width": 16, "text_layers": 1, "text_heads": 2, "latent_channels": 8}
+    network = visionzoo.create_model("toy_text_to_image", **config)
+    save_safetensors(network.state_dict(), tmp_path / "weights.safetensors", {"model": "toy_text_to_image"})
+    words += [f"model.checkpoint={tmp_path / 'weights.safetensors'}", "model.true_frames=4"]
+    result = run("test", ["toy_world/tiny_text_to_image"], words)
+    assert result["images"] == 4
+    assert 0 <= result["hit"] < 0.5
+    assert result["true"][-1]["hit"] > 0.8
+    assert result["rebuilt"][-1]["hit"] < 0.5
+    assert not (tmp_path / "latents").exists()
+    assert "| part | asked | found | hit | true frames | reconstructions |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_images_that_do_not_belong_to_the_captions_are_refused(count: int) -> None:
+    network: Any = visionzoo.create_model("toy_parts")
+    with pytest.raises(
+        InputError, match="count must be at least 1" if count == 0 else "returned 1 images for 2 captions"
+    ):
+        prompt_report(lambda captions: np.zeros((1, 128, 128, 3), np.uint8), count=count, network=network)
 
 
 @pytest.mark.parametrize(
