@@ -11,7 +11,6 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from visionzoo.data.augmented import stream_of
 from visionzoo.data.epochs import EpochLoader
@@ -19,6 +18,7 @@ from visionzoo.data.toy_world.captions import brief_caption
 from visionzoo.diffusion import encode_to_file
 from visionzoo.errors import InputError
 from visionzoo.io.files import make_folder, write_json
+from visionzoo.jobs.progress import Counter
 
 from .folder import open_vae
 from .frames import random_scene
@@ -118,13 +118,15 @@ class CaptionedLatentsData(LightningDataModule):
         return CaptionedLatents(latents, captions, self.drop, self.seed)
 
     def _frames(self, split: str, count: int, captions: list[list[str]]) -> Iterator[np.ndarray]:
-        for index in tqdm(range(count), desc=f"encoding {split} frames", disable=None):
-            stream = stream_of(self.seed, index) if split == "train" else index
-            scene = random_scene(split, stream, self.size, couples=4)
-            frame = scene.draw()
-            brief = brief_caption(scene.clip, scene.frame, frame.regions, frame.doing, stream_of(self.seed, index))
-            captions.append([frame.caption, brief])
-            yield frame.rgb
+        with Counter(count, f"encoding the {split} split", "frame") as counter:
+            for index in range(count):
+                stream = stream_of(self.seed, index) if split == "train" else index
+                scene = random_scene(split, stream, self.size, couples=4)
+                frame = scene.draw()
+                brief = brief_caption(scene.clip, scene.frame, frame.regions, frame.doing, stream_of(self.seed, index))
+                captions.append([frame.caption, brief])
+                yield frame.rgb
+                counter.update()
 
     def train_dataloader(self) -> Any:
         return EpochLoader(self, self.sets["train"], shuffle=True, drop_last=True)

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from visionzoo.data.toy_world import COLORS, Clip, Frame
 from visionzoo.data.toy_world.characters import PARTS
 from visionzoo.diffusion import decode_latents, encode_frames
 from visionzoo.errors import InputError
 from visionzoo.io.pixels import to_uint8
+from visionzoo.jobs.progress import Counter
 from visionzoo.metrics.color import ciede2000, region_colors, srgb_to_lab
 from visionzoo.metrics.restoration import psnr, ssim
 
@@ -104,15 +104,16 @@ def reconstruction_report(
         raise InputError(f"frames must be at least 1, got {frames}")
     qualities: list[tuple[float, float]] = []
     found: dict[str, list[tuple[bool, bool, float]]] = {part: [] for part in PARTS}
-    numbers = range(frames)
-    for start in tqdm(range(0, frames, batch_size), desc="reconstructing", disable=None if progress else True):
-        scenes = [random_scene(split, number, size) for number in numbers[start : start + batch_size]]
-        drawn = [scene.draw() for scene in scenes]
-        rebuilt = to_uint8(decode_latents(vae, encode_frames(vae, np.stack([frame.rgb for frame in drawn]))))
-        for scene, frame, image in zip(scenes, drawn, rebuilt, strict=True):
-            qualities.append((psnr(image, frame.rgb), ssim(image, frame.rgb)))
-            for part, hit, own, difference in part_colors(scene.clip, frame, image, size):
-                found[part].append((hit, own, difference))
+    with Counter(frames, "reconstructing", "frame", shown=progress, leave=False) as counter:
+        for start in range(0, frames, batch_size):
+            scenes = [random_scene(split, number, size) for number in range(frames)[start : start + batch_size]]
+            drawn = [scene.draw() for scene in scenes]
+            rebuilt = to_uint8(decode_latents(vae, encode_frames(vae, np.stack([frame.rgb for frame in drawn]))))
+            for scene, frame, image in zip(scenes, drawn, rebuilt, strict=True):
+                qualities.append((psnr(image, frame.rgb), ssim(image, frame.rgb)))
+                for part, hit, own, difference in part_colors(scene.clip, frame, image, size):
+                    found[part].append((hit, own, difference))
+            counter.update(len(scenes))
     parts = []
     for part, scores in found.items():
         if scores:
