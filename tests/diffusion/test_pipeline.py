@@ -216,7 +216,7 @@ def _change(path: Path, change: Any) -> None:
         (truncate, r"cannot be loaded \(.*vae.*"),
         (
             drop_a_key,
-            r"(unet: does not fit UNet2DConditionModel: 1 key is missing, e\.g\. |cannot be loaded .*)up_blocks",
+            r"(unet: does not fit UNet2DConditionModel: 1 key is missing, e\.g\. up_blocks|cannot be loaded .*UNet2DCond)",
         ),
         (
             drop_a_key_of_text,

@@ -261,6 +261,12 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         return pipe
 
     @classmethod
+    def _get_signature_types(cls) -> dict[str, Any]:
+        """Types of the parts. Old versions of diffusers know none for annotations that are text, and then accept no part."""
+        types = super()._get_signature_types()
+        return {**dict.fromkeys(cls.part_names(), (object,)), **types}
+
+    @classmethod
     def _local_parts(cls, folder: Path, dtype: torch.dtype | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """`kwargs` with the variant of the weights, and with those parts that diffusers would not load safely."""
         names = [name for name in cls.part_names() if name not in kwargs]
