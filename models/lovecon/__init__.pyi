@@ -7,6 +7,10 @@ from .fusion import FUSION_RULES as FUSION_RULES
 from .fusion import FusionRule as FusionRule
 from .fusion import fuse_latents as fuse_latents
 from .fusion import fusion_rule as fusion_rule
+from .ifnet import IFNet as IFNet
+from .ifnet import IFNetConfig as IFNetConfig
+from .ifnet import Stage as Stage
+from .ifnet import warp as warp
 from .mask import WordAttention as WordAttention
 from .mask import WordAttnProcessor as WordAttnProcessor
 from .mask import edit_mask as edit_mask
@@ -17,6 +21,11 @@ from .mask import resize_mask as resize_mask
 from .norms import FrameJointGroupNorm as FrameJointGroupNorm
 from .norms import InstalledNorms as InstalledNorms
 from .norms import install_joint_norms as install_joint_norms
+from .smoothing import SmoothedStep as SmoothedStep
+from .smoothing import smooth_clean_latents as smooth_clean_latents
+from .smoothing import smooth_frames as smooth_frames
+from .smoothing import smooth_video as smooth_video
+from .smoothing import smoothed_step as smoothed_step
 from .windows import FrameContext as FrameContext
 from .windows import Window as Window
 from .windows import plan_windows as plan_windows

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import networks
+from . import networks, rife
 
-KINDS: dict[str, Callable[[Case], Any]] = {**networks.KINDS}
+KINDS: dict[str, Callable[[Case], Any]] = {**networks.KINDS, **rife.KINDS}
 """Of all modules: the beginning of "module", "step", "model" or "run" in a case's configuration -> its function."""
 
-KEYS: dict[str, Callable[[Case], list[str]]] = {**networks.KEYS}
+KEYS: dict[str, Callable[[Case], list[str]]] = {**networks.KEYS, **rife.KEYS}
 
 
 def compute(case: Case) -> Any:

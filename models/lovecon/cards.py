@@ -1,0 +1,37 @@
+"""Model cards of the networks that come with LOVECon (data only; nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from visionzoo.cards import ModelCard, WeightSource
+
+_TITLE = "Real-Time Intermediate Flow Estimation for Video Frame Interpolation"
+
+CARDS = (
+    ModelCard(
+        name="rife_hdv3",
+        task="interpolate",
+        summary="Estimates the frame halfway between two frames: flows in both directions, in three steps from coarse to fine. "
+        "LOVECon smooths edited videos with it.",
+        inputs="two frames, each (B, 3, H, W) float32, RGB in [0, 1], of any size (padded to multiples of 32)",
+        outputs="(B, 3, H, W) float32, RGB in [0, 1]",
+        params=2_277_600,
+        paper=f"{_TITLE}, ECCV 2022, https://arxiv.org/abs/2011.06294",
+        code="https://github.com/hzwer/ECCV2022-RIFE",
+        code_license="MIT",
+        weights=(
+            WeightSource(
+                name="rife_hdv3.official",
+                file="flownet.pkl",
+                license="MIT",
+                page="https://github.com/YBYBZhang/ControlVideo (checkpoints/flownet.pkl; the same file is RIFEModel/flownet.pkl of "
+                "https://github.com/zhijie-group/LOVECon)",
+                size_mb=12.2,
+                note="Trained by RIFE's authors in 2021. `git hash-object flownet.pkl` prints "
+                "40d18f5f29ca184f15d5048805b27def63d3cc80. The teacher in the file (block_tea) is not read.",
+            ),
+        ),
+        limits="Large movements, thin moving objects and repeated patterns give ghosts; scale=0.5 helps with large movements. It "
+        "only makes frames halfway between two frames.",
+        citation=f"Huang, Zhang, Heng, Shi, Zhou. {_TITLE}. ECCV 2022",
+    ),
+)
