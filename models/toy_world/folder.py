@@ -22,7 +22,7 @@ def open_vae(folder: str | Path | None = None) -> Any:
     Raises:
         InputError: the folder does not exist or holds no autoencoder.
     """
-    require("diffusers", extra="diffusion", purpose="the toy world's networks")
+    require("diffusers", extra="diffusion", purpose="a network of the toy world")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     place = bundled(*BUNDLED, "vae") if folder is None else Path(folder)
@@ -40,7 +40,7 @@ def open_text_to_image(folder: str | Path | None = None) -> Any:
     Raises:
         InputError: the folder does not exist or holds no such pipeline.
     """
-    require("diffusers", extra="diffusion", purpose="the toy world's networks")
+    require("diffusers", extra="diffusion", purpose="a network of the toy world")
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     place = bundled(*BUNDLED) if folder is None else Path(folder)

@@ -133,7 +133,7 @@ def build(name: str, **overrides: Any) -> nn.Module:
         InputError: an unknown field.
         VisionZooError: diffusers is not installed.
     """
-    require("diffusers", extra="diffusion", purpose="the toy world's networks")
+    require("diffusers", extra="diffusion", purpose="a network of the toy world")
     config_type, make = {
         "toy_vae": (AutoencoderConfig, _autoencoder),
         "toy_text_to_image": (TextToImageConfig, TextToImage),

@@ -169,6 +169,14 @@ def test_more_shapes_than_a_byte_can_number():
     [
         (lambda: ToyWorld.create(0, "tests"), "did you mean|train, validation"),
         (lambda: ToyWorld.create(0, places=("park", "moon")), "moon"),
+        (lambda: ToyWorld.create(0, places="park"), r"places must be a number or a list of kinds, such as \['park'\]"),
+        (lambda: ToyWorld.create(-1), "seed must be at least 0, got -1"),
+        (lambda: ToyWorld.create(1.5), "seed must be a whole number, got 1.5"),
+        (lambda: ToyWorld.create(0, characters="two"), "characters must be a number from 0 to 6, or a list"),
+        (lambda: ToyWorld.create(0).film(4.5), "frames must be a whole number, got 4.5"),
+        (lambda: ToyWorld.create(0).film(size=128), r"size must be \(height, width\) in whole pixels"),
+        (lambda: ToyWorld.create(0).film(size=(128.5, 64)), r"size must be \(height, width\) in whole pixels"),
+        (lambda: ToyWorld.create(0).film(actions="go left"), r"actions must be a list, such as \['go left'\]"),
         (lambda: ToyWorld.create(0, places=0), "1 to 24 places, got 0"),
         (lambda: ToyWorld.create(0, characters=7), "0 to 6 characters, got 7"),
         (lambda: ToyWorld.create(0).film(0), "frames must be from 1"),
@@ -187,3 +195,10 @@ def test_more_shapes_than_a_byte_can_number():
 def test_what_the_world_does_not_have_is_refused(make, message: str):
     with pytest.raises((InputError, IndexError), match=message):
         make()
+
+
+def test_numbers_of_numpy_make_the_same_world():
+    ours = ToyWorld.create(np.int64(3), places=np.int64(2), characters=np.int64(1)).film(
+        np.int64(1), size=np.array([64, 72])
+    )
+    assert np.array_equal(ours[0].rgb, ToyWorld.create(3, places=2, characters=1).film(1, size=(64, 72))[0].rgb)

@@ -67,6 +67,8 @@ def test_a_shift_is_undone(vae) -> None:
         (FRAMES.astype(np.float32), r"got \(5, 32, 48, 3\) float32"),
         (torch.zeros(1, 3, 8, 8) - 1, r"values in \[0, 1\], got -1 to -1; rescale or clamp"),
         (torch.full((1, 3, 8, 8), torch.nan), r"values in \[0, 1\], got nan"),
+        (FRAMES[:0], "there are no frames to encode"),
+        (torch.zeros(0, 3, 8, 8), "there are no frames to encode"),
         (torch.full((1, 3, 8, 8), 200), r"got \(1, 3, 8, 8\) int64"),
     ],
 )

@@ -101,3 +101,12 @@ def test_unknown_words_are_named_with_similar_ones() -> None:
     with pytest.raises(InputError, match=r"unknown words '3', 'zzz', '→' in .*; known words: a, and, blue") as caught:
         check_words(tiny_diffusion.WORDS, "3 zzz → blue")
     assert "\n" not in str(caught.value)
+
+
+def test_no_text_and_heads_that_do_not_divide_the_width_are_refused() -> None:
+    tokenizer = word_tokenizer(["a"])
+    with pytest.raises(InputError, match="hidden_size must be a multiple of num_attention_heads, got 65 and 4"):
+        text_config(tokenizer, hidden_size=65)
+    encoder = CLIPTextModel(text_config(tokenizer, hidden_size=8, num_hidden_layers=1)).eval()
+    with pytest.raises(InputError, match="there are no texts to encode"):
+        encode_text(tokenizer, encoder, [])

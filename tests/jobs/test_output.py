@@ -13,6 +13,7 @@ from tests.contract.mirror import MirrorJob
 from tests.contract.setting import draw
 from visionzoo.errors import InputError
 from visionzoo.jobs import make_plan, run_files, split_output, standard_streams
+from visionzoo.jobs.results import sidecar
 
 KIND = MirrorJob.kinds[0]
 EXAMPLE = "visionzoo mirror a.jpg -o b.png"
@@ -94,3 +95,14 @@ def test_one_image_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     with pytest.raises(InputError, match="-: standard output is a terminal"):
         mirrored(["a.png"], "-")
+
+
+def test_the_sidecar_of_a_folder_without_a_name_has_its_real_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path / "clips")
+    assert sidecar(".") == sidecar("") == tmp_path / "clips.json"
+    assert sidecar("..") == tmp_path.parent / f"{tmp_path.name}.json"
+    with pytest.raises(InputError, match="cannot be an output; choose a folder inside it"):
+        sidecar("/")

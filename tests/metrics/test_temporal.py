@@ -54,6 +54,7 @@ def test_still_videos_have_no_ratio():
         ([0], "no border before frame 0 in a video of 4 frames"),
         ([4], "no border before frame 4 in a video of 4 frames"),
         ([1, 2, 3], "every pair of frames is a border"),
+        ([1.5], "borders must be a list of whole numbers"),
     ],
 )
 def test_wrong_borders(borders, message):

@@ -102,7 +102,7 @@ def toy_world(
     if kept < len(rows):
         note(f"{counted(len(rows) - kept, 'clip')} written to {output}", quiet=reporting.silent)
     if kept:
-        note(f"{counted(kept, 'clip')} kept, as they exist already", quiet=reporting.silent)
+        note(f"{counted(kept, 'clip')} kept from an earlier run", quiet=reporting.silent)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -102,6 +102,8 @@ def _checked(frames: Frames, device: torch.device) -> Tensor:
             "expected frames as (N, H, W, 3) uint8 or a tensor (N, 3, H, W) of floats in [0, 1], "
             f"got {tuple(frames.shape)} {str(frames.dtype).removeprefix('torch.')}"
         )
+    if not len(frames):
+        raise InputError("there are no frames to encode")
     if bytes_:
         return to_float(frames, device=device).contiguous()
     assert isinstance(frames, Tensor)

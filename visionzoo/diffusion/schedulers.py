@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, unknown
+from ..errors import InputError, require, unknown
 
 __all__ = ["check_scheduler", "inversion_pair", "make_scheduler", "scheduler_names", "scheduler_step"]
 
@@ -72,7 +72,7 @@ def make_scheduler(name: str, like: Any, **settings: Any) -> Any:
         InputError: an unknown name or setting, or a class that cannot have the noise schedule of `like`.
     """
     check_scheduler(name)
-    import diffusers
+    diffusers = require("diffusers", extra="diffusion", purpose="a scheduler")
 
     place, fixed = _KINDS[name]
     kind: Any = getattr(diffusers, place)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, require
 from ..io.files import make_folder, write_json, write_text
 from ..weights import save_safetensors
 
@@ -57,6 +57,7 @@ def word_tokenizer(words: Iterable[str], max_length: int = MAX_TOKENS) -> CLIPTo
     Raises:
         InputError: a word that CLIP would split, such as "t-shirt" or "Red", or no word at all.
     """
+    require("transformers", extra="diffusion", purpose="a CLIP tokenizer")
     from transformers import CLIPTokenizer
 
     words = list(dict.fromkeys(words))
@@ -143,7 +144,16 @@ def check_words(known: Iterable[str] | CLIPTokenizer, text: str) -> None:
 def text_config(
     tokenizer: CLIPTokenizer, hidden_size: int, num_hidden_layers: int = 2, num_attention_heads: int = 4
 ) -> CLIPTextConfig:
-    """The configuration of a CLIP text encoder for a tokenizer, with the MLP four times as wide as `hidden_size`."""
+    """The configuration of a CLIP text encoder for a tokenizer, with the MLP four times as wide as `hidden_size`.
+
+    Raises:
+        InputError: `hidden_size` is not a multiple of `num_attention_heads`.
+    """
+    if hidden_size < 1 or num_attention_heads < 1 or hidden_size % num_attention_heads:
+        raise InputError(
+            f"hidden_size must be a multiple of num_attention_heads, got {hidden_size} and {num_attention_heads}"
+        )
+    require("transformers", extra="diffusion", purpose="a CLIP text encoder")
     from transformers import CLIPTextConfig
 
     ids: dict[str, Any] = {
@@ -167,8 +177,13 @@ def encode_text(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: st
     """The last hidden states of texts, (N, tokens, width) in the encoder's dtype, as Stable Diffusion uses them.
 
     A text that is too long is cut off at the end, with a warning that names what is lost.
+
+    Raises:
+        InputError: there are no texts.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise InputError("there are no texts to encode; give at least one, which may be empty")
     limit = tokenizer.model_max_length
     ids = tokenizer(texts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
     for text in texts:

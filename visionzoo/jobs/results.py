@@ -45,8 +45,16 @@ class FileResult:
 
 
 def sidecar(path: str | Path) -> Path:
-    """The path of an output's sidecar: `OUTPUT.json`; a JSON result is its own sidecar."""
+    """The path of an output's sidecar: `OUTPUT.json`; a JSON result is its own sidecar. That of `.` has the folder's name.
+
+    Raises:
+        InputError: the path is the root of the file system, which has no name.
+    """
     path = Path(path)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise InputError(f"{path}: cannot be an output; choose a folder inside it")
     return path if extension(path) == ".json" else path.with_name(f"{path.name}.json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,7 +79,10 @@ def seam_of_changes(changes: Sequence[float] | NDArray[np.floating], borders: Se
         raise InputError(
             f"changes have shape {values.shape}, expected finite numbers (T - 1,), one for each pair of frames"
         )
-    places = tuple(sorted({int(border) for border in borders}))
+    try:
+        places = tuple(sorted({operator.index(border) for border in borders}))
+    except TypeError as error:
+        raise InputError(f"borders must be a list of whole numbers of frames, got {borders!r}") from error
     if not places:
         raise InputError("no borders were given; name the first frame of every window after the first")
     if places[0] < 1 or places[-1] > len(values):

@@ -55,6 +55,8 @@ class CameraPath:
 
 def check_actions(actions: Sequence[str]) -> None:
     """Raise `InputError` for an action that is not one of `ACTIONS`."""
+    if isinstance(actions, str):
+        raise InputError(f"actions must be a list, such as [{actions!r}], got {actions!r}")
     for number, action in enumerate(actions, start=1):
         if action not in ACTIONS:
             raise InputError(f"action {number} is {action!r}; the actions are: {', '.join(ACTIONS)}")

@@ -33,7 +33,7 @@ from visionzoo.jobs.resume import RESUME, Interrupted
 from .characters import PARTS
 from .clip import Clip, Frame
 from .stored_clip import ABOUT, INDEX, NAMES, STREAMS, Segment, read_json
-from .world import HOLD, ToyWorld
+from .world import HOLD, ToyWorld, check_seed
 
 FORMAT = 1
 """Of the folder; clips of another format are not mixed with new ones."""
@@ -68,8 +68,7 @@ class ClipSettings:
 
     def film(self, number: int) -> Clip:
         """Clip `number`, counted from 0. Raises `InputError` for settings that the world does not have."""
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, got {self.seed}")
+        check_seed(self.seed)
         if not 0 < self.fps <= 1000:
             raise InputError(f"fps must be above 0 and at most 1000, got {self.fps:g}")
         if self.returns and self.actions is not None:

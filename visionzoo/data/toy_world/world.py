@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from visionzoo.errors import InputError, unknown
 
@@ -54,12 +56,16 @@ class ToyWorld:
             characters: number of characters, 0 to 6, or the characters.
 
         Raises:
-            InputError: an unknown split or kind, or a number out of range.
+            InputError: an unknown split or kind, a number out of range, or a seed that is not a whole number.
         """
+        seed = check_seed(seed)
         if split not in SPLITS:
             raise unknown("split", split, list(SPLITS))
         chance = Chance("world", split, seed)
-        if isinstance(places, int):
+        if isinstance(places, str):
+            raise InputError(f"places must be a number or a list of kinds, such as [{places!r}], got {places!r}")
+        if isinstance(places, SupportsIndex):
+            places = operator.index(places)
             if not 1 <= places <= 24:
                 raise InputError(f"a world has 1 to 24 places, got {places}")
             kinds: list[str] = []
@@ -78,7 +84,10 @@ class ToyWorld:
             left = built[-1].right if built else 0.0
             own = Chance("place", split, seed, index)
             built.append(build_place(kind, split, own, left, index == 0, index == len(kinds) - 1))
-        if isinstance(characters, int):
+        if isinstance(characters, str):
+            raise InputError(f"characters must be a number from 0 to 6, or a list of characters, got {characters!r}")
+        if isinstance(characters, SupportsIndex):
+            characters = operator.index(characters)
             if not 0 <= characters <= 6:
                 raise InputError(f"a world has 0 to 6 characters, got {characters}")
             own = Chance("characters", split, seed)
@@ -115,13 +124,9 @@ class ToyWorld:
             InputError: a value out of range or an unknown action.
         """
         height, width = check_size(size)
-        for name, value, low, high in (
-            ("frames", frames, 1, 10**7),
-            ("hold", hold, 1, 10**4),
-            ("supersampling", supersampling, 1, 4),
-        ):
-            if not low <= value <= high:
-                raise InputError(f"{name} must be from {low} to {high}, got {value}")
+        frames = _whole("frames", frames, 1, 10**7)
+        hold = _whole("hold", hold, 1, 10**4)
+        supersampling = _whole("supersampling", supersampling, 1, 4)
         if line_width is not None and not 0.5 <= line_width <= 64:
             raise InputError(f"line_width must be from 0.5 to 64 pixels, got {line_width:g}")
         chance = Chance("take", self.split, self.seed, take)
@@ -147,12 +152,36 @@ class ToyWorld:
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size of a frame (height, width). Raises `InputError` outside of 64 to 1920 pixels."""
-    height, width = size
+    """The size of a frame (height, width). Raises `InputError` for anything but two whole numbers from 64 to 1920."""
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"size must be (height, width) in whole pixels, such as (128, 192), got {size!r}") from error
     for name, value in (("height", height), ("width", width)):
         if not SMALLEST <= value <= LARGEST:
             raise InputError(f"the {name} of a frame must be from {SMALLEST} to {LARGEST} pixels, got {value}")
     return height, width
 
 
-__all__ = ["HOLD", "LARGEST", "SMALLEST", "ToyWorld", "check_size"]
+def check_seed(seed: int) -> int:
+    """The seed of a world. Raises `InputError` if it is negative or not a whole number."""
+    try:
+        seed = operator.index(seed)
+    except TypeError as error:
+        raise InputError(f"seed must be a whole number, got {seed!r}") from error
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
+    return seed
+
+
+def _whole(name: str, value: int, low: int, high: int) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from error
+    if not low <= whole <= high:
+        raise InputError(f"{name} must be from {low} to {high}, got {whole}")
+    return whole
+
+
+__all__ = ["HOLD", "LARGEST", "SMALLEST", "ToyWorld", "check_seed", "check_size"]
