@@ -47,7 +47,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not registered. It suggests similar names, or lists all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    every = f"known: {', '.join(known)}" if known else "there are none"
+    hint = f"did you mean {' or '.join(near)}?" if near else every
     return InputError(f"there is no {kind} {name!r}; {hint}")
 
 

@@ -202,6 +202,9 @@ def test_several_are_scaled_and_unloaded_one_by_one(tmp_path: Path) -> None:
         save_lora(parts, tmp_path / "x")
     with pytest.raises(InputError, match="there is no LoRA 'c'; known: a, b"):
         scale_loras(parts, {"c": 1})
+    with pytest.raises(InputError, match="strength of a LoRA must be a finite number, got nan"):
+        scale_loras(parts, {"b": float("nan")})
+    assert list_loras(parts) == {"a": 0.0, "b": -1.0}
     with pytest.raises(InputError, match="a LoRA 'a' is loaded already"):
         load_lora(parts, tmp_path / "a.safetensors")
     unload_lora(parts, "b")
@@ -244,6 +247,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
         ({"a.lora_A.weight": torch.zeros(2, 2)}, "a has one of its two matrices only"),
         ({"a.hada_w1_a": torch.zeros(2, 2)}, "is a LoHa, which is not supported"),
         ({"a.dora_scale": torch.zeros(2)}, "is a DoRA, which is not supported"),
+        (
+            {"a.lora_A.weight": torch.full((2, 2), torch.nan), "a.lora_B.weight": torch.ones(2, 2)},
+            "a has values that are NaN or infinite",
+        ),
     ],
 )
 def test_files_that_hold_no_lora(tensors: dict[str, Tensor], message: str, tmp_path: Path) -> None:

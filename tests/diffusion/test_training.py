@@ -79,7 +79,7 @@ def test_captions_are_dropped_by_key_only(text, tmp_path: Path) -> None:
 
 def test_data_that_do_not_fit_are_refused(text, tmp_path: Path) -> None:
     items = data(tmp_path, text)
-    with pytest.raises(InputError, match="holds 40 latents, but there are 39 captions"):
+    with pytest.raises(InputError, match="holds 40 latents, but got 39 captions; give one for each"):
         LatentCaptions(items.latents, CAPTIONS[1:], items.texts)
     with pytest.raises(InputError, match="has no embedding of 'a dog'"):
         LatentCaptions(items.latents, ["a dog", *CAPTIONS[1:]], items.texts)

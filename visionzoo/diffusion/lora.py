@@ -5,6 +5,7 @@ Updates stay separate from the weights, so that unloading restores the network e
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ def load_lora(pipe: Any, path: str | Path, name: str | None = None, *, scale: fl
     active = list_loras(pipe)
     if name in active:
         raise InputError(f"a LoRA {name!r} is loaded already; choose another name, or unload it")
+    _check_scale(scale)
     layers = read_lora(path)
     parts = _placed(pipe, path, layers, strict)
     for part, inside in parts.items():
@@ -179,16 +181,22 @@ def _full(module: Any, name: str) -> float:
     return module.lora_alpha[name] / module.r[name]
 
 
+def _check_scale(scale: float) -> None:
+    if not math.isfinite(scale):
+        raise InputError(f"the strength of a LoRA must be a finite number, got {scale}")
+
+
 def scale_loras(pipe: Any, scales: Mapping[str, float]) -> None:
     """Set the strength of each LoRA: 1 as it was trained, 0 off; those that are not named are switched off.
 
     Raises:
-        InputError: a name that is not loaded.
+        InputError: a name that is not loaded, or a strength that is NaN or infinite.
     """
     loaded = list_loras(pipe)
-    for name in scales:
+    for name, scale in scales.items():
         if name not in loaded:
             raise unknown("LoRA", name, loaded)
+        _check_scale(scale)
     for network in _networks(pipe).values():
         for _, module in _wrapped(network):
             names = [name for name in module.lora_A if scales.get(name)]

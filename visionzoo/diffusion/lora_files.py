@@ -7,6 +7,7 @@ the file of one network's `save_lora_adapter`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def read_lora(path: str | Path) -> dict[str, LoraLayer]:
     else it is the rank.
 
     Raises:
-        WeightsError: the file is missing, damaged, holds no LoRA, or one of another kind (LoHa, LoKr, DoRA).
+        WeightsError: the file is missing, damaged, holds no LoRA, one of another kind (LoHa, LoKr, DoRA), or NaN.
     """
     file = _file_of(Path(path))
     state = find_state_dict(read_checkpoint(file), str(file))
@@ -90,6 +91,9 @@ def read_lora(path: str | Path) -> dict[str, LoraLayer]:
         raise WeightsError(f"{file}: is not a LoRA, or damaged ({problem})")
     alphas = {key.removesuffix(".alpha"): float(value) for key, value in renamed.items() if key.endswith(".alpha")}
     settings = _settings(file)
+    for name, value in (*downs.items(), *ups.items()):
+        if not value.isfinite().all() or not math.isfinite(alphas.get(name, 0.0)):
+            raise WeightsError(f"{file}: {name} has values that are NaN or infinite; the file is damaged")
     return {
         name: LoraLayer(down, ups[name], alphas.get(name, _alpha_of(name, settings, down.shape[0])))
         for name, down in downs.items()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..console import counted
 from ..data.augmented import stream_of
 from ..errors import InputError
 from ..io.tensor_file import TensorFile, TensorWriter
@@ -114,7 +115,10 @@ class LatentCaptions(Dataset):
         self, latents: TensorFile, captions: Sequence[str], texts: CachedTexts, *, drop: float = 0.1, seed: int = 0
     ):
         if len(captions) != len(latents):
-            raise InputError(f"{latents.path}: holds {len(latents)} latents, but there are {len(captions)} captions")
+            raise InputError(
+                f"{latents.path}: holds {counted(len(latents), 'latent')}, but got {counted(len(captions), 'caption')}; "
+                "give one for each"
+            )
         if missing := next((caption for caption in captions if caption not in texts), None):
             raise InputError(f"{texts.file.path}: has no embedding of {missing!r}; cache the captions again")
         if not 0 <= drop <= 1:
