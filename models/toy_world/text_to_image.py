@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule
 from visionzoo.weights import load_checkpoint
 
-from .folder import open_vae, save_text_to_image
+from .folder import open_text_to_image, open_vae, save_text_to_image
 from .networks import TextToImage, noise_schedule
 from .optimizer import muon
 from .prompted import PromptReport, prompt_report
@@ -35,7 +36,7 @@ class TextToImageTraining(TrainingModule):
     Args:
         name: a registered text-to-image network.
         config: fields of its configuration to override.
-        checkpoint: start from this file.
+        checkpoint: start from this weights file, or from a folder in Stable Diffusion's layout.
         vae: folder of the autoencoder, for samples and the folder that is written at the end; None for the bundled one.
         lr: learning rate of the matrices (Muon).
         vector_lr: learning rate of biases, norms and embeddings (AdamW).
@@ -80,7 +81,7 @@ class TextToImageTraining(TrainingModule):
             raise InputError(f"model.name must be a text-to-image network, e.g. toy_text_to_image, got {name!r}")
         self.model = model.train()
         if checkpoint is not None:
-            load_checkpoint(self.model, checkpoint)
+            _start_from(self.model, checkpoint)
         self.keep_average(ema_decay)
         self._schedule = noise_schedule()
         self._losses: list[Tensor] = []
@@ -186,6 +187,16 @@ class TextToImageTraining(TrainingModule):
             half = self.hparams["export_half"]
             folder = save_text_to_image(self.best, vae, f"{trainer.default_root_dir}/pipeline", half=half)
             note(f"diffusers folder: {folder}")
+
+
+def _start_from(network: TextToImage, checkpoint: str) -> None:
+    """Load the weights of a file, or the UNet and the text encoder of a folder."""
+    if not Path(checkpoint).is_dir():
+        load_checkpoint(network, checkpoint)
+        return
+    pipe = open_text_to_image(checkpoint)
+    for own, other in ((network.unet, pipe.unet), (network.text_encoder, pipe.text_encoder)):
+        load_checkpoint(own, other.state_dict())
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.training.resuming import check_resumed_inside_an_epoch
+from visionzoo.data.toy_world import vocabulary
 from visionzoo.diffusion import decode_latents, noise_and_times, noise_of
 from visionzoo.errors import InputError
 from visionzoo.io.pixels import to_uint8
@@ -21,6 +22,7 @@ from visionzoo.models.toy_world import (
     TextToImage,
     ToyWorldData,
     build,
+    open_text_to_image,
     open_vae,
     reconstruction_report,
     sample_latents,
@@ -204,6 +206,34 @@ def test_the_pipeline_folder_has_names_that_transformers_4_reads(trained: tuple[
     keys = read_checkpoint(trained[0] / "pipeline" / "text_encoder" / "model.safetensors").keys()
     assert all(key.startswith("text_model.") for key in keys)
     assert (trained[0] / "pipeline" / "tokenizer" / "merges.txt").is_file()
+
+
+def test_the_bundled_text_to_image_folder_knows_the_words_of_the_world() -> None:
+    pipe = open_text_to_image()
+    pipe.set_progress_bar_config(disable=True)
+    tokens = pipe.tokenizer(" ".join(word for word in vocabulary() if word != ",")).input_ids
+    assert len(tokens) == len(vocabulary()) + 1  # without the comma, with start and end
+    prompts = ["a boy with a red shirt stands in a park", "a boy with a blue shirt stands in a park"]
+    generators = [torch.Generator().manual_seed(0) for _ in prompts]
+    images = pipe(
+        prompts,
+        height=128,
+        width=128,
+        num_inference_steps=6,
+        guidance_scale=3.0,
+        generator=generators,
+        output_type="np",
+    ).images
+    red, blue = (image[..., 0].mean() - image[..., 2].mean() for image in images)
+    assert red > blue
+
+
+def test_training_starts_from_a_folder(trained: tuple[Path, float], vae_folder: Path) -> None:
+    from visionzoo.models.toy_world import TextToImageTraining
+
+    module = TextToImageTraining(config=dict(TINY_TEXT), checkpoint=str(trained[0] / "pipeline"), vae=str(vae_folder))
+    state = read_checkpoint(trained[0] / "weights.safetensors")
+    assert all(torch.equal(value, state[key]) for key, value in module.model.state_dict().items())
 
 
 def test_captions_of_training_are_full_brief_or_empty(vae_folder: Path, tmp_path: Path) -> None:
