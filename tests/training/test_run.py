@@ -168,7 +168,14 @@ WITHOUT_FILES = {
 """Settings with which a recipe needs no weights of other networks."""
 
 
-@pytest.mark.parametrize("name", [name for name in packaged_configs() if not name.endswith(("/tiny", "/tiny_eval"))])
+DRAWN = [name for name in packaged_configs() if name.startswith("toy_world/")]
+"""Recipes that draw their data."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in packaged_configs() if not name.endswith(("/tiny", "/tiny_eval")) and name not in DRAWN],
+)
 def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
     """A recipe gets as far as its data, which are missing."""
     monkeypatch.chdir(tmp_path)
@@ -177,6 +184,22 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
     with pytest.raises(VisionZooError, match="nowhere") as caught:
         run(subcommand, [name], [*words, *WITHOUT_FILES.get(name, [])])
     assert "\n" not in str(caught.value)
+
+
+LITTLE = {
+    "toy_world/parts": ["data.worlds=2", "data.takes=1"],
+    "toy_world/text_to_image": ["data.frames=2", "model.sample_steps=1"],
+    "toy_world/vae": ["data.frames=2"],
+}
+"""Settings with which a recipe draws little."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DRAWN if "/tiny" not in name])
+def test_recipes_that_draw_their_data_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["trainer.fast_dev_run=true", "data.val_frames=1", "data.batch_size=1", *LITTLE[name]]
+    assert "train/loss" in run("fit", [name], words)
 
 
 def test_unknown_subcommand():
