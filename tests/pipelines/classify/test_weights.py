@@ -128,7 +128,7 @@ def test_published_weights_without_a_network(tmp_path: Path, monkeypatch: pytest
 
 def test_a_bundled_model_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """If published weights are not available, the error names a model whose weights are, if there is one."""
-    import visionzoo.task_pipeline as module
+    import visionzoo.task as module
 
     real = module.model_card
 
