@@ -67,7 +67,8 @@ def check_resumed_inside_an_epoch(
     assert differences(cut["state_dict"], straight["state_dict"])
     check_checkpoint_is_a_weights_file(folder / "straight")
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-        assert not differences(straight[part], resumed[part], part)
+        found = differences(straight[part], resumed[part], part)
+        assert not found, f"{len(found)} differ: {', '.join(found[:5])}"
 
 
 __all__ = ["check_resumed_inside_an_epoch", "checkpoint", "differences"]
