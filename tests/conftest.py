@@ -19,9 +19,12 @@ settings.register_profile("visionzoo", deadline=None, suppress_health_check=[Hea
 settings.load_profile("visionzoo")
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Networks in tests are tiny: on a busy machine, waiting for a second thread takes up to 70 times their CPU time."""
+    """Networks in tests are tiny: on a busy machine, waiting for a second thread takes up to 70 times their CPU time.
+
+    Before every test, as another one may have left more threads, with which sums differ in their last bits from run to run.
+    """
     torch.set_num_threads(1)
 
 
