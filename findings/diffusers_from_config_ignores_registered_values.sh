@@ -9,7 +9,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet diffusers==0.42.1 torch==2.14.1 accelerate==1.15.0
+"$folder/env/bin/pip" install --quiet diffusers==0.42.1 transformers==5.24.0 torch==2.14.1 accelerate==1.15.0
 cd "$folder"
 env/bin/python - <<'PY'
 import sys
