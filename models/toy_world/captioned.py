@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from visionzoo.data.augmented import stream_of
 from visionzoo.data.epochs import EpochLoader
 from visionzoo.data.toy_world.captions import brief_caption
-from visionzoo.diffusion import encode_to_file
+from visionzoo.diffusion import encode_to_file, is_dropped
 from visionzoo.errors import InputError
 from visionzoo.io.files import make_folder, write_json
 from visionzoo.jobs.progress import Counter
@@ -43,7 +43,7 @@ class CaptionedLatents(Dataset):
         else:
             index, stream = key[1], stream_of(self.seed, *key)
             rng = np.random.default_rng(stream)
-            caption = "" if rng.random() < self.drop else self.captions[index][int(rng.integers(2))]
+            caption = "" if is_dropped(self.drop, self.seed, *key) else self.captions[index][int(rng.integers(2))]
         return {"latents": self.latents[index].float(), "caption": caption, "stream": stream}
 
 
