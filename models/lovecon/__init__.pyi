@@ -3,10 +3,14 @@ from .attention import WINDOW_KEYS as WINDOW_KEYS
 from .attention import CrossFrameAttnProcessor as CrossFrameAttnProcessor
 from .attention import install_controlnet_attention as install_controlnet_attention
 from .attention import install_window_attention as install_window_attention
+from .controls import Control as Control
+from .controls import control as control
+from .controls import control_names as control_names
 from .fusion import FUSION_RULES as FUSION_RULES
 from .fusion import FusionRule as FusionRule
 from .fusion import fuse_latents as fuse_latents
 from .fusion import fusion_rule as fusion_rule
+from .hed import HED as HED
 from .ifnet import IFNet as IFNet
 from .ifnet import IFNetConfig as IFNetConfig
 from .ifnet import Stage as Stage
