@@ -22,6 +22,9 @@ from .mask import install_word_attention as install_word_attention
 from .mask import matching_columns as matching_columns
 from .mask import phrase_columns as phrase_columns
 from .mask import resize_mask as resize_mask
+from .memory import BankAttnProcessor as BankAttnProcessor
+from .memory import WindowMemory as WindowMemory
+from .memory import install_bank_attention as install_bank_attention
 from .norms import FrameJointGroupNorm as FrameJointGroupNorm
 from .norms import InstalledNorms as InstalledNorms
 from .norms import install_joint_norms as install_joint_norms

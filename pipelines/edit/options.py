@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
+from cyclopts import Parameter
+
 from visionzoo.errors import InputError
 from visionzoo.options import MODEL, SPEED, option
 
@@ -23,6 +25,7 @@ def _needs(condition: bool, text: str) -> None:
         raise InputError(text)
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class EditOptions:
     """How a video is edited (LOVECon, arXiv:2310.09711). The defaults are those of the release.
@@ -70,7 +73,10 @@ class EditOptions:
     steps: Annotated[int, option(MODEL, help="Number of denoising steps.")] = 50
     guidance: Annotated[
         float | None,
-        option(MODEL, help="How strongly to follow the prompt, from 1; by default the model's value (Stable Diffusion: 12)."),
+        option(
+            MODEL,
+            help="How strongly to follow the prompt, from 1; by default the model's value (Stable Diffusion: 12).",
+        ),
     ] = None
     control_scale: Annotated[float, option(MODEL, help="How strongly to follow the control, from 0.")] = 1.0
     window: Annotated[int, option(MODEL, help="Frames that are edited together.")] = 8
@@ -82,9 +88,12 @@ class EditOptions:
             "which takes less time.",
         ),
     ] = "none"
-    include_self: Annotated[bool, option(MODEL, negative="", help="Frames also attend to themselves in all layers.")] = False
+    include_self: Annotated[
+        bool, option(MODEL, negative="", help="Frames also attend to themselves in all layers.")
+    ] = False
     smoothing: Annotated[
-        Smoothing, option(MODEL, help="Smoothing by frame interpolation: recursive as published, parallel (faster), or none.")
+        Smoothing,
+        option(MODEL, help="Smoothing by frame interpolation: recursive as published, parallel (faster), or none."),
     ] = "recursive"
     threshold: Annotated[
         float, option(MODEL, help="Least attention inside the mask, in parts of the greatest, above 0 to 1.")
@@ -96,17 +105,21 @@ class EditOptions:
         for name, kind in _CHOICES.items():
             value, known = getattr(self, name), get_args(kind)
             _needs(value in known, f"{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
-        _needs(bool(self.prompt.strip()), "no prompt: describe the edited video, e.g. --prompt \"a girl with a blue shirt\"")
+        _needs(
+            bool(self.prompt.strip()), 'no prompt: describe the edited video, e.g. --prompt "a girl with a blue shirt"'
+        )
         _needs(
             bool(self.source_prompt.strip()),
-            "no source prompt: describe the source video, e.g. --source-prompt \"a girl with a red shirt\"",
+            'no source prompt: describe the source video, e.g. --source-prompt "a girl with a red shirt"',
         )
         for name in ("steps", "window", "batch_size"):
             _needs(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         _needs(self.guidance is None or self.guidance >= 1, f"guidance must be at least 1, got {self.guidance}")
         _needs(self.control_scale >= 0, f"control_scale must be at least 0, got {self.control_scale:g}")
         _needs(0 < self.threshold <= 1, f"threshold must be above 0 and at most 1, got {self.threshold:g}")
-        _needs(self.dilation >= 1 and self.dilation % 2 == 1, f"dilation must be odd and at least 1, got {self.dilation}")
+        _needs(
+            self.dilation >= 1 and self.dilation % 2 == 1, f"dilation must be odd and at least 1, got {self.dilation}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values."""

@@ -1,0 +1,320 @@
+"""Text-driven editing of long videos (LOVECon, arXiv:2310.09711) with Stable Diffusion and a ControlNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visionzoo.config import configure
+from visionzoo.diffusion import (
+    DiffusionTaskPipeline,
+    check_words,
+    decode_stream,
+    encode_text,
+)
+from visionzoo.errors import InputError
+from visionzoo.io.video import read_frames
+from visionzoo.jobs import Progress
+from visionzoo.models.lovecon import phrase_columns, smooth_video
+
+from .editing import Editing
+from .inversion import Inversion
+from .options import EditOptions
+from .source import Control, Mask, prepare, resized
+from .work import WorkFolder
+
+__all__ = ["EditResult", "LOVEConPipeline"]
+
+Pixels = NDArray[np.uint8]
+
+PUBLISHED_GUIDANCE = 12.0
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited video.
+
+    Attributes:
+        frames: (H, W, 3) uint8, one for each frame of the source.
+        masks: (N, h, w) float32 in [0, 1] at the size of the latents: what the edit changes (in a background edit, what it keeps);
+            None without a mask.
+        options: the settings.
+    """
+
+    frames: list[Pixels]
+    masks: NDArray[np.float32] | None
+    options: EditOptions
+
+
+class LOVEConPipeline(
+    DiffusionTaskPipeline, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin, FromSingleFileMixin
+):
+    """Edits a video by text: windows of frames that look at each other, the inverted source, and a mask from its attention.
+
+    >>> pipe = LOVEConPipeline.create("lovecon_nano")
+    >>> result = pipe("girl.mp4", "a girl with a blue shirt", "a girl with a red shirt")
+    >>> for frame in pipe.stream(frames, EditOptions(prompt, source_prompt)):  # a long video, window by window
+    ...     writer.write(frame)
+
+    Args:
+        vae, text_encoder, tokenizer, unet: those of Stable Diffusion 1.5, or of a model of the same kind.
+        controlnet: a ControlNetModel for this UNet.
+        scheduler: only its noise schedule is used: LOVECon samples with DDIM.
+        interpolator: an `IFNet` that smooths the result; None: nothing is smoothed.
+        least_channels: layers of the UNet with fewer channels attend within each frame; None: those of the second level.
+        mask_scale: side in pixels of the image that a token of the mask covers: those layers of the UNet are used for masks.
+        guidance: scale of classifier-free guidance if the options give none.
+
+    Raises:
+        InputError: parts that do not belong together, or those of another kind of model.
+    """
+
+    task: ClassVar[str] = "edit"
+    kind: ClassVar[str] = "video editing"
+    default_model: ClassVar[str] = "lovecon_nano"
+    files: ClassVar[str] = "visionzoo.pipelines.edit.files:EditJob"
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _optional_components: ClassVar[list[str]] = ["interpolator"]
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        controlnet: Any,
+        scheduler: Any,
+        interpolator: Any = None,
+        least_channels: int | None = None,
+        mask_scale: int = 32,
+        guidance: float = PUBLISHED_GUIDANCE,
+    ):
+        super().__init__()
+        _check_family(unet, controlnet, text_encoder)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            controlnet=controlnet,
+            scheduler=scheduler,
+            interpolator=interpolator,
+        )
+        self.register_to_config(least_channels=least_channels, mask_scale=mask_scale, guidance=guidance)
+
+    @property
+    def least_channels(self) -> int:
+        """Layers of the UNet with fewer channels attend within each frame."""
+        given, channels = self.config["least_channels"], self.unet.config["block_out_channels"]
+        return channels[min(1, len(channels) - 1)] if given is None else given
+
+    @property
+    def mask_scale(self) -> int:
+        """Side in pixels of the image that a token of the mask covers."""
+        return self.config["mask_scale"]
+
+    # Sizes
+
+    @property
+    def unit(self) -> int:
+        """Both sides of frames are multiples of this number of pixels, so that the UNet can halve their latents."""
+        levels = len(self.unet.config["block_out_channels"])
+        return max(self.factor * 2 ** (levels - 1), self.mask_scale)
+
+    @property
+    def factor(self) -> int:
+        """How much smaller latents are than frames, along each side."""
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    def working_size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
+        """The size (height, width) in which to edit a video of `height` x `width`: nearly the same shape, multiples of `unit`.
+
+        Args:
+            short_side: length of the shorter side in pixels, rounded to a multiple; None: what the UNet was trained for.
+
+        Raises:
+            InputError: a short side below `unit`.
+        """
+        sample = self.unet.config["sample_size"]
+        short = short_side or (sample if isinstance(sample, int) else min(sample)) * self.factor
+        if short < self.unit:
+            raise InputError(f"the shorter side must be at least {self.unit} pixels for this model, got {short}")
+        scale = round(short / self.unit) * self.unit / min(height, width)
+        return tuple(max(self.unit, round(side * scale / self.unit) * self.unit) for side in (height, width))  # pyright: ignore[reportReturnType]
+
+    # Editing
+
+    def __call__(
+        self,
+        video: str | Path | Iterable[Pixels],
+        prompt: str = "",
+        source_prompt: str = "",
+        *,
+        control: str | Control | Iterable[Pixels] = "canny",
+        mask: Mask | None = None,
+        progress: Progress | None = None,
+        callback_on_step_end: Any = None,
+        options: EditOptions | None = None,
+        **settings: Any,
+    ) -> EditResult:
+        """Edit a video and hold the result in memory; `stream` is for long ones, and `run` for files.
+
+        Args:
+            video: a file, whose frames are resized to `working_size`, or frames (H, W, 3) uint8, all of one size that is a multiple
+                of `unit`.
+            prompt, source_prompt: see `EditOptions`.
+            control, mask, progress, callback_on_step_end: see `stream`.
+            options: instead of the prompts.
+            **settings: other fields of `EditOptions`, e.g. edit="style", steps=20.
+
+        Raises:
+            InputError: see `stream`.
+        """
+        chosen = configure(options, settings) if options else EditOptions(prompt, source_prompt, **settings)
+        frames = self._read(video) if isinstance(video, str | Path) else video
+        with WorkFolder.open(None) as work:
+            edited = list(
+                self.stream(
+                    frames,
+                    chosen,
+                    control=control,
+                    mask=mask,
+                    folder=work.path,
+                    progress=progress,
+                    callback_on_step_end=callback_on_step_end,
+                )
+            )
+            return EditResult(edited, work.masks(), chosen)
+
+    def _read(self, path: str | Path) -> Iterator[Pixels]:
+        size = None
+        for frame in read_frames(path):
+            size = size or self.working_size(*frame.pixels.shape[:2])
+            yield resized(frame.pixels, size)
+
+    def stream(
+        self,
+        frames: Iterable[Pixels],
+        options: EditOptions,
+        *,
+        control: str | Control | Iterable[Pixels] = "canny",
+        mask: Mask | None = None,
+        folder: str | Path | None = None,
+        source: str = "",
+        progress: Progress | None = None,
+        callback_on_step_end: Any = None,
+    ) -> Iterator[Pixels]:
+        """Edit frames one window at a time; neither the video nor its latents are in memory.
+
+        Args:
+            frames: (H, W, 3) uint8 of one size, both sides multiples of `unit`. They are read once, before the first result.
+            options: how to edit.
+            control: name of a control (see `visionzoo.models.lovecon.control`), a function from a frame to a control frame, or
+                ready-made control frames (H, W, 3) uint8, one for each frame.
+            mask: what to edit (in a background edit: what to keep), instead of the attention to words: a function from a frame to
+                (H, W), or one such array for each frame; bool, or 0 to 255 uint8, or floats from 0 to 1.
+            folder: keep the work files here, so that the same call continues an interrupted edit, with equal results; None: in a
+                temporary folder.
+            source: identifies the frames when an edit continues, e.g. by the path and the time of a file.
+            progress: called with ("reading" | "inverting" | "editing", done, total); "reading" has a total of 0.
+            callback_on_step_end: as in diffusers, called after each denoising step of a window with its `latents`.
+
+        Yields:
+            (H, W, 3) uint8, one for each frame.
+
+        Raises:
+            InputError: words that the model or the source prompt does not know, frames or controls that do not fit, or no frames.
+        """
+        texts = (options.source_prompt, options.prompt, options.negative_prompt)
+        for text in texts:
+            check_words(self.tokenizer, text)
+        columns = self._columns(options) if mask is None else []
+        states = self._encode(texts)
+        with WorkFolder.open(folder) as work:
+            identity = {"source": source, "weights": self.fingerprint}
+            prepared = prepare(
+                self, frames, control, mask, work, identity, batch_size=options.batch_size, progress=progress
+            )
+            inversion = Inversion(self, prepared, options, states[:1], columns, work, identity)
+            inversion.run(progress)
+            editing = Editing(self, prepared, inversion, options, states[[2, 1]], work, callback_on_step_end)
+            latents = editing.results(progress)
+            decoded = decode_stream(self.vae, latents, batch_size=options.batch_size)
+            if options.smoothing != "none" and self.interpolator is not None:
+                decoded = smooth_video(decoded, self.interpolator, mode=options.smoothing)
+            yield from decoded
+
+    def _columns(self, options: EditOptions) -> list[int]:
+        """Positions of the words whose attention makes the mask; none without a mask."""
+        phrase = options.phrase
+        if phrase is None:
+            phrase = replaced_words(options.source_prompt, options.prompt) if options.edit == "attribute" else ""
+        return phrase_columns(self.tokenizer, options.source_prompt, phrase) if phrase.strip() else []
+
+    def start(self) -> None:
+        """Forget an earlier request to end after the current step."""
+        self._interrupt = False
+
+    def counter(self, what: str, total: int, progress: Progress | None) -> Callable[[], object]:
+        """A function to call after each of `total` steps, which reports progress."""
+        if progress is None:
+            this: Any = self
+            return this.progress_bar(total=total).update
+        numbers = count(1)
+        return lambda: progress(what, next(numbers), total)
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        """The hidden states of the texts; textual inversions are put in."""
+        this: Any = self
+        return encode_text(
+            self.tokenizer, self.text_encoder, [this.maybe_convert_prompt(text, self.tokenizer) for text in texts]
+        )
+
+
+def replaced_words(before: str, after: str) -> str:
+    """The words of `before` that are not in their place in `after`, each with the word that follows it.
+
+    >>> replaced_words("a girl with a red shirt walks", "a girl with a blue shirt walks")
+    'red shirt'
+    """
+    words = [text.lower().replace(",", " ").split() for text in (before, after)]
+    found: list[int] = []
+    for kind, start, stop, _, _ in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        if kind in ("replace", "delete"):
+            found += range(start, min(stop + 1, len(words[0])))
+    return " ".join(words[0][place] for place in dict.fromkeys(found))
+
+
+def _check_family(unet: Any, controlnet: Any, text_encoder: Any) -> None:
+    """Raise `InputError` unless the networks belong together, as those of Stable Diffusion 1.5 do."""
+    if unet.config.get("addition_embed_type") is not None:
+        raise InputError(
+            "this UNet is of SDXL or a similar model, with a second text encoder; LOVECon needs Stable Diffusion 1.5 or a model of "
+            "the same kind, and a ControlNet for it"
+        )
+    widths = {
+        "UNet": unet.config["cross_attention_dim"],
+        "ControlNet": controlnet.config["cross_attention_dim"],
+        "text encoder": text_encoder.config.hidden_size,
+    }
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise InputError(
+            f"these networks do not belong together: their texts differ in width ({told}). Stable Diffusion 1.5 and its ControlNets "
+            "have 768, Stable Diffusion 2 has 1024; use parts of the same one"
+        )
+    if tuple(unet.config["block_out_channels"]) != tuple(controlnet.config["block_out_channels"]):
+        raise InputError(
+            f"the ControlNet has levels of {tuple(controlnet.config['block_out_channels'])} channels, and the UNet of "
+            f"{tuple(unet.config['block_out_channels'])}; use a ControlNet for this UNet"
+        )
