@@ -111,7 +111,7 @@ class Editing:
         latents, controls = self._start(window), self._controls(window)
         with self._denoiser.installed():
             for step in range(self._options.steps):
-                noise, latents = self._fused(step, window, latents, controls)
+                noise, latents = self.fused(step, window, latents, controls)
                 latents = self._after(step, self._advance(step, noise, latents))
                 tick()
                 if self._pipe.interrupt:
@@ -144,7 +144,7 @@ class Editing:
                 if self._pipe.interrupt:
                     return False
                 old = state.read(window.start, window.stop) if step else self._start(window)
-                noise, fused = self._fused(step, window, old.to(self._pipe.unet.device), self._controls(window))
+                noise, fused = self.fused(step, window, old.to(self._pipe.unet.device), self._controls(window))
                 if before is None:
                     before = noise[:1], fused[:1]
                 # the last frame of the previous window, twice, has the place of the references
@@ -163,7 +163,7 @@ class Editing:
     def _controls(self, window: Window) -> Tensor:
         return self._source.controls[list(window.frames)].to(self._pipe.unet.device)
 
-    def _fused(self, step: int, window: Window, latents: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
+    def fused(self, step: int, window: Window, latents: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
         """The noise in the latents of a window, and then the latents fused with the source."""
         steps, timestep = self._options.steps, self._scheduler.timesteps[step]
         output = self._denoiser(latents, timestep, controls)

@@ -82,7 +82,7 @@ class Inversion:
         shapes = {INVERTED: (options.steps + 1, *source.latents.shape[1:]), MASKS: (1, *source.latents.shape[2:])}
         for name in names:
             (self._work.path / name).unlink(missing_ok=True)
-        windows = Windows(len(source), options.window, self._pipe.device, references=False)
+        windows = Windows(len(source), options.window, self._pipe.unet.device, references=False)
         denoiser = Denoiser(
             self._pipe.unet,
             self._pipe.controlnet,

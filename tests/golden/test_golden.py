@@ -13,6 +13,8 @@ from .__main__ import check, main
 from .case import HERE, Case
 
 SLOW = {
+    "lovecon/pipeline_attribute",
+    "lovecon/pipeline_style",
     "dehazexl/attribution_dehazexl_512_s0",
     "dehazexl/full_2048_hyper_s0",
     "mcnet/generator_256_seed1",

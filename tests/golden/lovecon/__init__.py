@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import networks, rife
+from . import networks, pipeline, rife
 
-KINDS: dict[str, Callable[[Case], Any]] = {**networks.KINDS, **rife.KINDS}
+KINDS: dict[str, Callable[[Case], Any]] = {**networks.KINDS, **pipeline.KINDS, **rife.KINDS}
 """Of all modules: the beginning of "module", "step", "model" or "run" in a case's configuration -> its function."""
 
 KEYS: dict[str, Callable[[Case], list[str]]] = {**networks.KEYS, **rife.KEYS}
@@ -27,3 +27,7 @@ def compute(case: Case) -> Any:
         if described.startswith(beginning):
             return function(case)
     raise SystemExit(f"{case.path}: no function computes cases of the kind {described!r}; known: {', '.join(KINDS)}")
+
+
+def tolerance(case: Case, name: str) -> float | None:
+    return pipeline.tolerance(case, name)
