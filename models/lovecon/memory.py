@@ -163,14 +163,14 @@ class BankAttnProcessor(CrossFrameAttnProcessor):
         known: tuple[Tensor, Tensor],
     ) -> Tensor:
         """All frames as one sequence of queries: the window has one set of keys."""
-        frames, length = self.context.frames, q.shape[2]
+        frames = self.context.frames
         queries = self.context.unfold(q).transpose(1, 2).flatten(2, 3)
         keys, values = (torch.cat([old, new[:, -1]], 2) for old, new in zip(known, windows, strict=True))
         if not self.include_self:
             out = attention(queries, keys, values, scale=attn.scale, backend=self.backend)
-            return out.unflatten(2, (frames, length)).transpose(1, 2).flatten(0, 1)
+            return _by_frame(out, frames)
         out, lse = attention_with_lse(queries, keys, values, scale=attn.scale, backend=self.backend)
-        shared = tuple(x.unflatten(2, (frames, length)).transpose(1, 2).flatten(0, 1) for x in (out, lse))
+        shared = _by_frame(out, frames), _by_frame(lse, frames)
         alone = attention_with_lse(q, *own, scale=attn.scale, backend=self.backend)
         return merge_attention([shared, alone])[0]
 
@@ -184,18 +184,24 @@ class BankAttnProcessor(CrossFrameAttnProcessor):
     ) -> Tensor:
         """Frame 0 is shared by the window; the frame before differs for each, and is remembered for the first one."""
         del own
-        frames, length = self.context.frames, q.shape[2]
+        frames = self.context.frames
         queries = self.context.unfold(q).transpose(1, 2).flatten(2, 3)
         tokens = known[0].shape[2] // 2
         out, lse = attention_with_lse(
             queries, *(x[:, :, :tokens] for x in known), scale=attn.scale, backend=self.backend
         )
-        first = tuple(x.unflatten(2, (frames, length)).transpose(1, 2).flatten(0, 1) for x in (out, lse))
-        before = (
+        first = _by_frame(out, frames), _by_frame(lse, frames)
+        keys, values = (
             torch.cat([old[:, None, :, tokens:], new[:, :-1]], 1).flatten(0, 1)
             for old, new in zip(known, windows, strict=True)
         )
-        return merge_attention([first, attention_with_lse(q, *before, scale=attn.scale, backend=self.backend)])[0]
+        before = attention_with_lse(q, keys, values, scale=attn.scale, backend=self.backend)
+        return merge_attention([first, before])[0]
+
+
+def _by_frame(x: Tensor, frames: int) -> Tensor:
+    """(batch, heads, frames * tokens, …) -> (batch * frames, heads, tokens, …)."""
+    return x.unflatten(2, (frames, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def install_bank_attention(

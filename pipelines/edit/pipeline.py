@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.single_file import FromSingleFileMixin
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from numpy.typing import NDArray
 from torch import Tensor
 

@@ -45,6 +45,8 @@ def _header(shape: Sequence[int], dtype: str, facts: Mapping[str, str]) -> bytes
 class TensorFile:
     """Rows of equal shape in a file, memory-mapped: `file[3]`, `file[2:8]`, `file[[5, 0]]` are float32 tensors on the CPU.
 
+    `file[[5, 0], 2]` reads only number 2 of the rows' first dimension.
+
     It can be sent to other processes, e.g. the workers of a data loader, which map the file again.
 
     Args:
@@ -70,7 +72,7 @@ class TensorFile:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: SupportsIndex | slice | Sequence[int]) -> Tensor:
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | tuple[Sequence[int], int]) -> Tensor:
         if self._map is None:
             self._map = _mapped(self.path, self.dtype, self.shape)
         return torch.from_numpy(np.array(self._map[index], np.float32))
