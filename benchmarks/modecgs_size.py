@@ -1,4 +1,5 @@
-"""Size and quality of a MoDec-GS and of a 4DGaussians that are fitted to the same scene, with equally large fields and as many steps.
+"""Size and quality of a MoDec-GS and of a 4DGaussians that are fitted to the same scene, with equally large fields and as many steps:
+as published folders, and as compact files of several numbers of bits.
 
 visionzoo bench modecgs-size
 """
@@ -75,6 +76,9 @@ RATES = {
 
 FASTER = ("means", "planes", "deformation")
 """Those that move Gaussians, which get the recipe's factor."""
+
+BITS = {"4DGaussians": (8, 9, 10, 12, 16), "MoDec-GS": (8,)}
+"""Bits per number of the compact files."""
 
 
 def fit_modecgs(capture: Capture, frames: Sequence[Frame], recipe: Recipe) -> MoDecGS:
@@ -157,7 +161,7 @@ def benchmark(
         "4DGaussians": fit_fourdgs,
         "MoDec-GS": fit_modecgs,
     }
-    found: dict[str, list[list[float]]] = {name: [] for name in systems}
+    found: dict[tuple[str, str], list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         capture = read_capture(synthetic_capture(Path(temporary), scene))
         parts = [Frames(views) for views in (capture.train, capture.test)]
@@ -168,29 +172,27 @@ def benchmark(
                 model = fit(capture, train, replace(recipe, seed=seed))
                 rows = model.table.rows if isinstance(model, FourDGaussians) else model.anchors.rows
                 folder = write_published(model, Path(temporary) / f"{name}{seed}", recipe.steps)
-                file = Path(temporary) / f"{name}{seed}.vzgs"
-                compact = write_scene(model, file) / 1e6
-                small = read_scene(file).model
-                scores = [quality(which, views) for which in (model, small) for views in (train, test)]
-                found[name].append([rows, *scores, megabytes(folder), compact])
-    means = {name: np.mean(values, axis=0).tolist() for name, values in found.items()}
-    plain = means["4DGaussians"][5]
-    rows = []
-    for name, (count, train_psnr, test_psnr, small_train, small_test, published, compact) in means.items():
+                forms = {"published folder": (model, megabytes(folder))}
+                for bits in BITS[name]:
+                    size = write_scene(model, file := Path(temporary) / f"{name}{seed}-{bits}.vzgs", bits=bits)
+                    forms[f"`.vzgs`, {bits} bits"] = (read_scene(file).model, size / 1e6)
+                for form, (network, size) in forms.items():
+                    scores = [quality(network, views) for views in (train, test)]
+                    found.setdefault((name, form), []).append([rows, *scores, size])
+    means = {key: np.mean(values, axis=0).tolist() for key, values in found.items()}
+    plain = means["4DGaussians", "published folder"][3]
+    table = []
+    for (name, form), (count, train_psnr, test_psnr, size) in means.items():
         kind = "Gaussians" if name == "4DGaussians" else "anchors"
-        for form, size, scores in (
-            ("published folder", published, (train_psnr, test_psnr)),
-            ("`.vzgs`", compact, (small_train, small_test)),
-        ):
-            rows.append(
-                [f"{name}, {form}", f"{count:,.0f} {kind}", f"{scores[0]:.2f}", f"{scores[1]:.2f}", f"{size:.3f}",
-                 f"{100 * (1 - size / plain):.0f} %"]
-            )  # fmt: skip
+        table.append(
+            [f"{name}, {form}", f"{count:,.0f} {kind}", f"{train_psnr:.3f}", f"{test_psnr:.3f}", f"{size:.3f}",
+             f"{100 * (1 - size / plain):.0f} %"]
+        )  # fmt: skip
     size = f"{scene.size} x {scene.size}"
     return Grid(
         f"Size and PSNR, synthetic scene of {scene.count:,} Gaussians at {size}, {recipe.steps:,} steps",
         ("", "", "PSNR, training views", "PSNR, test views", "MB", "smaller than the first"),
-        rows,
+        table,
         environment(),
         command,
         [f"Mean of {rounds} seeds."] if rounds > 1 else [],

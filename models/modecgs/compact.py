@@ -6,8 +6,7 @@ JSON: the version of the format, the model's configuration, how each table is st
 | table | stored as | error |
 |---|---|---|
 | positions of anchors | 32-bit multiples of the voxel, sorted, as differences | none but rounding (1e-7 relative) |
-| features, offsets, scaling; planes | 8 bits per number over the range of its channel | 1/510 of that range |
-| the same with `bits=16` | half precision | 5e-4 relative |
+| features, offsets, scaling; planes | 8 to 16 `bits` per number, over the range of its channel | range / (2^(bits + 1) - 2) |
 | dynamics; networks | half precision; never across the threshold of a "mask" gate | 5e-4 relative |
 | borders of segments, boxes of fields; means of plain Gaussians | single precision | none |
 
@@ -15,7 +14,8 @@ Times of a scene are in [0, 1], and fields read only the part of their time axis
 rows of planes over time are stored as copies of the first one that is read, so that earlier times, which no frame has, read as time 0.
 
 Anchors are sorted by their cell, since their order has no meaning. Bytes of numbers wider than one byte are stored plane by plane
-(all first bytes, then all second ones) before they are compressed by zlib.
+(all first bytes, then all second ones) before they are compressed by zlib. Levels of more than 8 bits are 16-bit integers, which only
+version 2 of the format has; files without them are written as version 1.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path
 from visionzoo.io.head import read_head
 
-from .config import MoDecGSConfig
+from .config import MoDecGSConfig, check_bits
 from .deformation import is_open
 from .fourdgs import FourDGaussians, FourDGaussiansConfig
 from .hexplane import AXES, TIME
 from .model import MoDecGS
 
-VERSION = 1
+VERSION = 2
 KINDS = {"modecgs": (MoDecGS, MoDecGSConfig), "4dgaussians": (FourDGaussians, FourDGaussiansConfig)}
 
 MOST_EXPANSION = 1100
@@ -76,14 +76,13 @@ def write_scene(
     """Write a scene; returns the size of the file in bytes.
 
     Args:
-        bits: 8 or 16 bits per number of features, offsets, scaling and planes.
+        bits: 8 to 16 bits per number of features, offsets, scaling and planes: 2^bits levels over the range of each channel.
         facts: plain JSON values to store with it.
 
     Raises:
         InputError: other bits, weights that are not finite, or facts that JSON does not know.
     """
-    if bits not in (8, 16):
-        raise InputError(f"bits must be 8 or 16, got {bits}")
+    check_bits("bits", bits)
     kind = next(name for name, (network, _) in KINDS.items() if isinstance(model, network))
     state = {key: value.detach().float().cpu() for key, value in model.state_dict().items()}
     broken = [key for key, value in state.items() if not value.isfinite().all()]
@@ -98,7 +97,7 @@ def write_scene(
     for key, value in state.items():
         tables[key], blobs[key] = _encode(key, value.numpy(), model.config, bits)
     header = {
-        "version": VERSION,
+        "version": 2 if any(table["form"] == "uint16" for table in tables.values()) else 1,
         "kind": kind,
         "config": as_dict(replace(model.config, **_count(state))),
         "tables": tables,
@@ -230,6 +229,8 @@ def _without_unread_rows(state: dict[str, Tensor], model: MoDecGS | FourDGaussia
 
 # Tables
 
+_TYPES = {"cells": "<i4", "float32": "<f4", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
+
 
 def _encode(key: str, values: np.ndarray, config: Any, bits: int) -> tuple[dict[str, Any], np.ndarray]:
     """How a table is stored, and its compressed bytes."""
@@ -242,27 +243,28 @@ def _encode(key: str, values: np.ndarray, config: Any, bits: int) -> tuple[dict[
         return {"form": "float32"}, _pack(_channels(values).astype("<f4"))
     if key == "anchors.dynamics":
         return {"form": "float16"}, _pack(_channels(_half_dynamics(values, config)))
-    if bits == 8 and any(part in key for part in _QUANTIZED):
+    if any(part in key for part in _QUANTIZED):
         channels = _channels(values)
         low = channels.min(axis=1, initial=np.inf) if channels.size else np.zeros(len(channels), np.float32)
         high = channels.max(axis=1, initial=-np.inf) if channels.size else low
-        step = np.maximum((high.astype(np.float64) - low) / 255, 0).astype(np.float32)
-        scaled = (channels - low[:, None]) / np.where(step > 0, step, 1)[:, None]
-        stored = {"form": "uint8", "low": _numbers(low), "step": _numbers(step)}
-        return stored, _pack(np.clip(np.round(scaled), 0, 255).astype("u1"))
+        top = 2**bits - 1
+        step = np.maximum((high.astype(np.float64) - low) / top, 0).astype(np.float32)
+        scaled = (channels.astype(np.float64) - low[:, None]) / np.where(step > 0, step, 1)[:, None]
+        form = "uint8" if bits == 8 else "uint16"
+        stored = {"form": form, "low": _numbers(low), "step": _numbers(step)}
+        return stored, _pack(np.clip(np.round(scaled), 0, top).astype(_TYPES[form]))
     return {"form": "float16"}, _pack(_channels(values).astype("<f2"))
 
 
 def _decode(stored: dict[str, Any], blob: np.ndarray, shape: tuple[int, ...], config: Any) -> np.ndarray:
     """The values of a table (float32), of the shape that the configuration asks for."""
     form, key_channels = stored["form"], _channel_shape(shape)
-    types = {"cells": "<i4", "float32": "<f4", "float16": "<f2", "uint8": "u1"}
-    packed = _unpack(blob, np.dtype(types[form]), math.prod(shape)).reshape(key_channels)
+    packed = _unpack(blob, np.dtype(_TYPES[form]), math.prod(shape)).reshape(key_channels)
     if form == "cells":
         if len(shape) != 2:
             raise ValueError("cells that are not positions")
         values = (np.cumsum(packed.astype(np.int64), axis=1) * float(config.voxel_size)).astype(np.float32)
-    elif form == "uint8":
+    elif form in ("uint8", "uint16"):
         with np.errstate(over="ignore"):  # found below
             low, step = (np.asarray(stored[name], dtype=np.float32) for name in ("low", "step"))
         if low.shape != key_channels[:1] or step.shape != key_channels[:1]:

@@ -14,6 +14,9 @@ INTERVALS = ("released", "paper")
 MAX_DEPTH = 64
 MAX_LEVELS = 16
 
+BITS = (8, 16)
+"""The fewest and the most bits per number of a `.vzgs`."""
+
 APPEARANCE_ROW = 10
 """The row of the published appearance embedding that every camera and every anchor reads."""
 
@@ -123,6 +126,12 @@ def check_levels(name: str, levels: tuple[int, ...]) -> None:
     """Raise `InputError` unless `levels` are up to 16 multipliers of a resolution."""
     if not 1 <= len(levels) <= MAX_LEVELS or not all(type(level) is int and level >= 1 for level in levels):
         raise InputError(f"{name} must be one to {MAX_LEVELS} integers of at least 1, got {str(levels)[:80]}")
+
+
+def check_bits(name: str, bits: int) -> None:
+    """Raise `InputError` unless a `.vzgs` can store numbers in that many bits."""
+    if type(bits) is not int or not BITS[0] <= bits <= BITS[1]:
+        raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[1]}, got {bits!r}")
 
 
 def scaffold_config(**overrides: object) -> MoDecGSConfig:

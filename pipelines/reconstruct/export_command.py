@@ -14,7 +14,7 @@ app = shared.command_app(
         "visionzoo export scene.vzgs -o splats.ply",
         "visionzoo export scene.vzgs -o splats.spz --time 0.5",
         "visionzoo export scene.vzgs -o frames --times 30 --format .splat",
-        "visionzoo export output/espresso -o espresso.vzgs",
+        "visionzoo export output/espresso -o espresso.vzgs --bits 10",
         "visionzoo export splats.ply -o splats.compressed.ply",
     ],
 )
@@ -68,6 +68,12 @@ def export(
             "Write exactly what the training view of this number, from 0, sees; by default, the mean over all views.",
         ),
     ] = None,
+    bits: Annotated[
+        int | None,
+        shared.option(
+            OUTPUT, "Bits per number of a .vzgs, 8 (the default) to 16: more round less, and make it larger."
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
@@ -78,7 +84,7 @@ def export(
 
     from .export_options import ExportOptions, check_export
 
-    options = ExportOptions(time, times, fps, format, sh_degree, view)
+    options = ExportOptions(time, times, fps, format, sh_degree, view, bits)
     check_export(scene, output, options, overwrite=overwrite)  # before torch is loaded
     from .exporting import export_file
 

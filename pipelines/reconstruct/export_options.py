@@ -10,6 +10,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.extensions import extension
 from visionzoo.jobs import check_result, refuse_inputs
 
+from ...models.modecgs.config import check_bits
 from ...models.modecgs.splats.formats import FORMATS, format_of
 
 MOST_FRAMES = 100_000
@@ -27,6 +28,7 @@ class ExportOptions:
         format: extension of the files of a sequence, one of `FORMATS`.
         sh_degree: degree of the colours' harmonics, 0 to 3.
         view: number of the training view whose Gaussians are written; None for the mean over views.
+        bits: bits per number of a `.vzgs`, 8 to 16; None is 8.
     """
 
     time: float | None = None
@@ -35,6 +37,7 @@ class ExportOptions:
     format: str = ".ply"
     sh_degree: int = 3
     view: int | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.time is not None and not 0 <= self.time <= 1:
@@ -51,6 +54,8 @@ class ExportOptions:
             raise InputError(f"--sh-degree must be between 0 and 3, got {self.sh_degree}")
         if self.view is not None and self.view < 0:
             raise InputError(f"--view must be at least 0, got {self.view}")
+        if self.bits is not None:
+            check_bits("--bits", self.bits)
 
     @property
     def is_sequence(self) -> bool:
@@ -71,6 +76,8 @@ def check_export(scene: Path, output: Path, options: ExportOptions, *, overwrite
     ending, moving = format_of(output), extension(output) == ".vzgs"
     if is_splats(scene) and (options.is_sequence or options.time is not None or options.view is not None or moving):
         raise InputError(f"{scene}: holds Gaussians of one time; it can only be converted to {', '.join(FORMATS)}")
+    if options.bits is not None and not moving:
+        raise InputError(f"{output}: --bits is for moving scenes (.vzgs); omit it")
     if options.is_sequence:
         if ending or moving:
             raise InputError(

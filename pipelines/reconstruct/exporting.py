@@ -56,7 +56,9 @@ def export_file(
         if how.is_sequence:
             return _sequence(baked, source, target, how, progress=progress, overwrite=overwrite)
         if extension(target) == ".vzgs":
-            facts = {"format": ".vzgs", "bytes": write_scene(scene.model, target, facts=scene.facts.to_dict())}  # pyright: ignore[reportArgumentType]
+            network: Any = scene.model
+            size = write_scene(network, target, bits=how.bits or 8, facts=scene.facts.to_dict())
+            facts = {"format": ".vzgs", "bytes": size}
         else:
             with Bars(progress, target.name, unit="Gaussian") as bars:
                 facts = {"time": how.time or 0.0, **baked.write(target, how.time or 0.0, bars)}

@@ -11,6 +11,8 @@ from cyclopts import Parameter
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, OUTPUT, option
 
+from ...models.modecgs.config import check_bits
+
 MOST_SEED = 2**63 - 1
 """The largest seed that torch takes and a checkpoint stores."""
 
@@ -29,7 +31,7 @@ class ReconstructOptions:
             which is then left out when the cameras are found.
         protocol: which frames of a COLMAP model are test views.
         frames: number of frames to use of a video.
-        bits: bits per number in the scene file.
+        bits: bits per number in the scene file, 8 to 16.
         seed: random seed of the weights, the order of frames, and growing.
     """
 
@@ -67,7 +69,7 @@ class ReconstructOptions:
     ] = "held-out"
     frames: Annotated[int, option(INPUT, "Number of frames of a video to use.")] = 80
     bits: Annotated[
-        Literal[8, 16], option(OUTPUT, "Bits per number in the scene file; 16 doubles its size, with less rounding.")
+        int, option(OUTPUT, "Bits per number in the scene file, 8 to 16: more round less, and make it larger.")
     ] = 8
     seed: Annotated[
         int, option(MODEL, "Random seed for the weights, for the order of the frames, and for growing.")
@@ -82,8 +84,7 @@ class ReconstructOptions:
             raise InputError(f"--downscale must be at least 1, got {self.downscale}")
         if self.frames < 8:
             raise InputError(f"--frames must be at least 8, got {self.frames}")
-        if self.bits not in (8, 16):
-            raise InputError(f"--bits must be 8 or 16, got {self.bits}")
+        check_bits("--bits", self.bits)
         if not 0 <= self.seed <= MOST_SEED:
             raise InputError(f"--seed must be between 0 and {MOST_SEED}, got {self.seed}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import numpy as np
 import plyfile
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ from tests.golden import seeded
 from tests.tiny import MODECGS, modecgs
 from visionzoo.errors import InputError, WeightsError
 from visionzoo.models.modecgs import FourDGaussians, FourDGaussiansConfig, MoDecGS, MoDecGSConfig, scaffold_config
-from visionzoo.models.modecgs.compact import _without_unread_rows, read_scene, write_scene
+from visionzoo.models.modecgs.compact import _channels, _pack, _without_unread_rows, read_scene, write_scene
 from visionzoo.models.modecgs.deformation import is_open
 from visionzoo.models.modecgs.published import read_folder, read_published, read_settings, write_published
 from visionzoo.models.modecgs.torchscript import read_torchscript
@@ -285,7 +287,7 @@ def in_cell_order(model: Any) -> dict[str, Tensor]:
     return {key: value[order] if key.startswith("anchors.") else value for key, value in state.items()}
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [8, 10, 15, 16])
 @pytest.mark.parametrize("name", scenes())
 def test_compact_scene_keeps_its_stated_errors(name: str, bits: int, tmp_path: Path) -> None:
     model = scenes()[name]()
@@ -303,16 +305,46 @@ def test_compact_scene_keeps_its_stated_errors(name: str, bits: int, tmp_path: P
             assert not error.any(), key
         elif key == "anchors.positions":
             torch.testing.assert_close(found[key], value, rtol=2e-7, atol=1e-8)
-        elif (
-            bits == 8 and (".planes.planes." in key or key.startswith(("anchors.", "table."))) and "dynamics" not in key
-        ):
+        elif (".planes.planes." in key or key.startswith(("anchors.", "table."))) and "dynamics" not in key:
             axes = (2, 3) if value.ndim == 4 else (0,)
-            span = value.amax(axes, keepdim=True) - value.amin(axes, keepdim=True)
-            assert (error <= span / 510 + 1e-6 * (1 + value.abs())).all(), key
+            low, high = value.amin(axes, keepdim=True), value.amax(axes, keepdim=True)
+            rounding = 2**-22 * torch.maximum(low.abs(), high.abs())
+            assert (error <= (high - low) / (2 * (2**bits - 1)) + rounding).all(), key
         else:
             assert (error <= 5e-4 * value.abs() + 1e-7).all(), key
     write_scene(scene.model, tmp_path / "b.vzgs", bits=bits, facts=scene.facts)
-    assert in_cell_order(read_scene(tmp_path / "b.vzgs").model).keys() == found.keys()
+    again = read_scene(tmp_path / "b.vzgs").model.state_dict()
+    for key, value in found.items():
+        torch.testing.assert_close(again[key], value, rtol=1e-6, atol=1e-6, msg=key)
+
+
+def test_more_bits_make_a_larger_file_with_a_smaller_error(tmp_path: Path) -> None:
+    model = modecgs()
+    wanted = in_cell_order(model)["anchors.features"]
+    sizes, errors = [], []
+    for bits in range(8, 17):
+        sizes.append(write_scene(model, tmp_path / "a.vzgs", bits=bits))
+        found = read_scene(tmp_path / "a.vzgs").model.state_dict()["anchors.features"]
+        errors.append(float((found - wanted).abs().max()))
+        assert header_of(tmp_path / "a.vzgs")["version"] == (1 if bits == 8 else 2)
+    assert sizes == sorted(sizes)
+    assert all(one > 1.5 * other for one, other in itertools.pairwise(errors))
+
+
+def test_scenes_of_version_1_in_half_precision_still_load(tmp_path: Path) -> None:
+    model, path = modecgs(), tmp_path / "a.vzgs"
+    write_scene(model, path)
+    wanted, tables = in_cell_order(model), load_file(path)
+    for name in ("features", "offsets", "scaling"):
+        key = f"anchors.{name}"
+        tables[key] = _pack(_channels(wanted[key].numpy()).astype("<f2"))
+    header = header_of(path)
+    header["tables"] |= {f"anchors.{name}": {"form": "float16"} for name in ("features", "offsets", "scaling")}
+    assert header["version"] == 1
+    save_file(tables, path, {"vzgs": json.dumps(header)})
+    found = read_scene(path).model.state_dict()
+    for name in ("features", "offsets", "scaling"):
+        torch.testing.assert_close(found[f"anchors.{name}"], wanted[f"anchors.{name}"], rtol=5e-4, atol=1e-7)
 
 
 def test_a_compact_scene_opens_the_same_masks(tmp_path: Path) -> None:
@@ -361,12 +393,14 @@ def test_empty_and_untrained_scenes(tmp_path: Path) -> None:
     assert read_scene(tmp_path / "empty.vzgs").model.anchors.rows == 0  # pyright: ignore
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()["vzgs"])
+
+
 def changed(path: Path, change: Callable[[dict], None]) -> Path:
     """A copy of a scene with another header."""
-    from safetensors import safe_open
-
-    with safe_open(path, "np") as file:
-        header = json.loads(file.metadata()["vzgs"])
+    header = header_of(path)
     change(header)
     save_file(load_file(path), path, {"vzgs": json.dumps(header)})
     return path
@@ -379,13 +413,16 @@ def shift_table(header: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda h: h.update(version=2), "has version 2 of the format, and this visionzoo reads up to 1; update it"),
+        (lambda h: h.update(version=3), "has version 3 of the format, and this visionzoo reads up to 2; update it"),
         (lambda h: h.update(version="1"), "no version"),
         (lambda h: h.update(kind="other"), "no kind 'other'"),
         (lambda h: h.update(tables=[]), "no tables"),
         (lambda h: h["tables"].pop("anchors.features"), "its tables do not match its configuration"),
         (lambda h: h["tables"]["anchors.features"].update(form="pickle"), "damaged scene"),
         (lambda h: h["tables"]["anchors.features"].update(form="float32"), "another size"),
+        (lambda h: h["tables"]["anchors.features"].update(form="uint16"), "another size"),
+        (lambda h: h["tables"]["anchors.features"].update(form="uint32"), "damaged scene"),
+        (lambda h: h["tables"]["anchors.dynamics"].update(form="uint16"), "damaged scene"),
         (shift_table, "one per channel"),
         (lambda h: h["tables"]["anchors.features"].update(low=[3e38] * 8, step=[1e38] * 8), "not finite"),
         (lambda h: h["config"].update(num_anchors=10**12), "claims|cannot be built"),
@@ -434,8 +471,9 @@ def test_truncated_and_foreign_files_are_one_line(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     model = copy.deepcopy(modecgs())
-    with pytest.raises(InputError, match="bits must be 8 or 16"):
-        write_scene(model, tmp_path / "a.vzgs", bits=4)
+    for bits in (7, 17, 10.0, "8", True, None):
+        with pytest.raises(InputError, match=f"bits must be an integer from 8 to 16, got {bits!r}"):
+            write_scene(model, tmp_path / "a.vzgs", bits=bits)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="not plain JSON"):
         write_scene(model, tmp_path / "a.vzgs", facts={"x": Path()})
     with torch.no_grad():

@@ -160,6 +160,17 @@ def test_a_published_folder_becomes_a_scene_or_splats(tmp_path: Path, capsys: py
             read_camera_centers(folder)
 
 
+def test_a_scene_is_stored_with_other_bits(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    code, printed, err = run(capsys, "export", scene, "-o", tmp_path / "b.vzgs", "--bits", "12", "--json")
+    assert code == 0, err
+    assert json.loads(printed)["bytes"] == (tmp_path / "b.vzgs").stat().st_size > scene.stat().st_size
+    one, other = read_scene(scene), read_scene(tmp_path / "b.vzgs")
+    assert other.facts == one.facts
+    for key, value in one.model.state_dict().items():
+        span = float(value.max() - value.min()) if value.numel() else 0.0
+        assert (other.model.state_dict()[key] - value).abs().max() <= span / (2 * 4095) + 1e-6, key
+
+
 def test_files_of_gaussians_are_converted(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert run(capsys, "export", scene, "-o", tmp_path / "a.ply")[0] == 0
     assert run(capsys, "export", tmp_path / "a.ply", "-o", tmp_path / "a.spz", "--sh-degree", "1")[0] == 0
@@ -183,6 +194,8 @@ def test_files_of_gaussians_are_converted(scene: Path, tmp_path: Path, capsys: p
         (["SCENE", "-o", "a.ply", "--sh-degree", "4"], "--sh-degree must be between 0 and 3, got 4"),
         (["SCENE", "-o", "a.ply", "--view", "-1"], "--view must be at least 0"),
         (["SCENE", "-o", "a.vzgs", "--time", "0"], "holds all times and views; leave --time and --view away"),
+        (["SCENE", "-o", "a.vzgs", "--bits", "7"], "--bits must be an integer from 8 to 16, got 7"),
+        (["SCENE", "-o", "a.ply", "--bits", "10"], r"a.ply: --bits is for moving scenes \(.vzgs\); omit it"),
         (["SCENE", "-o", "SCENE", "--overwrite"], "is an input, which is never overwritten"),
         (["SCENE", "-o", "taken.ply"], "taken.ply: exists already"),
         (["SCENE", "-o", "taken.ply", "--times", "2"], "the output must be a folder"),
