@@ -21,8 +21,8 @@ def _projected(module: Any, inputs: dict[str, Tensor], rules: str) -> tuple[Any,
     leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
     opacities = leaves.pop("opacities").detach()
     seen = module.project_usable(
-        torch.ones(opacities.shape, dtype=torch.bool), **leaves, width=60, height=40, opacities=opacities, rules=RULES[rules],
-        near_plane=None, far_plane=1e10, radius_clip=0.0, eps2d=0.3, antialiased=True,
+        torch.ones(opacities.shape, dtype=torch.bool), **leaves, opacities=opacities,
+        settings=projection.ProjectionSettings(60, 40, RULES[rules], None, 1e10, 0.0, 0.3, antialiased=True),
     )  # fmt: skip
     drawn = (seen.radii > 0).all(-1)
     loss = torch.zeros((), dtype=opacities.dtype)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import require
-from .projection import Projection
+from .projection import Projection, ProjectionSettings
 from .rules import (
     ALPHA_FLOOR,
     COMPENSATION_FLOOR,
@@ -24,9 +24,7 @@ from .rules import (
     LARGEST_INPUT,
     LARGEST_PIXELS,
     MAX_SIGMAS,
-    NEAREST,
     TILE,
-    Rules,
 )
 from .threads import run_jobs
 
@@ -50,27 +48,19 @@ def project_usable(
     scales: Tensor,
     viewmats: Tensor,
     Ks: Tensor,
-    width: int,
-    height: int,
-    *,
     opacities: Tensor | None,
-    rules: Rules,
-    near_plane: float | None,
-    far_plane: float,
-    radius_clip: float,
-    eps2d: float,
-    antialiased: bool,
+    settings: ProjectionSettings,
 ) -> Projection:
     """Like `projection.project_usable`, but Gaussians that are not finite are culled even if they are `usable`."""
+    width, height, rules, _, far_plane, radius_clip, eps2d, antialiased = settings
     batch = means.shape[:-2]
     flat = [
         None if tensor is None else tensor.flatten(0, len(batch) - 1) if batch else tensor[None]
         for tensor in (means, quats, scales, opacities, usable, viewmats, Ks)
     ]
     *found, _ = project_compiled(
-        *flat, width, height, rules.near_plane if near_plane is None else near_plane, far_plane, radius_clip, eps2d,
-        rules.square, antialiased,
-    )  # fmt: skip
+        *flat, width, height, settings.near, far_plane, radius_clip, eps2d, rules.square, antialiased
+    )
     return Projection(*(value.unflatten(0, batch) if batch else value[0] for value in found))
 
 
@@ -119,7 +109,7 @@ def project_compiled(
         partial(
             kernels.project, low, min(low + _PART, count),
             *(array[b] for array in given), strengths[b], mask[b], views[b], intrinsics[b], (float(width), float(height)),
-            (max(near_plane, NEAREST), float(far_plane)), float(radius_clip), float(eps2d), _LIMITS, square, antialiased,
+            (float(near_plane), float(far_plane)), float(radius_clip), float(eps2d), _LIMITS, square, antialiased,
             *(result[b] for result in results),
         )
         for b in range(batch)
@@ -131,10 +121,8 @@ def project_compiled(
 
 
 @project_compiled.register_fake
-def _(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor | None, usable: Tensor, viewmats: Tensor, Ks: Tensor,
-    width: int, height: int, near_plane: float, far_plane: float, radius_clip: float, eps2d: float, square: bool, antialiased: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    means, viewmats = arguments[0], arguments[5]
     shape = (means.shape[0], viewmats.shape[1], means.shape[1])
     return (
         means.new_empty(*shape, 2),
@@ -184,11 +172,9 @@ def _backward_compiled(
 
 
 @_backward_compiled.register_fake
-def _(
-    to_means2d: Tensor | None, to_depths: Tensor | None, to_ellipses: Tensor | None, to_compensations: Tensor | None,
-    means: Tensor, quats: Tensor, scales: Tensor, viewmats: Tensor, Ks: Tensor, seen: Tensor,
-    width: int, height: int, eps2d: float, square: bool, of_cameras: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    means, quats, scales, viewmats = arguments[4:8]
+    of_cameras = arguments[-1]
     cameras = viewmats.shape[1] if of_cameras else 0
     empty = [tensor.new_empty(tensor.shape) for tensor in (means, quats, scales)]
     batch = means.shape[0]

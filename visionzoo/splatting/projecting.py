@@ -43,11 +43,10 @@ def project(
         projected, usable = cpu_projection.project_usable, torch.ones(means.shape[:-1], dtype=torch.bool)
     else:
         projected, usable = projection.project_usable, projection.finite(means, quats, scales)
-    return projected(
-        usable, means, quats, scales, viewmats, Ks, width, height,
-        opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
-        antialiased=antialiased,
-    )  # fmt: skip
+    settings = projection.ProjectionSettings(
+        width, height, found, near_plane, far_plane, radius_clip, eps2d, antialiased
+    )
+    return projected(usable, means, quats, scales, viewmats, Ks, opacities, settings)
 
 
 def _can_compile(inputs: Sequence[Tensor]) -> bool:

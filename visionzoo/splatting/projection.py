@@ -7,6 +7,7 @@ determinant is the squared length of the cross product of P's rows: sums of squa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,29 @@ from .rules import (
     TILE,
     Rules,
 )
+
+
+class ProjectionSettings(NamedTuple):
+    """How Gaussians are projected, and which are culled; see `render`.
+
+    Attributes:
+        width, height: of the images, in pixels.
+        near_plane: None: that of the rules.
+    """
+
+    width: int
+    height: int
+    rules: Rules
+    near_plane: float | None
+    far_plane: float
+    radius_clip: float
+    eps2d: float
+    antialiased: bool
+
+    @property
+    def near(self) -> float:
+        """Distance in front of the camera below which Gaussians are culled."""
+        return max(self.rules.near_plane if self.near_plane is None else self.near_plane, NEAREST)
 
 
 @dataclass(frozen=True)
@@ -87,26 +111,18 @@ def project_usable(
     scales: Tensor,
     viewmats: Tensor,
     Ks: Tensor,
-    width: int,
-    height: int,
-    *,
     opacities: Tensor | None,
-    rules: Rules,
-    near_plane: float | None,
-    far_plane: float,
-    radius_clip: float,
-    eps2d: float,
-    antialiased: bool,
+    settings: ProjectionSettings,
 ) -> Projection:
     """Like `project`, for the Gaussians that are `usable` (..., N); the others are culled, with gradients of zero."""
     means, quats, scales = (
         torch.where(usable.unsqueeze(-1), value, other) for value, other in ((means, 0), (quats, 0.5), (scales, 0))
     )
-    near = rules.near_plane if near_plane is None else near_plane
+    width, height, rules, _, far_plane, radius_clip, eps2d, antialiased = settings
     # from here on, the last dimension is that of the Gaussians, and the one before holds x and y: (..., C, 2, N)
     points = viewmats[..., :3, :3] @ means.mT.unsqueeze(-3) + viewmats[..., :3, 3:]
     z = points[..., 2, :]
-    seen = usable.unsqueeze(-2) & (z > max(near, NEAREST)) & (z < far_plane)
+    seen = usable.unsqueeze(-2) & (z > settings.near) & (z < far_plane)
     ahead = torch.tensor([[0], [0], [1]], dtype=points.dtype, device=points.device)
     points = torch.where(seen.unsqueeze(-2), points, ahead)
     z = points[..., 2:, :]

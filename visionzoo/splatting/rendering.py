@@ -9,7 +9,7 @@ from ..errors import unknown
 from . import reference
 from .harmonics import spherical_harmonics
 from .projecting import has_tangents
-from .projection import Projection, finite, project_usable
+from .projection import Projection, ProjectionSettings, finite, project_usable
 from .result import Render
 from .rules import rules_named
 
@@ -110,11 +110,8 @@ def render(
         from .cpu_projection import project_usable as projected
     else:
         renderer, projected = reference, project_usable
-    seen = projected(
-        shown.all(-2), means, quats, scales, viewmats, Ks, width, height,
-        opacities=opacities, rules=found, near_plane=near_plane, far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d,
-        antialiased=antialiased,
-    )  # fmt: skip
+    settings = ProjectionSettings(width, height, found, near_plane, far_plane, radius_clip, eps2d, antialiased)
+    seen = projected(shown.all(-2), means, quats, scales, viewmats, Ks, opacities, settings)
     strength = opacities.unsqueeze(-2) * (seen.compensations if antialiased else 1)
     strength = strength.expand(*batch, cameras, count)
 
