@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import ModuleType
+from typing import Any
 
 
 class VisionZooError(Exception):
@@ -43,13 +44,52 @@ class Caution(UserWarning):
     """Warning that users of some weights must know something about them. Commands do not show it with `--quiet` or `--json`."""
 
 
+AGAIN = "run the command again"
+"""Part of the errors that are over once it is followed, such as that of a full disk."""
+
+FEW = 8
+"""Up to this many known names are listed beside a suggestion."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not registered. It suggests similar names, or lists all of them."""
+    """The error for a name that is not registered. It suggests similar names, or lists all of them, or both if there are few."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     every = f"known: {', '.join(known)}" if known else "there are none"
     hint = f"did you mean {' or '.join(near)}?" if near else every
+    if near and len(known) <= FEW:  # a similar word is not always what was meant
+        hint = f"{hint} {every}"
     return InputError(f"there is no {kind} {name!r}; {hint}")
+
+
+def described(value: Any) -> str:
+    """What an error calls a value of a wrong type: None, numbers and text as they are written, other objects by their class."""
+    if value is None or isinstance(value, (str, bytes, PathLike, bool, int, float)):
+        return repr(value)[:80]
+    return f"an object of class {type(value).__name__}"
+
+
+def check_kind(name: str, value: Any, expected: str, *attributes: str) -> None:
+    """Raise `InputError` unless an object has all of these attributes, by which its kind is told.
+
+    Args:
+        name: the argument.
+        expected: what it must be, e.g. "an AutoencoderKL of diffusers".
+    """
+    if any(not hasattr(value, attribute) for attribute in attributes):
+        raise InputError(f"{name} must be {expected}, got {described(value)}")
+
+
+def check_items(name: str, values: Any, expected: str) -> None:
+    """Raise `InputError` unless `values` can be iterated and is no text, whose letters would be taken for the items.
+
+    Args:
+        expected: what it must be, e.g. "the frames of a video".
+    """
+    if isinstance(values, (str, bytes, PathLike)) or not (
+        hasattr(values, "__iter__") or hasattr(values, "__getitem__")
+    ):
+        raise InputError(f"{name} must be {expected}, got {described(values)}")
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -90,9 +130,7 @@ def writing(path: str | PathLike[str], keeps: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VisionZooError(
-                f"{path}: the disk is full; free some space and run the command again{tail}"
-            ) from error
+            raise VisionZooError(f"{path}: the disk is full; free some space and {AGAIN}{tail}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise VisionZooError(f"{path}: no permission to write here; choose another place with -o{tail}") from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG):

@@ -47,6 +47,18 @@ def test_frames_by_index_are_those_of_the_whole_clip():
     assert (clip[-1].rgb == clip[69].rgb).all()
 
 
+def test_slices_are_lists_of_frames():
+    clip = ToyWorld.create(3).film(12, size=(64, 64))
+    frames = [frame.rgb for frame in clip]
+    for chosen in (slice(1, 3), slice(-2, None), slice(None, None, 5), slice(3, 0, -1), slice(5, 5), slice(7, 2)):
+        some = clip[chosen]
+        assert len(some) == len(frames[chosen])
+        for one, other in zip(some, frames[chosen], strict=True):
+            np.testing.assert_array_equal(one.rgb, other)
+    with pytest.raises(IndexError):
+        clip[12]
+
+
 def test_without_motion_the_pictures_are_the_same():
     clip = ToyWorld.create(3, characters=2).film(4)
     for frame, still in zip(clip, clip.frames(motion=False), strict=True):

@@ -95,6 +95,8 @@ def test_only_valid_pixels_count():
     found = warp_error(frames, [flow], [mask])
     assert found.mean == pytest.approx(0, abs=1e-12)
     assert found.compared[0] == pytest.approx(18 / 24)
+    with pytest.raises(InputError, match="flow 1 is NaN or infinite at every pixel; leave that pair of frames out"):
+        warp_error([*frames, frames[0]], [flow, np.full_like(flow, np.nan)])
     nothing = warp_error(frames, [flow_of(100)])
     assert math.isnan(nothing.mean)
     assert nothing.compared.tolist() == [0]

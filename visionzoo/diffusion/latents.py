@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batching import Batches
-from ..errors import InputError
+from ..errors import InputError, check_items, check_kind, described
 from ..io.pixels import to_float, to_uint8
 from ..io.tensor_file import TensorFile, TensorWriter
 from ..weights import fingerprint
@@ -36,6 +36,16 @@ Frames = NDArray[np.uint8] | Tensor
 """(N, H, W, 3) uint8, or (N, 3, H, W) float in [0, 1]."""
 
 
+_VIDEO = "images (H, W, 3), one after another (of a video file: visionzoo.io.video.read_frames)"
+
+
+def check_vae(vae: Any) -> None:
+    """Raise `InputError` unless it is an autoencoder of diffusers."""
+    check_kind(
+        "the autoencoder", vae, "an AutoencoderKL of diffusers, e.g. pipe.vae", "config", "encode", "decode", "device"
+    )
+
+
 def spatial_factor(vae: AutoencoderKL) -> int:
     """How much smaller latents are than images, along each side."""
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -43,6 +53,7 @@ def spatial_factor(vae: AutoencoderKL) -> int:
 
 def check_frame_size(vae: AutoencoderKL, height: int, width: int) -> None:
     """Raise `InputError` unless the sides are multiples of the autoencoder's factor, which otherwise rounds sizes down."""
+    check_vae(vae)
     factor = spatial_factor(vae)
     if height % factor or width % factor or not (height and width):
         near = " x ".join(str(max(factor, round(side / factor) * factor)) for side in (width, height))
@@ -65,6 +76,7 @@ def encode_frames(vae: AutoencoderKL, frames: Frames, *, generator: torch.Genera
         InputError: frames of another shape, type or range, sides that are not multiples of the autoencoder's factor, or
             latents that are not finite.
     """
+    check_vae(vae)
     images = _checked(frames, vae.device)
     check_frame_size(vae, *images.shape[-2:])
     encoded: Any = vae.encode((2 * images - 1).to(vae.dtype))
@@ -82,6 +94,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     Raises:
         InputError: latents of another shape, or frames that are not finite.
     """
+    check_vae(vae)
+    check_kind("latents", latents, "a tensor (N, C, h, w)", "ndim", "to")
     channels = vae.config["latent_channels"]
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError(f"expected latents (N, {channels}, h, w) for this autoencoder, got {tuple(latents.shape)}")
@@ -95,6 +109,11 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 def _checked(frames: Frames, device: torch.device) -> Tensor:
     """Frames as float32 in [0, 1] on the device."""
+    if not isinstance(frames, (np.ndarray, Tensor)):
+        raise InputError(
+            "expected frames as an array (N, H, W, 3) of uint8 or a tensor (N, 3, H, W) of floats in [0, 1], got "
+            f"{described(frames)}; for a video file, use encode_stream(vae, read_frames(path))"
+        )
     bytes_ = frames.dtype in (np.uint8, torch.uint8)
     channels = frames.shape[-1 if bytes_ else -3] if frames.ndim == 4 else 0
     if channels != 3 or not (bytes_ or (isinstance(frames, Tensor) and frames.is_floating_point())):
@@ -134,10 +153,12 @@ def encode_stream(
     batch_size: int = 8,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """Encode frames (H, W, 3) uint8 one batch at a time; yields latents (n, C, h, w), float32 on the CPU.
+    """Encode frames (H, W, 3) uint8, or those of `read_frames`, one batch at a time; yields latents (n, C, h, w), float32 on the CPU.
 
     Batches get smaller when the device runs out of memory. See `encode_frames` for arguments and errors.
     """
+    check_vae(vae)
+    check_items("frames", frames, _VIDEO)
     batches = Batches(vae.device, batch_size)
     source = iter(frames)
     while chunk := list(islice(source, batches.size)):
@@ -149,6 +170,8 @@ def decode_stream(
     vae: AutoencoderKL, latents: TensorFile | TensorWriter | Tensor | Iterable[Tensor], *, batch_size: int = 8
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode latents, each (C, h, w), one batch at a time; yields frames (H, W, 3) uint8. See `decode_latents` for errors."""
+    check_vae(vae)
+    check_items("latents", latents, "latents (C, h, w), one after another")
     batches = Batches(vae.device, batch_size)
     source = (
         (latents[i] for i in range(len(latents))) if isinstance(latents, (TensorFile, TensorWriter)) else iter(latents)
@@ -159,10 +182,19 @@ def decode_stream(
 
 
 def _stacked(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    sizes = {frame.shape for frame in frames}
+    images = [_pixels(frame) for frame in frames]
+    sizes = {image.shape for image in images}
     if len(sizes) > 1:
         raise InputError(f"frames of several sizes: {', '.join(map(str, sorted(sizes)))}; resize them to one size")
-    return np.stack(frames)
+    return np.stack(images)
+
+
+def _pixels(frame: Any) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) of a frame, also of one from `read_frames`."""
+    image = getattr(frame, "pixels", frame)
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"each frame must be an array (H, W, 3) of uint8, got {described(image)}")
+    return image
 
 
 # Latents on disk
@@ -213,6 +245,7 @@ def open_latents(
         raise InputError(f"{path}: holds no latents, but {file.facts.get('content', 'other rows')}")
     again = "delete it, so that the frames are encoded again"
     if vae is not None:
+        check_vae(vae)
         want = _facts(vae, 0, 0, "")
         if file.facts["vae"] != want["vae"]:
             raise InputError(
@@ -251,11 +284,12 @@ def encode_to_file(
         InputError: see `open_latents` for a file that exists, `encode_frames` for the frames; or there are no frames.
         VisionZooError: the disk is full; the latents so far are kept.
     """
+    check_items("frames", frames, _VIDEO)
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
         raise InputError(f"{path}: there are no frames to encode")
-    height, width = first.shape[:2]
+    height, width = _pixels(first).shape[:2]
     if Path(path).exists():
         return open_latents(path, vae, height=height, width=width, source=source)
 

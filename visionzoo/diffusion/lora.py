@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError, require, unknown
+from ..errors import InputError, check_kind, require, unknown
 from .lora_files import LoraLayer, peft_settings, read_lora, write_lora
 
 __all__ = ["list_loras", "load_lora", "save_lora", "scale_loras", "unload_lora"]
@@ -46,8 +46,8 @@ def load_lora(pipe: Any, path: str | Path, name: str | None = None, *, scale: fl
         MissingDependencyError: peft is not installed.
     """
     peft = require("peft", extra="diffusion", purpose="LoRA")
-    name = re.sub(r"\W", "_", Path(path).stem) if name is None else name
     active = list_loras(pipe)
+    name = re.sub(r"\W", "_", Path(path).stem) if name is None else name
     if name in active:
         raise InputError(f"a LoRA {name!r} is loaded already; choose another name, or unload it")
     _check_scale(scale)
@@ -157,6 +157,7 @@ def _wrapped(network: nn.Module, name: str | None = None) -> Iterator[tuple[str,
 
 def _networks(pipe: Any) -> dict[str, nn.Module]:
     """Parts of a pipeline that have a LoRA."""
+    check_kind("the pipeline", pipe, "a pipeline of diffusers", "components")
     return {
         part: one
         for part, one in pipe.components.items()
@@ -193,6 +194,7 @@ def scale_loras(pipe: Any, scales: Mapping[str, float]) -> None:
         InputError: a name that is not loaded, or a strength that is NaN or infinite.
     """
     loaded = list_loras(pipe)
+    check_kind("scales", scales, "a dictionary of names and strengths", "items")
     for name, scale in scales.items():
         if name not in loaded:
             raise unknown("LoRA", name, loaded)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_items
 
 __all__ = ["Seed", "generators", "initial_noise", "noise_and_times", "noise_of"]
 
@@ -50,6 +50,9 @@ def generators(seed: Seed, count: int = 1) -> list[torch.Generator]:
         if not 0 <= seed <= 2**63 - count:
             raise InputError(f"the seed must be a whole number from 0 to 2**63 - {count}, got {seed}")
         return [torch.Generator().manual_seed(seed + number) for number in range(count)]
+    check_items(
+        "the seed", [seed] if isinstance(seed, torch.Generator) else seed, "a whole number or generators of torch"
+    )
     given = [seed] if isinstance(seed, torch.Generator) else list(seed)
     if len(given) != count:
         raise InputError(f"expected {count} generators, one for each result, got {len(given)}")

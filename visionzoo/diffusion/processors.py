@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, check_kind, described
 
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
@@ -85,8 +85,13 @@ def install_processors(
         names: patterns of names, in which * matches anything: "*.attn1" (self-attention of UNets), "*temp_attentions*.attn?", "*".
 
     Raises:
-        InputError: no layer has such a name.
+        InputError: no layer has such a name, no network, or no function.
     """
+    check_kind("the network", network, "a network of diffusers, e.g. pipe.unet", "named_modules", "get_submodule")
+    if not callable(make):
+        raise InputError(
+            f"make must be a function of the name and the layer that returns a processor, got {described(make)}"
+        )
     patterns = [names] if isinstance(names, str) else list(names)
     layers: dict[str, Any] = {
         name: module for name, module in network.named_modules() if hasattr(module, "set_processor")

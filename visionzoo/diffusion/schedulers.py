@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, require, unknown
+from ..errors import InputError, check_kind, require, unknown
 
 __all__ = ["check_scheduler", "inversion_pair", "make_scheduler", "scheduler_names", "scheduler_step"]
 
@@ -52,7 +52,7 @@ def scheduler_names() -> list[str]:
 
 def check_scheduler(name: str) -> None:
     """Raise `InputError` unless `make_scheduler` knows the name."""
-    if name not in _KINDS:
+    if not isinstance(name, str) or name not in _KINDS:
         raise unknown("scheduler", name, _KINDS)
 
 
@@ -76,6 +76,8 @@ def make_scheduler(name: str, like: Any, **settings: Any) -> Any:
 
     place, fixed = _KINDS[name]
     kind: Any = getattr(diffusers, place)
+    if not isinstance(like, Mapping):
+        check_kind("like", like, "a scheduler of diffusers or its configuration, e.g. pipe.scheduler", "config", "step")
     config: Mapping[str, Any] = like if isinstance(like, Mapping) else like.config
     if "beta_schedule" not in config:
         raise InputError(
@@ -132,7 +134,13 @@ def scheduler_step(
         output: what the network predicts, (B, …).
         latents: the current latents, (B, …).
         generator, eta: passed to schedulers that take them.
+
+    Raises:
+        InputError: no scheduler, or no tensors.
     """
+    check_kind("the scheduler", scheduler, "a scheduler of diffusers, e.g. pipe.scheduler", "config", "step")
+    for name, value in (("the output", output), ("latents", latents)):
+        check_kind(name, value, "a tensor (B, …)", "float", "shape")
     known = inspect.signature(scheduler.step).parameters
     options = {"generator": generator, "eta": eta}
     extra = {key: value for key, value in options.items() if key in known}

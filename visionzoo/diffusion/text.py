@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, require
+from ..errors import InputError, check_items, check_kind, described, require
 from ..io.files import make_folder, write_json, write_text
 from ..weights import save_safetensors
 
@@ -45,6 +45,25 @@ _WORD = re.compile(r"[^\W\d_]+|\d|[^\x00-\x7f]")
 MAX_TOKENS = 77
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise `InputError` unless it is a tokenizer."""
+    check_kind("the tokenizer", tokenizer, "a CLIPTokenizer of transformers", "get_vocab", "model_max_length")
+
+
+def check_text_encoder(text_encoder: Any) -> None:
+    """Raise `InputError` unless it is a text encoder."""
+    check_kind("the text encoder", text_encoder, "a CLIPTextModel of transformers", "state_dict", "config", "device")
+
+
+def checked_texts(name: str, texts: Any) -> list[str]:
+    """Texts as a list; raises `InputError` for a single text, whose letters would be taken for the texts, and for other types."""
+    check_items(name, texts, "a list of texts")
+    found = list(texts)
+    if wrong := [text for text in found if not isinstance(text, str)]:
+        raise InputError(f"{name} must be a list of texts, got {described(wrong[0])} among them")
+    return found
+
+
 def word_tokenizer(words: Iterable[str], max_length: int = MAX_TOKENS) -> CLIPTokenizer:
     """A CLIP tokenizer that turns each of `words` into one token; other ASCII text is spelled in letters.
 
@@ -60,7 +79,7 @@ def word_tokenizer(words: Iterable[str], max_length: int = MAX_TOKENS) -> CLIPTo
     require("transformers", extra="diffusion", purpose="a CLIP tokenizer")
     from transformers import CLIPTokenizer
 
-    words = list(dict.fromkeys(words))
+    words = list(dict.fromkeys(checked_texts("words", words)))
     if not words:
         raise InputError("a vocabulary of no words; give at least one")
     for word in words:
@@ -111,6 +130,7 @@ def _merged(pieces: Sequence[str], pair: tuple[str, str]) -> list[str]:
 
 def words_of(tokenizer: CLIPTokenizer) -> list[str]:
     """The words of a tokenizer from `word_tokenizer`, in their order; empty for any other CLIP tokenizer, which spells everything."""
+    check_tokenizer(tokenizer)
     words: list[str] = []
     for token in sorted(vocabulary := tokenizer.get_vocab(), key=vocabulary.__getitem__, reverse=True):
         if not token.endswith(_LAST):
@@ -125,7 +145,9 @@ def check_words(known: Iterable[str] | CLIPTokenizer, text: str) -> None:
     Args:
         known: words, or a tokenizer; for a tokenizer that is not from `word_tokenizer`, every text passes.
     """
-    words = words_of(known) if hasattr(known, "get_vocab") else list(known)  # pyright: ignore[reportArgumentType]
+    words = words_of(known) if hasattr(known, "get_vocab") else checked_texts("the known words", known)  # pyright: ignore[reportArgumentType]
+    if not isinstance(text, str):
+        raise InputError(f"the text must be a string, got {described(text)}")
     if not words:
         return
     unknown = [word for word in dict.fromkeys(_WORD.findall(text.lower())) if word not in words]
@@ -153,6 +175,7 @@ def text_config(
         raise InputError(
             f"hidden_size must be a multiple of num_attention_heads, got {hidden_size} and {num_attention_heads}"
         )
+    check_tokenizer(tokenizer)
     require("transformers", extra="diffusion", purpose="a CLIP text encoder")
     from transformers import CLIPTextConfig
 
@@ -179,9 +202,11 @@ def encode_text(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: st
     A text that is too long is cut off at the end, with a warning that names what is lost.
 
     Raises:
-        InputError: there are no texts.
+        InputError: there are no texts, or arguments of wrong types.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    check_tokenizer(tokenizer)
+    check_text_encoder(text_encoder)
+    texts = [texts] if isinstance(texts, str) else checked_texts("texts", texts)
     if not texts:
         raise InputError("there are no texts to encode; give at least one, which may be empty")
     limit = tokenizer.model_max_length
@@ -203,6 +228,7 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: str | Path) -> None:
     Raises:
         InputError: the folder cannot be created.
     """
+    check_tokenizer(tokenizer)
     folder = make_folder(folder)
     tokenizer.save_pretrained(folder)
     if (folder / "tokenizer.json").exists():
@@ -219,6 +245,7 @@ def save_text_encoder(model: CLIPTextModel, folder: str | Path, file: str = "mod
     Raises:
         InputError: the folder cannot be created.
     """
+    check_text_encoder(model)
     folder = make_folder(folder)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from ..console import counted
 from ..data.augmented import stream_of
-from ..errors import InputError
+from ..errors import InputError, check_kind
 from ..io.tensor_file import TensorFile, TensorWriter
 from ..weights import fingerprint
-from .text import encode_text
+from .text import check_text_encoder, check_tokenizer, checked_texts, encode_text
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -67,8 +67,11 @@ def cache_texts(
         dtype: "float16" or "float32", of the file.
 
     Raises:
-        InputError: the file exists and is of other captions or of another text encoder.
+        InputError: the file exists and is of other captions or of another text encoder, or arguments of wrong types.
     """
+    check_tokenizer(tokenizer)
+    check_text_encoder(text_encoder)
+    captions = checked_texts("captions", captions)
     different = ["", *(caption for caption in dict.fromkeys(captions) if caption)]
     facts = {
         "content": "text embeddings",
@@ -167,6 +170,8 @@ def noisy_batch(
     Raises:
         InputError: the scheduler has no such noise schedule, e.g. one for flow matching.
     """
+    check_kind("the scheduler", scheduler, "a scheduler of diffusers, e.g. pipe.scheduler", "config", "step")
+    check_kind("latents", latents, "a tensor (B, …)", "float", "shape")
     kind = scheduler.config.get("prediction_type", "flow")
     levels = getattr(scheduler, "alphas_cumprod", None)
     if levels is None or kind not in ("epsilon", "v_prediction", "sample"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, VisionZooError, writing
+from ..errors import AGAIN, InputError, VisionZooError, writing
 
 RESUME = "run the same command again to resume"
 
@@ -137,13 +137,24 @@ def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
         if not keep or not any(work.glob("*.done")):  # nothing to resume
             shutil.rmtree(work, ignore_errors=True)
             raise
-        how = f"finished work is kept in {work}: {RESUME}"
+        kept = f"finished work is kept in {work}"
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; {how}") from None
+            raise Interrupted(f"interrupted; {kept}: {RESUME}") from None
         if isinstance(error, VisionZooError):
-            raise type(error)(f"{error}; {how}") from error
+            raise type(error)(resumable(error, kept)) from error
         raise
     shutil.rmtree(work, ignore_errors=True)
+
+
+def resumable(error: VisionZooError, kept: str, how: str = RESUME) -> str:
+    """The text of an error, what is kept, and how to resume, unless the text says already to run the command again.
+
+    Args:
+        how: `RESUME`, possibly with a condition, such as ", without --overwrite", which is kept in any case.
+    """
+    if AGAIN in str(error):
+        return f"{error}; {kept}{how.removeprefix(RESUME)}"
+    return f"{error}; {kept}: {how}"
 
 
 def _name(source: Path) -> str:
@@ -158,4 +169,4 @@ def _stamp(source: Path) -> str:
     return f"{about.st_size} {about.st_mtime_ns}"
 
 
-__all__ = ["RESUME", "Interrupted", "Row", "Rows", "resumable_folder"]
+__all__ = ["RESUME", "Interrupted", "Row", "Rows", "resumable", "resumable_folder"]

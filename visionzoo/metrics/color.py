@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionzoo.errors import InputError, unknown
+from visionzoo.errors import InputError, check_items, described, unknown
 
-from .frames import Pixels, bool_mask, map_like
+from .frames import Pixels, as_tensor, bool_mask, map_like
 from .restoration import image_planes
 
 Array = TypeVar("Array", Tensor, np.ndarray)
@@ -150,6 +150,7 @@ def region_colors(image: Pixels, regions: Regions, names: Sequence[Hashable], *,
         names: the R ids or names to measure.
     """
     planes = image_planes(image)
+    check_items("names", names, "a list of the ids or names of regions")
     if erode < 0 or int(erode) != erode:
         raise InputError(f"erode must be a whole number of pixels, 0 or more, got {erode}")
     found = torch.full((len(names), 3), math.nan, dtype=torch.float64, device=planes.device)
@@ -191,6 +192,7 @@ def nearest_color(rgb: Color, palette: Mapping[str, Color]) -> str:
     Raises:
         InputError: `rgb` or an entry is not a colour, or is NaN; the palette is empty.
     """
+    _check_palette(palette)
     if not palette:
         raise InputError("the palette is empty; give at least one named color")
     own = as_color(rgb)
@@ -212,7 +214,8 @@ def color_hit(
     Raises:
         InputError: `asked` is not in the palette; else as for `region_color` and `nearest_color`.
     """
-    if asked not in palette:
+    _check_palette(palette)
+    if asked not in list(palette):
         raise unknown("color", asked, palette)
     color = region_color(image, mask, erode=erode)
     return None if np.isnan(color).any() else nearest_color(color, palette) == asked
@@ -247,6 +250,11 @@ def _inner(regions: Tensor, erode: int) -> Tensor:
     return (most == -least)[0, 0]
 
 
+def _check_palette(palette: Mapping[str, Color]) -> None:
+    if not isinstance(palette, Mapping):
+        raise InputError(f"the palette must be a dictionary of names and colors, got {described(palette)}")
+
+
 def _saturation(chroma: Tensor) -> Tensor:
     power = chroma**7
     return (power / (power + 25.0**7)).sqrt()
@@ -258,7 +266,7 @@ def _cosine(degrees: Tensor) -> Tensor:
 
 def _triples(values: Any, name: str) -> Tensor:
     """Colours (..., 3) as a tensor."""
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    tensor = values if isinstance(values, Tensor) else as_tensor(np.asarray(values), name, "numbers (..., 3)")
     if tensor.ndim < 1 or tensor.shape[-1] != 3:
         raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected (..., 3)")
     return tensor

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, described
 
 from .color import Color, Regions, as_color, ciede2000, region_colors, srgb_to_lab
 from .frames import Pixels, in_step, mean_of_known, video_planes
@@ -92,6 +92,8 @@ def color_drift(
     Raises:
         InputError: no frames, no colours, unequal numbers of frames and regions, or wrong shapes, types or values.
     """
+    if colors is not None and not isinstance(colors, Mapping):
+        raise InputError(f"colors must be a dictionary of regions and their true colors, got {described(colors)}")
     if not colors:
         raise InputError("no true colors were given, so there is nothing to compare with")
     names = tuple(colors)

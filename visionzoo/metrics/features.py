@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionzoo.errors import InputError, WeightsError
+from visionzoo.errors import InputError, WeightsError, described
 from visionzoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from visionzoo.weights import find_state_dict, misfit, read_checkpoint
 from visionzoo.weights.torchscript import load_torchscript, short
@@ -234,6 +234,10 @@ def clip_features(
 
 def extract(items: Iterable[Tensor], extractor: FeatureExtractor, *, batch: int) -> Tensor:
     """Features (N, D) float64 on the CPU of images (3, H, W) or clips (T, 3, H, W) in [0, 1]."""
+    if not callable(extractor):
+        raise InputError(
+            f"the extractor must be a function of images, such as resnet18_features(path), got {described(extractor)}"
+        )
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
     found: list[Tensor] = []

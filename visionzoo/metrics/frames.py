@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, check_items, described
 
 from .restoration import image_planes
 
@@ -22,8 +22,9 @@ def video_planes(frames: Iterable[Pixels]) -> Iterator[Tensor]:
     """Each frame as (3, H, W) float64 in [0, 1].
 
     Raises:
-        InputError: a frame is no image, or its size differs from that of the first one; the message has its number.
+        InputError: `frames` are no images; or one of them is none, or has another size than the first, which the message numbers.
     """
+    check_items("frames", frames, "images, one after another (of a video file: visionzoo.io.video.read_frames)")
     size = None
     for number, frame in enumerate(frames):
         planes = image_planes(getattr(frame, "pixels", frame), f"frame {number}")
@@ -42,15 +43,36 @@ def bool_mask(mask: Tensor | np.ndarray, like: Tensor, name: str = "the mask") -
     Raises:
         InputError: it is not bool, or has another size than the image.
     """
-    values = torch.as_tensor(mask)
+    values = as_tensor(mask, name, "an array (H, W) of bool")
     if values.dtype != torch.bool:
         raise InputError(f"{name} is {values.dtype}, expected bool; compare it with a number, e.g. mask > 127")
     return map_like(values, like, name)
 
 
+def as_tensor(values: Any, name: str, expected: str) -> Tensor:
+    """`values` as a tensor; raises `InputError` if they are no numbers.
+
+    Args:
+        name: what the error calls them.
+        expected: what they must be, e.g. "an array (H, W)".
+    """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be {expected}, got {described(values)}") from error
+
+
+def as_numbers(values: Any, name: str, expected: str) -> NDArray[np.float64]:
+    """`values` as an array of float64; arguments and errors as for `as_tensor`."""
+    try:
+        return np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be {expected}, got {described(values)}") from error
+
+
 def map_like(values: Tensor | np.ndarray, like: Tensor, name: str) -> Tensor:
     """A map of one value per pixel, (H, W), as a tensor on the device of the image `like`, (C, H, W)."""
-    values = torch.as_tensor(values)
+    values = as_tensor(values, name, "an array (H, W)")
     if values.shape != like.shape[1:]:
         raise InputError(f"{name} has shape {tuple(values.shape)}, expected (H, W) = {tuple(like.shape[1:])}")
     return values.to(like.device)
@@ -66,8 +88,10 @@ def in_step(
         spare: allow one more in the second, which is ignored.
 
     Raises:
-        InputError: one of them ends early.
+        InputError: one of them cannot be iterated, or ends early.
     """
+    for name, values in zip(names, (first, second), strict=True):
+        check_items(name, values, "an iterable, with one for each frame")
     end = object()
     ours, theirs, count = iter(first), iter(second), 0
     while True:
@@ -87,4 +111,4 @@ def mean_of_known(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.floa
         return np.asarray(np.nansum(values, axis=axis) / np.sum(~np.isnan(values), axis=axis))
 
 
-__all__ = ["Pixels", "bool_mask", "in_step", "map_like", "mean_of_known", "video_planes"]
+__all__ = ["Pixels", "as_numbers", "as_tensor", "bool_mask", "in_step", "map_like", "mean_of_known", "video_planes"]

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, check_items
 
 from .features import FeatureExtractor, clip_features, extractor_name, image_features
-from .frames import Pixels
+from .frames import Pixels, as_tensor
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def fvd(
     Raises:
         InputError: no videos, fewer than two clips, or as for `clip_features`.
     """
+    for name, videos in (("generated", generated), ("real", real)):
+        check_items(name, videos, "videos, each an iterable of frames")
     ours, theirs = (
         [clip_features(frames, extractor, length=length, stride=stride, batch=batch) for frames in videos]
         for videos in (generated, real)
@@ -124,7 +126,7 @@ def _result(ours: Tensor, theirs: Tensor, extractor: FeatureExtractor) -> Freche
 
 
 def _checked(features: Tensor | NDArray[np.floating], name: str) -> Tensor:
-    values = torch.as_tensor(features)
+    values = as_tensor(features, name, "an array (N, D)")
     if values.ndim != 2 or not values.shape[1] or len(values) < 2:
         raise InputError(f"{name} has shape {tuple(values.shape)}, expected (N, D) with at least two samples")
     values = values.detach().cpu().double()

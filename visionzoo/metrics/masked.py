@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
+from .frames import as_tensor
 from .lpips import Lpips
-from .restoration import K1, K2, WINDOW, gaussian_weights, image_planes
+from .restoration import K1, K2, WINDOW, check_image, gaussian_weights, image_planes
 
 Image = Tensor | np.ndarray
 
@@ -89,17 +90,20 @@ def _partial_means(images: Tensor, mask: Tensor) -> Tensor:
 
 def _checked(prediction: Image, reference: Image, mask: Image) -> tuple[Tensor, Tensor, Tensor]:
     """Both images (3, H, W) and the mask (H, W) in float64."""
+    check_image(prediction, "prediction")
+    check_image(reference, "reference")
     if prediction.ndim != 3 or prediction.shape != reference.shape:
         raise InputError(
             f"prediction has shape {tuple(prediction.shape)} and reference {tuple(reference.shape)}, expected two images "
             "of one size"
         )
     ours, theirs = image_planes(prediction, "prediction"), image_planes(reference, "reference")
+    mask = as_tensor(mask, "the mask", "an array (H, W)")
     if mask.shape != ours.shape[1:]:
         raise InputError(
             f"the mask has shape {tuple(mask.shape)} and the images {tuple(ours.shape)}; resize it to (H, W)"
         )
-    weights = torch.as_tensor(mask).to(ours)
+    weights = mask.to(ours)
     if not float(weights.min()) >= 0 or not float(weights.max()) <= 1 or not float(weights.sum()) > 0:
         raise InputError("the mask must be between 0 and 1 and leave some pixels")
     return ours, theirs, weights

@@ -18,7 +18,7 @@ Shapes: Q queries, N images in the database, D length of a descriptor, M kept pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, check_items, described
 
 DIFFICULTIES = {
     "E": (("easy",), ("junk", "hard")),
@@ -52,6 +52,10 @@ class GroundTruth:
         """Create it from a dictionary with the keys easy, hard and junk (others are ignored)."""
         if isinstance(entry, GroundTruth):
             return entry
+        if not isinstance(entry, Mapping):
+            raise InputError(
+                f"the ground truth of a query must have easy, hard and junk images, got {described(entry)}"
+            )
         return cls(*(np.asarray(entry[label], dtype=np.int64).reshape(-1) for label in ("easy", "hard", "junk")))
 
     @property
@@ -145,7 +149,11 @@ def evaluate(
 
     Returns the same as `evaluate_ranks`.
     """
-    truths = [GroundTruth.of(entry) for entry in ground_truth]
+    check_items("rankings", rankings, "a list of database indices for each query")
+    check_items("ground_truth", ground_truth, "the ground truth of each query")
+    truths, rankings = [GroundTruth.of(entry) for entry in ground_truth], list(rankings)
+    if len(rankings) != len(truths):
+        raise InputError(f"{len(rankings)} rankings for {len(truths)} queries of the ground truth")
     ranks = [ranks_in(ranking, truth.named) for ranking, truth in zip(rankings, truths, strict=True)]
     return evaluate_ranks(ranks, truths, kappas)
 

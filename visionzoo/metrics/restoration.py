@@ -193,8 +193,7 @@ def image_planes(image: Tensor | np.ndarray, name: str = "the image") -> Tensor:
     Raises:
         InputError: wrong shape or type, or values outside [0, 1]; the message starts with `name`.
     """
-    if not isinstance(image, (Tensor, np.ndarray)):
-        raise InputError(f"{name} is a {type(image).__name__}, expected an array (H, W, 3) or a tensor (3, H, W)")
+    check_image(image, name)
     if image.ndim != 3:
         wanted = "(H, W, 3)" if isinstance(image, np.ndarray) else "(3, H, W)"
         raise InputError(f"{name} has shape {tuple(image.shape)}, expected {wanted}")
@@ -205,7 +204,14 @@ def image_planes(image: Tensor | np.ndarray, name: str = "the image") -> Tensor:
         raise InputError(f"{name}: {error}") from None
 
 
+def check_image(image: object, name: str = "the image") -> None:
+    """Raise `InputError` unless `image` is an array or a tensor."""
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise InputError(f"{name} is a {type(image).__name__}, expected an array (H, W, 3) or a tensor (3, H, W)")
+
+
 def _batch(name: str, image: Tensor | np.ndarray) -> Tensor:
+    check_image(image, name)
     if isinstance(image, np.ndarray):
         values, wanted = _from_numpy(image), "(H, W, 3)"
         values = values.permute(2, 0, 1)[None] if values.ndim == 3 else values

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionzoo.errors import InputError
+from visionzoo.errors import InputError, described
 
 from .features import FeatureExtractor, extract, extractor_name
-from .frames import Pixels, bool_mask, in_step, mean_of_known, video_planes
+from .frames import Pixels, as_numbers, bool_mask, in_step, mean_of_known, video_planes
 from .masked import masked_psnr, masked_ssim
 from .restoration import psnr, ssim
 
@@ -51,7 +51,7 @@ def find_revisits(
     Raises:
         InputError: wrong shapes, states that are not finite, or tolerances that are negative or above `away`.
     """
-    states = np.asarray(cameras.cpu() if isinstance(cameras, Tensor) else cameras, dtype=np.float64)
+    states = as_numbers(cameras, "cameras", "numbers (T, k)")
     if states.ndim != 2 or not states.size or not np.isfinite(states).all():
         raise InputError(f"cameras have shape {states.shape}, expected finite numbers (T, k), one row for each frame")
     near = _components("tolerance", tolerance, states.shape[1])
@@ -186,7 +186,10 @@ def scene_return_consistency(
     Raises:
         InputError: no pairs, a frame is missing, features are all 0 or not finite, or wrong shapes, types or values.
     """
-    pairs = [(int(first), int(later)) for first, later in pairs]
+    try:
+        pairs = [(int(first), int(later)) for first, later in pairs]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"pairs must be pairs (first, later) of frame numbers, got {described(pairs)}") from error
     if not pairs:
         raise InputError("there are no pairs of visits to compare; find them with find_revisits")
     needed = sorted({number for pair in pairs for number in pair})

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
-from .frames import Pixels, bool_mask, in_step, mean_of_known, video_planes
+from .frames import Pixels, as_numbers, as_tensor, bool_mask, in_step, mean_of_known, video_planes
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def seam_of_changes(changes: Sequence[float] | NDArray[np.floating], borders: Se
     Raises:
         InputError: as for `seam`, or a change is not finite.
     """
-    values = np.asarray(changes, dtype=np.float64)
+    values = as_numbers(changes, "changes", "numbers (T - 1,)")
     if values.ndim != 1 or not np.isfinite(values).all():
         raise InputError(
             f"changes have shape {values.shape}, expected finite numbers (T - 1,), one for each pair of frames"
@@ -131,11 +131,11 @@ def warp_error(
         flows: T - 1 flows (H, W, 2) in pixels, x to the right and y down, from frame t to frame t + 1; one more, that of the last
             frame, is ignored.
         valid: as many masks (H, W) bool of the pixels of frame t to compare, those still visible in frame t + 1. Pixels that leave
-            the image, or whose flow is not finite, never count.
+            the image, or whose flow is not finite, never count; a flow that is finite nowhere is an error.
         error: "squared" or "absolute".
 
     Raises:
-        InputError: fewer than two frames, unequal numbers, or wrong shapes, types or values.
+        InputError: fewer than two frames, unequal numbers, a flow without a finite value, or wrong shapes, types or values.
     """
     if error not in ("squared", "absolute"):
         raise InputError(f"the error must be squared or absolute, got {error!r}")
@@ -145,8 +145,13 @@ def warp_error(
         in_step(pairwise(video_planes(frames)), motions, ("pairs of frames", "flows"), spare=True)
     ):
         flow, mask = (motion, None) if valid is None else motion
-        sampled, known = _sample(two, _flow(flow, one, f"flow {number}"))
-        if mask is not None:
+        pixels = _flow(flow, one, f"flow {number}")
+        if not bool(pixels.isfinite().any()):
+            raise InputError(
+                f"flow {number} is NaN or infinite at every pixel; leave that pair of frames out, or compute its flow again"
+            )
+        sampled, known = _sample(two, pixels)
+        if valid is not None:
             known = known & bool_mask(mask, one, f"mask {number}")
         difference = (one - sampled)[:, known]
         errors.append(float((difference.square() if error == "squared" else difference.abs()).mean()))
@@ -157,7 +162,7 @@ def warp_error(
 
 
 def _flow(flow: Tensor | NDArray[np.floating], like: Tensor, name: str) -> Tensor:
-    values = torch.as_tensor(flow)
+    values = as_tensor(flow, name, "an array (H, W, 2)")
     if tuple(values.shape) != (*like.shape[1:], 2) or not values.is_floating_point():
         raise InputError(
             f"{name} has shape {tuple(values.shape)} and type {values.dtype}, expected floats (H, W, 2) = {(*like.shape[1:], 2)}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 
@@ -79,7 +80,8 @@ class _Chunk:
 
 
 class Clip:
-    """A filmed clip; `ToyWorld.film` makes it. Frames are drawn when they are asked for, by index or one after another.
+    """A filmed clip; `ToyWorld.film` makes it. Frames are drawn when they are asked for, by index, as the list of a slice, or one
+    after another.
 
     Attributes:
         places, characters: of the world.
@@ -111,9 +113,17 @@ class Clip:
     def __len__(self) -> int:
         return len(self.path)
 
-    def __getitem__(self, index: int) -> Frame:
-        index = range(len(self))[index]
-        return next(self.frames(index, index + 1))
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Frame]: ...
+    def __getitem__(self, index: int | slice) -> Frame | list[Frame]:
+        chosen = range(len(self))[index]
+        if isinstance(chosen, int):
+            return next(self.frames(chosen, chosen + 1))
+        if chosen.step == 1:
+            return list(self.frames(chosen.start, max(chosen.start, chosen.stop)))
+        return [self[number] for number in chosen]
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()

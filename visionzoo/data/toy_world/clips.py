@@ -28,7 +28,7 @@ from visionzoo.errors import InputError, VisionZooError, require, writing
 from visionzoo.io.files import make_folder, write_json, write_text
 from visionzoo.io.video import VideoWriter
 from visionzoo.jobs.progress import Progress, silent
-from visionzoo.jobs.resume import RESUME, Interrupted
+from visionzoo.jobs.resume import RESUME, Interrupted, resumable
 
 from .characters import PARTS
 from .clip import Clip, Frame
@@ -342,13 +342,13 @@ def _resumable(folder: Path, finished: int, overwrite: bool) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, VisionZooError) as error:
-        kept = f"{counted(finished, 'clip')} {'is' if finished == 1 else 'are'} kept in {folder}: {RESUME}"
-        kept += ", without --overwrite" if overwrite else ""
         if not finished:
             raise
+        kept = f"{counted(finished, 'clip')} {'is' if finished == 1 else 'are'} kept in {folder}"
+        how = RESUME + (", without --overwrite" if overwrite else "")
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; {kept}") from None
-        raise type(error)(f"{error}; {kept}") from error
+            raise Interrupted(f"interrupted; {kept}: {how}") from None
+        raise type(error)(resumable(error, kept, how)) from error
 
 
 __all__ = ["ClipSettings", "main_caption", "masks_of", "segments", "write_clip", "write_clips"]
