@@ -123,3 +123,20 @@ def _seeded(build: Any, *arguments: Any, **settings: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build(*arguments, **settings).eval()
+
+
+def save_clip(folder: Path) -> Path:
+    """Write a random CLIP model for images of 32 x 32 pixels with its image processor and tokenizer."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    words = tokenizer()
+    vision = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config=text_config(words, WIDTH).to_dict(),
+        vision_config={**vision, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    _seeded(CLIPModel, config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    save_tokenizer(words, folder)
+    return folder

@@ -140,17 +140,29 @@ def load_transformers(
         if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
             continue
         options = {"variant": variant, **({_DTYPE: dtype} if dtype is not None else {})}
-        try:
-            with without_bars():
-                found: Any = kind.from_pretrained(str(folder / name), output_loading_info=True, **options)
-        except RuntimeError as error:
-            shapes = "ignore_mismatched_sizes" in str(error)  # the shapes are in the report only
-            problem = "some weights have another shape than config.json states" if shapes else one_line(error)
-            raise WeightsError(f"{folder / name}: does not fit {place[1]}: {problem}") from error
-        loaded[name], report = found
-        if missing := sorted(report["missing_keys"]):
-            raise _incomplete(folder / name, place[1], missing)
+        loaded[name] = load_part(folder / name, kind, **options)
     return loaded
+
+
+def load_part(folder: Path, kind: Any, **options: Any) -> PreTrainedModel:
+    """A network of transformers from its folder; raises `WeightsError` if weights are missing or of another shape.
+
+    Args:
+        kind: its class, e.g. `CLIPTextModel`.
+        **options: of `from_pretrained`.
+    """
+    try:
+        with without_bars():
+            found, report = kind.from_pretrained(
+                str(folder), output_loading_info=True, local_files_only=True, **options
+            )
+    except RuntimeError as error:
+        shapes = "ignore_mismatched_sizes" in str(error)  # the shapes are in the report only
+        problem = "some weights have another shape than config.json states" if shapes else one_line(error)
+        raise WeightsError(f"{folder}: does not fit {kind.__name__}: {problem}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise _incomplete(folder, kind.__name__, missing)
+    return found
 
 
 def check_complete(components: Mapping[str, Any], folder: Path) -> None:

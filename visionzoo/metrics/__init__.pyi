@@ -1,3 +1,6 @@
+from .clip import ClipModel as ClipModel
+from .clip import ClipScores as ClipScores
+from .clip import clip_scores as clip_scores
 from .color import ciede2000 as ciede2000
 from .color import color_difference as color_difference
 from .color import color_distance as color_distance
@@ -8,6 +11,8 @@ from .color import region_colors as region_colors
 from .color import srgb_to_lab as srgb_to_lab
 from .drift import ColorDrift as ColorDrift
 from .drift import color_drift as color_drift
+from .edits import EditReport as EditReport
+from .edits import edit_report as edit_report
 from .features import FeatureExtractor as FeatureExtractor
 from .features import NetworkFeatures as NetworkFeatures
 from .features import RandomFeatures as RandomFeatures
@@ -16,6 +21,9 @@ from .features import clip_features as clip_features
 from .features import image_features as image_features
 from .features import inception_features as inception_features
 from .features import resnet18_features as resnet18_features
+from .flow import FlowEstimator as FlowEstimator
+from .flow import RaftFlow as RaftFlow
+from .flow import consistent as consistent
 from .frechet import Frechet as Frechet
 from .frechet import fid as fid
 from .frechet import frechet_distance as frechet_distance

@@ -18,20 +18,20 @@ Pixels = Any
 """One image: array (H, W, 3) or tensor (3, H, W), uint8 or float in [0, 1]; or a `visionzoo.io.video.read.Frame`."""
 
 
-def video_planes(frames: Iterable[Pixels]) -> Iterator[Tensor]:
-    """Each frame as (3, H, W) float64 in [0, 1].
+def video_planes(frames: Iterable[Pixels], name: str = "frame") -> Iterator[Tensor]:
+    """Each frame as (3, H, W) float64 in [0, 1]. Errors call them by `name` and number.
 
     Raises:
         InputError: `frames` are no images; or one of them is none, or has another size than the first, which the message numbers.
     """
-    check_items("frames", frames, "images, one after another (of a video file: visionzoo.io.video.read_frames)")
+    check_items(f"{name}s", frames, "images, one after another (of a video file: visionzoo.io.video.read_frames)")
     size = None
     for number, frame in enumerate(frames):
-        planes = image_planes(getattr(frame, "pixels", frame), f"frame {number}")
+        planes = image_planes(getattr(frame, "pixels", frame), f"{name} {number}")
         size = size or tuple(planes.shape)
         if tuple(planes.shape) != size:
             raise InputError(
-                f"frame {number} is {planes.shape[2]} x {planes.shape[1]} pixels, frame 0 {size[2]} x {size[1]}; "
+                f"{name} {number} is {planes.shape[2]} x {planes.shape[1]} pixels, {name} 0 {size[2]} x {size[1]}; "
                 "resize the frames to one size"
             )
         yield planes

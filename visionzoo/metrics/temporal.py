@@ -10,13 +10,12 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
+from .flow import sample_along
 from .frames import Pixels, as_numbers, as_tensor, bool_mask, in_step, mean_of_known, video_planes
 
 
@@ -65,7 +64,7 @@ def seam(frames: Iterable[Pixels], borders: Sequence[int]) -> Seam:
     Raises:
         InputError: no borders, borders outside the video, no change inside a window, or wrong shapes, types or values.
     """
-    return seam_of_changes([float((two - one).abs().mean()) for one, two in pairwise(video_planes(frames))], borders)
+    return seam_of_changes([frame_change(one, two) for one, two in pairwise(video_planes(frames))], borders)
 
 
 def seam_of_changes(changes: Sequence[float] | NDArray[np.floating], borders: Sequence[int]) -> Seam:
@@ -145,41 +144,52 @@ def warp_error(
         in_step(pairwise(video_planes(frames)), motions, ("pairs of frames", "flows"), spare=True)
     ):
         flow, mask = (motion, None) if valid is None else motion
-        pixels = _flow(flow, one, f"flow {number}")
-        if not bool(pixels.isfinite().any()):
-            raise InputError(
-                f"flow {number} is NaN or infinite at every pixel; leave that pair of frames out, or compute its flow again"
-            )
-        sampled, known = _sample(two, pixels)
-        if valid is not None:
-            known = known & bool_mask(mask, one, f"mask {number}")
-        difference = (one - sampled)[:, known]
-        errors.append(float((difference.square() if error == "squared" else difference.abs()).mean()))
-        shares.append(float(known.double().mean()))
+        flow = checked_flow(flow, one, f"flow {number}")
+        known = None if valid is None else bool_mask(mask, one, f"mask {number}")  # pyright: ignore[reportArgumentType]
+        value, share = pair_warp_error(one, two, flow, known, error)
+        errors.append(value)
+        shares.append(share)
     if not errors:
         raise InputError("the warp error needs at least two frames")
     return WarpError(np.array(errors), np.array(shares))
 
 
-def _flow(flow: Tensor | NDArray[np.floating], like: Tensor, name: str) -> Tensor:
+def pair_warp_error(
+    one: Tensor, two: Tensor, flow: Tensor, valid: Tensor | None, error: Literal["squared", "absolute"] = "squared"
+) -> tuple[float, float]:
+    """The warp error of two frames (3, H, W), NaN without a valid pixel, and the share of pixels that were compared."""
+    sampled, known = sample_along(two, flow)
+    known = known if valid is None else known & valid
+    difference = (one - sampled)[:, known]
+    mean = float((difference.square() if error == "squared" else difference.abs()).mean())
+    return mean, float(known.double().mean())
+
+
+def frame_change(one: Tensor, two: Tensor) -> float:
+    """Mean absolute difference of two frames."""
+    return float((two - one).abs().mean())
+
+
+def checked_flow(flow: Tensor | NDArray[np.floating], like: Tensor, name: str) -> Tensor:
     values = as_tensor(flow, name, "an array (H, W, 2)")
     if tuple(values.shape) != (*like.shape[1:], 2) or not values.is_floating_point():
         raise InputError(
             f"{name} has shape {tuple(values.shape)} and type {values.dtype}, expected floats (H, W, 2) = {(*like.shape[1:], 2)}"
         )
+    if not bool(values.isfinite().any()):
+        raise InputError(
+            f"{name} is NaN or infinite at every pixel; leave that pair of frames out, or compute its flow again"
+        )
     return values.to(like)
 
 
-def _sample(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """(3, H, W) at x + flow(x), bilinearly, and a mask (H, W) of the places inside the image."""
-    height, width = image.shape[1:]
-    rows, columns = (torch.arange(size, device=image.device, dtype=image.dtype) for size in (height, width))
-    x, y = columns + flow[..., 0], rows[:, None] + flow[..., 1]
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)  # False for NaN
-    x, y = (torch.where(inside, place, 0.0) for place in (x, y))
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    sampled = F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=True)
-    return sampled[0], inside
-
-
-__all__ = ["Seam", "WarpError", "seam", "seam_of_changes", "warp_error"]
+__all__ = [
+    "Seam",
+    "WarpError",
+    "checked_flow",
+    "frame_change",
+    "pair_warp_error",
+    "seam",
+    "seam_of_changes",
+    "warp_error",
+]
