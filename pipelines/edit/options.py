@@ -36,8 +36,8 @@ class EditOptions:
         negative_prompt: what the edited video must not show.
         edit: type of the edit.
         phrase: words of the source prompt that name the object to change, or to keep in a background edit; the mask covers what
-            attends to them. Empty: no mask. None: with "attribute", the words that the prompt replaces, each with the one after
-            it; otherwise no mask.
+            attends to them. Empty: no mask. None: with "attribute", the words that the prompt replaces, where they are; otherwise
+            no mask.
         steps: number of denoising steps, of the inversion as well.
         guidance: scale of classifier-free guidance, from 1 (off); None: the model's own, 12 for Stable Diffusion.
         control_scale: weight of the ControlNet.

@@ -257,10 +257,10 @@ class LOVEConPipeline(
             yield from decoded
 
     def _columns(self, options: EditOptions) -> list[int]:
-        """Positions of the words whose attention makes the mask; none without a mask."""
-        phrase = options.phrase
-        if phrase is None:
-            phrase = replaced_words(options.source_prompt, options.prompt) if options.edit == "attribute" else ""
+        """Positions of the tokens whose attention makes the mask; none without a mask."""
+        if options.phrase is None and options.edit == "attribute":
+            return replaced_columns(self.tokenizer, options.source_prompt, options.prompt)
+        phrase = options.phrase or ""
         return phrase_columns(self.tokenizer, options.source_prompt, phrase) if phrase.strip() else []
 
     def start(self) -> None:
@@ -283,18 +283,14 @@ class LOVEConPipeline(
         )
 
 
-def replaced_words(before: str, after: str) -> str:
-    """The words of `before` that are not in their place in `after`, each with the word that follows it.
+def replaced_columns(tokenizer: Any, before: str, after: str) -> list[int]:
+    """Positions of the tokens of `before` that are not in their place in `after`; the start token has position 0.
 
-    >>> replaced_words("a girl with a red shirt walks", "a girl with a blue shirt walks")
-    'red shirt'
+    "a girl with a red shirt" and "a girl with a blue shirt" give the position of "red".
     """
-    words = [text.lower().replace(",", " ").split() for text in (before, after)]
-    found: list[int] = []
-    for kind, start, stop, _, _ in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
-        if kind in ("replace", "delete"):
-            found += range(start, min(stop + 1, len(words[0])))
-    return " ".join(words[0][place] for place in dict.fromkeys(found))
+    ids = [tokenizer(text, truncation=True)["input_ids"] for text in (before, after)]
+    codes = SequenceMatcher(None, *ids, autojunk=False).get_opcodes()
+    return [place for kind, start, stop, _, _ in codes if kind in ("replace", "delete") for place in range(start, stop)]
 
 
 def _check_family(unet: Any, controlnet: Any, text_encoder: Any) -> None:

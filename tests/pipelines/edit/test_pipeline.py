@@ -19,7 +19,7 @@ from visionzoo.io.tensor_file import TensorFile
 from visionzoo.models.lovecon import FrameJointGroupNorm
 from visionzoo.pipelines.edit import EditOptions, LOVEConPipeline
 from visionzoo.pipelines.edit.denoiser import Denoiser
-from visionzoo.pipelines.edit.pipeline import replaced_words
+from visionzoo.pipelines.edit.pipeline import replaced_columns
 
 RED, BLUE = "a girl with a red shirt", "a girl with a blue shirt"
 SHORT: dict[str, Any] = {"steps": 3, "window": 3, "guidance": 3.0}
