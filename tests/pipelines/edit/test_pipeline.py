@@ -215,21 +215,17 @@ def test_working_sizes(pipe: LOVEConPipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("before", "after", "columns"),
     [
-        (RED, BLUE, "red shirt"),
-        (
-            "a girl with black hair, a red shirt and red shoes",
-            "a girl with black hair, a red shirt and blue shoes",
-            "red shoes",
-        ),
-        (RED, RED, ""),
-        ("a red hat", "a hat", "red hat"),
-        ("a girl", "a girl with a hat", ""),
+        (RED, BLUE, [5]),
+        ("a girl with a red hat and a red shirt", "a girl with a red hat and a blue shirt", [9]),
+        (RED, RED, []),
+        ("a red hat", "a hat", [2]),
+        ("a girl", "a girl with a hat", []),
     ],
 )
-def test_replaced_words(before: str, after: str, words: str) -> None:
-    assert replaced_words(before, after) == words
+def test_replaced_tokens_are_found_where_they_are(before: str, after: str, columns: list[int]) -> None:
+    assert replaced_columns(tiny_diffusion.tokenizer(), before, after) == columns
 
 
 def frames_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
