@@ -21,7 +21,7 @@ ASSETS = Path(visionzoo.__file__).parent / "assets"
 COMMANDS = [
     [], ["models"], ["info"], ["doctor"], ["bench"], ["demo"], ["fit"], ["validate"], ["test"], ["predict"], ["weights"],
     ["weights", "list"], ["weights", "fetch"], ["weights", "verify"], ["weights", "convert"],
-    ["classify"], ["export"], ["data"], ["data", "toy-world"],
+    ["classify"], ["export"], ["data"], ["data", "toy-world"], ["measure"],
     ["retrieve"], ["retrieve", "index"], ["retrieve", "search"], ["retrieve", "info"], ["retrieve", "samples"],
 ]  # fmt: skip
 

@@ -51,12 +51,12 @@ class ClipModel:
     """
 
     def __init__(self, path: str | PathLike[str], *, device: torch.device | str = "cpu") -> None:
+        folder = _checked(path)
         require("transformers", extra="diffusion", purpose="a CLIP model")
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         from visionzoo.diffusion.folders import load_part
 
-        folder = _checked(path)
         self.name = f"CLIP, {folder.name}"
         self.device = torch.device(device)
         try:

@@ -46,11 +46,11 @@ class RaftFlow:
     """
 
     def __init__(self, path: str | PathLike[str], *, device: torch.device | str = "cpu", updates: int = 12) -> None:
-        from torchvision.models.optical_flow import raft_large, raft_small
-
         if updates < 1:
             raise InputError(f"updates must be at least 1, got {updates}")
         state = find_state_dict(read_checkpoint(path), str(path))
+        from torchvision.models.optical_flow import raft_large, raft_small
+
         stem = state.get("feature_encoder.convnormrelu.0.weight")
         small = stem is not None and len(stem) == 32
         with torch.device("meta"):
