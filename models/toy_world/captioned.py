@@ -21,18 +21,19 @@ from visionzoo.io.files import make_folder, write_json
 from visionzoo.jobs.progress import Counter
 
 from .folder import open_vae
-from .frames import random_scene
+from .frames import portrait, random_scene
 
 
 class CaptionedLatents(Dataset):
     """Latents with captions. The key of a training item is (epoch, index), that of another item its index.
 
-    An item is {"latents": (C, h, w) float32, "caption": text, "stream": number for its noise}. In training, half of the captions
+    An item is {"latents": (C, h, w) float32, "caption": text, "stream": number for its noise}. In training, some captions
     are brief ones, and some are empty, for classifier-free guidance.
     """
 
-    def __init__(self, latents: Any, captions: list[list[str]], drop: float, seed: int):
-        self.latents, self.captions, self.drop, self.seed = latents, captions, drop, seed
+    def __init__(self, latents: Any, captions: list[list[str]], brief: float, drop: float, seed: int):
+        self.latents, self.captions, self.seed = latents, captions, seed
+        self.brief, self.drop = brief, drop
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -43,7 +44,8 @@ class CaptionedLatents(Dataset):
         else:
             index, stream = key[1], stream_of(self.seed, *key)
             rng = np.random.default_rng(stream)
-            caption = "" if is_dropped(self.drop, self.seed, *key) else self.captions[index][int(rng.integers(2))]
+            text = self.captions[index][int(rng.random() < self.brief)]
+            caption = "" if is_dropped(self.drop, self.seed, *key) else text
         return {"latents": self.latents[index].float(), "caption": caption, "stream": stream}
 
 
@@ -55,6 +57,8 @@ class CaptionedLatentsData(LightningDataModule):
         frames: number of training frames, each of a world of its own.
         val_frames: number of frames of the validation split.
         size: side of the frames in pixels, a multiple of 8.
+        portraits: take only frames in which one character is wholly visible; captions name its parts whether they are visible or not.
+        brief: share of training captions that leave much out.
         drop: share of training captions that are replaced by an empty one.
         cache: folder for the latents, which are made once.
         batch_size: frames per step and device.
@@ -71,6 +75,8 @@ class CaptionedLatentsData(LightningDataModule):
         frames: int = 12000,
         val_frames: int = 256,
         size: int = 128,
+        portraits: bool = False,
+        brief: float = 0.5,
         drop: float = 0.1,
         cache: str = "outputs/toy_world/latents",
         batch_size: int = 32,
@@ -81,9 +87,11 @@ class CaptionedLatentsData(LightningDataModule):
         for name, count in (("frames", frames), ("val_frames", val_frames), ("batch_size", batch_size)):
             if count < 1:
                 raise InputError(f"data.{name} must be at least 1, got {count}")
-        if not 0 <= drop < 1:
-            raise InputError(f"data.drop must be from 0 to below 1, got {drop:g}")
+        for name, share in (("brief", brief), ("drop", drop)):
+            if not 0 <= share < 1:
+                raise InputError(f"data.{name} must be from 0 to below 1, got {share:g}")
         self.vae, self.size, self.cache = vae, size, Path(cache)
+        self.portraits, self.brief = portraits, brief
         self.counts = {"train": frames, "validation": val_frames}
         self.drop, self.batch_size, self.num_workers, self.seed = drop, batch_size, num_workers, seed
         self.sets: dict[str, CaptionedLatents] = {}
@@ -101,7 +109,7 @@ class CaptionedLatentsData(LightningDataModule):
         return {split: self._split(split, count, vae) for split, count in self.counts.items()}
 
     def _split(self, split: str, count: int, vae: Any) -> CaptionedLatents:
-        name = f"{split}-{count}-{self.size}-{self.seed}"
+        name = f"{split}-{count}-{self.size}-{self.seed}" + ("-portraits" if self.portraits else "")
         make_folder(self.cache)
         file, texts = self.cache / f"{name}.latents", self.cache / f"{name}.json"
         captions: list[list[str]] = []
@@ -115,14 +123,17 @@ class CaptionedLatentsData(LightningDataModule):
         else:
             latents = encode_to_file(vae, [np.zeros((self.size, self.size, 3), np.uint8)], file, source=source)
             captions = json.loads(texts.read_text(encoding="utf-8"))
-        return CaptionedLatents(latents, captions, self.drop, self.seed)
+        return CaptionedLatents(latents, captions, self.brief, self.drop, self.seed)
 
     def _frames(self, split: str, count: int, captions: list[list[str]]) -> Iterator[np.ndarray]:
         with Counter(count, f"encoding the {split} split", "frame") as counter:
             for index in range(count):
                 stream = stream_of(self.seed, index) if split == "train" else index
-                scene = random_scene(split, stream, self.size, couples=4)
-                frame = scene.draw()
+                if self.portraits:
+                    scene, frame = portrait(split, stream, self.size)
+                else:
+                    scene = random_scene(split, stream, self.size, couples=4)
+                    frame = scene.draw()
                 brief = brief_caption(scene.clip, scene.frame, frame.regions, frame.doing, stream_of(self.seed, index))
                 captions.append([frame.caption, brief])
                 yield frame.rgb

@@ -16,8 +16,14 @@ from visionzoo.data.epochs import EpochLoader
 from visionzoo.data.toy_world import Clip, Frame, ToyWorld
 from visionzoo.errors import InputError
 
+from .parts import CLASSES, true_parts
+
 SPAN = 48
 """Length of the clips of which a frame is taken."""
+
+
+VISIBLE = 0.0025
+"""Least share of the frame that each part of a character has in a portrait: 41 pixels at 128 x 128."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,28 @@ def random_scene(split: str, stream: int, size: int, couples: int = 2) -> Scene:
     """
     world = ToyWorld.create(stream, split, places=2, characters=2 if stream % couples == couples - 1 else 1)
     return Scene(world.film(SPAN, size=(size, size)), stream // 2 % SPAN)
+
+
+def portrait(split: str, stream: int, size: int, tries: int = 64) -> tuple[Scene, Frame]:
+    """A frame with one character, of which every part is visible, and which no border cuts.
+
+    Args:
+        split: of the world.
+        stream: which; the same number gives the same frame.
+        size: side of the frame in pixels.
+        tries: number of random scenes to look at; most of the time, two or three suffice. The last one is taken in any case.
+    """
+    least = VISIBLE * size * size
+    for number in range(tries):
+        scene = random_scene(split, 2 * stream_of(stream, number), size)  # even numbers have one character
+        frame = scene.draw()
+        areas = np.bincount(true_parts(scene.clip, frame).ravel(), minlength=len(CLASSES))
+        seen = min(areas[CLASSES.index(part)] for part in scene.clip.characters[0].colors)
+        person = frame.instances == 1
+        cut = person[0].any() or person[-1].any() or person[:, 0].any() or person[:, -1].any()
+        if seen >= least and not cut:
+            break
+    return scene, frame
 
 
 class Crops(Dataset):
@@ -165,4 +193,4 @@ class ToyWorldData(LightningDataModule):
         return DataLoader(Whole("test", 1, self.size))
 
 
-__all__ = ["Crops", "Scene", "ToyWorldData", "Whole", "random_scene"]
+__all__ = ["Crops", "Scene", "ToyWorldData", "Whole", "portrait", "random_scene"]

@@ -35,7 +35,8 @@ class TextToImageConfig:
     """Sizes of the text-to-image network.
 
     Attributes:
-        channels: of the UNet's levels; the first has no attention, which takes most of the time and adds little.
+        channels: of the UNet's levels.
+        plain: number of levels without attention, from the finest one on.
         layers: residual blocks per level.
         heads: of its attention.
         groups: of its group norms; divides all channels.
@@ -45,6 +46,7 @@ class TextToImageConfig:
     """
 
     channels: tuple[int, ...] = (48, 80, 112)
+    plain: int = 0
     layers: int = 1
     heads: int = 4
     groups: int = 16
@@ -74,7 +76,7 @@ class TextToImage(nn.Module):
         self.tokenizer = toy_tokenizer()
         text = text_config(self.tokenizer, config.text_width, config.text_layers, config.text_heads)
         self.text_encoder = CLIPTextModel(text)
-        deeper = len(config.channels) - 1
+        plain, deeper = config.plain, len(config.channels) - config.plain
         make: Any = UNet2DConditionModel
         self.unet = make(
             sample_size=config.latent_size,
@@ -82,8 +84,8 @@ class TextToImage(nn.Module):
             out_channels=config.latent_channels,
             layers_per_block=config.layers,
             block_out_channels=tuple(config.channels),
-            down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * deeper),
-            up_block_types=(*("CrossAttnUpBlock2D",) * deeper, "UpBlock2D"),
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * deeper,
+            up_block_types=("CrossAttnUpBlock2D",) * deeper + ("UpBlock2D",) * plain,
             cross_attention_dim=config.text_width,
             attention_head_dim=config.heads,  # diffusers means the number of heads
             norm_num_groups=config.groups,
