@@ -27,6 +27,8 @@ from visionzoo.models.toy_world import (
     reconstruction_report,
     sample_latents,
 )
+from visionzoo.models.toy_world.frames import portrait
+from visionzoo.models.toy_world.parts import CLASSES, true_parts
 from visionzoo.registry import create_model
 from visionzoo.training.run import run
 from visionzoo.weights import read_checkpoint
@@ -253,6 +255,29 @@ def test_captions_of_training_are_full_brief_or_empty(vae_folder: Path, tmp_path
     assert torch.equal(again.sets["train"][0, 3]["latents"], train[0, 3]["latents"])
 
 
+def test_portraits_show_one_whole_character() -> None:
+    for stream in range(5):
+        scene, frame = portrait("train", stream, 64)
+        assert len(scene.clip.characters) == 1
+        person = frame.instances == 1
+        assert not (person[[0, -1]].any() or person[:, [0, -1]].any())
+        areas = np.bincount(true_parts(scene.clip, frame).ravel(), minlength=len(CLASSES))
+        assert min(areas[CLASSES.index(part)] for part in scene.clip.characters[0].colors) >= 0.0025 * 64 * 64
+
+
+def test_portraits_have_a_cache_of_their_own(vae_folder: Path, tmp_path: Path) -> None:
+    for portraits in (False, True):
+        data = CaptionedLatentsData(
+            str(vae_folder), frames=3, val_frames=1, size=64, portraits=portraits, brief=0, drop=0, cache=str(tmp_path)
+        )
+        data.prepare_data()
+        data.setup("fit")
+        train = data.sets["train"]
+        full = [captions[0] for captions in train.captions]
+        assert [train[5, index]["caption"] for index in range(3)] == full
+    assert len(list(tmp_path.glob("train-*.latents"))) == 2
+
+
 def test_a_cache_of_another_autoencoder_is_refused(vae_folder: Path, tmp_path: Path) -> None:
     CaptionedLatentsData(str(vae_folder), frames=2, val_frames=1, size=64, cache=str(tmp_path)).prepare_data()
     torch.manual_seed(1)
@@ -281,6 +306,7 @@ def test_noise_belongs_to_the_item() -> None:
         (lambda: ToyWorldData(crop=60), "data.crop must be a multiple of 8 from 8 to data.size=128, got 60"),
         (lambda: ToyWorldData(frames=0), "data.frames must be at least 1"),
         (lambda: CaptionedLatentsData(drop=1.0), "data.drop must be from 0 to below 1"),
+        (lambda: CaptionedLatentsData(brief=-0.1), "data.brief must be from 0 to below 1, got -0.1"),
         (lambda: open_vae("nowhere"), "nowhere: is no folder of an autoencoder"),
         (lambda: build("toy_vae", chanels=(8,)), "channels"),
     ],
