@@ -61,17 +61,22 @@ def portrait(split: str, stream: int, size: int, tries: int = 64) -> tuple[Scene
         size: side of the frame in pixels.
         tries: number of random scenes to look at; most of the time, two or three suffice. The last one is taken in any case.
     """
-    least = VISIBLE * size * size
-    for number in range(tries):
+    for number in range(tries - 1):
         scene = random_scene(split, 2 * stream_of(stream, number), size)  # even numbers have one character
         frame = scene.draw()
-        areas = np.bincount(true_parts(scene.clip, frame).ravel(), minlength=len(CLASSES))
-        seen = min(areas[CLASSES.index(part)] for part in scene.clip.characters[0].colors)
-        person = frame.instances == 1
-        cut = person[0].any() or person[-1].any() or person[:, 0].any() or person[:, -1].any()
-        if seen >= least and not cut:
-            break
-    return scene, frame
+        if _is_whole(scene, frame):
+            return scene, frame
+    scene = random_scene(split, 2 * stream_of(stream, tries - 1), size)
+    return scene, scene.draw()
+
+
+def _is_whole(scene: Scene, frame: Frame) -> bool:
+    """Whether every part of the character is visible, and no border cuts it."""
+    areas = np.bincount(true_parts(scene.clip, frame).ravel(), minlength=len(CLASSES))
+    seen = min(areas[CLASSES.index(part)] for part in scene.clip.characters[0].colors)
+    person = frame.instances == 1
+    cut = person[[0, -1]].any() or person[:, [0, -1]].any()
+    return bool(seen >= VISIBLE * frame.rgb.shape[0] * frame.rgb.shape[1] and not cut)
 
 
 class Crops(Dataset):
