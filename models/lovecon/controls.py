@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionzoo.devices import pick_device
-from visionzoo.errors import InputError, MissingDependencyError, WeightsError, require, unknown
+from visionzoo.errors import InputError, WeightsError, require, unknown
 from visionzoo.io.pixels import to_float
 from visionzoo.weights import offline
 
@@ -115,14 +114,7 @@ class AuxControl:
     def __init__(self, name: str, weights: str | Path | None = None, device: str | torch.device = "auto") -> None:
         kind, place, self._settings = _AUX[name]
         self.name, self.device = name, pick_device(device)
-        try:
-            package: Any = importlib.import_module("controlnet_aux")
-        except ImportError as error:
-            problem = "" if error.name == "controlnet_aux" else f", which fails to import ({error})"
-            raise MissingDependencyError(
-                f"the control {name} needs the package controlnet-aux{problem}; install it with: pip install controlnet-aux, or use "
-                "canny, or a video of control images"
-            ) from error
+        package: Any = require("controlnet_aux", extra="controls", purpose=f"the control {name}")
         try:
             detector = getattr(package, kind).from_pretrained(str(weights or place), local_files_only=offline())
         except (OSError, RuntimeError, KeyError, ValueError) as error:

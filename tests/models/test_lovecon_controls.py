@@ -129,7 +129,9 @@ def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch, weights: Pat
     with pytest.raises(MissingDependencyError, match="is read with the package h5py; .*pip install h5py"):
         control("hed", weights=weights)
     monkeypatch.setitem(sys.modules, "controlnet_aux", None)
-    with pytest.raises(MissingDependencyError, match="the control depth needs the package controlnet-aux.*pip install"):
+    with pytest.raises(
+        MissingDependencyError, match=r"the control depth needs .*controlnet_aux.*visionzoo\[controls\]"
+    ):
         control("depth")
 
 

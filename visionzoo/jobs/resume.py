@@ -112,11 +112,12 @@ class Rows:
 
 
 @contextmanager
-def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
+def resumable_folder(work: Path, key: str, *, keep: bool, finished: str = "*.done") -> Iterator[None]:
     """A folder for work in progress, deleted if the block succeeds. Work for another `key` is deleted first.
 
     Args:
         keep: keep the folder if the block fails or is interrupted; the message then says so.
+        finished: pattern of the names of files with which work can resume; without any, the folder is not kept.
 
     Raises:
         InputError: the folder cannot be created, or holds other files.
@@ -134,7 +135,7 @@ def resumable_folder(work: Path, key: str, *, keep: bool) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not keep or not any(work.glob("*.done")):  # nothing to resume
+        if not keep or not any(work.glob(finished)):  # nothing to resume
             shutil.rmtree(work, ignore_errors=True)
             raise
         kept = f"finished work is kept in {work}"
