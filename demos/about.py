@@ -7,11 +7,25 @@ from collections.abc import Mapping, Sequence
 import gradio as gr
 
 from visionzoo.cards import ModelCard
-from visionzoo.registry import model_card
+from visionzoo.errors import InputError
+from visionzoo.registry import model_card, weight_source
+from visionzoo.weights import locate, offline
 
 from .words import plain, sentence, told
 
 PRIVACY = "Uploads and results stay on the machine that runs this page and are deleted after about an hour."
+
+
+def weights_missing(model: str) -> str | None:
+    """Why the weights of a registered model are not available here, or None if they are (perhaps after a download)."""
+    try:
+        source = weight_source(model)
+    except InputError as error:
+        return str(error)
+    path = locate(source)
+    if (path is not None and path.is_file()) or ((source.url or source.hub) and not offline()):
+        return None
+    return f"the weights of {model} are not on this server"
 
 
 def about(models: Sequence[str], notes: Mapping[str, str]) -> None:
@@ -62,4 +76,4 @@ def _link(address: str, name: str) -> str:
     return f'<a href="{plain(address)}" rel="noreferrer" target="_blank">{plain(name)}</a>'
 
 
-__all__ = ["about", "about_html"]
+__all__ = ["about", "about_html", "weights_missing"]

@@ -10,10 +10,10 @@ import gradio as gr
 from PIL import Image
 
 from visionzoo.errors import InputError
-from visionzoo.registry import weight_source
-from visionzoo.weights import WeightsError, locate, offline
+from visionzoo.weights import WeightsError
 
 from ..pipelines.dehaze.pipeline import DehazePipeline
+from .about import weights_missing
 from .dehaze_map import MAP_SIDE, WINDOWS, Look, explain
 from .dehaze_result import HAZY, MIN_SIDE, SHOWN_SIDE, reduced, remove, save, show
 from .dehaze_samples import samples
@@ -37,14 +37,7 @@ _STYLE = "<style>#vz-dehaze-map-place { cursor: crosshair; }</style>"
 
 def missing_weights() -> str | None:
     """Why the default network is not available here, or None if it is (perhaps after a download)."""
-    try:
-        source = weight_source(DehazePipeline.default_model)
-    except InputError as error:
-        return str(error)
-    path = locate(source)
-    if (path is not None and path.is_file()) or ((source.url or source.hub) and not offline()):
-        return None
-    return f"the weights of {DehazePipeline.default_model} are not on this server"
+    return weights_missing(DehazePipeline.default_model)
 
 
 class Restorer:

@@ -115,7 +115,22 @@ def modecgs() -> MoDecGS:
     return model.eval()
 
 
-NETWORKS = {"classify": shvit, "dehaze": dehazexl, "reconstruct": modecgs, "reenact": mcnet, "retrieve": superglobal}
+@cache
+def ifnet() -> nn.Module:
+    """An IFNet of 8 channels, whose flows are a few pixels."""
+    model = create_model("rife_nano", width=8, residuals=1)
+    model.load_state_dict(seeded.fill(model.state_dict()))
+    return model.eval()
+
+
+NETWORKS = {
+    "classify": shvit,
+    "dehaze": dehazexl,
+    "interpolate": ifnet,
+    "reconstruct": modecgs,
+    "reenact": mcnet,
+    "retrieve": superglobal,
+}
 """Task -> its tiny network."""
 
-__all__ = ["NETWORKS", "dehazexl", "mcnet", "modecgs", "shvit", "superglobal"]
+__all__ = ["NETWORKS", "dehazexl", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]

@@ -31,7 +31,7 @@ IN_PROGRESS = (
     ("SlowFast-VGen", "action-driven generation of long videos", "ICLR 2025", "https://arxiv.org/abs/2410.23277"),
     ("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),
 )
-"""Systems without a command yet: name, what they do, venue, paper."""
+"""Systems without a command of their own yet: name, what they do, venue, paper."""
 
 
 def render(text: str, page: str) -> str:
@@ -60,8 +60,10 @@ def systems(prefix: str) -> str:
         cards.setdefault(model_entry(name).builder.split(".")[2], []).append(model_card(name))
     rows = []
     ready = {entry.task for entry in pipeline_entries()}
+    unfinished = {re.sub(r"\W", "", name).lower() for name, *_ in IN_PROGRESS}
     for folder, variants in sorted(cards.items(), key=lambda item: item[1][0].task):
-        if variants[0].task not in ready:  # it has networks but no command yet, so it is listed as in progress
+        # some of its networks may have a command, but not the system, which is listed below
+        if folder in unfinished or variants[0].task not in ready:
             continue
         main = next((card for card in variants if card.name.startswith(folder)), variants[0])
         card_page = ROOT / "models" / folder / "README.md"

@@ -6,6 +6,8 @@ from .attention import install_window_attention as install_window_attention
 from .controls import Control as Control
 from .controls import control as control
 from .controls import control_names as control_names
+from .cuts import CUT as CUT
+from .cuts import frame_change as frame_change
 from .fusion import FUSION_RULES as FUSION_RULES
 from .fusion import FusionRule as FusionRule
 from .fusion import fuse_latents as fuse_latents
@@ -15,6 +17,8 @@ from .ifnet import IFNet as IFNet
 from .ifnet import IFNetConfig as IFNetConfig
 from .ifnet import Stage as Stage
 from .ifnet import warp as warp
+from .ifnet_training import IFNetTraining as IFNetTraining
+from .interpolator import Interpolator as Interpolator
 from .mask import WordAttention as WordAttention
 from .mask import WordAttnProcessor as WordAttnProcessor
 from .mask import edit_mask as edit_mask
@@ -33,6 +37,7 @@ from .smoothing import smooth_clean_latents as smooth_clean_latents
 from .smoothing import smooth_frames as smooth_frames
 from .smoothing import smooth_video as smooth_video
 from .smoothing import smoothed_step as smoothed_step
+from .triplets import TripletData as TripletData
 from .windows import FrameContext as FrameContext
 from .windows import Window as Window
 from .windows import plan_windows as plan_windows

@@ -34,4 +34,14 @@ CARDS = (
         "only makes frames halfway between two frames.",
         citation=f"Huang, Zhang, Heng, Shi, Zhou. {_TITLE}. ECCV 2022",
     ),
+    ModelCard(
+        name="rife_nano",
+        task="interpolate",
+        summary="The network of rife_hdv3 with a third of its channels, small enough to be trained on a CPU.",
+        inputs="two frames, each (B, 3, H, W) float32, RGB in [0, 1], of any size (padded to multiples of 32)",
+        outputs="(B, 3, H, W) float32, RGB in [0, 1]",
+        params=294_783,
+        paper=f"{_TITLE}, ECCV 2022, https://arxiv.org/abs/2011.06294",
+        limits="No weights come with visionzoo yet: train it with visionzoo fit --config lovecon/rife.",
+    ),
 )

@@ -88,12 +88,13 @@ class IFNet(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList(IFBlock(config.width, config.residuals) for _ in config.reductions)
 
-    def forward(self, first: Tensor, second: Tensor, scale: float = 1.0) -> list[Stage]:
+    def forward(self, first: Tensor, second: Tensor, scale: float = 1.0, *, symmetric: bool = True) -> list[Stage]:
         """The estimates after each block; the `frame` of the last one is the result.
 
         Args:
             first, second: frames (B, 3, H, W) in [0, 1], H and W multiples of `multiple(scale)`.
             scale: resolution of the flow, one of `SCALES`; 0.5 finds movements twice as large, and fewer details.
+            symmetric: show the blocks both orders of the frames, as published; False takes half the time, for training.
 
         Raises:
             InputError: frames of other shapes, or another scale.
@@ -109,14 +110,15 @@ class IFNet(nn.Module):
         flow = first.new_zeros(len(first), 4, *first.shape[-2:])
         logits, warped, stages = flow[:, :1], (first, second), []
         for block, reduction in zip(self.blocks, self.config.reductions, strict=True):
-            forwards = torch.cat([*warped, logits], 1)
-            backwards = torch.cat([*reversed(warped), -logits], 1)
-            change, weight = block(
-                torch.cat([forwards, backwards]), torch.cat([flow, _swapped(flow)]), reduction / scale
-            )
-            (change, change_back), (weight, weight_back) = change.chunk(2), weight.chunk(2)
-            flow = flow + (change + _swapped(change_back)) / 2
-            logits = logits + (weight - weight_back) / 2
+            seen, before, reduction = torch.cat([*warped, logits], 1), flow, reduction / scale
+            if symmetric:
+                seen = torch.cat([seen, torch.cat([*reversed(warped), -logits], 1)])
+                before = torch.cat([flow, _swapped(flow)])
+            change, weight = block(seen, before, reduction)
+            if symmetric:
+                (change, change_back), (weight, weight_back) = change.chunk(2), weight.chunk(2)
+                change, weight = (change + _swapped(change_back)) / 2, (weight - weight_back) / 2
+            flow, logits = flow + change, logits + weight
             warped = (warp(first, flow[:, :2]), warp(second, flow[:, 2:]))
             stages.append(Stage(flow, logits, warped))
         return stages
@@ -229,6 +231,10 @@ def _check_frames(first: Tensor, second: Tensor) -> None:
         )
 
 
+VARIANTS = {"rife_hdv3": IFNetConfig(), "rife_nano": IFNetConfig(width=32)}
+"""Configurations of the registered networks."""
+
+
 def build(name: str, **overrides: Any) -> IFNet:
     """Build the registered network `name` with random weights.
 
@@ -238,7 +244,7 @@ def build(name: str, **overrides: Any) -> IFNet:
     Raises:
         InputError: an unknown field, or a value that is not possible.
     """
-    return IFNet(configure(IFNetConfig(), overrides))
+    return IFNet(configure(VARIANTS[name], overrides))
 
 
-__all__ = ["SCALES", "IFBlock", "IFNet", "IFNetConfig", "Stage", "build", "warp"]
+__all__ = ["SCALES", "VARIANTS", "IFBlock", "IFNet", "IFNetConfig", "Stage", "build", "warp"]

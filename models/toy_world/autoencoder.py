@@ -12,9 +12,9 @@ from visionzoo.diffusion import noise_of
 from visionzoo.io.files import make_folder
 from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule
+from visionzoo.training.muon import muon
 from visionzoo.weights import load_checkpoint
 
-from .optimizer import muon
 from .reconstruction import ReconstructionReport, reconstruction_report
 
 

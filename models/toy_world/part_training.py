@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from visionzoo.errors import InputError
 from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule
+from visionzoo.training.muon import muon
 from visionzoo.weights import load_checkpoint
 
-from .optimizer import muon
 from .parts import CLASSES, PartNet
 
 

@@ -17,11 +17,11 @@ from visionzoo.io.files import atomic_path, make_folder
 from visionzoo.io.pixels import to_uint8
 from visionzoo.registry import create_model
 from visionzoo.training.module import TrainingModule
+from visionzoo.training.muon import muon
 from visionzoo.weights import load_checkpoint
 
 from .folder import open_text_to_image, open_vae, save_text_to_image
 from .networks import TextToImage, noise_schedule
-from .optimizer import muon
 from .prompted import PromptReport, prompt_report
 
 SHOWN = 8

@@ -60,6 +60,14 @@ CONVERT = "weights convert a.pth OUT"
 PHOTO = {"d/a.jpg": jpeg}
 RECONSTRUCT = "reconstruct d -o OUT --device cpu"
 RENDER = "render {scene} -o OUT --device cpu"
+INTERPOLATE = "interpolate a.mp4 -o OUT --device cpu"
+
+
+def video(material: Material) -> bytes:
+    return material.video
+
+
+CLIP: Files = {"a.mp4": video}
 
 OTHERS: dict[str, list[Case]] = {
     "retrieve index": [
@@ -88,6 +96,19 @@ OTHERS: dict[str, list[Case]] = {
         line("no size", "export shvit_s1 -o a.onnx --random --image-size 0", says="--image-size must be at least 1"),
         *outputs(EXPORT, ".onnx", {}),
         *checkpoints("export shvit_s1 -o a.onnx --checkpoint a.pth"),
+    ],
+    "interpolate": [
+        line("missing", "interpolate gone.mp4 -o b.mp4", says="gone.mp4: no such file"),
+        line("folder without videos", "interpolate d -o e", PHOTO, "d: no videos found"),
+        line("empty", "interpolate a.mp4 -o b.mp4", {"a.mp4": b""}, r"a\.mp4: the file is empty"),
+        line("a web page", "interpolate a.mp4 -o b.mp4", {"a.mp4": PAGE}, r"a\.mp4: is a web page"),
+        line("a photo", "interpolate a.jpg -o b.mp4", {"a.jpg": jpeg}, r"a\.jpg: "),
+        line("input as output", "interpolate a.mp4 -o a.mp4", CLIP, r"a\.mp4: is the input itself|a\.mp4: exists already"),
+        line("factor of 1", "interpolate a.mp4 -o b.mp4 --factor 1", CLIP, "factor must be a whole number from 2 to 32, got 1"),
+        line("no such device", "interpolate a.mp4 -o b.mp4 --device abacus", CLIP, "unknown device 'abacus'"),
+        line("no such model", "interpolate a.mp4 -o b.mp4 --model mcnet", CLIP, "mcnet is not a frame interpolation model; use"),
+        *(case for case in outputs(INTERPOLATE, ".mp4", CLIP) if case.name != "output is a folder"),
+        *checkpoints("interpolate a.mp4 -o b.mp4 --checkpoint a.pth --device cpu", files=CLIP),
     ],
     "reconstruct": [
         line("missing", "reconstruct gone -o a.vzgs", says="gone: no such file or folder; expected a scene"),

@@ -36,3 +36,16 @@ def capture(path: Path, seed: int = 0) -> Path:
 
     config = SyntheticConfig(blobs=1, per_blob=12, wall=60, frames=6, size=24, seed=seed)
     return synthetic_capture(path.parent, config).rename(path)
+
+
+def film(path: Path, seed: int = 0) -> Path:
+    """A video of three frames of 48 x 40."""
+    from visionzoo.io.video import VideoWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(cells).resize((60, 48), Image.Resampling.BICUBIC))
+    with VideoWriter(path, fps=10) as writer:
+        for shift in range(3):
+            writer.write(np.ascontiguousarray(picture[4:44, 2 * shift : 2 * shift + 48]))
+    return path

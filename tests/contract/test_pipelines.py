@@ -14,8 +14,9 @@ import torch
 
 import visionzoo
 from tests import tiny
-from tests.contract.setting import capture, draw, made
+from tests.contract.setting import capture, draw, film, made
 from visionzoo.errors import InputError
+from visionzoo.io.video import read_frames
 from visionzoo.jobs import sidecar
 from visionzoo.lazy import resolve
 from visionzoo.registry import pipeline_entries
@@ -35,16 +36,18 @@ class Case:
         options: options of `run`.
         output: extension of the file for one input.
         call: function of the pipeline and the input that returns the result as numbers.
-        source: function that writes an input.
+        source: function that writes an input, whose second argument tells inputs apart.
         beside: other files next to the output and its sidecar, as extensions of the output's name.
+        input: extension of inputs.
     """
 
     settings: dict[str, Any]
     options: dict[str, Any]
     output: str
     call: Callable[[Any, Path], np.ndarray]
-    source: Callable[[Path], Path] = draw
+    source: Callable[..., Path] = draw
     beside: tuple[str, ...] = ()
+    input: str = ".png"
 
 
 def case_of(task: str, motion: Path, index: Path) -> Case:
@@ -56,6 +59,14 @@ def case_of(task: str, motion: Path, index: Path) -> Case:
             lambda pipe, path: np.array([p.probability for p in pipe(path, top=3).predictions]),
         ),
         "dehaze": lambda: Case({}, {}, ".png", lambda pipe, path: pipe(path).image),
+        "interpolate": lambda: Case(
+            {},
+            {},
+            ".mkv",
+            lambda pipe, path: np.stack(list(pipe.stream([frame.pixels for frame in read_frames(path)]))),
+            film,
+            input=".avi",
+        ),
         "reconstruct": lambda: Case(
             {},
             {"steps": 4},
@@ -105,7 +116,7 @@ def test_the_network_is_unchanged(task: str, case: Case, tmp_path: Path) -> None
     network = tiny.NETWORKS[task]()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     pipe = made(task, case.settings)
-    case.call(pipe, case.source(tmp_path / "a.png"))
+    case.call(pipe, case.source(tmp_path / f"a{case.input}"))
     assert pipe.network is network
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -114,7 +125,7 @@ def test_the_network_is_unchanged(task: str, case: Case, tmp_path: Path) -> None
 def test_saved_content_loads(task: str, case: Case, pipe: Any, tmp_path: Path) -> None:
     """Loaded from the folder and as a checkpoint, outputs and facts are equal, and the file has the same metadata in every task."""
     pipe.save_pretrained(tmp_path / "p")
-    image = case.source(tmp_path / "a.png")
+    image = case.source(tmp_path / f"a{case.input}")
     want = case.call(pipe, image)
     stored = read_stored(tmp_path / "p" / "model.safetensors")
     assert (stored.model, stored.task) == ("custom", task)
@@ -180,10 +191,10 @@ def test_it_moves(pipe: Any) -> None:
 
 
 def test_a_file_is_written_whole_with_its_sidecar(case: Case, pipe: Any, tmp_path: Path) -> None:
-    source, target = case.source(tmp_path / "a.png"), tmp_path / f"out{case.output}"
+    source, target = case.source(tmp_path / f"a{case.input}"), tmp_path / f"out{case.output}"
     pipe.run(source, target, progress=False, **case.options)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["a.png", *(f"{target.name}{ending}" for ending in ("", ".json", *case.beside))]
+        [source.name, *(f"{target.name}{ending}" for ending in ("", ".json", *case.beside))]
     )
     record = json.loads(sidecar(target).read_text())
     assert record["options"]["weights"] == pipe.fingerprint
@@ -200,28 +211,31 @@ def test_a_foreign_file_in_the_sidecars_place_is_kept(case: Case, pipe: Any, tmp
     place = tmp_path / f"out{case.output}.json"
     place.write_text('{"mine": 1}')
     with pytest.raises(InputError, match="exists already and was not written by visionzoo"):
-        pipe.run(case.source(tmp_path / "a.png"), tmp_path / f"out{case.output}", progress=False, **case.options)
+        pipe.run(
+            case.source(tmp_path / f"a{case.input}"), tmp_path / f"out{case.output}", progress=False, **case.options
+        )
     assert place.read_text() == '{"mine": 1}'
 
 
 def test_an_input_that_is_missing_or_broken(case: Case, pipe: Any, tmp_path: Path) -> None:
     target = tmp_path / f"out{case.output}"
-    with pytest.raises(InputError, match=r"gone\.png: no such file"):
-        pipe.run(tmp_path / "gone.png", target, progress=False, **case.options)
-    (tmp_path / "broken.png").write_bytes(b"words")
-    with pytest.raises(InputError, match=r"broken\.png"):
-        pipe.run(tmp_path / "broken.png", target, progress=False, **case.options)
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+    with pytest.raises(InputError, match=rf"gone\{case.input}: no such file"):
+        pipe.run(tmp_path / f"gone{case.input}", target, progress=False, **case.options)
+    broken = tmp_path / f"broken{case.input}"
+    broken.write_bytes(b"words")
+    with pytest.raises(InputError, match=rf"broken\{case.input}"):
+        pipe.run(broken, target, progress=False, **case.options)
+    assert [path.name for path in tmp_path.iterdir()] == [broken.name]
 
 
 def test_an_output_at_an_impossible_place(case: Case, pipe: Any, tmp_path: Path) -> None:
-    source = case.source(tmp_path / "a.png")
+    source = case.source(tmp_path / f"a{case.input}")
     with pytest.raises(InputError, match="does not exist; create it first"):
         pipe.run(source, tmp_path / "no" / f"out{case.output}", progress=False, **case.options)
 
 
 def test_quiet_is_quiet(case: Case, pipe: Any, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    pipe.run(case.source(tmp_path / "a.png"), tmp_path / f"out{case.output}", progress=False, **case.options)
+    pipe.run(case.source(tmp_path / f"a{case.input}"), tmp_path / f"out{case.output}", progress=False, **case.options)
     assert capfd.readouterr() == ("", "")
 
 
@@ -233,16 +247,17 @@ FILE_TASKS = [entry.task for entry in pipeline_entries() if resolve(entry.factor
 @pytest.mark.parametrize("task", FILE_TASKS, indirect=True)
 def test_several_files_go_to_a_folder(case: Case, pipe: Any, tmp_path: Path) -> None:
     """The folder's tree is kept, a broken file gives a warning, and finished outputs are not made again."""
-    for number, name in enumerate(("b.png", "deep/c.png")):
-        draw(tmp_path / "in" / name, number)
-    (tmp_path / "in" / "a.png").write_bytes(b"words")
-    with pytest.warns(UserWarning, match=r"a\.png") as warned:
+    for number, name in enumerate(("b", "deep/c")):
+        case.source(tmp_path / "in" / f"{name}{case.input}", number)
+    broken = tmp_path / "in" / f"a{case.input}"
+    broken.write_bytes(b"words")
+    with pytest.warns(UserWarning, match=rf"a\{case.input}") as warned:
         results = pipe.run(tmp_path / "in", tmp_path / "out", progress=False, **case.options)
-    assert len([one for one in warned if "a.png" in str(one.message)]) == 1
+    assert len([one for one in warned if broken.name in str(one.message)]) == 1
     assert [result.error is None for result in results] == [False, True, True]
     outputs = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".json")
     assert [path.relative_to(tmp_path / "out").with_suffix("").as_posix() for path in outputs] == ["b", "deep/c"]
-    (tmp_path / "in" / "a.png").unlink()
+    broken.unlink()
     outputs[0].unlink()
     again = pipe.run(tmp_path / "in", tmp_path / "out", progress=False, **case.options)
     assert [result.skipped for result in again] == [False, True]
@@ -250,8 +265,8 @@ def test_several_files_go_to_a_folder(case: Case, pipe: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("task", FILE_TASKS, indirect=True)
 def test_a_folder_that_cannot_be_created(case: Case, pipe: Any, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        draw(tmp_path / "in" / name)
+    for name in "ab":
+        case.source(tmp_path / "in" / f"{name}{case.input}")
     (tmp_path / "file").write_text("a file")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"is a file"):
@@ -263,8 +278,8 @@ def test_a_folder_that_cannot_be_created(case: Case, pipe: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("task", FILE_TASKS, indirect=True)
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(case: Case, pipe: Any, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        draw(tmp_path / "in" / name)
+    for name in "abc":
+        case.source(tmp_path / "in" / f"{name}{case.input}")
 
     def stop(result: Any) -> None:
         raise KeyboardInterrupt

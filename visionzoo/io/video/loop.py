@@ -21,7 +21,7 @@ from .parts import PartedWriter, Reached, State
 from .probe import probe
 from .read import read_frames
 
-__all__ = ["MappedVideo", "Stateful", "Timed", "Window", "map_video", "windows"]
+__all__ = ["MappedVideo", "Stateful", "Timed", "Window", "file_identity", "map_video", "windows"]
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def map_video(
         if fps is None:
             fps = info.fps if keeps_times(target) else info.even_fps
         frames, items = info.frames if frames is None else frames, read_frames(path)
-        about["source"] = _identity(path)
+        about["source"] = file_identity(path)
     else:
         if fps is None:
             raise InputError("fps is required if the frames do not come from a file")
@@ -167,7 +167,7 @@ def map_video(
     audio = path if sound is True else None if sound is False else Path(sound)
     writer = PartedWriter(
         Path(target),
-        {**about, "sound": audio and _identity(audio)},
+        {**about, "sound": audio and file_identity(audio)},
         fps=fps,
         variable=bool(variable),
         audio_from=audio,
@@ -248,6 +248,7 @@ def windows(items: Iterable[Item], length: int, stride: int, *, first: int = 0) 
         start, overlap = start + stride, length - stride
 
 
-def _identity(file: Path) -> list[Any]:
+def file_identity(file: Path) -> list[Any]:
+    """What tells a file from another one, or from an earlier one of that name, as JSON values."""
     status = file.stat()
     return [str(file.absolute()), status.st_size, status.st_mtime_ns]

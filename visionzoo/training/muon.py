@@ -1,4 +1,4 @@
-"""The optimiser of the toy world's networks."""
+"""The optimiser of networks that are trained from scratch in little time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from visionzoo.training.module import TrainingModule, half_cosine
+from .module import TrainingModule, half_cosine
 
 
 def muon(module: TrainingModule, lr: float, vector_lr: float, warmup_steps: int, vectors: str | None = None) -> Any:

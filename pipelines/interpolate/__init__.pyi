@@ -1,0 +1,2 @@
+from .pipeline import InterpolatePipeline as InterpolatePipeline
+from .pipeline import InterpolateResult as InterpolateResult
