@@ -30,11 +30,11 @@ CARDS = (
     ModelCard(
         name="toy_text_to_image",
         task="toy-world",
-        summary="A small latent text-to-image network of the kind that Stable Diffusion has: diffusers' UNet2DConditionModel, "
-        "without attention at the finest level, and a CLIP text encoder of two layers, trained together on captions of the toy world.",
+        summary="A small latent text-to-image network of the kind that Stable Diffusion has: diffusers' UNet2DConditionModel "
+        "and a CLIP text encoder of two layers, trained together on captions of the toy world.",
         inputs="noisy latents (B, 8, 16, 16) of toy_vae, timesteps (B,) from 0 to 999, text states (B, 77, 96)",
         outputs="velocity (B, 8, 16, 16) (v-prediction)",
-        params=4_293_368,
+        params=4_462_280,
         limits="It knows the toy world only, at 128 x 128 pixels, and only the words of its captions.",
     ),
     ModelCard(
