@@ -3,6 +3,14 @@ from .attention import WINDOW_KEYS as WINDOW_KEYS
 from .attention import CrossFrameAttnProcessor as CrossFrameAttnProcessor
 from .attention import install_controlnet_attention as install_controlnet_attention
 from .attention import install_window_attention as install_window_attention
+from .control_data import Controlled as Controlled
+from .control_data import ControlledFramesData as ControlledFramesData
+from .control_data import PackedMasks as PackedMasks
+from .control_data import canny_edges as canny_edges
+from .control_folder import control_pipeline as control_pipeline
+from .control_folder import open_controlnet as open_controlnet
+from .control_folder import save_control_pipeline as save_control_pipeline
+from .control_training import ControlNetTraining as ControlNetTraining
 from .controls import Control as Control
 from .controls import control as control
 from .controls import control_names as control_names
@@ -19,6 +27,7 @@ from .ifnet import Stage as Stage
 from .ifnet import warp as warp
 from .ifnet_training import IFNetTraining as IFNetTraining
 from .interpolator import Interpolator as Interpolator
+from .lora_training import LoraTraining as LoraTraining
 from .mask import WordAttention as WordAttention
 from .mask import WordAttnProcessor as WordAttnProcessor
 from .mask import edit_mask as edit_mask
@@ -29,9 +38,13 @@ from .mask import resize_mask as resize_mask
 from .memory import BankAttnProcessor as BankAttnProcessor
 from .memory import WindowMemory as WindowMemory
 from .memory import install_bank_attention as install_bank_attention
+from .networks import LOVEConNano as LOVEConNano
+from .networks import LOVEConNanoConfig as LOVEConNanoConfig
 from .norms import FrameJointGroupNorm as FrameJointGroupNorm
 from .norms import InstalledNorms as InstalledNorms
 from .norms import install_joint_norms as install_joint_norms
+from .own_images import CaptionedImagesData as CaptionedImagesData
+from .own_images import read_captions as read_captions
 from .smoothing import SmoothedStep as SmoothedStep
 from .smoothing import smooth_clean_latents as smooth_clean_latents
 from .smoothing import smooth_frames as smooth_frames

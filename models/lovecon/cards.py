@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from visionzoo.cards import ModelCard, WeightSource
 
+_LOVECON = "LOVECon: Text-driven Training-Free Long Video Editing with ControlNet"
 _TITLE = "Real-Time Intermediate Flow Estimation for Video Frame Interpolation"
 
 CARDS = (
+    ModelCard(
+        name="lovecon_nano",
+        task="edit",
+        summary="Small networks in the layout of Stable Diffusion with a ControlNet for Canny edges, trained on the toy world, "
+        "so that LOVECon edits its videos on a CPU.",
+        inputs="noisy latents (B, 8, 16, 16) of toy_vae, timesteps (B,) from 0 to 999, text states (B, 77, 96), Canny edges "
+        "(B, 3, 128, 128) float32, 0 or 1",
+        outputs="velocity (B, 8, 16, 16) (v-prediction)",
+        params=5_342_720,
+        paper=f"{_LOVECON}, https://arxiv.org/abs/2310.09711",
+        weights=(
+            WeightSource(
+                name="lovecon_nano.worlds",
+                file="lovecon_nano",
+                license="Apache-2.0",
+                bundled="weights/lovecon",
+                size_mb=14.3,
+                note="A folder in diffusers' layout, trained by visionzoo on one shared CPU core in an hour, on 14,000 frames of the "
+                "toy world (visionzoo fit --config lovecon/nano).",
+            ),
+        ),
+        limits="It knows the toy world only, at 128 x 128 pixels, and only the words of its captions.",
+    ),
     ModelCard(
         name="rife_hdv3",
         task="interpolate",

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionzoo.data.augmented import stream_of
 from visionzoo.data.epochs import EpochLoader
+from visionzoo.data.toy_world import Frame
 from visionzoo.data.toy_world.captions import brief_caption
 from visionzoo.diffusion import encode_to_file, is_dropped
 from visionzoo.errors import InputError
@@ -21,7 +22,7 @@ from visionzoo.io.files import make_folder, write_json
 from visionzoo.jobs.progress import Counter
 
 from .folder import open_vae
-from .frames import portrait, random_scene
+from .frames import Scene, portrait, random_scene
 
 
 class CaptionedLatents(Dataset):
@@ -94,7 +95,7 @@ class CaptionedLatentsData(LightningDataModule):
         self.portraits, self.brief = portraits, brief
         self.counts = {"train": frames, "validation": val_frames}
         self.drop, self.batch_size, self.num_workers, self.seed = drop, batch_size, num_workers, seed
-        self.sets: dict[str, CaptionedLatents] = {}
+        self.sets: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
         """Draw and encode what is not in the cache yet; a test needs no latents."""
@@ -104,12 +105,16 @@ class CaptionedLatentsData(LightningDataModule):
     def setup(self, stage: str) -> None:
         self.sets = {} if stage == "test" else self._open()
 
-    def _open(self) -> dict[str, CaptionedLatents]:
+    def _open(self) -> dict[str, Any]:
         vae = open_vae(self.vae)
         return {split: self._split(split, count, vae) for split, count in self.counts.items()}
 
-    def _split(self, split: str, count: int, vae: Any) -> CaptionedLatents:
-        name = f"{split}-{count}-{self.size}-{self.seed}" + ("-portraits" if self.portraits else "")
+    def _name(self, split: str, count: int) -> str:
+        """The name of a split's files, without extension."""
+        return f"{split}-{count}-{self.size}-{self.seed}" + ("-portraits" if self.portraits else "")
+
+    def _split(self, split: str, count: int, vae: Any) -> Any:
+        name = self._name(split, count)
         make_folder(self.cache)
         file, texts = self.cache / f"{name}.latents", self.cache / f"{name}.json"
         captions: list[list[str]] = []
@@ -117,7 +122,7 @@ class CaptionedLatentsData(LightningDataModule):
         if not (file.exists() and texts.exists()):
             frames = self._frames(split, count, captions)
             latents = encode_to_file(vae, frames, file, dtype="float16", source=source)
-            for _ in frames:  # an opened file does not read the frames, but the captions need them
+            for _ in frames:  # an opened file does not read the frames, but what else is cached needs them
                 pass
             write_json(texts, captions)
         else:
@@ -136,8 +141,12 @@ class CaptionedLatentsData(LightningDataModule):
                     frame = scene.draw()
                 brief = brief_caption(scene.clip, scene.frame, frame.regions, frame.doing, stream_of(self.seed, index))
                 captions.append([frame.caption, brief])
+                self._see(scene, frame)
                 yield frame.rgb
                 counter.update()
+
+    def _see(self, scene: Scene, frame: Frame) -> None:
+        """Called with every frame before it is encoded; a subclass keeps more of it than latents and captions."""
 
     def train_dataloader(self) -> Any:
         return EpochLoader(self, self.sets["train"], shuffle=True, drop_last=True)

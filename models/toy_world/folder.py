@@ -43,13 +43,16 @@ def open_text_to_image(folder: str | Path | None = None) -> Any:
     require("diffusers", extra="diffusion", purpose="a network of the toy world")
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
+    from visionzoo.diffusion.folders import without_bars
+
     place = bundled(*BUNDLED) if folder is None else Path(folder)
     if not (place / "model_index.json").is_file():
         raise InputError(
             f"{place}: is no text-to-image folder (model_index.json is missing); train one: toy_world/text_to_image"
         )
     try:
-        return StableDiffusionPipeline.from_pretrained(place, torch_dtype=torch.float32)
+        with without_bars():
+            return StableDiffusionPipeline.from_pretrained(place, torch_dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{place}: holds no pipeline that diffusers can load ({error})") from error
 
@@ -64,6 +67,8 @@ def save_text_to_image(network: TextToImage, vae: Any, folder: str | Path, *, ha
         half: write the weights in half precision.
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+    from visionzoo.diffusion.folders import without_bars
 
     dtype = torch.float16 if half else torch.float32
     copy = TextToImage(network.config)
@@ -87,7 +92,8 @@ def save_text_to_image(network: TextToImage, vae: Any, folder: str | Path, *, ha
         requires_safety_checker=False,
     )
     place = make_folder(folder)
-    pipe.save_pretrained(place)
+    with without_bars():
+        pipe.save_pretrained(place)
     # transformers 5 writes names that version 4 does not know
     save_text_encoder(copy.text_encoder, place / "text_encoder")
     save_tokenizer(copy.tokenizer, place / "tokenizer")

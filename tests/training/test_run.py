@@ -160,6 +160,7 @@ def test_unsupported_requests_are_one_line_errors(subcommand, recipe, message):
 
 
 WITHOUT_FILES = {
+    "lovecon/controlnet": ["vars.base=null"],
     "mcnet/vox256": ["model.vgg=null", "model.perceptual=0", "model.pixel=1"],
     "superglobal/gldv2_arcface": ["model.num_classes=5"],
     "shvit/s4_512": ["model.pretrained=false"],
@@ -168,7 +169,11 @@ WITHOUT_FILES = {
 """Settings with which a recipe needs no weights of other networks."""
 
 
-DRAWN = [name for name in packaged_configs() if name.startswith("toy_world/")]
+DRAWN = [
+    name
+    for name in packaged_configs()
+    if name.startswith("toy_world/") or name in ("lovecon/nano", "lovecon/tiny_controlnet")
+]
 """Recipes that draw their data."""
 
 
@@ -187,6 +192,7 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
 
 
 LITTLE = {
+    "lovecon/nano": ["data.frames=2", "model.sample_steps=1"],
     "toy_world/parts": ["data.worlds=2", "data.takes=1"],
     "toy_world/text_to_image": ["data.frames=2", "model.sample_steps=1"],
     "toy_world/vae": ["data.frames=2"],

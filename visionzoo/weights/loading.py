@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def load_checkpoint(
     """Load weights into `model` and return it. Published key names are detected and converted; our own are loaded directly.
 
     Published names need a converter for the model's class or a base class; see `register_converter`. A network with a method
-    `resize_for(state_dict)` resizes its tables to the numbers of rows in the file. The file's metadata are stored in
+    `resize_for(state_dict)` resizes its tables to the numbers of rows in the file. One with a method `load_folder(path)` also loads
+    folders. The file's metadata are stored in
     `model.stored` (`visionzoo.stored.Stored`).
 
     Args:
@@ -37,6 +39,10 @@ def load_checkpoint(
     Raises:
         WeightsError: the file is unreadable, or keys or shapes do not match (listed by prefix).
     """
+    load_folder: Any = getattr(model, "load_folder", None)
+    if load_folder is not None and not isinstance(path_or_state_dict, Mapping) and Path(path_or_state_dict).is_dir():
+        load_folder(Path(path_or_state_dict))
+        return model
     converter = converter_of(model)
     if isinstance(path_or_state_dict, Mapping):
         where, loaded = "the state dict", path_or_state_dict
