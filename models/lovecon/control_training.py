@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from visionzoo.console import note
 from visionzoo.diffusion import noisy_batch
 from visionzoo.io.files import bundled
+from visionzoo.training.muon import muon
 from visionzoo.weights import load_checkpoint
 
 from ..toy_world.folder import BUNDLED, open_text_to_image, open_vae
 from ..toy_world.networks import noise_schedule
-from ..toy_world.optimizer import muon
 from .control_folder import control_pipeline, open_controlnet, save_control_pipeline, save_part
 from .latent_training import LatentTraining
 from .networks import build

@@ -12,9 +12,9 @@ from visionzoo.console import note
 from visionzoo.diffusion import noisy_batch, save_lora
 from visionzoo.errors import InputError, require
 from visionzoo.stored import CUSTOM
+from visionzoo.training.muon import muon
 
 from ..toy_world.folder import open_text_to_image
-from ..toy_world.optimizer import muon
 from .latent_training import LatentTraining
 
 __all__ = ["LoraTraining"]

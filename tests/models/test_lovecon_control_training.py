@@ -206,6 +206,7 @@ def test_lora_learns_and_loads(images: Path, tmp_path: Path) -> None:
     assert np.abs(ours - theirs).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_lora_resumes_inside_an_epoch(images: Path, tmp_path: Path) -> None:
     words = [f"data.root={images}", f"data.cache={tmp_path / 'cache'}", "data.batch_size=2", "trainer.max_epochs=2"]
     check_resumed_inside_an_epoch("lovecon/tiny_lora", tmp_path, words, steps=3, stop=1, weights=False)
