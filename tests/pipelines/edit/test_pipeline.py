@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny_diffusion
+from visionzoo.benchmark import peak_memory_mb
 from visionzoo.errors import InputError
 from visionzoo.io.tensor_file import TensorFile
 from visionzoo.models.lovecon import FrameJointGroupNorm
@@ -199,6 +201,18 @@ def test_a_saved_pipeline_has_its_settings(pipe: LOVEConPipeline, video: list[np
     assert again.interpolator is None
     assert np.array_equal(edited(again, video[:3]), edited(pipe, video[:3]))
     assert json.loads((tmp_path / "p" / "pipeline.json").read_text())["task"] == "edit"
+
+
+@pytest.mark.parametrize("memory", ["none", "bank"])
+def test_memory_does_not_grow_with_the_video(pipe: LOVEConPipeline, memory: str) -> None:
+    options = EditOptions(BLUE, RED, memory=memory, steps=1, window=4, guidance=3.0, batch_size=4)
+
+    def peak(count: int) -> float:
+        frames = (np.full((64, 96, 3), number, np.uint8) for number in range(count))
+        stream = pipe.stream(frames, options, control=same, progress=silent)
+        return peak_memory_mb(lambda: deque(stream, maxlen=0))
+
+    assert peak(64) < 1.05 * peak(8)
 
 
 def test_one_frame(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
