@@ -26,7 +26,7 @@ from visionzoo.diffusion import (
 from visionzoo.errors import InputError
 from visionzoo.io.video import read_frames
 from visionzoo.jobs import Progress
-from visionzoo.models.lovecon import phrase_columns, smooth_video
+from visionzoo.models.lovecon import IFNet, Interpolator, phrase_columns, smooth_video
 
 from .editing import Editing
 from .inversion import Inversion
@@ -110,7 +110,8 @@ class LOVEConPipeline(
             unet=unet,
             controlnet=controlnet,
             scheduler=scheduler,
-            interpolator=interpolator,
+            # diffusers saves and loads only parts of its own kind
+            interpolator=Interpolator.of(interpolator) if isinstance(interpolator, IFNet) else interpolator,
         )
         self.register_to_config(least_channels=least_channels, mask_scale=mask_scale, guidance=guidance)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import tiny_diffusion
+from tests import tiny, tiny_diffusion
 from visionzoo.benchmark import peak_memory_mb
 from visionzoo.errors import InputError
 from visionzoo.io.tensor_file import TensorFile
@@ -213,6 +213,15 @@ def test_memory_does_not_grow_with_the_video(pipe: LOVEConPipeline, memory: str)
         return peak_memory_mb(lambda: deque(stream, maxlen=0))
 
     assert peak(64) < 1.05 * peak(8)
+
+
+def test_a_saved_pipeline_keeps_its_smoother(pipe: LOVEConPipeline, tmp_path: Path) -> None:
+    """diffusers leaves out parts that are not of its own kind, with a log line only."""
+    parts = {**pipe.components, "interpolator": tiny.ifnet()}
+    LOVEConPipeline(**parts).save_pretrained(tmp_path / "p")
+    again = LOVEConPipeline.create(checkpoint=tmp_path / "p", device="cpu", dtype="float32")
+    loaded = again.interpolator.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in tiny.ifnet().state_dict().items())
 
 
 def test_one_frame(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
