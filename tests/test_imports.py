@@ -99,12 +99,20 @@ def test_no_import_circle() -> None:
 
 
 def docstrings(tree: ast.Module) -> set[int]:
-    """Line numbers of strings that are statements: documentation."""
-    return {
+    """Line numbers of strings that are statements, which are documentation, and of the module's own names in `__all__`."""
+    documentation = {
         node.value.lineno
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
+    exported = {
+        name.lineno
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in ast.walk(node.value)
+        if isinstance(name, ast.Constant)
+    }
+    return documentation | exported
 
 
 def test_the_base_package_names_no_system_and_no_task() -> None:

@@ -19,10 +19,10 @@ def test_a_manual_change_is_detected(tmp_path):
     (tmp_path / "docs").mkdir()
     for page in tables.PAGES:
         text = (tables.ROOT / page).read_text(encoding="utf-8")
-        (tmp_path / page).write_text(text.replace("| LOVECon |", "| Lovecon |"), encoding="utf-8")
+        (tmp_path / page).write_text(text.replace("| LongAnimation |", "| Longanimation |"), encoding="utf-8")
     found = tables.stale(tmp_path)
     assert set(found) == {tmp_path / "README.md", tmp_path / "docs/index.md"}
-    assert all("| LOVECon |" in text and "Lovecon" not in text for text in found.values())
+    assert all("| LongAnimation |" in text and "Longanimation" not in text for text in found.values())
 
 
 @pytest.mark.parametrize("name", tables.TABLES)

@@ -123,6 +123,16 @@ def ifnet() -> nn.Module:
     return model.eval()
 
 
+@cache
+def edit() -> Any:
+    """A pipeline of tiny networks in the form of Stable Diffusion 1.5 with a ControlNet."""
+    from tests import tiny_diffusion
+    from visionzoo.pipelines.edit import LOVEConPipeline
+
+    found = {**tiny_diffusion.parts(), "controlnet": tiny_diffusion.controlnet()}
+    return LOVEConPipeline(**{name: part for name, part in found.items() if part is not None}, mask_scale=16)
+
+
 NETWORKS = {
     "classify": shvit,
     "dehaze": dehazexl,
@@ -132,5 +142,7 @@ NETWORKS = {
     "retrieve": superglobal,
 }
 """Task -> its tiny network."""
+PIPELINES = {"edit": edit}
+"""Task of a pipeline with several networks -> its tiny pipeline."""
 
-__all__ = ["NETWORKS", "dehazexl", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]
+__all__ = ["NETWORKS", "PIPELINES", "dehazexl", "edit", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]

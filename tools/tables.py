@@ -27,7 +27,6 @@ UNLISTED = ("all", "test", "docs", "dev")
 """Extras that are sets of others, or for developers."""
 
 IN_PROGRESS = (
-    ("LOVECon", "text-driven editing of long videos", "arXiv 2023", "https://arxiv.org/abs/2310.09711"),
     ("SlowFast-VGen", "action-driven generation of long videos", "ICLR 2025", "https://arxiv.org/abs/2410.23277"),
     ("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),
 )

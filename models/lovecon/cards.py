@@ -17,7 +17,7 @@ CARDS = (
         "(B, 3, 128, 128) float32, 0 or 1",
         outputs="velocity (B, 8, 16, 16) (v-prediction)",
         params=5_342_720,
-        paper=f"{_LOVECON}, https://arxiv.org/abs/2310.09711",
+        paper=f"{_LOVECON}, arXiv 2023, https://arxiv.org/abs/2310.09711",
         weights=(
             WeightSource(
                 name="lovecon_nano.worlds",

@@ -4,4 +4,17 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
+from visionzoo.registry import Need, register_pipeline
+
+register_pipeline(
+    "edit",
+    factory=f"{__name__}:LOVEConPipeline",
+    command=f"{__name__}.command:app",
+    summary="edit a video by text",
+    needs=(
+        Need("cv2", "edit", "visionzoo edit with the control canny"),
+        Need("controlnet_aux", "controls", "visionzoo edit with the controls depth, openpose, softedge and others"),
+    ),
+)
+
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -16,8 +16,8 @@ from visionzoo.options import INPUT, MODEL, OUTPUT, numbers, option
 __all__ = ["EditFileOptions"]
 
 
-def _thresholds(_: Any, tokens: Sequence[Any]) -> tuple[float, ...]:
-    return numbers("canny-thresholds", tokens[0].value, (2,), float)
+def _text(_: Any, tokens: Sequence[Any]) -> Any:
+    return tokens[0].value
 
 
 @Parameter(name="*")
@@ -54,7 +54,7 @@ class EditFileOptions:
         ),
     ] = "canny"
     canny_thresholds: Annotated[
-        Any, option(INPUT, converter=_thresholds, help="Lower and upper threshold of canny: 100,100 by default.")
+        Any, option(INPUT, converter=_text, help="Lower and upper threshold of canny: 100,100 by default.")
     ] = (100.0, 100.0)
     control_weights: Annotated[
         Path | None,
@@ -79,9 +79,9 @@ class EditFileOptions:
         bool, option(OUTPUT, help="Write frames in the size in which they were edited, not in that of the source.")
     ] = False
     frames: Annotated[int | None, option(INPUT, help="Edit only this many frames, from the beginning.")] = None
-    preview: Annotated[bool, option(INPUT, help="Edit only the first window, to see quickly what the settings do.")] = (
-        False
-    )
+    preview: Annotated[
+        bool, option(OUTPUT, help="Edit only the first window, to see quickly what the settings do.")
+    ] = False
     sound: Annotated[bool, option(OUTPUT, negative="--no-sound", help="Copy the sound of the video.")] = True
     watermark: Annotated[
         bool, option(OUTPUT, negative="--no-watermark", help="Mark the frames invisibly as synthetic.")
@@ -91,6 +91,9 @@ class EditFileOptions:
     save_control: Annotated[Path | None, option(OUTPUT, help="Also write the control frames as a video.")] = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.canny_thresholds, str):
+            given = numbers("canny-thresholds", self.canny_thresholds, (2,), float)
+            object.__setattr__(self, "canny_thresholds", given)
         for name in ("short_side", "frames"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")

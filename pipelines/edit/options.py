@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from visionzoo.errors import InputError
-from visionzoo.options import MODEL, SPEED, option
+from visionzoo.options import INPUT, MODEL, SPEED, option
 
 __all__ = ["EditOptions", "EditType", "Memory", "Smoothing"]
 
@@ -55,8 +55,8 @@ class EditOptions:
         InputError: a value out of range, or no prompt.
     """
 
-    prompt: Annotated[str, option(MODEL, help="Text that describes the edited video.")] = ""
-    source_prompt: Annotated[str, option(MODEL, help="Text that describes the source video.")] = ""
+    prompt: Annotated[str, option(INPUT, help="Text that describes the edited video.")] = ""
+    source_prompt: Annotated[str, option(INPUT, help="Text that describes the source video.")] = ""
     negative_prompt: Annotated[str, option(MODEL, help="Text that describes what must not be seen.")] = ""
     edit: Annotated[
         EditType,

@@ -14,7 +14,7 @@ from visionzoo.errors import InputError, WeightsError
 from visionzoo.io.head import read_head
 from visionzoo.registry import create_model, list_models
 
-from ...models.lovecon import IFNet
+from ...models.lovecon import Interpolator
 
 __all__ = ["check_checkpoint", "open_controlnet", "open_smoother"]
 
@@ -76,7 +76,7 @@ def open_controlnet(folder: str | Path, dtype: torch.dtype) -> Any:
     return network.eval()
 
 
-def open_smoother(name: str) -> IFNet | None:
+def open_smoother(name: str) -> Interpolator | None:
     """The network that smooths: "none", a registered model that interpolates frames, or a file with weights of RIFE.
 
     Raises:
@@ -84,6 +84,6 @@ def open_smoother(name: str) -> IFNet | None:
     """
     if name == "none":
         return None
-    if name.partition(".")[0] in list_models(task="interpolate"):
-        return create_model(name, pretrained=True)  # pyright: ignore[reportReturnType]
-    return create_model("rife_hdv3", checkpoint=name)  # pyright: ignore[reportReturnType]
+    known = name.partition(".")[0] in list_models(task="interpolate")
+    network: Any = create_model(name, pretrained=True) if known else create_model("rife_hdv3", checkpoint=name)
+    return Interpolator.of(network)

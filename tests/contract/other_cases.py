@@ -69,7 +69,29 @@ def video(material: Material) -> bytes:
 
 CLIP: Files = {"a.mp4": video}
 
+TEXTS = "--prompt blue --source-prompt red --device cpu"
+EDIT = f"edit a.mp4 -o OUT {TEXTS}"
+CLIP = {"a.mp4": lambda material: material.video}
+
 OTHERS: dict[str, list[Case]] = {
+    "edit": [
+        line("missing", "edit gone.mp4 -o b.mp4", says=r"gone\.mp4: no such file"),
+        line("empty", f"edit a.mp4 -o b.mp4 {TEXTS}", {"a.mp4": b""}, r"a\.mp4: the file is empty"),
+        line("no prompt", "edit a.mp4 -o b.mp4", CLIP, "no prompt: describe the edited video, e.g. --prompt"),
+        line("no source prompt", "edit a.mp4 -o b.mp4 --prompt a", CLIP, "no source prompt: describe the source video"),
+        line("no such control", f"edit a.mp4 -o b.mp4 {TEXTS} --control cany", CLIP, "there is no control 'cany'; did you"),
+        line("no such control file", f"edit a.mp4 -o b.mp4 {TEXTS} --control c.mp4", CLIP, r"c\.mp4: no such file or folder"),
+        line("no such mask", f"edit a.mp4 -o b.mp4 {TEXTS} --mask m.png", CLIP, r"m\.png: no such file or folder, expected masks"),
+        line("thresholds", f"edit a.mp4 -o b.mp4 {TEXTS} --canny-thresholds 9,1", CLIP, "the thresholds of canny must be"),
+        line("one threshold", f"edit a.mp4 -o b.mp4 {TEXTS} --canny-thresholds 9", CLIP, ".*--canny-thresholds must be 2 numbers"),
+        line("no frames", f"edit a.mp4 -o b.mp4 {TEXTS} --frames 0", CLIP, ".*frames must be at least 1, got 0"),
+        line("no steps", f"edit a.mp4 -o b.mp4 {TEXTS} --steps 0", CLIP, ".*steps must be at least 1, got 0"),
+        line("no such model", f"edit a.mp4 -o b.mp4 {TEXTS} --model nosuch", CLIP, "there is no model 'nosuch'"),
+        line("no such checkpoint", f"edit a.mp4 -o b.mp4 {TEXTS} --checkpoint sd", CLIP, "sd: no such folder, expected a pipe"),
+        line("no such ControlNet", f"edit a.mp4 -o b.mp4 {TEXTS} --controlnet cn", CLIP, r"cn: holds no ControlNet \(no such f"),
+        line("no such device", "edit a.mp4 -o b.mp4 --prompt a --source-prompt b --device abacus", CLIP, "unknown device 'abacus'"),
+        *(case for case in outputs(EDIT, ".mp4", CLIP) if case.name != "output is a folder"),
+    ],
     "retrieve index": [
         line("missing", INDEX, says="d: no such file or folder"),
         line("folder without images", INDEX, says="d: no images found; expected files with the extension", folders=["d"]),

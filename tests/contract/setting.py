@@ -20,7 +20,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def made(task: str, settings: dict[str, Any]) -> Any:
-    return visionzoo.pipeline(task, model=tiny.NETWORKS[task](), device="cpu", dtype="float32", **settings)
+    return visionzoo.pipeline(
+        task, model={**tiny.NETWORKS, **tiny.PIPELINES}[task](), device="cpu", dtype="float32", **settings
+    )
 
 
 def draw(path: Path, seed: int = 0) -> Path:

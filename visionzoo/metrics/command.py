@@ -45,10 +45,10 @@ def measure(
         str | None,
         options.option(
             INPUT,
-            "What the edit may change, in white: an image, a video, or the name of a mask of the clip, such as shirt.",
+            "What may change, in white: an image, a video, or the name of a mask of the clip, such as shirt.",
         ),
     ] = None,
-    prompt: Annotated[str | None, options.option(INPUT, "Target prompt of the edit (needs --clip).")] = None,
+    prompt: Annotated[str | None, options.option(INPUT, "Prompt of the edited video (needs --clip).")] = None,
     source_prompt: Annotated[str | None, options.option(INPUT, "Prompt of the source (needs --prompt).")] = None,
     windows: Annotated[
         int, options.option(INPUT, "Length of the windows in which the video was edited, for its seams; 0 for none.")
@@ -132,7 +132,7 @@ def _masks(mask: str, stored: StoredClip | None, source: Path) -> Iterator[NDArr
     if not path.exists():
         if stored is None:
             raise InputError(
-                f"{mask}: no such file; expected an image or a video that is white where the edit may change {source}"
+                f"{mask}: no such file; expected an image or a video that is white where the video may change {source}"
             )
         return stored.mask(mask)
     if is_video(path):
