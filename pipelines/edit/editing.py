@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visionzoo.diffusion import inversion_pair, make_scheduler, scheduler_step
+from visionzoo.errors import InputError
 from visionzoo.jobs import Progress
 from visionzoo.models.lovecon import Window, WindowMemory, fuse_latents, fusion_rule, smoothed_step
 
@@ -23,7 +24,7 @@ from .work import LatentState, WorkFolder
 if TYPE_CHECKING:
     from .pipeline import LOVEConPipeline
 
-__all__ = ["Editing"]
+__all__ = ["Editing", "sampler_like"]
 
 EDITED = "edited.rows"
 
@@ -55,7 +56,8 @@ class Editing:
         guidance = pipe.config["guidance"] if options.guidance is None else options.guidance
         self._smoothing = options.smoothing if pipe.interpolator is not None else "none"
         self._rule = fusion_rule(options.edit)
-        self.facts = {**inversion.facts, **options.to_dict(), "guidance": guidance, "smoothing": self._smoothing}
+        self.facts = {**inversion.facts, **options.to_dict(), "guidance": guidance}
+        self.facts |= {"smoothing": self._smoothing, "sampler": pipe.sampler}
         self._memory = WindowMemory() if options.memory == "bank" else None
         self._windows = Windows(len(source), options.window, pipe.unet.device, references=self._memory is None)
         self._denoiser = Denoiser(
@@ -73,6 +75,10 @@ class Editing:
         # the noise is taken from the output before the fusion, so the steps are those of a network that predicts noise
         self._scheduler = make_scheduler("ddim", forward, prediction_type="epsilon")
         self._scheduler.set_timesteps(options.steps)
+        if pipe.sampler != "ddim" and self._memory is not None:
+            raise InputError(
+                f"the memory bank works with the scheduler ddim, not with {pipe.sampler}, which looks back at steps"
+            )
 
     def results(self, progress: Progress | None) -> Iterator[Tensor]:
         """Yield the final latents (C, h, w) of each frame as soon as they are known.
@@ -109,10 +115,11 @@ class Editing:
 
     def _window(self, window: Window, tick: Callable[[], object]) -> Tensor:
         latents, controls = self._start(window), self._controls(window)
+        sampler = sampler_like(self._scheduler, self._pipe.sampler)
         with self._denoiser.installed():
             for step in range(self._options.steps):
                 noise, latents = self.fused(step, window, latents, controls)
-                latents = self._after(step, self._advance(step, noise, latents))
+                latents = self._after(step, self._advance(step, noise, latents, sampler))
                 tick()
                 if self._pipe.interrupt:
                     break
@@ -174,11 +181,11 @@ class Editing:
             latents = fuse_latents(latents, source, step=step, steps=steps, rule=self._rule, mask=mask)
         return noise, latents
 
-    def _advance(self, step: int, noise: Tensor, latents: Tensor) -> Tensor:
+    def _advance(self, step: int, noise: Tensor, latents: Tensor, sampler: Any = None) -> Tensor:
         """The latents after a step; the last one smooths the clean frames that are predicted."""
         timestep = self._scheduler.timesteps[step]
         if step + 1 < self._options.steps or self._smoothing == "none":
-            return scheduler_step(self._scheduler, noise, timestep, latents)
+            return scheduler_step(sampler or self._scheduler, noise, timestep, latents)
         return smoothed_step(
             self._scheduler,
             noise,
@@ -192,6 +199,22 @@ class Editing:
 
     def _after(self, step: int, latents: Tensor) -> Tensor:
         return self._pipe.after_step(self._callback, step, self._scheduler.timesteps[step], latents=latents)["latents"]
+
+
+def sampler_like(scheduler: Any, name: str) -> Any:
+    """A scheduler that takes the same timesteps as `scheduler`, for one window.
+
+    The latents are fused with those of the DDIM inversion at the same timesteps, which "dpm++" would otherwise choose differently.
+
+    Args:
+        scheduler: DDIM, for networks that predict noise, with its timesteps set.
+        name: "ddim" or "dpm++".
+    """
+    if name == "ddim":
+        return scheduler
+    made = make_scheduler(name, scheduler)
+    made.set_timesteps(timesteps=scheduler.timesteps.tolist())
+    return made
 
 
 class _Interrupted(Exception):

@@ -40,6 +40,9 @@ Pixels = NDArray[np.uint8]
 
 PUBLISHED_GUIDANCE = 12.0
 
+SAMPLERS = ("ddim", "dpm++")
+"""Schedulers whose latents are those of the inversion, scaled alike and without added noise, so that they can be fused with it."""
+
 
 @dataclass(frozen=True)
 class EditResult:
@@ -70,11 +73,14 @@ class LOVEConPipeline(
     Args:
         vae, text_encoder, tokenizer, unet: those of Stable Diffusion 1.5, or of a model of the same kind.
         controlnet: a ControlNetModel for this UNet.
-        scheduler: only its noise schedule is used: LOVECon samples with DDIM.
+        scheduler: only its noise schedule is used: LOVECon samples with DDIM unless `set_scheduler` chooses another.
         interpolator: an `IFNet` that smooths the result; None: nothing is smoothed.
         least_channels: layers of the UNet with fewer channels attend within each frame; None: those of the second level.
         mask_scale: side in pixels of the image that a token of the mask covers: those layers of the UNet are used for masks.
         guidance: scale of classifier-free guidance if the options give none.
+
+    Attributes:
+        sampler: what samples, "ddim" or "dpm++"; see `set_scheduler`.
 
     Raises:
         InputError: parts that do not belong together, or those of another kind of model.
@@ -102,6 +108,7 @@ class LOVEConPipeline(
         guidance: float = PUBLISHED_GUIDANCE,
     ):
         super().__init__()
+        self.sampler = "ddim"
         _check_family(unet, controlnet, text_encoder)
         self.register_modules(
             vae=vae,
@@ -125,6 +132,31 @@ class LOVEConPipeline(
     def mask_scale(self) -> int:
         """Side in pixels of the image that a token of the mask covers."""
         return self.config["mask_scale"]
+
+    def set_scheduler(self, name: str, **settings: Any) -> None:
+        """Sample with "ddim", as published, or "dpm++", which is more exact; see `visionzoo.diffusion.make_scheduler`.
+
+        Args:
+            name: which.
+            **settings: of DDIM, whose noise schedule and timesteps both use.
+
+        Raises:
+            InputError: another scheduler.
+        """
+        if name not in SAMPLERS:
+            raise InputError(
+                f"LOVECon samples with the schedulers {' and '.join(SAMPLERS)}, not with {name}: latents are fused with those of the "
+                "inverted source, so they must be scaled alike, and no noise may be added"
+            )
+        super().set_scheduler("ddim", **settings)
+        self.sampler = name
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "sampler": self.sampler}
+
+    def arguments(self) -> dict[str, Any]:
+        chosen = {} if self.sampler == "ddim" else {"scheduler": self.sampler}
+        return {**super().arguments(), **chosen}
 
     # Sizes
 

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from tests import tiny, tiny_diffusion
 from visionzoo.benchmark import peak_memory_mb
+from visionzoo.diffusion import make_scheduler, scheduler_step
 from visionzoo.errors import InputError
 from visionzoo.io.tensor_file import TensorFile
 from visionzoo.models.lovecon import FrameJointGroupNorm
 from visionzoo.pipelines.edit import EditOptions, LOVEConPipeline
 from visionzoo.pipelines.edit.denoiser import Denoiser
+from visionzoo.pipelines.edit.editing import sampler_like
 from visionzoo.pipelines.edit.pipeline import replaced_columns
 
 RED, BLUE = "a girl with a red shirt", "a girl with a blue shirt"
@@ -222,6 +224,42 @@ def test_a_saved_pipeline_keeps_its_smoother(pipe: LOVEConPipeline, tmp_path: Pa
     again = LOVEConPipeline.create(checkpoint=tmp_path / "p", device="cpu", dtype="float32")
     loaded = again.interpolator.state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in tiny.ifnet().state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "error"), [("ddim", 0.03), ("dpm++", 0.002)])
+def test_schedulers_follow_the_exact_solution(name: str, error: float) -> None:
+    """For Gaussian data of deviation s, the best noise is known, and so is the path: x grows like sqrt(a s^2 + 1 - a).
+
+    The step to the last timestep is a large one: there, the noise falls to a fifth.
+    """
+    scheduler, deviation = make_scheduler("ddim", tiny_diffusion.scheduler()), 0.5
+    scheduler.set_timesteps(20)
+    sampler, alphas = sampler_like(scheduler, name), scheduler.alphas_cumprod
+    assert sampler.timesteps.tolist() == scheduler.timesteps.tolist()
+
+    def size(alpha: Tensor) -> Tensor:
+        return (alpha * deviation**2 + 1 - alpha).sqrt()
+
+    x = torch.linspace(-1, 1, 5) * size(alphas[scheduler.timesteps[0]])
+    for number, time in enumerate(scheduler.timesteps):
+        a = alphas[time]
+        want = torch.linspace(-1, 1, 5) * size(a)
+        assert (x - want).abs().max() <= (error if number < 19 else 0.06)
+        if number + 1 < len(scheduler.timesteps):
+            x = scheduler_step(sampler, (1 - a).sqrt() * x / size(a) ** 2, time, x)
+
+
+def test_other_samplers(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
+    plain = edited(pipe, video[:3], phrase="", edit="style")
+    pipe.set_scheduler("dpm++")
+    assert pipe.sampler == "dpm++"
+    other = edited(pipe, video[:3], phrase="", edit="style")
+    assert not np.array_equal(other, plain)
+    assert pipe.facts()["sampler"] == "dpm++"
+    with pytest.raises(InputError, match="works with the scheduler ddim"):
+        edited(pipe, video[:3], memory="bank")
+    with pytest.raises(InputError, match="not with euler-ancestral"):
+        pipe.set_scheduler("euler-ancestral")
 
 
 def test_one_frame(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
