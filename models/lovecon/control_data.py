@@ -16,8 +16,7 @@ from visionzoo.diffusion import is_dropped
 from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path
 
-from ..toy_world.captioned import CaptionedLatentsData
-from ..toy_world.frames import Scene
+from ..toy_world import CaptionedLatentsData, Scene
 from .controls import Canny
 
 __all__ = ["Controlled", "ControlledFramesData", "PackedMasks", "canny_edges"]

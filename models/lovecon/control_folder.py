@@ -26,18 +26,20 @@ def control_pipeline(parts: Mapping[str, Any]) -> Any:
     return make(**parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
 
 
-def open_controlnet(folder: str | Path, unet: Any = None) -> Any:
+def open_controlnet(folder: str | Path | None, unet: Any = None) -> Any:
     """Load a ControlNet in float32, from a folder of its own or from `controlnet/` in a pipeline's folder.
 
     Args:
-        unet: where there is none, make one from the encoder of this UNet; None to refuse.
+        folder: either of them, or None.
+        unet: where there is no ControlNet, make one from the encoder of this UNet; None to refuse.
 
     Raises:
         InputError: the folder holds no ControlNet.
     """
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
-    place = next((p for p in (Path(folder) / "controlnet", Path(folder)) if _is_controlnet(p)), None)
+    places = () if folder is None else (Path(folder) / "controlnet", Path(folder))
+    place = next(filter(_is_controlnet, places), None)
     if place is None:
         if unet is None:
             raise InputError(f"{folder}: is no folder of a ControlNet (config.json is missing)")

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from visionzoo.console import note
 from visionzoo.diffusion import noisy_batch
-from visionzoo.io.files import bundled
 from visionzoo.training.muon import muon
 from visionzoo.weights import load_checkpoint
 
-from ..toy_world.folder import BUNDLED, open_text_to_image, open_vae
-from ..toy_world.networks import noise_schedule
+from ..toy_world import noise_schedule, open_text_to_image, open_vae
 from .control_folder import control_pipeline, open_controlnet, save_control_pipeline, save_part
 from .latent_training import LatentTraining
 from .networks import build
@@ -181,4 +179,4 @@ def _opened(base: str | None) -> dict[str, Any]:
     """The parts of a folder, with its ControlNet, or one that starts as a copy of the UNet's encoder."""
     pipe = open_text_to_image(base)
     own = {name: getattr(pipe, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
-    return {**own, "controlnet": open_controlnet(bundled(*BUNDLED) if base is None else base, pipe.unet)}
+    return {**own, "controlnet": open_controlnet(base, pipe.unet)}

@@ -14,7 +14,7 @@ from visionzoo.errors import InputError, require
 from visionzoo.stored import CUSTOM
 from visionzoo.training.muon import muon
 
-from ..toy_world.folder import open_text_to_image
+from ..toy_world import open_text_to_image
 from .latent_training import LatentTraining
 
 __all__ = ["LoraTraining"]

@@ -11,7 +11,7 @@ from torch import nn
 from visionzoo.errors import require, unknown
 from visionzoo.weights import load_checkpoint, read_checkpoint
 
-from ..toy_world.networks import TextToImage, TextToImageConfig
+from ..toy_world import TextToImage, TextToImageConfig
 
 __all__ = ["LOVEConNano", "LOVEConNanoConfig", "build"]
 

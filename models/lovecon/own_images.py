@@ -20,7 +20,7 @@ from visionzoo.io.files import make_folder
 from visionzoo.io.image import list_images, load_image
 from visionzoo.jobs.progress import Counter
 
-from ..toy_world.folder import open_text_to_image
+from ..toy_world import open_text_to_image
 from .control_data import Controlled, PackedMasks, canny_edges
 
 __all__ = ["CaptionedImagesData", "read_captions"]

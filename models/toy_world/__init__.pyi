@@ -3,6 +3,7 @@ from .captioned import CaptionedLatentsData as CaptionedLatentsData
 from .folder import open_text_to_image as open_text_to_image
 from .folder import open_vae as open_vae
 from .folder import save_text_to_image as save_text_to_image
+from .frames import Scene as Scene
 from .frames import ToyWorldData as ToyWorldData
 from .networks import AutoencoderConfig as AutoencoderConfig
 from .networks import TextToImage as TextToImage
