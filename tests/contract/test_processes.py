@@ -36,6 +36,7 @@ MISTAKES = [
     ["dehaze", "gone.jpg", "-o", "out.png"],
     ["dehaze", "attribute", "gone.jpg", "--region", "0,0,8,8", "-o", "out.png"],
     ["classify", "gone.jpg"],
+    ["edit", "gone.mp4", "-o", "out.mp4"],
     ["reenact", "gone.jpg", "gone.mp4", "-o", "out.mp4"],
     ["retrieve", "search", "gone.index", "gone.jpg"],
     ["export", "nosuch", "-o", "x.onnx"],

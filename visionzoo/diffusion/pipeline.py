@@ -161,8 +161,10 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
 
     @classmethod
     def _of(cls, other: DiffusionPipeline, parts: Mapping[str, Any]) -> Self:
-        """A pipeline with the parts of another one."""
-        found = {name: part for name, part in other.components.items() if name in cls.part_names()}
+        """A pipeline with the parts and settings of another one."""
+        settings: Any = other.config
+        found = {name: settings[name] for name in cls.part_names() if name in settings and name not in other.components}
+        found |= {name: part for name, part in other.components.items() if name in cls.part_names()}
         given = {**found, **parts}
         needed = [
             name for name, one in inspect.signature(cls).parameters.items() if one.default is inspect.Parameter.empty

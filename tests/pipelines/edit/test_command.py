@@ -13,6 +13,7 @@ from tests import tiny, tiny_diffusion
 from tests.command import run
 from tests.pipelines.edit.test_files import clip
 from visionzoo.io.video import probe, read_frames
+from visionzoo.pipelines.edit import LOVEConPipeline
 from visionzoo.pipelines.edit.samples import SAMPLES, write_clip, write_samples
 
 TEXTS = ("--source-prompt", "a girl with a red shirt", "--prompt", "a girl with a blue shirt")
@@ -43,6 +44,12 @@ def test_a_folder_of_stable_diffusion_and_a_controlnet(folders: Path, tmp_path: 
     assert (code, err) == (0, "")
     assert json.loads(out)[0]["frames"] == 2
     assert probe(tmp_path / "b.mp4").frames == 2
+
+
+def test_a_pipeline_made_from_another_keeps_its_settings() -> None:
+    first = LOVEConPipeline(**tiny.edit().components, mask_scale=16, guidance=3.0)
+    again = LOVEConPipeline.create(first, device="cpu")
+    assert (again.mask_scale, again.config["guidance"], again.unet) == (16, 3.0, first.unet)
 
 
 def test_what_is_missing_in_folders(folders: Path, tmp_path: Path, capsys: Any) -> None:
