@@ -63,6 +63,10 @@ def edit(
             "model, if it has one.",
         ),
     ] = None,
+    scheduler: Annotated[
+        Literal["ddim", "dpm++"],
+        shared.option(MODEL, "ddim as published, or dpm++, which is more exact and has no memory bank."),
+    ] = "ddim",
     options: Annotated[EditOptions | None, Parameter(name="*")] = None,
     files: EditFileOptions = EditFileOptions(),  # noqa: B008 (frozen)
     offload: Annotated[
@@ -97,7 +101,9 @@ def edit(
         parts["controlnet"] = open_controlnet(controlnet, pick_dtype(processing.dtype, pick_device(processing.device)))
     if smoother is not None:
         parts["interpolator"] = open_smoother(smoother)
-    pipe = LOVEConPipeline.create(model, processing.device, processing.dtype, checkpoint, offload=offload, **parts)
+    pipe = LOVEConPipeline.create(
+        model, processing.device, processing.dtype, checkpoint, scheduler=scheduler, offload=offload, **parts
+    )
     run_and_report(EditJob(pipe, chosen, files), plan, processing)
 
 

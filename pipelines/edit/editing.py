@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from visionzoo.diffusion import inversion_pair, make_scheduler, scheduler_step
-from visionzoo.errors import InputError
 from visionzoo.jobs import Progress
 from visionzoo.models.lovecon import Window, WindowMemory, fuse_latents, fusion_rule, smoothed_step
 
@@ -75,10 +74,6 @@ class Editing:
         # the noise is taken from the output before the fusion, so the steps are those of a network that predicts noise
         self._scheduler = make_scheduler("ddim", forward, prediction_type="epsilon")
         self._scheduler.set_timesteps(options.steps)
-        if pipe.sampler != "ddim" and self._memory is not None:
-            raise InputError(
-                f"the memory bank works with the scheduler ddim, not with {pipe.sampler}, which looks back at steps"
-            )
 
     def results(self, progress: Progress | None) -> Iterator[Tensor]:
         """Yield the final latents (C, h, w) of each frame as soon as they are known.

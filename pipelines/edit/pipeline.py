@@ -270,6 +270,10 @@ class LOVEConPipeline(
         Raises:
             InputError: words that the model or the source prompt does not know, frames or controls that do not fit, or no frames.
         """
+        if self.sampler != "ddim" and options.memory == "bank":
+            raise InputError(
+                f"the memory bank works with the scheduler ddim, not with {self.sampler}, which looks back at steps"
+            )
         texts = (options.source_prompt, options.prompt, options.negative_prompt)
         for text in texts:
             check_words(self.tokenizer, text)
