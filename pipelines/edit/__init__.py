@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
-from visionzoo.registry import Need, register_pipeline
+from visionzoo.registry import Bench, Need, register_pipeline
 
 register_pipeline(
     "edit",
     factory=f"{__name__}:LOVEConPipeline",
     command=f"{__name__}.command:app",
     summary="edit a video by text",
+    page="visionzoo.demos.edit",
+    benches=(
+        Bench("lovecon", "benchmarks.lovecon:benchmark", "LOVECon editing 16 frames of 256 x 256", "straightforward"),
+    ),
     needs=(
         Need("cv2", "edit", "visionzoo edit with the control canny"),
         Need("controlnet_aux", "controls", "visionzoo edit with the controls depth, openpose, softedge and others"),
