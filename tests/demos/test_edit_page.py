@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.video import VideoWriter, probe
 from visionzoo.pipelines.edit import EditOptions
 
-from .conftest import upload
+from .conftest import Visit, serving, upload
 
 pytest.importorskip("gradio")
 
@@ -55,3 +56,29 @@ def test_what_cannot_be_done_is_said(pipe: Any, clip: Path, tmp_path: Path, monk
     monkeypatch.setattr(edit, "MAX_FRAMES", 9)
     with pytest.raises(InputError, match="has 10 frames; this page takes up to 9"):
         edit.edit_upload(pipe, upload(clip), OPTIONS, tmp_path)
+
+
+def test_a_visitor_edits_a_sample(
+    home: Path, go: Callable[[str], Visit], pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The texts come with the sample; three videos are shown, and the result can be downloaded."""
+    from visionzoo.diffusion import text
+
+    monkeypatch.setattr(text, "words_of", lambda _: [])  # the tiny network spells words that it does not know
+    with serving("edit", pipe=pipe) as server:
+        visit = go(server)
+        visit.start("edit")
+        assert "Pick a sample or upload a video first" in visit.trouble("edit")
+        visit.sample("edit")
+        assert "a green shirt" in visit.page.locator("#vz-edit-source textarea").input_value()
+        assert "a blue shirt" in visit.page.locator("#vz-edit-prompt textarea").input_value()
+        visit.page.locator("#vz-edit-prompt textarea").fill("")
+        visit.start("edit")
+        assert "both texts are needed" in visit.trouble("edit")
+        visit.sample("edit")
+        visit.run("edit")
+        assert "8 frames of 128 x 128 pixels" in visit.status("edit")
+        for name in ("video", "control", "mask"):
+            assert visit.page.locator(f"#vz-edit-{name} video").count() == 1
+        assert visit.download("edit").suggested_filename == "girl_result.mp4"
+        visit.check()
