@@ -147,11 +147,11 @@ def test_samples_are_hazy_and_made_once(tmp_path: Path, assets: Path) -> None:
 
 
 def test_missing_weights_are_shown_instead_of_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from visionzoo.demos import dehaze
+    from visionzoo.demos import about, dehaze
 
     monkeypatch.setenv("VISIONZOO_HOME", str(tmp_path))
     gone = WeightSource("dehazexl_nano.x", "nano.safetensors", "MIT", bundled="no such file")
-    monkeypatch.setattr(dehaze, "weight_source", lambda name: gone)
+    monkeypatch.setattr(about, "weight_source", lambda name: gone)
     assert dehaze.Restorer().missing == "the weights of dehazexl_nano are not on this server"
     with pytest.raises(InputError, match="not on this server"):
         dehaze.Restorer()()
@@ -159,11 +159,11 @@ def test_missing_weights_are_shown_instead_of_raised(tmp_path: Path, monkeypatch
     def none(name: str) -> WeightSource:
         raise InputError(f"{name} has no published weights")
 
-    monkeypatch.setattr(dehaze, "weight_source", none)
+    monkeypatch.setattr(about, "weight_source", none)
     assert dehaze.Restorer().missing == "dehazexl_nano has no published weights"
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "nano.safetensors").touch()
-    monkeypatch.setattr(dehaze, "weight_source", lambda name: gone)
+    monkeypatch.setattr(about, "weight_source", lambda name: gone)
     assert dehaze.Restorer().missing is None
 
 
