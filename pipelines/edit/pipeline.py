@@ -252,7 +252,8 @@ class LOVEConPipeline(
         """Edit frames one window at a time; neither the video nor its latents are in memory.
 
         Args:
-            frames: (H, W, 3) uint8 of one size, both sides multiples of `unit`. They are read once, before the first result.
+            frames: (H, W, 3) uint8 or PIL images of one size, both sides multiples of `unit`.
+                They are read once, before the first result.
             options: how to edit.
             control: name of a control (see `visionzoo.models.lovecon.control`), a function from a frame to a control frame, or
                 ready-made control frames (H, W, 3) uint8, one for each frame.

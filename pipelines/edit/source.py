@@ -177,9 +177,15 @@ class _Beside:
             )
 
 
-def _checked(frames: Iterable[Pixels], pipe: LOVEConPipeline) -> Iterator[Pixels]:
+def _checked(frames: Iterable[Any], pipe: LOVEConPipeline) -> Iterator[Pixels]:
     first = None
     for number, frame in enumerate(frames):
+        if isinstance(frame, Image.Image):
+            frame = np.asarray(frame.convert("RGB"))
+        if not isinstance(frame, np.ndarray):
+            raise InputError(
+                f"frame {number} is of type {type(frame).__name__}, expected an array (H, W, 3) uint8 or a PIL image"
+            )
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise InputError(f"frame {number} is {frame.shape} {frame.dtype}, expected (H, W, 3) uint8")
         if first is None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests import tiny, tiny_diffusion
@@ -353,3 +354,11 @@ def test_work_files_have_a_row_per_frame(pipe: LOVEConPipeline, video: list[np.n
         "masks.rows": (7, 1, 8, 12),
         "edited.rows": (7, 4, 8, 12),
     }
+
+
+def test_pil_images_are_frames_and_other_types_are_named(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
+    images: Any = [Image.fromarray(frame) for frame in video]
+    np.testing.assert_array_equal(edited(pipe, images), edited(pipe, video))
+    wrong: Any = ["a.png"]
+    with pytest.raises(InputError, match="frame 0 is of type str, expected an array"):
+        edited(pipe, wrong)
