@@ -261,7 +261,8 @@ class LOVEConPipeline(
                 (H, W), or one such array for each frame; bool, or 0 to 255 uint8, or floats from 0 to 1.
             folder: keep the work files here, so that the same call continues an interrupted edit, with equal results; None: in a
                 temporary folder.
-            source: identifies the frames when an edit continues, e.g. by the path and the time of a file.
+            source: identifies the frames, and control frames and masks that are not made by name, when an edit continues, e.g. by
+                paths and times of files.
             progress: called with ("reading" | "inverting" | "editing", done, total); "reading" has a total of 0.
             callback_on_step_end: as in diffusers, called after each denoising step of a window with its `latents`.
 

@@ -154,6 +154,8 @@ class _Beside:
 
     def __init__(self, given: Any, what: str):
         self.what, self.count = what, 0
+        if not (callable(given) or isinstance(given, Iterable)):
+            raise InputError(f"{what} must be a function of a frame, or one for each frame, got {type(given).__name__}")
         self._make = given if callable(given) else None
         self._items = None if callable(given) else iter(given)
 
@@ -178,6 +180,8 @@ class _Beside:
 
 
 def _checked(frames: Iterable[Any], pipe: LOVEConPipeline) -> Iterator[Pixels]:
+    if not isinstance(frames, Iterable):
+        raise InputError(f"expected frames (H, W, 3) uint8 or the path of a video, got {type(frames).__name__}")
     first = None
     for number, frame in enumerate(frames):
         if isinstance(frame, Image.Image):
@@ -224,7 +228,7 @@ def _small_mask(mask: NDArray[Any], latents: Tensor) -> Tensor:
     """(H, W) as (1, h, w) float32 in [0, 1]: the covered share of each place of the latents."""
     if mask.ndim != 2:
         raise InputError(f"a mask is {mask.shape}, expected (H, W)")
-    scale = 255 if mask.dtype == np.uint8 and mask.max(initial=0) > 1 else 1
+    scale = 255 if mask.dtype == np.uint8 else 1
     values = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32) / scale)
     if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
         raise InputError("a mask must be bool, 0 to 255 in uint8, or floats from 0 to 1")
