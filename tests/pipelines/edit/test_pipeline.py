@@ -263,6 +263,33 @@ def test_other_samplers(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
         pipe.set_scheduler("euler-ancestral")
 
 
+def test_a_lora_in_the_format_of_diffusers(pipe: LOVEConPipeline, video: list[np.ndarray], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+    from diffusers.utils import convert_state_dict_to_diffusers
+
+    unet = tiny_diffusion.unet()
+    unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    state = convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(unet))
+    StableDiffusionLoraLoaderMixin.save_lora_weights(tmp_path, unet_lora_layers=state)
+    plain = edited(pipe, video[:2])
+    pipe.load_lora_weights(tmp_path)
+    assert not np.array_equal(edited(pipe, video[:2]), plain)
+    pipe.unload_lora_weights()
+    assert np.array_equal(edited(pipe, video[:2]), plain)
+
+
+def test_a_folder_of_diffusers_own_pipeline(pipe: LOVEConPipeline, video: list[np.ndarray], tmp_path: Path) -> None:
+    from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionControlNetPipeline
+
+    parts = {**tiny_diffusion.parts(), "controlnet": tiny_diffusion.controlnet()}
+    stock = StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
+    stock.save_pretrained(tmp_path / "p")
+    made = LOVEConPipeline.create(checkpoint=tmp_path / "p"), LOVEConPipeline.create(stock)
+    want = edited(pipe, video[:2], phrase="")
+    assert all(np.array_equal(edited(each, video[:2], phrase=""), want) for each in made)
+
+
 def test_one_frame(pipe: LOVEConPipeline, video: list[np.ndarray]) -> None:
     for memory in ("none", "bank"):
         assert edited(pipe, video[:1], memory=memory).shape == (1, 64, 96, 3)
