@@ -1,7 +1,7 @@
 """How well a model edits clips of the toy world: the asked colour, what stays outside, and how steady the result is.
 
 python -m benchmarks.edit_toy_clips                                       # the bundled model: 20 clips of 64 frames
-python -m benchmarks.edit_toy_clips --clips 4 --frames 24 --ablations     # frame by frame, windows, fusion, smoothing, memory bank
+python -m benchmarks.edit_toy_clips --clips 4 --frames 16 --ablations     # frame by frame, windows, fusion, memory bank, smoothing
 python -m benchmarks.edit_toy_clips --checkpoint FOLDER --image edits.png
 
 Clips are of the test split. Each edit asks for another colour of one part of the character, in turn the shirt, the trousers or skirt,
@@ -193,7 +193,10 @@ def main() -> None:
     pipe = LOVEConPipeline.create(None if args.checkpoint else "lovecon_nano", "cpu", checkpoint=args.checkpoint)
     some = list(cases(args.clips, args.frames))
     shared = {"steps": args.steps, "guidance": args.guidance}
-    chosen = ABLATIONS if args.ablations else {name: ABLATIONS[name] for name in list(ABLATIONS)[4:5]}
+    smooth = pipe.interpolator is not None
+    known = {name: found for name, found in ABLATIONS.items() if smooth or found[1].get("smoothing") == "none"}
+    usual = "windows, with fusion" + (" and smoothing (released)" if smooth else "")
+    chosen = known if args.ablations else {usual: known[usual]}
     print(f"{args.clips} clips of {args.frames} frames, {args.steps} steps\n")
     print(
         "| | hits | autoencoder's own | dB outside, to reconstruction | to source | warp error (own) | seam | s per frame |"
