@@ -35,10 +35,13 @@ def training(folder: Path, scene: SyntheticConfig, *, voxel_size: float = 0.05) 
 
 
 def peak_of_a_step(fit: Fit, frames: Frames) -> float:
-    """In MB, of the third step; moments of the optimizer exist by then."""
+    """In MB, the least of three steps after the second one, when moments of the optimizer exist.
+
+    The profiler does not see that memory is freed which was allocated before, so what earlier tests leave makes a peak too high.
+    """
     for numbers in (0, 1), (1, 0):
         fit.step([frames.frame(number) for number in numbers])
-    return peak_memory_mb(lambda: fit.step([frames.frame(number) for number in (0, 1)]))
+    return min(peak_memory_mb(lambda: fit.step([frames.frame(number) for number in (0, 1)])) for _ in range(3))
 
 
 def test_a_step_takes_the_same_memory_for_4_and_24_frames(tmp_path: Path):
