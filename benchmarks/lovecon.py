@@ -5,6 +5,7 @@ visionzoo bench lovecon
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel
 
-from visionzoo.benchmark import Contestant, Grid, Report, compare
+from visionzoo.benchmark import Contestant, Grid, Report, compare, peak_memory_mb
 from visionzoo.devices import environment
 from visionzoo.diffusion import (
     decode_latents,
@@ -274,6 +275,29 @@ def _stored(window: int, steps: int) -> float:
     return sum(count * window * 8 * tokens * (3 * tokens + 77) * 2 for count, tokens in layers) * steps
 
 
+def growth(lengths: tuple[int, ...] = (64, 512)) -> Grid:
+    """Peak memory by the length of the video, of `lovecon_nano` in one step."""
+    pipe = LOVEConPipeline.create("lovecon_nano", "cpu")
+    rows = []
+    for memory in ("none", "bank"):
+        options = EditOptions(
+            "a girl with a blue shirt", "a girl with a red shirt", steps=1, guidance=3.0, memory=memory
+        )
+        peaks = []
+        for length in lengths:
+            frames = (blocks(1, 128)[0] for _ in range(length))
+            stream = pipe.stream(frames, options, control=lambda frame: frame, progress=lambda *_: None)
+            peaks.append(peak_memory_mb(lambda stream=stream: deque(stream, maxlen=0)))
+        rows.append(("memory bank" if memory == "bank" else "released", *(f"{peak:.1f} MB" for peak in peaks)))
+    return Grid(
+        "Peak memory beyond the networks, lovecon_nano, 128 x 128",
+        ("", *(f"{length} frames" for length in lengths)),
+        rows,
+        environment(),
+        "visionzoo bench lovecon",
+    )
+
+
 def benchmark(rounds: int = 3, command: str = "") -> Report:
     """The tables: counted for Stable Diffusion 1.5, and measured on a network of its shape with a tenth of its channels."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -294,4 +318,4 @@ def benchmark(rounds: int = 3, command: str = "") -> Report:
         unit="frames",
         judge=judge,
     )
-    return Report((work(), measured))
+    return Report((work(), measured, growth()))

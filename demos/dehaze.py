@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from .about import weights_missing
 from .dehaze_map import MAP_SIDE, WINDOWS, Look, explain
 from .dehaze_result import HAZY, MIN_SIDE, SHOWN_SIDE, reduced, remove, save, show
 from .dehaze_samples import samples
+from .first_use import FirstUse
 from .page import QUIET, Panel, Sample, Work, about, head, saved
 from .words import problem
 
@@ -40,30 +40,26 @@ def missing_weights() -> str | None:
     return weights_missing(DehazePipeline.default_model)
 
 
-class Restorer:
-    """The pipeline with the default network, created on first use.
+class Restorer(FirstUse[DehazePipeline]):
+    """The pipeline with the default network, created on first use; `WeightsError` if the weights are not available.
 
     Args:
         pipe: a pipeline to use instead.
     """
 
     def __init__(self, pipe: DehazePipeline | None = None):
-        self._pipe = pipe
-        self._lock = threading.Lock()
+        super().__init__(self._with_weights, pipe)
 
     @property
     def missing(self) -> str | None:
         return None if self._pipe is not None else missing_weights()
 
-    def __call__(self) -> DehazePipeline:
-        """Raises `VisionZooError` if the weights are not available."""
-        with self._lock:
-            if self._pipe is None:
-                missing = missing_weights()
-                if missing is not None:
-                    raise WeightsError(missing)
-                self._pipe = DehazePipeline.create()
-            return self._pipe
+    @staticmethod
+    def _with_weights() -> DehazePipeline:
+        missing = missing_weights()
+        if missing is not None:
+            raise WeightsError(missing)
+        return DehazePipeline.create()
 
 
 def page(*, home: Path, index: Path | None = None, pipe: DehazePipeline | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..pipelines.edit.files import EditJob
 from ..pipelines.edit.options import EditOptions
 from ..pipelines.edit.pipeline import LOVEConPipeline
 from ..pipelines.edit.samples import SAMPLES, write_samples
+from .first_use import FirstUse
 from .page import Panel, Sample, Work, about, head, saved, summary
 from .uploads import VIDEO, checked_path, name_of
 from .words import duration, file_stem
@@ -34,25 +34,6 @@ NOTES = {
     "skirts, shoes, hats and bags, in rooms, parks, streets, beaches, forests and harbours.",
     "Marks": "Every frame carries an invisible mark as synthetic.",
 }
-
-
-class Editor:
-    """The pipeline with the default model, created on first use.
-
-    Args:
-        pipe: a pipeline to use instead.
-    """
-
-    def __init__(self, pipe: LOVEConPipeline | None = None):
-        self._pipe = pipe
-        self._lock = threading.Lock()
-
-    def __call__(self) -> LOVEConPipeline:
-        """Raises `VisionZooError` if the weights are not available."""
-        with self._lock:
-            if self._pipe is None:
-                self._pipe = LOVEConPipeline.create()
-            return self._pipe
 
 
 def edit_upload(
@@ -122,7 +103,7 @@ def page(*, home: Path, index: Path | None = None, pipe: LOVEConPipeline | None 
         pipe: the pipeline that edits; None uses the default model.
     """
     del index
-    editor = Editor(pipe)
+    editor = FirstUse(LOVEConPipeline.create, pipe)
 
     def start(
         work: Work, upload: Any, source_prompt: str, prompt: str, kind: str, length: str, steps: int, guidance: float
@@ -130,7 +111,7 @@ def page(*, home: Path, index: Path | None = None, pipe: LOVEConPipeline | None 
         if upload is None:
             raise InputError("pick a sample or upload a video first")
         if not source_prompt.strip() or not prompt.strip():
-            raise InputError("describe the video as it is and as it should be: both texts are needed")
+            raise InputError("describe the video and the result: both texts are needed")
         options = EditOptions(
             prompt,
             source_prompt,
@@ -153,8 +134,8 @@ def page(*, home: Path, index: Path | None = None, pipe: LOVEConPipeline | None 
     with Panel("edit", "Pick a sample or upload a video, then press <b>Run</b>.", 6) as panel:
         with panel.inputs():
             box = panel.upload(VIDEO, "Video", height=220, words=f"At most {MAX_FRAMES:,} frames.")
-            before = gr.Textbox(label="The video as it is", lines=2, elem_id="vz-edit-source")
-            after = gr.Textbox(label="The video as it should be", lines=2, elem_id="vz-edit-prompt")
+            before = gr.Textbox(label="What the video shows", lines=2, elem_id="vz-edit-source")
+            after = gr.Textbox(label="What the result should show", lines=2, elem_id="vz-edit-prompt")
             panel.samples(samples(home), [box, before, after], "Samples, each with texts", "vz-few")
             kind = gr.Radio(
                 [("a thing", "attribute"), ("everything", "style")],
@@ -202,4 +183,4 @@ def page(*, home: Path, index: Path | None = None, pipe: LOVEConPipeline | None 
     panel.run(start, [box, before, after, kind, length, steps, guidance], [result, control, mask, download])
 
 
-__all__ = ["TITLE", "Editor", "edit_upload", "page", "samples"]
+__all__ = ["TITLE", "edit_upload", "page", "samples"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..pipelines.interpolate.files import InterpolateJob
 from ..pipelines.interpolate.pipeline import InterpolatePipeline
 from ..pipelines.interpolate.samples import write_samples
 from .about import weights_missing
+from .first_use import FirstUse
 from .page import Panel, Sample, Work, about, head, saved, summary
 from .uploads import VIDEO, checked_path, name_of
 from .words import duration, file_stem, problem
@@ -32,30 +32,6 @@ NOTES = {
     "Sample videos": "A cartoon character of the toy world, and a view that moves over a photo: temple (danielbuechele), CC BY 2.0, "
     "altered.",
 }
-
-
-class Interpolator:
-    """The pipeline with the default network, created on first use.
-
-    Args:
-        pipe: a pipeline to use instead.
-    """
-
-    def __init__(self, pipe: InterpolatePipeline | None = None):
-        self._pipe = pipe
-        self._lock = threading.Lock()
-
-    @property
-    def missing(self) -> str | None:
-        """Why there is no network, or None."""
-        return None if self._pipe is not None else weights_missing(InterpolatePipeline.default_model)
-
-    def __call__(self) -> InterpolatePipeline:
-        """Raises `VisionZooError` if the weights are not available."""
-        with self._lock:
-            if self._pipe is None:
-                self._pipe = InterpolatePipeline.create()
-            return self._pipe
 
 
 def add_frames(
@@ -115,7 +91,8 @@ def page(*, home: Path, index: Path | None = None, pipe: InterpolatePipeline | N
         pipe: the pipeline that makes the frames; None uses the default network.
     """
     del index
-    interpolator = Interpolator(pipe)
+    interpolator = FirstUse(InterpolatePipeline.create, pipe)
+    missing = None if pipe is not None else weights_missing(InterpolatePipeline.default_model)
 
     def start(work: Work, upload: Any, factor: int, speed: str) -> tuple[Any, ...]:
         if upload is None:
@@ -128,8 +105,8 @@ def page(*, home: Path, index: Path | None = None, pipe: InterpolatePipeline | N
         "A network makes the frames between the frames, for smoother motion or slow motion.",
         "Fast movements and thin moving things leave ghosts.",
     )
-    if interpolator.missing is not None:
-        gr.HTML(problem(f"frames cannot be added yet: {interpolator.missing}"), elem_id="vz-interpolate-missing")
+    if missing is not None:
+        gr.HTML(problem(f"frames cannot be added yet: {missing}"), elem_id="vz-interpolate-missing")
     with Panel("interpolate", "Pick a sample or upload a video, then press <b>Run</b>.", 6) as panel:
         with panel.inputs():
             box = panel.upload(VIDEO, "Video", height=260)
@@ -161,4 +138,4 @@ def page(*, home: Path, index: Path | None = None, pipe: InterpolatePipeline | N
     panel.run(start, [box, factor, speed], [result, download])
 
 
-__all__ = ["TITLE", "Interpolator", "add_frames", "page", "samples"]
+__all__ = ["TITLE", "add_frames", "page", "samples"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from visionzoo.weights import locate
 from ..pipelines.reenact.files import ReenactJob
 from ..pipelines.reenact.options import ReenactOptions
 from ..pipelines.reenact.pipeline import SMALL_MODEL, Live, ReenactPipeline
+from .first_use import FirstUse
 from .page import QUIET, Panel, Sample, Work, about, head, saved, summary
 from .uploads import IMAGE, VIDEO, checked_path, name_of, names_of, upload_box
 from .words import duration, explain, file_stem, plain, problem
@@ -43,7 +43,7 @@ LIVE = (
 _STYLE = "<style>.gradio-container #vz-reenact-live img { width: 100%; height: 100%; object-fit: contain; }</style>"
 
 
-class Animator:
+class Animator(FirstUse[ReenactPipeline]):
     """The pipeline, created on first use: with the published network if its weights are available, else with the small one.
 
     Args:
@@ -51,8 +51,7 @@ class Animator:
     """
 
     def __init__(self, pipe: ReenactPipeline | None = None):
-        self._pipe = pipe
-        self._lock = threading.Lock()
+        super().__init__(lambda: ReenactPipeline.create(self.model), pipe)
         path = locate(weight_source(ReenactPipeline.default_model))
         here = pipe is not None or (path is not None and path.is_file())
         self.model = ReenactPipeline.default_model if here else SMALL_MODEL
@@ -66,13 +65,6 @@ class Animator:
             " This server has only the small network, which was trained on rendered heads: other faces follow roughly. "
             f'The <a href="{code}" rel="noreferrer" target="_blank">published network</a> takes any face.'
         )
-
-    def __call__(self) -> ReenactPipeline:
-        """Raises `VisionZooError` if the weights are not available."""
-        with self._lock:
-            if self._pipe is None:
-                self._pipe = ReenactPipeline.create(self.model)
-            return self._pipe
 
 
 def face_of(upload: Any) -> np.ndarray:

@@ -83,19 +83,25 @@ class CrossFrameAttnProcessor(VisionZooAttnProcessor):
         windows = [self.context.unfold(x) for x in (q, k, v)]  # (batch, frames, heads, tokens, width)
         parts = []
         if fixed := fixed_frames(self.keys, frames):
-            queries, keys, values = (
-                x.transpose(1, 2).flatten(2, 3) for x in (windows[0], windows[1][:, fixed], windows[2][:, fixed])
-            )
+            queries, keys, values = map(joined_frames, (windows[0], windows[1][:, fixed], windows[2][:, fixed]))
             out, lse = attention_with_lse(queries, keys, values, scale=attn.scale, backend=self.backend)
-            length = q.shape[2]
-            out = out.unflatten(2, (frames, length)).transpose(1, 2).flatten(0, 1)
-            parts.append((out, lse.unflatten(2, (frames, length)).transpose(1, 2).flatten(0, 1)))
+            parts.append((split_frames(out, frames), split_frames(lse, frames)))
         for offset in self._offsets:
             keys, values = k, v
             if offset:
                 keys, values = (x[:, relative_frames(offset, frames)].flatten(0, 1) for x in windows[1:])
             parts.append(attention_with_lse(q, keys, values, scale=attn.scale, backend=self.backend))
         return merge_attention(parts)[0].transpose(1, 2).flatten(2)
+
+
+def joined_frames(windows: Tensor) -> Tensor:
+    """(batch, frames, heads, tokens, width) -> (batch, heads, frames * tokens, width): the frames as one sequence."""
+    return windows.transpose(1, 2).flatten(2, 3)
+
+
+def split_frames(x: Tensor, frames: int) -> Tensor:
+    """(batch, heads, frames * tokens, …) -> (batch * frames, heads, tokens, …)."""
+    return x.unflatten(2, (frames, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def install_window_attention(

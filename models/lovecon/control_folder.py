@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from visionzoo.errors import InputError
+from visionzoo.diffusion.folders import check_complete, one_line, without_bars
+from visionzoo.errors import WeightsError
 from visionzoo.io.files import make_folder, write_json
+from visionzoo.io.head import read_head
 from visionzoo.stored import CUSTOM
 
-__all__ = ["control_pipeline", "open_controlnet", "save_control_pipeline", "save_part"]
+__all__ = ["control_pipeline", "load_controlnet", "open_controlnet", "save_control_pipeline", "save_part"]
+
+EXAMPLE = "a copy of the repository lllyasviel/sd-controlnet-canny"
 
 
 def control_pipeline(parts: Mapping[str, Any]) -> Any:
@@ -34,24 +38,57 @@ def open_controlnet(folder: str | Path | None, unet: Any = None) -> Any:
         unet: where there is no ControlNet, make one from the encoder of this UNet; None to refuse.
 
     Raises:
-        InputError: the folder holds no ControlNet.
+        WeightsError: see `load_controlnet`.
     """
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
-    places = () if folder is None else (Path(folder) / "controlnet", Path(folder))
-    place = next(filter(_is_controlnet, places), None)
-    if place is None:
-        if unet is None:
-            raise InputError(f"{folder}: is no folder of a ControlNet (config.json is missing)")
+    places = [] if folder is None else [Path(folder) / "controlnet", Path(folder)]
+    place = next((each for each in places if (each / "config.json").is_file()), None)
+    if place is None and unet is not None:
         return ControlNetModel.from_unet(unet)
+    return load_controlnet(place or Path(folder or "."))
+
+
+def load_controlnet(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The ControlNet in a folder, as diffusers writes it: config.json and diffusion_pytorch_model.safetensors.
+
+    Raises:
+        WeightsError: the folder or a file in it is missing, damaged, or of another kind.
+    """
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from safetensors import SafetensorError
+
+    folder = Path(folder)
+    config = folder / "config.json"
+    if not config.is_file():
+        what = "there is no config.json" if folder.is_dir() else "no such folder"
+        raise WeightsError(
+            f"{folder}: holds no ControlNet ({what}); expected a folder with its config.json and weights, e.g. {EXAMPLE}"
+        )
+    files = sorted(folder.glob("diffusion_pytorch_model*.safetensors")) or sorted(
+        folder.glob("diffusion_pytorch_model*.bin")
+    )
+    if not files:
+        raise WeightsError(
+            f"{folder}: has no diffusion_pytorch_model.safetensors; copy or download the whole folder again"
+        )
+    for file in files:
+        read_head(file, "a checkpoint file", WeightsError)
+    half = all(".fp16." in file.name for file in files)
     try:
-        return ControlNetModel.from_pretrained(place, torch_dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{place}: holds no ControlNet that diffusers can load ({error})") from error
-
-
-def _is_controlnet(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+        kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+        if kind != "ControlNetModel":
+            raise WeightsError(f"{folder}: holds a {kind}, expected a ControlNetModel, e.g. {EXAMPLE}")
+        with without_bars():
+            network = ControlNetModel.from_pretrained(
+                str(folder), torch_dtype=dtype, local_files_only=True, **({"variant": "fp16"} if half else {})
+            )
+    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{folder}: the ControlNet cannot be loaded ({one_line(error)})") from error
+    check_complete({folder.name: network}, folder.parent)
+    return network.eval()
 
 
 def save_part(network: Any, folder: str | Path, *, half: bool = True) -> Path:

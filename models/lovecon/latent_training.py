@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ SHOWN = 8
 """Number of images that are drawn after a validation."""
 
 
-class LatentTraining(TrainingModule):
+class LatentTraining(TrainingModule, ABC):
     """Trains networks of a latent diffusion pipeline on items with "latents" and "caption" or "text".
 
     A subclass sets the attributes below, and has the hyper-parameters clip_norm, guidance and sample_steps.
@@ -41,6 +42,7 @@ class LatentTraining(TrainingModule):
         """What is validated and exported: the averaged networks if there are any."""
         return self.model if self.average is None else self.average.module
 
+    @abstractmethod
     def loss(
         self, batch: dict[str, Any], trained: nn.Module, times: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
@@ -51,11 +53,10 @@ class LatentTraining(TrainingModule):
             trained: `model` or `best`.
             times, noise: see `visionzoo.diffusion.noisy_batch`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def pipeline(self) -> Any:
         """A pipeline of diffusers with the networks of `best`, for samples."""
-        raise NotImplementedError
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

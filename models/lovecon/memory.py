@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from visionzoo.diffusion import InstalledProcessors, install_processors
 from visionzoo.errors import InputError
 from visionzoo.memory import TensorBank
 
-from .attention import CrossFrameAttnProcessor
+from .attention import CrossFrameAttnProcessor, joined_frames, split_frames
 from .windows import FrameContext
 
 if TYPE_CHECKING:
@@ -147,61 +147,29 @@ class BankAttnProcessor(CrossFrameAttnProcessor):
     def _attend(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: bool) -> Tensor:
         if not own:
             return super()._attend(attn, q, k, v, mask, own)
-        keys, values = self.context.unfold(k), self.context.unfold(v)  # (batch, frames, heads, tokens, width)
-        known = self.memory.recall(self._layer, keys[:, 0], values[:, 0])
-        read = self._before if self.previous else self._shared
-        out = read(attn, q, (k, v), (keys, values), known)
-        self.memory.remember(self._layer, keys[:, -1], values[:, -1])
+        frames, tokens = self.context.frames, k.shape[2]
+        queries = joined_frames(self.context.unfold(q))
+        windows = self.context.unfold(k), self.context.unfold(v)  # (batch, frames, heads, tokens, width)
+        known = self.memory.recall(self._layer, *(x[:, 0] for x in windows))
+        # what all frames read, and what each frame reads besides
+        if self.previous:
+            shared = [old[:, :, :tokens] for old in known]
+            others = [
+                torch.cat([old[:, None, :, tokens:], new[:, :-1]], 1).flatten(0, 1)
+                for old, new in zip(known, windows, strict=True)
+            ]
+        else:
+            shared = [torch.cat([old, new[:, -1]], 2) for old, new in zip(known, windows, strict=True)]
+            others = [k, v] if self.include_self else []
+        how: dict[str, Any] = {"scale": attn.scale, "backend": self.backend}
+        if others:
+            out, lse = attention_with_lse(queries, shared[0], shared[1], **how)
+            all_read = split_frames(out, frames), split_frames(lse, frames)
+            out = merge_attention([all_read, attention_with_lse(q, others[0], others[1], **how)])[0]
+        else:
+            out = split_frames(attention(queries, shared[0], shared[1], **how), frames)
+        self.memory.remember(self._layer, *(x[:, -1] for x in windows))
         return out.transpose(1, 2).flatten(2)
-
-    def _shared(
-        self,
-        attn: Attention,
-        q: Tensor,
-        own: tuple[Tensor, Tensor],
-        windows: tuple[Tensor, Tensor],
-        known: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """All frames as one sequence of queries: the window has one set of keys."""
-        frames = self.context.frames
-        queries = self.context.unfold(q).transpose(1, 2).flatten(2, 3)
-        keys, values = (torch.cat([old, new[:, -1]], 2) for old, new in zip(known, windows, strict=True))
-        if not self.include_self:
-            out = attention(queries, keys, values, scale=attn.scale, backend=self.backend)
-            return _by_frame(out, frames)
-        out, lse = attention_with_lse(queries, keys, values, scale=attn.scale, backend=self.backend)
-        shared = _by_frame(out, frames), _by_frame(lse, frames)
-        alone = attention_with_lse(q, *own, scale=attn.scale, backend=self.backend)
-        return merge_attention([shared, alone])[0]
-
-    def _before(
-        self,
-        attn: Attention,
-        q: Tensor,
-        own: tuple[Tensor, Tensor],
-        windows: tuple[Tensor, Tensor],
-        known: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """Frame 0 is shared by the window; the frame before differs for each, and is remembered for the first one."""
-        del own
-        frames = self.context.frames
-        queries = self.context.unfold(q).transpose(1, 2).flatten(2, 3)
-        tokens = known[0].shape[2] // 2
-        out, lse = attention_with_lse(
-            queries, *(x[:, :, :tokens] for x in known), scale=attn.scale, backend=self.backend
-        )
-        first = _by_frame(out, frames), _by_frame(lse, frames)
-        keys, values = (
-            torch.cat([old[:, None, :, tokens:], new[:, :-1]], 1).flatten(0, 1)
-            for old, new in zip(known, windows, strict=True)
-        )
-        before = attention_with_lse(q, keys, values, scale=attn.scale, backend=self.backend)
-        return merge_attention([first, before])[0]
-
-
-def _by_frame(x: Tensor, frames: int) -> Tensor:
-    """(batch, heads, frames * tokens, …) -> (batch * frames, heads, tokens, …)."""
-    return x.unflatten(2, (frames, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def install_bank_attention(

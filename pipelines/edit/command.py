@@ -89,8 +89,9 @@ def edit(
 
     from visionzoo.devices import pick_device, pick_dtype
 
+    from ...models.lovecon.control_folder import load_controlnet
     from .files import EditJob, check_files
-    from .parts import check_checkpoint, open_controlnet, open_smoother
+    from .parts import check_checkpoint, open_smoother
     from .pipeline import LOVEConPipeline
 
     check_files(files, plan)
@@ -98,7 +99,7 @@ def edit(
     if checkpoint is not None:
         check_checkpoint(checkpoint, controlnet)
     if controlnet is not None:
-        parts["controlnet"] = open_controlnet(controlnet, pick_dtype(processing.dtype, pick_device(processing.device)))
+        parts["controlnet"] = load_controlnet(controlnet, pick_dtype(processing.dtype, pick_device(processing.device)))
     if smoother is not None:
         parts["interpolator"] = open_smoother(smoother)
     pipe = LOVEConPipeline.create(

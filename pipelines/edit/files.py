@@ -20,6 +20,7 @@ from visionzoo.errors import InputError, unknown
 from visionzoo.io.tensor_file import TensorFile
 from visionzoo.io.video import Frame, VideoInfo, VideoWriter, Window, map_video, probe, read_frames
 from visionzoo.io.video.formats import keeps_times
+from visionzoo.io.video.loop import file_identity
 from visionzoo.jobs import FileJob, FileResult, Kind, Plan, Progress, check_result, resumable_folder, write_sidecar
 from visionzoo.registry import pipeline
 from visionzoo.watermark import add_label, add_watermark
@@ -85,6 +86,12 @@ class EditJob(FileJob):
         limits = [self.files.frames, self.options.window if self.files.preview else None]
         return min((limit for limit in limits if limit is not None), default=None)
 
+    def _made_of(self) -> Iterator[Path]:
+        """The files of the control and the mask; those of a folder one by one."""
+        for path in (self.files.mask, _file(self.files.control)):
+            if path is not None:
+                yield from sorted(path.iterdir()) if path.is_dir() else [path]
+
     def check(self, overwrite: bool) -> None:
         for path in (self.files.save_mask, self.files.save_control):
             if path is not None:
@@ -102,7 +109,7 @@ class EditJob(FileJob):
             "frames": self.most,
             "size": size,
         }
-        settings = {**facts, "files": [_identity(path) for path in (source, *self.reads)]}
+        settings = {**facts, "files": [file_identity(path) for path in (source, *self._made_of())]}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         work = target.with_name(f".{target.name}.edit")
         with resumable_folder(work, key, keep=True, finished="*.rows*"):
@@ -270,8 +277,3 @@ def _as_mask(frame: Pixels) -> NDArray[np.float32]:
 def _with_total(report: Progress, total: int) -> Progress:
     """Progress that states how many frames are to be read."""
     return lambda what, done, of: report(what, done, of or max(total, done))
-
-
-def _identity(path: Path) -> list[Any]:
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]

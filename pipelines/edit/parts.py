@@ -1,4 +1,4 @@
-"""Parts of an editing pipeline by name or path: the ControlNet, and the network that smooths."""
+"""Parts of an editing pipeline by name or path: whether there is a ControlNet, and the network that smooths."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
-from visionzoo.diffusion.folders import INDEX, check_complete, one_line, without_bars
-from visionzoo.errors import InputError, WeightsError
-from visionzoo.io.head import read_head
+from visionzoo.diffusion.folders import INDEX
+from visionzoo.errors import InputError
 from visionzoo.registry import create_model, list_models
 
 from ...models.lovecon import Interpolator
+from ...models.lovecon.control_folder import EXAMPLE
+from ..interpolate.pipeline import InterpolatePipeline
 
-__all__ = ["check_checkpoint", "open_controlnet", "open_smoother"]
-
-EXAMPLE = "a copy of the repository lllyasviel/sd-controlnet-canny"
+__all__ = ["check_checkpoint", "open_smoother"]
 
 
 def check_checkpoint(folder: Path, controlnet: Path | None) -> None:
@@ -35,47 +31,6 @@ def check_checkpoint(folder: Path, controlnet: Path | None) -> None:
         )
 
 
-def open_controlnet(folder: str | Path, dtype: torch.dtype) -> Any:
-    """The ControlNet in a folder, as diffusers writes it: config.json and diffusion_pytorch_model.safetensors.
-
-    Raises:
-        WeightsError: the folder or a file in it is missing, damaged, or of another kind.
-    """
-    from diffusers import ControlNetModel  # pyright: ignore[reportPrivateImportUsage]
-
-    folder = Path(folder)
-    config = folder / "config.json"
-    if not config.is_file():
-        what = "there is no config.json" if folder.is_dir() else "no such folder"
-        raise WeightsError(
-            f"{folder}: holds no ControlNet ({what}); expected a folder with its config.json and weights, e.g. {EXAMPLE}"
-        )
-    files = sorted(folder.glob("diffusion_pytorch_model*.safetensors")) or sorted(
-        folder.glob("diffusion_pytorch_model*.bin")
-    )
-    if not files:
-        raise WeightsError(
-            f"{folder}: has no diffusion_pytorch_model.safetensors; copy or download the whole folder again"
-        )
-    for file in files:
-        read_head(file, "a checkpoint file", WeightsError)
-    half = all(".fp16." in file.name for file in files)
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
-        if kind != "ControlNetModel":
-            raise WeightsError(f"{folder}: holds a {kind}, expected a ControlNetModel, e.g. {EXAMPLE}")
-        with without_bars():
-            network = ControlNetModel.from_pretrained(
-                str(folder), torch_dtype=dtype, local_files_only=True, **({"variant": "fp16"} if half else {})
-            )
-    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{folder}: the ControlNet cannot be loaded ({one_line(error)})") from error
-    check_complete({folder.name: network}, folder.parent)
-    return network.eval()
-
-
 def open_smoother(name: str) -> Interpolator | None:
     """The network that smooths: "none", a registered model that interpolates frames, or a file with weights of RIFE.
 
@@ -85,5 +40,8 @@ def open_smoother(name: str) -> Interpolator | None:
     if name == "none":
         return None
     known = name.partition(".")[0] in list_models(task="interpolate")
-    network: Any = create_model(name, pretrained=True) if known else create_model("rife_hdv3", checkpoint=name)
+    if known:
+        network: Any = create_model(name, pretrained=True)
+    else:
+        network = InterpolatePipeline.open(None, name, {}).network  # of the model that the file states
     return Interpolator.of(network)

@@ -278,7 +278,7 @@ def test_captions_come_from_a_list_or_from_files(images: Path, tmp_path: Path) -
         (lambda: CaptionedImagesData("images", drop=-0.1), "data.drop must be from 0 to below 1"),
         (lambda: LoraTraining(rank=0), "model.rank must be at least 1"),
         (lambda: ControlNetTraining(base="nowhere"), "nowhere: is no text-to-image folder"),
-        (lambda: ControlNetTraining(controlnet="nowhere"), "nowhere: is no folder of a ControlNet"),
+        (lambda: ControlNetTraining(controlnet="nowhere"), "nowhere: holds no ControlNet .no such folder."),
     ],
 )
 def test_what_cannot_be_used_is_refused(make: Any, message: str) -> None:

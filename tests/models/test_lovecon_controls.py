@@ -1,4 +1,4 @@
-"""Controls: edges of frames, detectors of other packages, and what is said where these are missing."""
+"""Controls: edges of frames, detectors of other packages, and the messages where these are missing."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.pipelines.edit.test_pipeline import BLUE, RED, pipe
@@ -17,8 +18,11 @@ from visionzoo.io.video import VideoWriter, probe, read_frames
 from visionzoo.models.lovecon import control
 from visionzoo.pipelines.edit import LOVEConPipeline
 from visionzoo.pipelines.edit.files import EditJob
+from visionzoo.pipelines.edit.parts import open_smoother
 from visionzoo.pipelines.edit.pipeline import LOVEConPipeline as Pipeline
 from visionzoo.pipelines.edit.source import resized
+from visionzoo.pipelines.interpolate import InterpolatePipeline
+from visionzoo.registry import create_model
 from visionzoo.watermark import read_watermark
 
 __all__ = ["pipe"]
@@ -144,6 +148,37 @@ def test_work_of_other_settings_is_not_resumed(pipe: LOVEConPipeline, tmp_path: 
     other.convert(tmp_path / "a.mp4", tmp_path / "b.mp4", lambda *_: None)
     other.convert(tmp_path / "a.mp4", tmp_path / "c.mp4", lambda *_: None)
     assert np.array_equal(shown(tmp_path / "b.mp4"), shown(tmp_path / "c.mp4"))
+
+
+def test_work_with_masks_that_have_changed_is_not_resumed(pipe: LOVEConPipeline, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", 3)
+    (tmp_path / "masks").mkdir()
+
+    def fill(level: int) -> None:
+        for number in range(3):
+            Image.new("L", (65, 64), level).save(tmp_path / "masks" / f"{number}.png")
+
+    def stop(what: str, done: int, of: int) -> None:
+        if what == "editing":
+            raise KeyboardInterrupt
+
+    fill(0)
+    job = EditJob(pipe, mask=tmp_path / "masks", **TEXTS)
+    with pytest.raises(KeyboardInterrupt):
+        job.convert(tmp_path / "a.mp4", tmp_path / "b.mp4", stop)
+    fill(255)
+    edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4", mask=tmp_path / "masks")
+    edit(pipe, tmp_path / "a.mp4", tmp_path / "fresh.mp4", mask=tmp_path / "masks")
+    assert np.array_equal(shown(tmp_path / "b.mp4"), shown(tmp_path / "fresh.mp4"))
+
+
+def test_a_smoother_is_of_the_model_that_its_file_states(tmp_path: Path) -> None:
+    network = create_model("rife_nano")
+    InterpolatePipeline(network, "rife_nano", "cpu", "float32").save_pretrained(tmp_path)
+    loaded = open_smoother(str(tmp_path / "model.safetensors"))
+    assert loaded is not None
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in network.state_dict().items())
+    assert open_smoother("none") is None
 
 
 def test_a_preview_is_the_first_window(pipe: LOVEConPipeline, tmp_path: Path) -> None:
