@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionzoo.console import note
-from visionzoo.diffusion import decode_latents, make_scheduler, noise_and_times, noise_of
+from visionzoo.diffusion import decode_latents, make_scheduler, noise_and_times, noise_of, noisy_batch
 from visionzoo.errors import InputError
 from visionzoo.io.files import atomic_path, make_folder
 from visionzoo.io.pixels import to_uint8
@@ -104,10 +104,9 @@ class TextToImageTraining(TrainingModule):
         self, network: TextToImage, latents: Tensor, captions: list[str], noise: Tensor, times: Tensor
     ) -> Tensor:
         """The mean squared error of each item's prediction, (B,)."""
-        noisy = self._schedule.add_noise(latents, noise, times)
-        target = self._schedule.get_velocity(latents, noise, times)
-        predicted = network(noisy, times, network.encode(captions))
-        return (predicted - target).square().mean((1, 2, 3))
+        noisy = noisy_batch(self._schedule, latents, timesteps=times, noise=noise)
+        predicted = network(noisy.latents, noisy.timesteps, network.encode(captions))
+        return (predicted - noisy.target).square().mean((1, 2, 3))
 
     def loss(self, latents: Tensor, captions: list[str], streams: Tensor) -> Tensor:
         """The mean squared error of the predicted velocity.
