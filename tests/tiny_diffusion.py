@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from visionzoo.models.slowfastvgen import SlowFastUNet
+
 WORDS = [
     "a", "and", "blue", "boat", "boy", "cat", "girl", "green", "hat", "house", "in", "of",
     "on", "red", "shirt", "sits", "street", "the", "tree", "walks", "white", "with",
@@ -62,11 +64,36 @@ def unet() -> UNet2DConditionModel:
     )
 
 
+def video_unet() -> SlowFastUNet:
+    """A video UNet whose temporal convolutions are not zero, so that frames matter to each other."""
+    from visionzoo.models.slowfastvgen import SlowFastUNet
+
+    return _without_zeros(
+        _seeded(
+            SlowFastUNet,
+            sample_size=8,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=8,
+            norm_num_groups=8,
+        )
+    )
+
+
 def controlnet() -> ControlNetModel:
     """A ControlNet for `unet`, whose closing convolutions are not zero, so that the control image matters."""
     from diffusers import ControlNetModel
 
-    model = _seeded(ControlNetModel.from_unet, unet(), conditioning_embedding_out_channels=(8, 8, 16, 16))
+    return _without_zeros(
+        _seeded(ControlNetModel.from_unet, unet(), conditioning_embedding_out_channels=(8, 8, 16, 16))
+    )
+
+
+def _without_zeros(model: Any) -> Any:
+    """Random values for the parameters that start at zero."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         for parameter in model.parameters():

@@ -1,0 +1,7 @@
+"""SlowFast-VGen: action-driven long videos, with a memory in weights that learns while the video is made (arXiv 2410.23277)."""
+
+from __future__ import annotations
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

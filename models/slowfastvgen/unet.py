@@ -1,0 +1,98 @@
+"""The video UNet of ModelScope (arXiv 2308.06571) with adapters and gradient checkpointing, which diffusers' own class lacks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["SlowFastUNet"]
+
+
+def run_checkpointed(function: Callable[..., Any], *args: Any) -> Any:
+    return checkpoint(function, *args, use_reentrant=False)
+
+
+class Checkpointed:
+    """A layer that stores only its inputs for the backward pass and computes the rest again, if `checkpointing` is set."""
+
+    checkpointing: Callable[..., Any] | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        forward = super().forward  # pyright: ignore[reportAttributeAccessIssue]
+        if self.checkpointing is None or not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return self.checkpointing(functools.partial(forward, **kwargs), *args)
+
+
+class Resnet(Checkpointed, ResnetBlock2D):
+    pass
+
+
+class TemporalConv(Checkpointed, TemporalConvLayer):
+    pass
+
+
+class SpatialTransformer(Checkpointed, Transformer2DModel):
+    pass
+
+
+class TemporalTransformer(Checkpointed, TransformerTemporalModel):
+    pass
+
+
+LAYERS: dict[type, type] = {
+    ResnetBlock2D: Resnet,
+    TemporalConvLayer: TemporalConv,
+    Transformer2DModel: SpatialTransformer,
+    TransformerTemporalModel: TemporalTransformer,
+}
+"""diffusers' classes of layers -> ours, with the same weights and names."""
+
+
+class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
+    """diffusers' `UNet3DConditionModel` with LoRA adapters and gradient checkpointing; weights, names and configuration are the same.
+
+    `SlowFastUNet.from_pretrained` loads folders of `UNet3DConditionModel` and the other way round. Without arguments it is the
+    network of ModelScope's text-to-video model with 1.4 billion parameters.
+
+    `forward(sample, timestep, encoder_hidden_states)` takes latents (B, C, F, h, w), timesteps, one number or (B,), and text
+    (B, tokens, width), and returns `.sample` (B, C, F, h, w). Frames interact in all norms, temporal convolutions and temporal
+    attentions; there is one timestep for all frames of a video.
+
+    `enable_gradient_checkpointing` keeps only the inputs of residual blocks, temporal convolutions and transformers for the
+    backward pass; values and gradients are the same, for one more forward pass.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @functools.wraps(UNet3DConditionModel.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for module in self.modules():  # diffusers' blocks create their layers themselves
+            if type(module) in LAYERS:
+                module.__class__ = cast(Any, LAYERS[type(module)])
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable[..., Any] | None = None) -> None:
+        """Store less for the backward pass, and compute it again there.
+
+        Args:
+            gradient_checkpointing_func: called with a function and its arguments; by default torch's `checkpoint`, not reentrant.
+        """
+        super().enable_gradient_checkpointing(gradient_checkpointing_func or run_checkpointed)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = run_checkpointed
+    ) -> None:
+        self.gradient_checkpointing = enable  # which `is_gradient_checkpointing` reads
+        for module in self.modules():
+            if isinstance(module, Checkpointed):
+                module.checkpointing = gradient_checkpointing_func if enable else None
