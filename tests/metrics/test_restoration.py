@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,6 +66,20 @@ def test_equal_images():
     assert ssim(clean, clean) == pytest.approx(1, abs=1e-12)
     flat = torch.full((3, 20, 20), 0.3)
     assert ssim(flat, flat) == pytest.approx(1, abs=1e-12)
+
+
+def test_ssim_with_reflected_borders_is_that_of_torchmetrics() -> None:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    noisy, clean = images(40, 52)
+    pair = (torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255 for image in (noisy, clean))
+    theirs: Any = structural_similarity_index_measure(*pair, data_range=1.0)
+    assert ssim(noisy, clean, borders="reflected") == pytest.approx(float(theirs), abs=1e-7)
+    assert ssim(planes(noisy), planes(clean), borders="reflected") == pytest.approx(float(theirs), abs=1e-6)
+    with pytest.raises(InputError, match="borders must be 'inside' or 'reflected', got 'outside'"):
+        ssim(noisy, clean, borders=cast(Any, "outside"))
+    with pytest.raises(InputError, match="SSIM needs 11 x 11 pixels"):
+        ssim(noisy[:8], clean[:8], borders="reflected")
 
 
 def test_a_batch_is_the_mean_of_its_images():

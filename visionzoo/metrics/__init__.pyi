@@ -9,6 +9,8 @@ from .color import nearest_color as nearest_color
 from .color import region_color as region_color
 from .color import region_colors as region_colors
 from .color import srgb_to_lab as srgb_to_lab
+from .cuts import SceneCuts as SceneCuts
+from .cuts import scene_cuts as scene_cuts
 from .drift import ColorDrift as ColorDrift
 from .drift import color_drift as color_drift
 from .edits import EditReport as EditReport

@@ -4,8 +4,7 @@ SSIM is that of Wang et al. (IEEE Transactions on Image Processing 13(4), 2004):
 1.5, K1 = 0.01, K2 = 0.03, variances weighted by the window, separate channels, and the mean over the pixels whose window
 lies inside the image. All sums are float64.
 
-This is our own implementation because scikit-image and torchmetrics need whole images in memory; tests compare it with
-scikit-image.
+This is our own implementation because scikit-image and torchmetrics need whole images in memory; tests compare it with both.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from visionzoo.errors import InputError
 
@@ -66,12 +66,25 @@ def psnr(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> flo
     return math.fsum(values) / len(values)
 
 
-def ssim(prediction: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> float:
+def ssim(
+    prediction: Tensor | np.ndarray,
+    reference: Tensor | np.ndarray,
+    *,
+    borders: Literal["inside", "reflected"] = "inside",
+) -> float:
     """Structural similarity, at most 1; for a batch, the mean over its images.
 
     Arguments and errors as for `psnr`; in addition, both sides must be at least 11 pixels.
+
+    Args:
+        borders: "inside" is the mean over windows that lie inside the image, as published. "reflected" also counts those around
+            pixels at the border, which see a reflection of the image, as torchmetrics does.
     """
+    if borders not in ("inside", "reflected"):
+        raise InputError(f"borders must be 'inside' or 'reflected', got {borders!r}")
     ours, theirs = _pair(prediction, reference)
+    if borders == "reflected" and min(ours.shape[-2:]) >= WINDOW:
+        ours, theirs = (F.pad(unit(images), (HALO,) * 4, mode="reflect") for images in (ours, theirs))
     height, width = ours.shape[-2:]
     values = [
         quality(_reader(one), _reader(other), height, width).ssim for one, other in zip(ours, theirs, strict=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import networks
+from . import measures, networks
 
-KINDS: dict[str, Callable[[Case], Any]] = {**networks.KINDS}
+KINDS: dict[str, Callable[[Case], Any]] = {**measures.KINDS, **networks.KINDS}
 
 
 def compute(case: Case) -> Any:
