@@ -4,4 +4,11 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
+from visionzoo.registry import register_model
+
+from .cards import CARDS
+
+for _card in CARDS:
+    register_model(_card, builder=f"{__name__}.networks:build")
+
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

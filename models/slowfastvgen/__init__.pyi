@@ -1,1 +1,12 @@
+from .data import ChunkData as ChunkData
+from .folder import open_parts as open_parts
+from .folder import save_video_folder as save_video_folder
+from .masked import compose as compose
+from .masked import masked_batch as masked_batch
+from .masked import masked_errors as masked_errors
+from .networks import SlowFastNano as SlowFastNano
+from .networks import SlowFastNanoConfig as SlowFastNanoConfig
+from .networks import start_from_images as start_from_images
+from .sampling import sample_chunk as sample_chunk
+from .slow_training import SlowLearning as SlowLearning
 from .unet import SlowFastUNet as SlowFastUNet

@@ -1,0 +1,232 @@
+"""Chunks of episodes as latents with actions, for slow learning: encoded once, then read from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from visionzoo.data.augmented import stream_of
+from visionzoo.data.epochs import EpochLoader, EpochSampler, share_of
+from visionzoo.diffusion import encode_to_file, is_dropped, open_latents
+from visionzoo.errors import InputError
+from visionzoo.io.files import make_folder, write_json
+from visionzoo.io.tensor_file import TensorFile
+from visionzoo.jobs.progress import Counter
+
+from ..toy_world import open_vae
+from .episodes import VIDEO, Action, Episode, find_episodes, toy_episode
+
+__all__ = ["ChunkData", "Chunks", "chunks_of"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """New frames of an episode: the row of the first one in the file of latents, the number of frames before it, the action."""
+
+    row: int
+    before: int
+    action: str
+
+
+def chunks_of(actions: Sequence[Action], first_row: int, frames: int) -> list[Chunk]:
+    """Cut each action into chunks of `frames` frames; what remains at its end is left out."""
+    return [
+        Chunk(first_row + start, start, action.text)
+        for action in actions
+        for start in range(action.start_frame, action.end_frame - frames + 1, frames)
+    ]
+
+
+class Chunks(Dataset):
+    """Past and new frames as latents, with the action.
+
+    The key of a training item is (epoch, index, past); in validation it is the index. An item is {"latents": (C, P + F, h, w)
+    float32, "past": P, "action": text, "stream": number for its noise}; in training, some actions are replaced by no text.
+
+    Args:
+        latents: of all episodes, one after another.
+        chunks: those with at least `longest` frames before them are used.
+        frames: F, of each chunk.
+        longest: largest P, and the one in validation.
+        drop: share of training items without action, for classifier-free guidance.
+        seed: of the choice.
+
+    Raises:
+        InputError: no chunk has so many frames before it.
+    """
+
+    def __init__(
+        self, latents: TensorFile, chunks: Sequence[Chunk], frames: int, longest: int, drop: float = 0.1, seed: int = 0
+    ):
+        self.latents, self.frames, self.longest, self.drop, self.seed = latents, frames, longest, drop, seed
+        self.chunks = [chunk for chunk in chunks if chunk.before >= longest]
+        if not self.chunks:
+            raise InputError(
+                f"no action has {frames} frames with {longest} frames before them; use longer episodes, or smaller "
+                "data.frames or data.past"
+            )
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, Any]:
+        if isinstance(key, int):
+            index, past, stream, dropped = key, self.longest, stream_of(self.seed, key), False
+        else:
+            epoch, index, past = key
+            stream = stream_of(self.seed, *key)
+            dropped = is_dropped(self.drop, self.seed, epoch, index)
+        chunk = self.chunks[index]
+        latents = self.latents[chunk.row - past : chunk.row + self.frames].transpose(0, 1)
+        return {"latents": latents, "past": past, "action": "" if dropped else chunk.action, "stream": stream}
+
+
+class PastSampler(EpochSampler):
+    """Items in batches of one number of past frames each, as (epoch, index, past)."""
+
+    def __init__(self, data: Dataset, *args: Any, past: Mapping[int, float], batch_size: int, **settings: Any):
+        super().__init__(data, *args, **settings)
+        self.batch_size = batch_size
+        self.lengths = list(past)
+        self.shares = np.array(list(past.values())) / sum(past.values())
+
+    def keys(self) -> Iterator[Any]:
+        for place, (epoch, index) in enumerate(super().keys()):
+            stream = stream_of(self.seed, epoch, place // self.batch_size, self.rank)
+            chosen = np.random.default_rng(stream).choice(len(self.lengths), p=self.shares)
+            yield epoch, index, self.lengths[chosen]
+
+
+class ChunkData(LightningDataModule):
+    """Chunks of videos with actions, as latents: of the toy world, or of a folder of own episodes.
+
+    Args:
+        episodes: folder with a sub-folder for each episode, with video.mp4 and actions.jsonl; None draws toy worlds.
+        val_episodes: the same for validation; needed with `episodes`.
+        vae: folder of an autoencoder that diffusers loads; None for the toy world's.
+        worlds, val_worlds: number of toy worlds.
+        actions: number of actions in each of them.
+        size: side of their frames in pixels, a multiple of 8.
+        frames: new frames in each chunk.
+        past: number of past frames -> share of batches with it. 1 is a first image, 0 generation from text alone. The paper mixes
+            lengths up to 32 frames in all, without saying how.
+        drop: share of training items without action.
+        cache: folder for the latents, which are made once.
+        batch_size: chunks per step and device.
+        num_workers: processes that read.
+        seed: of worlds, order and choices.
+
+    Raises:
+        InputError: a number out of range, or a folder that does not fit.
+    """
+
+    def __init__(
+        self,
+        episodes: str | None = None,
+        val_episodes: str | None = None,
+        vae: str | None = None,
+        worlds: int = 1000,
+        val_worlds: int = 16,
+        actions: int = 6,
+        size: int = 96,
+        frames: int = 8,
+        past: dict[int, float] | None = None,
+        drop: float = 0.1,
+        cache: str = "outputs/slowfastvgen/latents",
+        batch_size: int = 4,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        past = past or {16: 0.7, 1: 0.3}
+        counts = {"worlds": worlds, "val_worlds": val_worlds, "actions": actions, "frames": frames, "batch_size": batch_size}
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"data.{name} must be at least 1, got {count}")
+        if any(length < 0 for length in past) or any(not share > 0 for share in past.values()):
+            raise InputError(f"data.past needs numbers of frames from 0 with shares above 0, got {past}")
+        if not 0 <= drop < 1:
+            raise InputError(f"data.drop must be from 0 to below 1, got {drop:g}")
+        if (episodes is None) != (val_episodes is None):
+            raise InputError("data.episodes and data.val_episodes belong together; give both, or none for the toy world")
+        self.folders = {"train": episodes, "validation": val_episodes}
+        self.worlds = {"train": worlds, "validation": val_worlds}
+        self.vae, self.actions, self.size, self.frames = vae, actions, size, frames
+        self.past, self.drop, self.cache = {int(key): float(share) for key, share in past.items()}, drop, Path(cache)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.sets: dict[str, Chunks] = {}
+
+    def prepare_data(self) -> None:
+        """Draw or read, and encode, what is not in the cache yet."""
+        self._open()
+
+    def setup(self, stage: str) -> None:
+        self.sets = self._open()
+
+    def _open(self) -> dict[str, Chunks]:
+        vae = open_vae(self.vae)
+        return {split: self._split(split, vae) for split in self.folders}
+
+    def _split(self, split: str, vae: Any) -> Chunks:
+        name, count, episodes = self._episodes(split)
+        make_folder(self.cache)
+        file, index = self.cache / f"{name}.latents", self.cache / f"{name}.json"
+        if not (file.exists() and index.exists()):
+            chunks: list[Chunk] = []
+            frames = self._frames(f"encoding the {split} episodes", count, episodes, chunks)
+            encode_to_file(vae, frames, file, dtype="float16", source=name, batch_size=16)
+            for _ in frames:  # an opened file does not read the frames, but the chunks are needed
+                pass
+            write_json(index, [[chunk.row, chunk.before, chunk.action] for chunk in chunks])
+        latents = open_latents(file, vae, source=name)
+        found = [Chunk(*row) for row in json.loads(index.read_text(encoding="utf-8"))]
+        return Chunks(latents, found, self.frames, max(self.past), self.drop, self.seed)
+
+    def _episodes(self, split: str) -> tuple[str, int, Iterable[Episode]]:
+        """A name that tells episodes apart, their number, and the episodes."""
+        folder, count = self.folders[split], self.worlds[split]
+        if folder is not None:
+            found = find_episodes(folder)
+            facts = [[each.name, Path(each.name, VIDEO).stat().st_size, *map(str, each.actions)] for each in found]
+            return f"{split}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}", len(found), found
+        name = f"{split}-{count}-{self.actions}x{self.frames}-{self.size}-{self.seed}"
+        settings = {"chunks": self.actions, "hold": self.frames, "size": self.size, "seed": self.seed}
+        return name, count, (toy_episode(split, number, **settings) for number in range(count))
+
+    def _frames(
+        self, what: str, count: int, episodes: Iterable[Episode], chunks: list[Chunk]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """All frames, one after another; `chunks` gets the chunks of the episodes."""
+        row = 0
+        with Counter(count, what, "episode") as counter:
+            for episode in episodes:
+                chunks += chunks_of(episode.actions, row, self.frames)
+                start = row
+                for frame in episode.frames():
+                    yield frame
+                    row += 1
+                if row - start < episode.actions[-1].end_frame:
+                    raise InputError(
+                        f"{episode.name}: the video has {row - start} frames, but its actions end with frame "
+                        f"{episode.actions[-1].end_frame - 1}"
+                    )
+                counter.update()
+
+    def train_dataloader(self) -> Any:
+        data = self.sets["train"]
+        sampler = PastSampler(
+            data, *share_of(self), shuffle=True, seed=self.seed, past=self.past, batch_size=self.batch_size
+        )
+        return EpochLoader(self, data, sampler, drop_last=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.sets["validation"], batch_size=self.batch_size, num_workers=0)
