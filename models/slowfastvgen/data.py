@@ -23,7 +23,7 @@ from visionzoo.io.tensor_file import TensorFile
 from visionzoo.jobs.progress import Counter
 
 from ..toy_world import open_vae
-from .episodes import VIDEO, Action, Episode, find_episodes, toy_episode
+from .episodes import Action, Episode, find_episodes, toy_episode
 
 __all__ = ["ChunkData", "Chunks", "chunks_of"]
 
@@ -37,12 +37,19 @@ class Chunk:
     action: str
 
 
-def chunks_of(actions: Sequence[Action], first_row: int, frames: int) -> list[Chunk]:
-    """Cut each action into chunks of `frames` frames; what remains at its end is left out."""
+def chunks_of(actions: Sequence[Action], first_row: int, length: int, frames: int) -> list[Chunk]:
+    """Cut each action into chunks of `frames` frames; what remains at its end is left out.
+
+    Args:
+        first_row: that of the episode.
+        length: of the episode, in frames.
+    """
     return [
         Chunk(first_row + start, start, action.text)
         for action in actions
-        for start in range(action.start_frame, action.end_frame - frames + 1, frames)
+        for start in range(
+            action.start_frame, (length if action.end_frame is None else action.end_frame) - frames + 1, frames
+        )
     ]
 
 
@@ -110,12 +117,12 @@ class ChunkData(LightningDataModule):
     """Chunks of videos with actions, as latents: of the toy world, or of a folder of own episodes.
 
     Args:
-        episodes: folder with a sub-folder for each episode, with video.mp4 and actions.jsonl; None draws toy worlds.
+        episodes: folder of episodes, see `find_episodes`; None draws toy worlds.
         val_episodes: the same for validation; needed with `episodes`.
         vae: folder of an autoencoder that diffusers loads; None for the toy world's.
         worlds, val_worlds: number of toy worlds.
         actions: number of actions in each of them.
-        size: side of their frames in pixels, a multiple of 8.
+        size: side of the frames in pixels, a multiple of 8; own videos are scaled and cropped to it.
         frames: new frames in each chunk.
         past: number of past frames -> share of batches with it. 1 is a first image, 0 generation from text alone. The paper mixes
             lengths up to 32 frames in all, without saying how.
@@ -195,8 +202,12 @@ class ChunkData(LightningDataModule):
         """A name that tells episodes apart, their number, and the episodes."""
         folder, count = self.folders[split], self.worlds[split]
         if folder is not None:
-            found = find_episodes(folder)
-            facts = [[each.name, Path(each.name, VIDEO).stat().st_size, *map(str, each.actions)] for each in found]
+            found = find_episodes(folder, self.size)
+            facts = [
+                [self.size, self.frames, each.name, each.file.stat().st_size, *map(str, each.actions)]
+                for each in found
+                if each.file is not None
+            ]
             return f"{split}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}", len(found), found
         name = f"{split}-{count}-{self.actions}x{self.frames}-{self.size}-{self.seed}"
         settings = {"chunks": self.actions, "hold": self.frames, "size": self.size, "seed": self.seed}
@@ -209,16 +220,16 @@ class ChunkData(LightningDataModule):
         row = 0
         with Counter(count, what, "episode") as counter:
             for episode in episodes:
-                chunks += chunks_of(episode.actions, row, self.frames)
                 start = row
                 for frame in episode.frames():
                     yield frame
                     row += 1
-                if row - start < episode.actions[-1].end_frame:
+                end = episode.actions[-1].end_frame
+                if end is not None and row - start < end:
                     raise InputError(
-                        f"{episode.name}: the video has {row - start} frames, but its actions end with frame "
-                        f"{episode.actions[-1].end_frame - 1}"
+                        f"{episode.name}: the video has {row - start} frames, but its actions end with frame {end - 1}"
                     )
+                chunks += chunks_of(episode.actions, start, row - start, self.frames)
                 counter.update()
 
     def train_dataloader(self) -> Any:

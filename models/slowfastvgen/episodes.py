@@ -10,24 +10,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from visionzoo.data.augmented import stream_of
 from visionzoo.data.toy_world import ToyWorld
 from visionzoo.errors import InputError
+from visionzoo.io.extensions import VIDEOS
 from visionzoo.io.head import read_head
 from visionzoo.io.video import read_frames
 
-__all__ = ["VIDEO", "Action", "Episode", "find_episodes", "read_actions", "toy_episode"]
+__all__ = ["Action", "Episode", "find_episodes", "read_actions", "toy_episode"]
 
 ACTIONS, VIDEO = "actions.jsonl", "video.mp4"
 
 
 @dataclass(frozen=True)
 class Action:
-    """What is done from frame `start_frame` to before `end_frame`: the action that leads to these frames, as text."""
+    """What is done from frame `start_frame` to before `end_frame`, or to the end of the video if that is None.
+
+    It is the action that leads to these frames, as text.
+    """
 
     start_frame: int
-    end_frame: int
+    end_frame: int | None
     text: str
 
 
@@ -39,11 +44,13 @@ class Episode:
         name: for messages.
         actions: in order.
         frames: opens the frames, each (H, W, 3) uint8.
+        file: the video, if it is one.
     """
 
     name: str
     actions: tuple[Action, ...]
     frames: Callable[[], Iterator[NDArray[np.uint8]]]
+    file: Path | None = None
 
 
 def toy_episode(split: str, number: int, *, chunks: int, hold: int, size: int, seed: int = 0) -> Episode:
@@ -69,8 +76,14 @@ def toy_episode(split: str, number: int, *, chunks: int, hold: int, size: int, s
     )
 
 
-def find_episodes(folder: str | Path) -> list[Episode]:
-    """The episodes in a folder: its sub-folders with video.mp4 and actions.jsonl, e.g. those of `visionzoo data toy-world`.
+def find_episodes(folder: str | Path, size: int) -> list[Episode]:
+    """The episodes in a folder.
+
+    Sub-folders with video.mp4 and actions.jsonl are episodes, e.g. those of `visionzoo data toy-world`; so are videos in the folder
+    itself with a caption beside them (a.mp4, a.txt), which is taken as one action from the first frame to the last.
+
+    Args:
+        size: side of the square to which frames are scaled and cropped, in pixels.
 
     Raises:
         InputError: no such folder, no episode in it, or a damaged actions.jsonl.
@@ -78,14 +91,30 @@ def find_episodes(folder: str | Path) -> list[Episode]:
     place = Path(folder)
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; expected one with a sub-folder for each episode")
-    found = [each.parent for each in sorted(place.glob(f"*/{ACTIONS}")) if (each.parent / VIDEO).is_file()]
+    found = [
+        _episode(each.with_name(VIDEO), read_actions(each), size)
+        for each in sorted(place.glob(f"*/{ACTIONS}"))
+        if each.with_name(VIDEO).is_file()
+    ]
+    for text in sorted(place.glob("*.txt")):
+        caption = " ".join(text.read_text(encoding="utf-8").split())
+        videos = [each for ending in sorted(VIDEOS) if (each := text.with_suffix(ending)).is_file()]
+        found += [_episode(each, (Action(0, None, caption),), size) for each in videos[:1]]
     if not found:
-        raise InputError(f"{place}: has no sub-folder with {VIDEO} and {ACTIONS}; see docs/generate.md for the layout")
-    return [Episode(str(each), read_actions(each / ACTIONS), _reader(each / VIDEO)) for each in found]
+        raise InputError(
+            f"{place}: has neither sub-folders with {VIDEO} and {ACTIONS} nor videos with captions (a.mp4, a.txt); see "
+            "docs/generate.md for the layout"
+        )
+    return found
 
 
-def _reader(path: Path) -> Callable[[], Iterator[NDArray[np.uint8]]]:
-    return lambda: (frame.pixels for frame in read_frames(path))
+def _episode(file: Path, actions: tuple[Action, ...], size: int) -> Episode:
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for frame in read_frames(file):
+            image = Image.fromarray(frame.pixels)
+            yield np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+
+    return Episode(str(file), actions, frames, file)
 
 
 def read_actions(path: str | Path) -> tuple[Action, ...]:
@@ -97,23 +126,24 @@ def read_actions(path: str | Path) -> tuple[Action, ...]:
     path = Path(path)
     read_head(path, "actions")
     actions: list[Action] = []
+    last = 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             found: Any = json.loads(line)
-            action = Action(int(found["start_frame"]), int(found["end_frame"]), str(found["text"]))
+            action = Action(int(found["start_frame"]), end := int(found["end_frame"]), str(found["text"]))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{path}: line {number} is no action ({error}); expected {{"start_frame": 0, "end_frame": 8, "text": "go left"}}'
             ) from error
-        last = actions[-1].end_frame if actions else 0
-        if not last <= action.start_frame < action.end_frame:
+        if not last <= action.start_frame < end:
             raise InputError(
-                f"{path}: line {number} covers the frames {action.start_frame} to before {action.end_frame}; expected "
+                f"{path}: line {number} covers the frames {action.start_frame} to before {end}; expected "
                 f"at least one frame, none of them before {last}"
             )
         actions.append(action)
+        last = end
     if not actions:
         raise InputError(f"{path}: holds no actions")
     return tuple(actions)

@@ -31,6 +31,9 @@ __all__ = ["SlowLearning"]
 SHOWN = 6
 """Number of chunks that are drawn after a validation."""
 
+KNOWN = 1024
+"""Number of texts whose states are kept if the text encoder is frozen."""
+
 
 class SlowLearning(TrainingModule):
     """Trains a video UNet to predict new frames from clean past ones and an action (section 3.1 of arXiv 2410.23277).
@@ -106,6 +109,7 @@ class SlowLearning(TrainingModule):
         self.keep_average(ema_decay)
         self._losses: list[Tensor] = []
         self._shown: dict[str, Any] = {}
+        self._known: dict[str, Tensor] = {}
 
     @property
     def best(self) -> nn.ModuleDict:
@@ -126,15 +130,29 @@ class SlowLearning(TrainingModule):
                 part.to(self.device)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])
+        sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)  # FSDP: each process has a part of the gradient
+        if sharded is not None:
+            sharded(self.hparams["clip_norm"])
+        else:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hparams["clip_norm"])
 
     def encode(self, networks: nn.ModuleDict, texts: Sequence[str]) -> Tensor:
-        """States (B, tokens, width) of texts, with gradients if the text encoder is trained."""
+        """States (B, tokens, width) of texts, with gradients if the text encoder is trained, and otherwise kept for later steps."""
+        if "text_encoder" in networks:
+            return self._states(networks["text_encoder"], texts)
+        for text in texts:
+            if text not in self._known:
+                if len(self._known) >= KNOWN:
+                    self._known.pop(next(iter(self._known)))
+                with torch.no_grad():
+                    self._known[text] = self._states(self.parts["text_encoder"], [text])
+        return torch.cat([self._known[text] for text in texts]).to(self.device)
+
+    def _states(self, encoder: Any, texts: Sequence[str]) -> Tensor:
         tokenizer = self.parts["tokenizer"]
-        encoder: Any = networks["text_encoder"] if "text_encoder" in networks else self.parts["text_encoder"]
         limit = tokenizer.model_max_length
         tokens = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-        return encoder(tokens.input_ids.to(self.device))[0]
+        return encoder(tokens.input_ids.to(encoder.device))[0]
 
     def loss(
         self,
