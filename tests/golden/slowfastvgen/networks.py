@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionzoo.diffusion import noisy_batch
-from visionzoo.models.slowfastvgen import SlowFastUNet
+from visionzoo.models.slowfastvgen import SlowFastUNet, masked_batch, masked_errors
 
 from ..case import Case, different_keys
 
@@ -47,10 +46,10 @@ def masked_forward(case: Case) -> dict[str, Tensor]:
         network = unet(case)
         z0, eps, text = (case.input(name) for name in ("z0", "eps", "text"))
         times = torch.tensor(case.config["timesteps"])
-        noisy = noisy_batch(scheduler(), z0[:, :, past:], timesteps=times, noise=eps[:, :, past:])
-        latents = torch.cat([z0[:, :, :past], noisy.latents], dim=2)
+        batch = masked_batch(scheduler(), z0, past, timesteps=times, noise=eps[:, :, past:])
+        latents = batch.latents
         predicted = network(latents, times, text).sample
-        loss = (predicted[:, :, past:] - noisy.target).square().mean()
+        loss = masked_errors(predicted, batch).mean()
         loss.backward()
     gradients = {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
     return {
