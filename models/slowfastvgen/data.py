@@ -155,7 +155,13 @@ class ChunkData(LightningDataModule):
     ):
         super().__init__()
         past = past or {16: 0.7, 1: 0.3}
-        counts = {"worlds": worlds, "val_worlds": val_worlds, "actions": actions, "frames": frames, "batch_size": batch_size}
+        counts = {
+            "worlds": worlds,
+            "val_worlds": val_worlds,
+            "actions": actions,
+            "frames": frames,
+            "batch_size": batch_size,
+        }
         for name, count in counts.items():
             if count < 1:
                 raise InputError(f"data.{name} must be at least 1, got {count}")
@@ -164,7 +170,9 @@ class ChunkData(LightningDataModule):
         if not 0 <= drop < 1:
             raise InputError(f"data.drop must be from 0 to below 1, got {drop:g}")
         if (episodes is None) != (val_episodes is None):
-            raise InputError("data.episodes and data.val_episodes belong together; give both, or none for the toy world")
+            raise InputError(
+                "data.episodes and data.val_episodes belong together; give both, or none for the toy world"
+            )
         self.folders = {"train": episodes, "validation": val_episodes}
         self.worlds = {"train": worlds, "validation": val_worlds}
         self.vae, self.actions, self.size, self.frames = vae, actions, size, frames

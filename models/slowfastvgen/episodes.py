@@ -68,12 +68,8 @@ def toy_episode(split: str, number: int, *, chunks: int, hold: int, size: int, s
     clip = ToyWorld.create(stream, split, places=3, characters=number % 2).film(
         1 + chunks * hold, size=(size, size), hold=hold
     )
-    actions = tuple(
-        Action(first, first + hold, clip.actions[first]) for first in range(1, 1 + chunks * hold, hold)
-    )
-    return Episode(
-        f"{split} world {number}", actions, lambda: (frame.rgb for frame in clip.frames(motion=False))
-    )
+    actions = tuple(Action(first, first + hold, clip.actions[first]) for first in range(1, 1 + chunks * hold, hold))
+    return Episode(f"{split} world {number}", actions, lambda: (frame.rgb for frame in clip.frames(motion=False)))
 
 
 def find_episodes(folder: str | Path, size: int) -> list[Episode]:

@@ -48,7 +48,9 @@ def open_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> dict[s
             "scheduler": schedulers.DDIMScheduler.from_pretrained(str(place / "scheduler"), clip_sample=False),
         }
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{place}: the pipeline cannot be loaded ({one_line(error)}); expected e.g. {EXAMPLE}") from error
+        raise WeightsError(
+            f"{place}: the pipeline cannot be loaded ({one_line(error)}); expected e.g. {EXAMPLE}"
+        ) from error
     check_complete(parts, place)
     for part in parts.values():
         if isinstance(part, nn.Module):
@@ -73,7 +75,10 @@ def save_video_folder(parts: Mapping[str, Any], folder: str | Path, *, half: boo
             # diffusers warns about `to` of its own models, which is about layers that these do not have
             nn.Module.to(part, torch.float16 if half else torch.float32)
         part.save_pretrained(place / name)
-    index = {name: ["transformers" if name in ("text_encoder", "tokenizer") else "diffusers", _kind(part)] for name, part in copies.items()}
+    index = {
+        name: ["transformers" if name in ("text_encoder", "tokenizer") else "diffusers", _kind(part)]
+        for name, part in copies.items()
+    }
     write_json(place / INDEX, {"_class_name": "SlowFastVGenPipeline", **index})
     finish_saving(place, copies, {"task": "generate", "model": CUSTOM})
     return place

@@ -130,7 +130,9 @@ class SlowLearning(TrainingModule):
                 part.to(self.device)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)  # FSDP: each process has a part of the gradient
+        sharded = getattr(
+            self.trainer.strategy.model, "clip_grad_norm_", None
+        )  # FSDP: each process has a part of the gradient
         if sharded is not None:
             sharded(self.hparams["clip_norm"])
         else:
@@ -184,7 +186,9 @@ class SlowLearning(TrainingModule):
         shape = list(latents.shape[1:])
         noise, times = noise_and_times(batch["stream"], shape, steps, latents.device)
         spread = self.hparams["past_noise"]
-        blur = spread * noise[:, :, :past] if spread else None  # of all frames' noise, the part that is not used otherwise
+        blur = (
+            spread * noise[:, :, :past] if spread else None
+        )  # of all frames' noise, the part that is not used otherwise
         loss = self.loss(batch, self.model, times, noise[:, :, past:], blur).mean()
         self.check_finite(loss)
         self.log_loss(loss, len(latents))

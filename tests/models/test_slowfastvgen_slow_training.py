@@ -33,7 +33,14 @@ from visionzoo.training.run import run
 from visionzoo.weights import WeightsError, read_checkpoint
 
 RECIPE = "slowfastvgen/tiny"
-TINY: dict[str, Any] = {"channels": (8, 16), "head": 8, "groups": 4, "text_width": 16, "text_layers": 1, "text_heads": 2}
+TINY: dict[str, Any] = {
+    "channels": (8, 16),
+    "head": 8,
+    "groups": 4,
+    "text_width": 16,
+    "text_layers": 1,
+    "text_heads": 2,
+}
 
 
 @pytest.fixture(scope="module")
