@@ -27,8 +27,8 @@ def open_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> dict[s
     Raises:
         WeightsError: the folder or a part is missing, damaged or of another kind.
     """
-    from diffusers import schedulers
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTokenizer
 
     from .unet import SlowFastUNet
@@ -45,7 +45,7 @@ def open_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> dict[s
             "text_encoder": text["text_encoder"],
             "tokenizer": CLIPTokenizer.from_pretrained(str(place / "tokenizer"), local_files_only=True),
             "unet": SlowFastUNet.from_pretrained(str(place / "unet"), **options),
-            "scheduler": schedulers.DDIMScheduler.from_pretrained(str(place / "scheduler"), clip_sample=False),
+            "scheduler": DDIMScheduler.from_pretrained(str(place / "scheduler"), clip_sample=False),
         }
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise WeightsError(
@@ -69,12 +69,13 @@ def save_video_folder(parts: Mapping[str, Any], folder: str | Path, *, half: boo
     place = make_folder(folder)
     copies: dict[str, Any] = {}
     for name in PARTS:
-        copies[name] = part = parts[name]
+        part: Any = parts[name]
         if isinstance(part, nn.Module):
-            copies[name] = part = copy.deepcopy(part).eval()
+            part = copy.deepcopy(part).eval()
             # diffusers warns about `to` of its own models, which is about layers that these do not have
-            nn.Module.to(part, torch.float16 if half else torch.float32)
+            part = nn.Module.to(part, torch.float16 if half else torch.float32)
         part.save_pretrained(place / name)
+        copies[name] = part
     index = {
         name: ["transformers" if name in ("text_encoder", "tokenizer") else "diffusers", _kind(part)]
         for name, part in copies.items()
