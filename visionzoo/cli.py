@@ -86,7 +86,9 @@ def build_app(exporter: registry.Exporter | None = None) -> App:
         app.command(exporter.place, name="export", help=_sentence(exporter.summary), group=TOOLS)
     app.command(weights_app)
     app.command("visionzoo.data.command:app", name="data", help="Make data for training and tests.", group=TOOLS)
-    app.command("visionzoo.metrics.command:app", name="measure", help="Measure an edited video.", group=TOOLS)
+    app.command(
+        "visionzoo.metrics.command:app", name="measure", help="Measure edited and generated videos.", group=TOOLS
+    )
     return app
 
 

@@ -30,6 +30,10 @@ from .frechet import Frechet as Frechet
 from .frechet import fid as fid
 from .frechet import frechet_distance as frechet_distance
 from .frechet import fvd as fvd
+from .generated import GeneratedVideo as GeneratedVideo
+from .generated import GenerationReport as GenerationReport
+from .generated import generation_report as generation_report
+from .i3d import i3d_features as i3d_features
 from .masked import masked_psnr as masked_psnr
 from .masked import masked_ssim as masked_ssim
 from .ranking import GroundTruth as GroundTruth

@@ -1,4 +1,4 @@
-"""The command `measure`: an edited video beside its source."""
+"""The command `measure`: an edited video beside its source; its subcommand `generated` is in a module of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from visionzoo import options
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, Device, Reporting
+
+from .generated_command import generated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +26,14 @@ app = options.command_app(
         "visionzoo measure source.mp4 edited.mp4 --clip clip-vit-large-patch14 --prompt 'a red car' --source-prompt 'a blue car'",
         "visionzoo measure source.mp4 edited.mp4 --raft raft_large_C_T_SKHT_V2-ff5fadd5.pth --json",
         "visionzoo measure clips/000000 edited.mp4 --mask shirt",
+        "visionzoo measure generated walks --true clips --i3d rgb_imagenet.pt",
     ],
-    help="Measure an edited video beside its source: what changed outside the mask, seams, motion, and text by CLIP.",
+    help="Measure an edited video beside its source: what changed outside the mask, seams, motion, and text by CLIP. The subcommand "
+    "generated measures generated videos.",
     usage="visionzoo measure SOURCE EDITED [OPTIONS]",
 )
+
+options.subcommand(app)(generated)
 
 
 @app.default

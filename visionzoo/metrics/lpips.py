@@ -61,6 +61,7 @@ class Lpips(nn.Module):
         super().__init__()
         if network not in NETWORKS:
             raise InputError(f"LPIPS network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
+        self.name = f"LPIPS 0.1, {network}"
         *_, self.layers, channels, self.smallest = NETWORKS[network]
         self.features = _features(network, backbone)
         self.heads = nn.ParameterList(_heads(network, heads, channels))
