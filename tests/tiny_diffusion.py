@@ -146,6 +146,72 @@ def save_stable_diffusion(folder: Path) -> Path:
     return folder
 
 
+_RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+_OUTER = {
+    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0", "conv_out": "out.2", "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2",
+}  # fmt: skip
+
+
+def save_single_file(path: Path) -> Path:
+    """Write `stable_diffusion` as one file with the names of Stable Diffusion's authors."""
+    from safetensors.torch import save_file
+
+    found = {f"model.diffusion_model.{_unet_name(name)}": value for name, value in unet().state_dict().items()}
+    for name, value in vae().state_dict().items():
+        is_linear = ".attentions." in name and value.ndim == 2  # a convolution there
+        found[f"first_stage_model.{_vae_name(name)}"] = value[..., None, None] if is_linear else value
+    for name, value in text_encoder().state_dict().items():
+        found[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
+    save_file({name: value.contiguous() for name, value in found.items()}, path)
+    return path
+
+
+def _unet_name(name: str) -> str:
+    """The name for blocks of one layer, whose first has no attention."""
+    for ours, theirs in _OUTER.items():
+        if name.startswith(f"{ours}."):
+            rest = name.removeprefix(f"{ours}.")
+            return f"{theirs}.{_replaced(rest, _RESNET) if 'resnets' in ours else rest}"
+    side, level, kind, layer, rest = name.split(".", 4)
+    down = side == "down_blocks"
+    if kind == "downsamplers":
+        return f"input_blocks.{2 * int(level) + 2}.0.op.{rest.removeprefix('conv.')}"
+    if kind == "upsamplers":
+        return f"output_blocks.{2 * int(level) + 1}.{2 if level == '0' else 1}.{rest}"
+    place = 2 * int(level) + 1 + int(layer) if down else 2 * int(level) + int(layer)
+    block = "input_blocks" if down else "output_blocks"
+    return (
+        f"{block}.{place}.{'0' if kind == 'resnets' else '1'}.{_replaced(rest, _RESNET) if kind == 'resnets' else rest}"
+    )
+
+
+def _vae_name(name: str) -> str:
+    """The name in an autoencoder of four levels."""
+    words = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out").split(".")
+    if "down_blocks" in words or "up_blocks" in words:
+        down = words[1] == "down_blocks"
+        level = words[2] if down else str(3 - int(words[2]))
+        kind = {"resnets": ["block", words[4]], "downsamplers": ["downsample"], "upsamplers": ["upsample"]}[words[3]]
+        words = [words[0], "down" if down else "up", level, *kind, *words[5:]]
+    elif "mid_block" in words:
+        kind = [f"block_{int(words[3]) + 1}"] if words[2] == "resnets" else ["attn_1"]
+        words = [words[0], "mid", *kind, *words[4:]]
+    joined = ".".join(words)
+    return _replaced(joined, _ATTENTION) if ".attn_1." in joined else joined
+
+
+def _replaced(name: str, names: dict[str, str]) -> str:
+    for ours, theirs in names.items():
+        name = name.replace(f"{ours}.", f"{theirs}.")
+    return name
+
+
 def _seeded(build: Any, *arguments: Any, **settings: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -13,6 +13,7 @@ from visionzoo.options import MODEL, SPEED, Processing
 
 from .file_options import EditFileOptions
 from .options import EditOptions
+from .presets import preset_names, use_preset
 from .samples import SAMPLES
 
 EXAMPLE = 'visionzoo edit girl.mp4 --source-prompt "a girl in a red shirt" --prompt "a girl in a blue shirt" -o out.mp4'
@@ -29,6 +30,7 @@ app = shared.command_app(
     ],
     usage="visionzoo edit VIDEOS -o OUTPUT [OPTIONS]",
 )
+app.config = (use_preset,)
 
 
 @app.default
@@ -48,12 +50,35 @@ def edit(
     checkpoint: Annotated[
         Path | None,
         Parameter(
-            group=MODEL, help="Folder of Stable Diffusion 1.5 or of a model made from it, as diffusers writes it."
+            group=MODEL,
+            help="Stable Diffusion 1.5 or a model made from it: a folder as diffusers writes it, or a single file with --config.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        shared.option(
+            MODEL,
+            "Folder with the configuration and the tokenizer of a checkpoint in a single file, e.g. a copy of the folder of "
+            "Stable Diffusion 1.5; its weights are not read.",
         ),
     ] = None,
     controlnet: Annotated[
         Path | None,
         shared.option(MODEL, "Folder of a ControlNet for the model, made for the kind of --control."),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        shared.option(
+            MODEL,
+            "File of a LoRA for the model, and after a colon its strength, e.g. pink.safetensors:0.8; can be repeated.",
+        ),
+    ] = None,
+    embedding: Annotated[
+        list[Path] | None,
+        shared.option(
+            MODEL,
+            "File of a textual inversion, whose word prompts can use: its own, or the file's name in angle brackets; can be repeated.",
+        ),
     ] = None,
     smoother: Annotated[
         str | None,
@@ -67,6 +92,13 @@ def edit(
         Literal["ddim", "dpm++"],
         shared.option(MODEL, "ddim as published, or dpm++, which is more exact and has no memory bank."),
     ] = "ddim",
+    preset: Annotated[
+        str | None,
+        shared.option(
+            MODEL,
+            f"Take the options that are not given from a preset, {', '.join(preset_names())}, or from a YAML file.",
+        ),
+    ] = None,
     options: Annotated[EditOptions | None, Parameter(name="*")] = None,
     files: EditFileOptions = EditFileOptions(),  # noqa: B008 (frozen)
     offload: Annotated[
@@ -87,25 +119,44 @@ def edit(
     if len(plan.pairs) > 1 and (alone := files.save_mask or files.save_control):
         raise InputError(f"{alone}: is written for one video, but there are {len(plan.pairs)}; edit them one by one")
 
-    from visionzoo.devices import pick_device, pick_dtype
+    from visionzoo.diffusion import load_embedding
 
-    from ...models.lovecon.control_folder import load_controlnet
     from .files import EditJob, check_files
-    from .parts import check_checkpoint, open_smoother
     from .pipeline import LOVEConPipeline
 
     check_files(files, plan)
-    parts = {}
-    if checkpoint is not None:
-        check_checkpoint(checkpoint, controlnet)
-    if controlnet is not None:
-        parts["controlnet"] = load_controlnet(controlnet, pick_dtype(processing.dtype, pick_device(processing.device)))
-    if smoother is not None:
-        parts["interpolator"] = open_smoother(smoother)
+    parts = {"controlnet": controlnet, "interpolator": smoother}
     pipe = LOVEConPipeline.create(
-        model, processing.device, processing.dtype, checkpoint, scheduler=scheduler, offload=offload, **parts
+        model,
+        processing.device,
+        processing.dtype,
+        checkpoint,
+        scheduler=scheduler,
+        offload=offload,
+        config=config,
+        loras=dict(map(lora_and_scale, lora or ())),
+        **{name: part for name, part in parts.items() if part is not None},
     )
+    for file in embedding or ():
+        load_embedding(pipe, file)
     run_and_report(EditJob(pipe, chosen, files), plan, processing)
+
+
+def lora_and_scale(text: str) -> tuple[str, float]:
+    """The file and the strength in FILE[:SCALE].
+
+    Raises:
+        InputError: a strength that is no number.
+    """
+    path, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        if not Path(path).exists():
+            return text, 1.0  # the colon belongs to the path, as in C:\\LORA
+        raise InputError(f"--lora {text}: the strength after the colon must be a number, got {scale!r}") from None
 
 
 shared.samples_command(

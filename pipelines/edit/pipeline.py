@@ -7,30 +7,33 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
-from diffusers.loaders.single_file import FromSingleFileMixin
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from numpy.typing import NDArray
-from torch import Tensor
 
 from visionzoo.config import configure
+from visionzoo.devices import pick_device, pick_dtype
 from visionzoo.diffusion import (
     DiffusionTaskPipeline,
+    SingleFile,
     check_words,
     decode_stream,
     encode_text,
 )
+from visionzoo.diffusion.folders import INDEX
 from visionzoo.errors import InputError
 from visionzoo.io.video import read_frames
 from visionzoo.jobs import Progress
 from visionzoo.models.lovecon import IFNet, Interpolator, phrase_columns, smooth_video
 
+from ...models.lovecon.control_folder import load_controlnet
 from .editing import Editing
 from .inversion import Inversion
 from .options import EditOptions
+from .parts import check_checkpoint, open_smoother
 from .source import Control, Mask, prepare, resized
 from .work import WorkFolder
 
@@ -60,9 +63,7 @@ class EditResult:
     options: EditOptions
 
 
-class LOVEConPipeline(
-    DiffusionTaskPipeline, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin, FromSingleFileMixin
-):
+class LOVEConPipeline(SingleFile, DiffusionTaskPipeline, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin):
     """Edits a video by text: windows of frames that look at each other, the inverted source, and a mask from its attention.
 
     >>> pipe = LOVEConPipeline.create("lovecon_nano")
@@ -109,6 +110,7 @@ class LOVEConPipeline(
     ):
         super().__init__()
         self.sampler = "ddim"
+        self._paths: dict[str, str] = {}
         _check_family(unet, controlnet, text_encoder)
         self.register_modules(
             vae=vae,
@@ -121,6 +123,35 @@ class LOVEConPipeline(
             interpolator=Interpolator.of(interpolator) if isinstance(interpolator, IFNet) else interpolator,
         )
         self.register_to_config(least_channels=least_channels, mask_scale=mask_scale, guidance=guidance)
+
+    @classmethod
+    def create(cls, model: Any = None, device: str = "auto", dtype: str = "auto", *arguments: Any, **more: Any) -> Self:
+        """See `DiffusionTaskPipeline.create`.
+
+        Args:
+            model, device, dtype, *arguments: see there.
+            **more: settings from there, and parts. `controlnet` may be the folder of a ControlNet, and `interpolator` a file with
+                weights of RIFE, the name of a model that interpolates frames, or "none".
+        """
+        chosen = pick_device(device)
+        paths = {
+            name: str(more[name]) for name in ("controlnet", "interpolator") if isinstance(more.get(name), str | Path)
+        }
+        checkpoint = more.get("checkpoint", arguments[0] if arguments else None)
+        if checkpoint is not None and (Path(checkpoint) / INDEX).is_file():
+            check_checkpoint(Path(checkpoint), has_controlnet=more.get("controlnet") is not None)
+        if "controlnet" in paths:
+            more["controlnet"] = load_controlnet(paths["controlnet"], pick_dtype(dtype, chosen))
+        if "interpolator" in paths:
+            more["interpolator"] = open_smoother(paths["interpolator"])
+        pipe = super().create(model, device, dtype, *arguments, **more)
+        pipe._paths, pipe._given = paths, [name for name in pipe._given if name not in paths]
+        return pipe
+
+    @classmethod
+    def check_index(cls, folder: Path, given: Sequence[str]) -> None:
+        check_checkpoint(folder, has_controlnet="controlnet" in given)
+        super().check_index(folder, given)
 
     @property
     def least_channels(self) -> int:
@@ -156,7 +187,7 @@ class LOVEConPipeline(
 
     def arguments(self) -> dict[str, Any]:
         chosen = {} if self.sampler == "ddim" else {"scheduler": self.sampler}
-        return {**super().arguments(), **chosen}
+        return {**super().arguments(), **chosen, **self._paths}
 
     # Sizes
 
@@ -276,11 +307,12 @@ class LOVEConPipeline(
             raise InputError(
                 f"the memory bank works with the scheduler ddim, not with {self.sampler}, which looks back at steps"
             )
-        texts = (options.source_prompt, options.prompt, options.negative_prompt)
+        texts = [options.source_prompt, options.prompt, options.negative_prompt]
         for text in texts:
             check_words(self.tokenizer, text)
-        columns = self._columns(options) if mask is None else []
-        states = self._encode(texts)
+        texts = [self._with_vectors(text) for text in texts]
+        columns = self._columns(options, *texts[:2]) if mask is None else []
+        states = encode_text(self.tokenizer, self.text_encoder, texts)
         with WorkFolder.open(folder) as work:
             identity = {"source": source, "weights": self.fingerprint}
             prepared = prepare(
@@ -295,12 +327,17 @@ class LOVEConPipeline(
                 decoded = smooth_video(decoded, self.interpolator, mode=options.smoothing)
             yield from decoded
 
-    def _columns(self, options: EditOptions) -> list[int]:
+    def _with_vectors(self, text: str) -> str:
+        """The text with a token for each vector of its textual inversions."""
+        this: Any = self
+        return this.maybe_convert_prompt(text, self.tokenizer)
+
+    def _columns(self, options: EditOptions, source_prompt: str, prompt: str) -> list[int]:
         """Positions of the tokens whose attention makes the mask; none without a mask."""
         if options.phrase is None and options.edit == "attribute":
-            return replaced_columns(self.tokenizer, options.source_prompt, options.prompt)
-        phrase = options.phrase or ""
-        return phrase_columns(self.tokenizer, options.source_prompt, phrase) if phrase.strip() else []
+            return replaced_columns(self.tokenizer, source_prompt, prompt)
+        phrase = self._with_vectors(options.phrase or "")
+        return phrase_columns(self.tokenizer, source_prompt, phrase) if phrase.strip() else []
 
     def start(self) -> None:
         """Forget an earlier request to end after the current step."""
@@ -313,13 +350,6 @@ class LOVEConPipeline(
             return this.progress_bar(total=total).update
         numbers = count(1)
         return lambda: progress(what, next(numbers), total)
-
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        """The hidden states of the texts; textual inversions are put in."""
-        this: Any = self
-        return encode_text(
-            self.tokenizer, self.text_encoder, [this.maybe_convert_prompt(text, self.tokenizer) for text in texts]
-        )
 
 
 def replaced_columns(tokenizer: Any, before: str, after: str) -> list[int]:
@@ -348,7 +378,7 @@ def _check_family(unet: Any, controlnet: Any, text_encoder: Any) -> None:
         told = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise InputError(
             f"these networks do not belong together: their texts differ in width ({told}). Stable Diffusion 1.5 and its ControlNets "
-            "have 768, Stable Diffusion 2 has 1024; use parts of the same one"
+            "have 768, Stable Diffusion 2 has 1024, SDXL has 2048; use parts of the same one"
         )
     if tuple(unet.config["block_out_channels"]) != tuple(controlnet.config["block_out_channels"]):
         raise InputError(

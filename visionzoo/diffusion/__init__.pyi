@@ -1,3 +1,4 @@
+from .embeddings import load_embedding as load_embedding
 from .latents import check_frame_size as check_frame_size
 from .latents import decode_latents as decode_latents
 from .latents import decode_stream as decode_stream
@@ -22,6 +23,7 @@ from .schedulers import inversion_pair as inversion_pair
 from .schedulers import make_scheduler as make_scheduler
 from .schedulers import scheduler_names as scheduler_names
 from .schedulers import scheduler_step as scheduler_step
+from .single_file import SingleFile as SingleFile
 from .text import check_words as check_words
 from .text import encode_text as encode_text
 from .text import save_text_encoder as save_text_encoder

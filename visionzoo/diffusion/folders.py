@@ -29,11 +29,14 @@ __all__ = [
     "FACTS",
     "INDEX",
     "check_complete",
+    "check_named",
     "check_parts",
     "finish_saving",
     "import_own",
     "load_transformers",
     "one_line",
+    "read_facts",
+    "read_index",
     "without_bars",
 ]
 
@@ -58,6 +61,47 @@ def finish_saving(folder: Path, components: Mapping[str, Any], facts: Mapping[st
         if config.pop("_name_or_path", None) is not None:
             write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")  # as diffusers writes it
     write_json(folder / FACTS, facts)
+
+
+def read_facts(folder: Path, task: str, kind: str, *, single: bool = False) -> dict[str, Any]:
+    """The content of `pipeline.json`, if any. Raises `InputError` unless the folder can hold a pipeline of a task.
+
+    Args:
+        folder: the folder.
+        task, kind: of the pipeline.
+        single: whether the pipeline can be loaded from single files, for the message.
+    """
+    if folder.is_file():
+        hint = "; from_single_file loads single files" if single else ""
+        raise InputError(f"{folder}: is a file, expected a folder in the layout of diffusers{hint}")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected a pipeline in the layout of diffusers")
+    if not (folder / INDEX).is_file():
+        raise InputError(f"{folder}: holds no pipeline: there is no {INDEX}")
+    try:
+        json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
+        stored = json.loads((folder / FACTS).read_text(encoding="utf-8")) if (folder / FACTS).is_file() else {}
+        found = stored.get("task", task)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{folder}: holds no saved {kind} pipeline ({INDEX} or {FACTS}: {error})") from error
+    if found != task:
+        raise InputError(f"{folder}: holds no saved {kind} pipeline (it is for the task {found})")
+    return stored
+
+
+def read_index(folder: Path) -> tuple[str, list[str]]:
+    """The class that a folder names, and its parts."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    parts = [name for name, place in index.items() if isinstance(place, list) and place and place[0] is not None]
+    return str(index["_class_name"]), parts
+
+
+def check_named(folder: Path, needed: Sequence[str], whose: str) -> None:
+    """Raise `WeightsError` unless a folder names all of these parts of a pipeline, e.g. of "a LOVEConPipeline"."""
+    kind, parts = read_index(folder)
+    if missing := [name for name in needed if name not in parts]:
+        them = "it" if len(missing) == 1 else "them"
+        raise WeightsError(f"{folder}: holds a {kind}, which has no {' and no '.join(missing)}; {whose} needs {them}")
 
 
 def import_own(folder: Path, names: Sequence[str]) -> None:
@@ -93,10 +137,15 @@ _VOCABULARIES = (
 )
 
 
-def check_parts(folder: Path, names: Sequence[str]) -> str | None:
+def check_parts(folder: Path, names: Sequence[str], *, weights: bool = True) -> str | None:
     """Raise `WeightsError` if a part is missing; return the variant of the weights ("fp16") if all of them are of that one.
 
     diffusers and transformers replace a missing tokenizer by an empty one.
+
+    Args:
+        folder: of the pipeline.
+        names: of its parts.
+        weights: whether the folder needs to hold weights.
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     variants = set()
@@ -110,7 +159,7 @@ def check_parts(folder: Path, names: Sequence[str]) -> str | None:
             raise WeightsError(f"{folder}: has no folder {name} with the {kind}; {again}")
         if "Tokenizer" in kind and not any((part / file).is_file() for file in _VOCABULARIES):
             raise WeightsError(f"{part}: holds no vocabulary of the {kind}, e.g. {_VOCABULARIES[0]}; {again}")
-        if any(word in kind for word in _WITHOUT_WEIGHTS):
+        if not weights or any(word in kind for word in _WITHOUT_WEIGHTS):
             continue
         files = [file for ending in ("*.safetensors", "*.bin") for file in sorted(part.glob(ending))]
         if not files:

@@ -21,56 +21,49 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines import pipeline_utils
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from ..devices import DTYPES, pick_device, pick_dtype
 from ..errors import InputError, WeightsError
 from ..io.files import make_folder
-from ..jobs import Progress
 from ..registry import list_models
 from ..stored import CUSTOM
 from ..task import Task
 from ..weights import fingerprint
 from .folders import (
-    FACTS,
-    INDEX,
     check_complete,
+    check_named,
     check_parts,
     finish_saving,
     import_own,
     load_transformers,
     one_line,
+    read_facts,
     without_bars,
 )
-from .lora import list_loras
+from .lora import list_loras, load_lora
 from .schedulers import check_scheduler, make_scheduler
+from .steps import Steps
 
 __all__ = ["DiffusionTaskPipeline"]
 
 Offload = Literal["none", "model", "sequential"]
-StepCallback = (
-    Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-    | PipelineCallback
-    | MultiPipelineCallbacks
-)
 
 _FINGERPRINT_VALUES = 4096
 _DTYPE = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
 """The argument of `from_pretrained`: the old name gives a warning in new versions, and old versions ignore the new one."""
 
 
-class DiffusionTaskPipeline(Task, DiffusionPipeline):
+class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
     """Base of the pipelines of diffusion tasks; see the module's docstring.
 
     It has what every `DiffusionPipeline` has (`from_pretrained`, `save_pretrained`, `to`, offloading, `components`, progress bars)
@@ -91,6 +84,8 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         self._interrupt = False
         self._scheduler_made: tuple[Any, str | None] = (None, None)
         self._given: list[str] = []
+        self._loras_given: dict[str, tuple[str, float]] = {}
+        self.single_file_config: str | None = None
 
     def register_modules(self, **kwargs: Any) -> None:
         """Register parts of the pipeline, networks in eval mode."""
@@ -111,6 +106,8 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         *,
         scheduler: str | None = None,
         offload: Offload = "none",
+        config: str | Path | None = None,
+        loras: Mapping[str, float] | None = None,
         **parts: Any,
     ) -> Self:
         """Create a pipeline that is ready to run.
@@ -119,9 +116,11 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
             model: a registered name, with or without a tag of weights, or a pipeline of diffusers with the same parts (they
                 are shared); None is the checkpoint's model, or the default.
             device, dtype: where and in what precision the networks run; "auto" is float32 on a CPU.
-            checkpoint: folder in the layout of diffusers, instead of the model's own weights.
+            checkpoint: folder in the layout of diffusers, or a single file with `config`, instead of the model's own weights.
             scheduler: name of a scheduler, see `visionzoo.diffusion.scheduler_names`; by default that of the folder.
             offload: "model" or "sequential" keeps networks in main memory while they do not run. Ignored on a CPU.
+            config: folder with the configuration and the tokenizer of a `checkpoint` in a single file.
+            loras: files of LoRA to load, and the strength of each; see `visionzoo.diffusion.load_lora`.
             **parts: parts to use instead of those in the folder, e.g. `vae=…`; None for optional parts that shall be left out.
 
         Raises:
@@ -143,9 +142,11 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         elif model is not None and not isinstance(model, str):
             raise InputError(f"expected a pipeline of diffusers or the name of a model, got {type(model).__name__}")
         else:
-            pipe = cls._open(model, checkpoint, precision, parts)
+            pipe = cls._open(model, checkpoint, config, precision, parts)
         if scheduler is not None:
             pipe.set_scheduler(scheduler)
+        for path, scale in (loras or {}).items():
+            pipe._loras_given[load_lora(pipe, path, scale=scale)] = (str(Path(path).absolute()), float(scale))
         return pipe._place(chosen, offload)
 
     @classmethod
@@ -166,10 +167,7 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         found = {name: settings[name] for name in cls.part_names() if name in settings and name not in other.components}
         found |= {name: part for name, part in other.components.items() if name in cls.part_names()}
         given = {**found, **parts}
-        needed = [
-            name for name, one in inspect.signature(cls).parameters.items() if one.default is inspect.Parameter.empty
-        ]
-        if missing := [name for name in needed if name not in given]:
+        if missing := [name for name in cls._needed() if name not in given]:
             raise InputError(
                 f"a {type(other).__name__} has no {' and no '.join(missing)}, which a {cls.__name__} needs"
             )
@@ -179,14 +177,28 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
 
     @classmethod
     def _open(
-        cls, model: str | None, checkpoint: str | Path | None, dtype: torch.dtype, parts: Mapping[str, Any]
+        cls,
+        model: str | None,
+        checkpoint: str | Path | None,
+        config: str | Path | None,
+        dtype: torch.dtype,
+        parts: Mapping[str, Any],
     ) -> Self:
-        """A pipeline of a model by name, or of a folder."""
+        """A pipeline of a model by name, of a folder, or of a single file."""
         if model is not None:
             cls.check_name(model)
+        this: Any = cls
+        is_single = checkpoint is not None and hasattr(cls, "from_single_file") and Path(checkpoint).is_file()
+        if config is not None and not is_single:
+            raise InputError(
+                f"{config}: a configuration belongs to a checkpoint in a single file, which has none of its own"
+            )
         if checkpoint is None:
             return cls.from_pretrained(model or cls.default(), dtype=dtype, **parts)
-        pipe = cls.from_pretrained(Path(checkpoint), dtype=dtype, **parts)
+        if is_single:
+            pipe = this.from_single_file(checkpoint, config=config, dtype=dtype, **parts)
+        else:
+            pipe = cls.from_pretrained(Path(checkpoint), dtype=dtype, **parts)
         if model is not None and pipe.name != CUSTOM and cls.variant(pipe.name) != cls.variant(model):
             raise InputError(f"{checkpoint}: holds weights of {pipe.name}, not of {model}; omit the model")
         if model is not None and pipe.name == CUSTOM:
@@ -196,29 +208,27 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
     @classmethod
     def _check_folder(cls, folder: Path) -> dict[str, Any]:
         """The content of `pipeline.json`, if any. Raises `InputError` unless the folder can hold a pipeline of this task."""
-        if folder.is_file():
-            raise InputError(
-                f"{folder}: is a file, expected a folder in the layout of diffusers; a class with FromSingleFileMixin loads single "
-                "files with from_single_file"
-            )
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder, expected a pipeline in the layout of diffusers")
-        if not (folder / INDEX).is_file():
-            raise InputError(f"{folder}: holds no pipeline: there is no {INDEX}")
-        try:
-            json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
-            stored = json.loads((folder / FACTS).read_text(encoding="utf-8")) if (folder / FACTS).is_file() else {}
-            found = stored.get("task", cls.task), stored.get("model", CUSTOM)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{folder}: holds no saved {cls.kind} pipeline ({INDEX} or {FACTS}: {error})") from error
-        if found[0] != cls.task:
-            raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (it is for the task {found[0]})")
-        if found[1] != CUSTOM:
+        stored = read_facts(folder, cls.task, cls.kind, single=hasattr(cls, "from_single_file"))
+        if (model := stored.get("model", CUSTOM)) != CUSTOM:
             try:
-                cls.check_name(found[1])
+                cls.check_name(model)
             except InputError:
-                raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (its model is {found[1]})") from None
+                raise InputError(f"{folder}: holds no saved {cls.kind} pipeline (its model is {model})") from None
         return stored
+
+    @classmethod
+    def check_index(cls, folder: Path, given: Sequence[str]) -> None:
+        """Raise `WeightsError` unless a folder names all parts that the pipeline needs, besides those that are `given` in code.
+
+        A subclass says here what else cannot be used, before weights are loaded.
+        """
+        check_named(folder, [name for name in cls._needed() if name not in given], f"a {cls.__name__}")
+
+    @classmethod
+    def _needed(cls) -> list[str]:
+        """Names of the parts that have no default."""
+        found = inspect.signature(cls).parameters
+        return [name for name, one in found.items() if one.default is inspect.Parameter.empty]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -247,6 +257,7 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         try:
             if local:
                 stored = cls._check_folder(Path(place))
+                cls.check_index(Path(place), given)
                 kwargs = cls._local_parts(Path(place), dtype, kwargs)
             with without_bars() if local else contextlib.nullcontext():
                 pipe = super().from_pretrained(str(place), **kwargs)
@@ -370,76 +381,12 @@ class DiffusionTaskPipeline(Task, DiffusionPipeline):
         made, name = self._scheduler_made
         changed = [f"the {part}" for part in self._given]
         changed += ["the scheduler"] if self.components.get("scheduler") is not made else []
-        changed += ["a LoRA"] if list_loras(self) else []
+        loras = list_loras(self)
+        changed += ["a LoRA"] if loras != {name: scale for name, (_, scale) in self._loras_given.items()} else []
         if changed:
             raise InputError(
                 f"--engine ray needs a pipeline that other processes can load, but {' and '.join(changed)} was set in code; save the "
                 "pipeline with save_pretrained first, and create it from that folder"
             )
-        return {**arguments, **({"scheduler": name} if name else {})}
-
-    # Steps
-
-    def steps(
-        self, timesteps: Tensor, progress: Progress | None = None, what: str = "denoising"
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Yield (index, timestep) of each step, and report progress after it.
-
-        An error that `progress` raises cancels the work. As in diffusers, `pipe._interrupt = True` (e.g. in a callback) ends it after
-        the current step, with the result so far.
-
-        Args:
-            timesteps: those of the scheduler, (steps,).
-            progress: called with (what, done, steps); None shows the progress bar of diffusers, see `set_progress_bar_config`.
-        """
-        self._interrupt = False
-        total = len(timesteps)
-        if progress is not None:
-            for index, timestep in enumerate(timesteps):
-                if self._interrupt:
-                    return
-                yield index, timestep
-                progress(what, index + 1, total)
-            return
-        this: Any = self
-        with this.progress_bar(total=total) as bar:
-            for index, timestep in enumerate(timesteps):
-                if self._interrupt:
-                    return
-                yield index, timestep
-                bar.update()
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether a callback has asked to end after the current step."""
-        return self._interrupt
-
-    def after_step(
-        self,
-        callback: StepCallback | None,
-        index: int,
-        timestep: Tensor,
-        inputs: Sequence[str] = ("latents",),
-        **tensors: Tensor,
-    ) -> dict[str, Tensor]:
-        """Call a `callback_on_step_end` of diffusers; return `tensors` with those that it replaced.
-
-        Args:
-            inputs: names of the tensors that the callback gets (`callback_on_step_end_tensor_inputs`); callbacks of diffusers'
-                own classes state theirs.
-
-        Raises:
-            InputError: a name that is not among `tensors`, asked for or returned.
-        """
-        if callback is None:
-            return tensors
-        inputs = getattr(callback, "tensor_inputs", inputs)
-        self._check_names(inputs, tensors)
-        returned = callback(self, index, timestep, {name: tensors[name] for name in inputs}) or {}
-        self._check_names(returned, tensors)
-        return {**tensors, **returned}
-
-    @staticmethod
-    def _check_names(names: Any, tensors: Mapping[str, Tensor]) -> None:
-        if unknown := [name for name in names if name not in tensors]:
-            raise InputError(f"callback_on_step_end has no tensor {unknown[0]!r}; it has {', '.join(tensors)}")
+        more = {"scheduler": name, "config": self.single_file_config, "loras": dict(self._loras_given.values())}
+        return {**arguments, **{key: value for key, value in more.items() if value}}

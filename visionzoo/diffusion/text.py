@@ -132,7 +132,9 @@ def words_of(tokenizer: CLIPTokenizer) -> list[str]:
     """The words of a tokenizer from `word_tokenizer`, in their order; empty for any other CLIP tokenizer, which spells everything."""
     check_tokenizer(tokenizer)
     words: list[str] = []
-    for token in sorted(vocabulary := tokenizer.get_vocab(), key=vocabulary.__getitem__, reverse=True):
+    added = tokenizer.get_added_vocab()  # textual inversions, behind the words
+    vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
+    for token in sorted(vocabulary, key=vocabulary.__getitem__, reverse=True):
         if not token.endswith(_LAST):
             break
         words.append(token.removesuffix(_LAST))
@@ -150,7 +152,10 @@ def check_words(known: Iterable[str] | CLIPTokenizer, text: str) -> None:
         raise InputError(f"the text must be a string, got {described(text)}")
     if not words:
         return
-    unknown = [word for word in dict.fromkeys(_WORD.findall(text.lower())) if word not in words]
+    rest = text
+    for token in known.get_added_vocab() if hasattr(known, "get_added_vocab") else ():  # pyright: ignore[reportAttributeAccessIssue]
+        rest = rest.replace(token, " ")
+    unknown = [word for word in dict.fromkeys(_WORD.findall(rest.lower())) if word not in words]
     if not unknown:
         return
     named = []
