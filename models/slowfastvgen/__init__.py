@@ -9,6 +9,8 @@ from visionzoo.registry import register_model
 from .cards import CARDS
 
 for _card in CARDS:
-    register_model(_card, builder=f"{__name__}.networks:build")
+    register_model(
+        _card, builder=f"{__name__}.{'inverse_dynamics' if _card.name == 'toy_actions' else 'networks'}:build"
+    )
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

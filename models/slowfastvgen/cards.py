@@ -19,4 +19,15 @@ CARDS = (
         paper=f"{_TITLE}, ICLR 2025, https://arxiv.org/abs/2410.23277",
         limits="It knows the toy world only, at 96 x 96 pixels, and only its seven actions.",
     ),
+    ModelCard(
+        name="toy_actions",
+        task="toy-world",
+        summary="A small ResNet of our own that reads the camera's action off two consecutive frames of the toy world: the inverse "
+        "dynamics network of SlowFast-VGen's planning, whose architecture the paper does not give.",
+        inputs="(B, 2, 3, H, W) float32, two consecutive RGB frames in [-1, 1], trained at 96 x 96",
+        outputs="(B, 7) logits of go left, go right, go in, go out, zoom in, zoom out and wait",
+        params=143_047,
+        paper=f"{_TITLE}, ICLR 2025, https://arxiv.org/abs/2410.23277",
+        limits="It knows the toy world only, and one action between two frames.",
+    ),
 )

@@ -172,7 +172,9 @@ WITHOUT_FILES = {
 DRAWN = [
     name
     for name in packaged_configs()
-    if name.startswith("toy_world/") or name in ("lovecon/nano", "lovecon/tiny_controlnet")
+    if name.startswith("toy_world/")
+    or name in ("lovecon/nano", "lovecon/tiny_controlnet")
+    or name.endswith("inverse_dynamics")
 ]
 """Recipes that draw their data."""
 
@@ -193,10 +195,11 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
 
 
 LITTLE = {
-    "lovecon/nano": ["data.frames=2", "model.sample_steps=1"],
-    "toy_world/parts": ["data.worlds=2", "data.takes=1"],
-    "toy_world/text_to_image": ["data.frames=2", "model.sample_steps=1"],
-    "toy_world/vae": ["data.frames=2"],
+    "lovecon/nano": ["data.frames=2", "data.val_frames=1", "model.sample_steps=1"],
+    "slowfastvgen/inverse_dynamics": ["data.worlds=1", "data.val_worlds=1"],
+    "toy_world/parts": ["data.worlds=2", "data.takes=1", "data.val_frames=1"],
+    "toy_world/text_to_image": ["data.frames=2", "data.val_frames=1", "model.sample_steps=1"],
+    "toy_world/vae": ["data.frames=2", "data.val_frames=1"],
 }
 """Settings with which a recipe draws little."""
 
@@ -205,7 +208,7 @@ LITTLE = {
 @pytest.mark.parametrize("name", [name for name in DRAWN if "/tiny" not in name])
 def test_recipes_that_draw_their_data_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["trainer.fast_dev_run=true", "data.val_frames=1", "data.batch_size=1", *LITTLE[name]]
+    words = ["trainer.fast_dev_run=true", "data.batch_size=1", *LITTLE[name]]
     assert "train/loss" in run("fit", [name], words)
 
 
