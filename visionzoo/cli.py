@@ -7,49 +7,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import (
-    App,
-    CycloptsError,
-    Group,
-    MissingArgumentError,
-    Parameter,
-    UnknownOptionError,
-    UnusedCliTokensError,
-)
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from . import __version__, options, registry
-from .console import counted, emit, fail, note, show_warnings_as_lines
-from .errors import InputError, SomeFailed, VisionZooError, unknown
-from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Quiet, Reporting
-from .training.configuration import packaged_configs
+from .console import emit, fail, note, show_warnings_as_lines
+from .errors import InputError, VisionZooError, unknown
+from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Reporting
+from .training.command import fit, predict, test, validate
+from .usage_errors import usage_error
 from .weights.places import keep_others_offline
-
-Words = Annotated[
-    str,
-    options.option(
-        INPUT,
-        "Settings that override those of the files, as key=value: trainer.max_epochs=3, data.root=FOLDER, model.lr=0.01 (short for "
-        "model.init_args.lr), ckpt_path=last to resume, vars.NAME=value for a value that a recipe uses in several places.",
-        allow_leading_hyphen=True,
-    ),
-]
-Config = Annotated[
-    list[str],
-    options.option(
-        INPUT,
-        "YAML file: a path, or the name of a packaged recipe. Later files override earlier ones. Packaged recipes: "
-        f"{', '.join(packaged_configs())}.",
-        name=["--config", "-c"],
-    ),
-]
 
 TASKS, TRAINING, TOOLS = Group("Tasks", sort_key=1), Group("Training", sort_key=2), Group("Tools", sort_key=3)
 
@@ -84,7 +56,12 @@ def build_app(exporter: registry.Exporter | None = None) -> App:
         app.command(export, group=TOOLS, help_epilogue=_other_exports())
     else:
         app.command(exporter.place, name="export", help=_sentence(exporter.summary), group=TOOLS)
-    app.command(weights_app)
+    app.command(
+        "visionzoo.weights.command:app",
+        name="weights",
+        help="List, download, verify and convert checkpoints.",
+        group=TOOLS,
+    )
     app.command("visionzoo.data.command:app", name="data", help="Make data for training and tests.", group=TOOLS)
     app.command(
         "visionzoo.metrics.command:app", name="measure", help="Measure edited and generated videos.", group=TOOLS
@@ -103,15 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         how = {word: any(_is_on(word, *item) for item in bound.arguments.items()) for word in ("quiet", "json")}
         show_warnings_as_lines(**how)
         command(*bound.args, **bound.kwargs)
-    except MissingArgumentError as error:
-        fail(_missing(app, error))
-        sys.exit(2)
-    except UnusedCliTokensError as error:
-        words = " ".join(error.unused_tokens or ())
-        fail(f"{words}: too many arguments" + _for_example(app, tuple(error.command_chain or ())))
-        sys.exit(2)
     except CycloptsError as error:
-        fail(_unknown_option(error) if isinstance(error, UnknownOptionError) else str(error))
+        fail(usage_error(app, error))
         sys.exit(2)
     except VisionZooError as error:
         fail(str(error))
@@ -160,45 +130,6 @@ def _sentence(summary: str) -> str:
 
 def _is_on(word: str, name: str, value: object) -> bool:
     return getattr(value, word) if isinstance(value, Reporting) else name == word and bool(value)
-
-
-def _missing(app: App, error: MissingArgumentError) -> str:
-    """The missing argument, named as in the help (INPUTS, --output (-o)), and an example."""
-    if error.argument is None:
-        return str(error)
-    name, *short = error.argument.names
-    option = not error.argument.field_info.is_positional
-    if option and short:
-        name = f"{name} ({short[0]})"
-    lacks = "needs a value" if option and error.keyword is not None else "is missing"
-    chain = tuple(error.command_chain or ())
-    return f"{name} {lacks}" + _for_example(app, chain, error.argument.names if option else ())
-
-
-def _for_example(app: App, chain: tuple[str, ...], names: Sequence[str] = ()) -> str:
-    """The end of a message: an example from the help of a command, preferably one that uses an option of these names."""
-    examples = list(_examples(app, chain))
-    shown = [line for line in examples if not names or any(f" {word} " in line for word in names)]
-    return f", e.g. {(shown or examples)[0]}" if examples else ""
-
-
-def _examples(app: App, chain: tuple[str, ...]) -> Iterator[str]:
-    """The example command lines in the help of a command."""
-    for word in chain:
-        app = app[word]
-    shown = (app.help_epilogue, app.help, getattr(app.default_command, "__doc__", None))
-    begin = f"visionzoo {' '.join(chain)} "
-    for line in re.findall(r"visionzoo [^`\n]+", "\n".join(filter(None, shown))):
-        if (
-            line.startswith(begin) and line.removeprefix(begin).split()[0] not in app
-        ):  # examples of subcommands are skipped
-            yield line
-
-
-def _unknown_option(error: UnknownOptionError) -> str:
-    """The message for an unknown option; if a file of that name exists, it explains how to pass it as a file."""
-    word = error.token.value or error.token.keyword or ""
-    return f"{word}: begins like an option; if it is a file, write ./{word}" if os.path.lexists(word) else str(error)
 
 
 # Tools
@@ -429,203 +360,3 @@ def demo(
     """
     launch = import_module("visionzoo.demos.app").launch
     launch(task, port=port, host=host, index=index)
-
-
-# Training
-
-
-def fit(*overrides: Words, config: Config, json: Json = False) -> None:
-    """Train a model with the settings of YAML files.
-
-    Example: visionzoo fit --config superglobal/tiny trainer.max_epochs=2
-    """
-    _train("fit", config, overrides, json)
-
-
-def validate(*overrides: Words, config: Config, json: Json = False) -> None:
-    """Validate a model with the settings of YAML files.
-
-    Example: visionzoo validate --config superglobal/tiny ckpt_path=last
-    """
-    _train("validate", config, overrides, json)
-
-
-def test(*overrides: Words, config: Config, json: Json = False) -> None:
-    """Evaluate a model with the settings of YAML files, and show published results for comparison.
-
-    Example: visionzoo test --config superglobal/roxford data.root=DATASETS model.checkpoint=CVPR2022_CVNet_R50.pyth
-    """
-    _train("test", config, overrides, json)
-
-
-def predict(*overrides: Words, config: Config, json: Json = False) -> None:
-    """Run a model on the data of a configuration and write its predictions.
-
-    Example: visionzoo predict --config superglobal/roxford_1m data.root=DATASETS
-    """
-    _train("predict", config, overrides, json)
-
-
-def _train(subcommand: str, config: list[str], overrides: Sequence[str], json: bool) -> None:
-    from .training.run import run
-
-    run(subcommand, config, list(overrides), json=json)
-
-
-# Weights
-
-weights_app = App(name="weights", help="List, download, verify and convert checkpoints.", group=TOOLS)
-
-
-@weights_app.command(name="list")
-def weights_list(*, json: Json = False) -> None:
-    """List the published checkpoints with origin, licence and local path.
-
-    Example: visionzoo weights list
-    """
-    from . import weights
-
-    rows = []
-    for source in registry.all_sources():
-        found = weights.locate(source)
-        rows.append(
-            {
-                "name": source.name,
-                "origin": source.origin,
-                "license": source.license,
-                "file": str(found) if found else None,
-            }
-        )
-    if json:
-        emit(rows)
-        return
-    for row in rows:
-        print(
-            f"{row['name']}\n  from     {row['origin']}\n  licence  {row['license']}\n  file     {row['file'] or 'not in the cache'}"
-        )
-    print(f"folder: {weights.weights_dir()}")
-
-
-@weights_app.command
-def fetch(
-    names: Annotated[list[str], options.inputs("Names of checkpoints or models.")],
-    /,
-    *,
-    force: Annotated[bool, options.option(OUTPUT, "Download the file again, even if it is in the cache.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Download checkpoints into the cache, or explain how to get them by hand.
-
-    Example: visionzoo weights fetch superglobal_lite0
-    """
-    from . import weights
-
-    sources = [registry.require_source(name) for name in names]  # arguments are checked before anything is downloaded
-    with _each(len(sources), "downloaded") as attempt:
-        for source in sources:
-            with attempt():
-                path = weights.fetch(source, force=force, progress=not quiet)
-                if not quiet:
-                    print(path)
-
-
-@weights_app.command
-def verify(
-    files: Annotated[
-        list[str], options.inputs("Names of checkpoints to check, or files whose SHA-256 checksum is printed.")
-    ],
-    /,
-) -> None:
-    """Check downloaded checkpoints against their known checksums.
-
-    Example: visionzoo weights verify superglobal_lite0
-    """
-    from . import weights
-
-    with _each(len(files), "verified") as attempt:
-        for name in files:
-            with attempt():
-                if Path(name).is_file():
-                    print(f"{weights.file_sha256(name)}  {name}")
-                    continue
-                source = registry.require_source(name)
-                path = weights.locate(source)
-                if path is None:
-                    raise InputError(
-                        f"{source.name}: is not in the cache; download it with `visionzoo weights fetch {source.name}`"
-                    )
-                weights.verify(path, source.sha256)
-                print(
-                    f"{path}: {'the checksum is correct' if source.sha256 else 'is in the cache; no checksum is published'}"
-                )
-
-
-@contextmanager
-def _each(count: int, done: str) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Process several checkpoints; the error of one is reported, and the others are still processed.
-
-    Args:
-        count: number of checkpoints. If there is only one, its error is raised.
-        done: what is done to a checkpoint, as a participle, e.g. "verified".
-
-    Raises:
-        SomeFailed: some failed (raised at the end).
-        InputError: all failed.
-    """
-    errors: list[VisionZooError] = []
-
-    @contextmanager
-    def attempt() -> Iterator[None]:
-        try:
-            yield
-        except VisionZooError as error:
-            if count == 1:
-                raise
-            errors.append(error)
-            fail(str(error))
-
-    yield attempt
-    if errors:
-        kind = SomeFailed if len(errors) < count else InputError
-        raise kind(f"{len(errors)} of {count} checkpoints could not be {done}; the lines above say why")
-
-
-@weights_app.command
-def convert(
-    source: Annotated[Path, options.inputs("Checkpoint file to convert.")],
-    output: Annotated[Path, options.option(OUTPUT, "File to write (.safetensors).")],
-    /,
-    *,
-    model: Annotated[
-        str | None,
-        options.option(
-            MODEL,
-            "Registered model of the checkpoint, unless the file states it; keys are then converted and checked.",
-        ),
-    ] = None,
-    to: Annotated[
-        Literal["ours", "official"],
-        options.option(MODEL, "Key names to write: ours or those of the published code."),
-    ] = "ours",
-    unsafe: Annotated[
-        bool,
-        options.option(
-            INPUT, "Allow a pickle to run code when it is loaded. Use this only for files from authors you trust."
-        ),
-    ] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Convert a checkpoint to safetensors, in our key names or the published ones.
-
-    Example: visionzoo weights convert CVPR2022_CVNet_R50.pyth r50.safetensors --model superglobal_r50
-    """
-    from . import weights
-    from .io.files import check_output
-    from .jobs import refuse_inputs
-
-    if output.suffix != ".safetensors":
-        raise InputError(f"{output}: the output must have the extension .safetensors")
-    check_output(output, overwrite=overwrite)
-    refuse_inputs([output], [source])
-    count = weights.convert_checkpoint(source, output, model=model, to=to, unsafe=unsafe)
-    note(f"{counted(count, 'tensor')} saved to {output}")
