@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from visionzoo import create_model, onnx_runtime
 from visionzoo.benchmark import Contestant, Report, Table, compare
 from visionzoo.compiled import compile_ahead
-from visionzoo.errors import require
 from visionzoo.models.shvit import SHViT
 from visionzoo.models.shvit.checkpoint import to_timm
 
@@ -40,13 +39,9 @@ def seeded_network(name: str) -> SHViT:
 
 def fused_timm(model: SHViT, name: str) -> nn.Module:
     """timm's network with the weights of `model`, fused by timm, in timm's layout."""
-    timm = require("timm", extra="retrieval", purpose="the comparison with timm")
-    reparameterize = require(
-        "timm.utils.model", extra="retrieval", purpose="the comparison with timm"
-    ).reparameterize_model
-    network = timm.create_model(name).eval()
+    network = import_module("timm").create_model(name).eval()
     network.load_state_dict(to_timm(model.state_dict()))
-    return reparameterize(network)
+    return import_module("timm.utils.model").reparameterize_model(network)
 
 
 def repeat(network: Callable[[Tensor], Any], x: Tensor, times: int) -> Tensor:
@@ -66,11 +61,14 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = seeded_network(name).to(device)
     x = torch.rand(batch, 3, size, size, device=device)
-    networks: dict[str, Callable[[Tensor], Any]] = {
-        "timm, fused, float32": fused_timm(model, name).to(device),
-        "visionzoo, fused, float32": model.fuse(),
-        "visionzoo, fused, bfloat16": model.fuse().to(torch.bfloat16),
-    }
+    networks: dict[str, Callable[[Tensor], Any]] = {}
+    missing: list[str] = []
+    if util.find_spec("timm"):
+        networks["timm, fused, float32"] = fused_timm(model, name).to(device)
+    else:
+        missing.append("timm: skipped, so the first row is the reference; pip install 'visionzoo[retrieval]'")
+    networks["visionzoo, fused, float32"] = model.fuse()
+    networks["visionzoo, fused, bfloat16"] = model.fuse().to(torch.bfloat16)
     if compiled:
         # on a CPU, freezing packs the weights once; on a GPU, CUDA graphs save the launches
         how: dict[str, Any] = {"options": {"freezing": True}} if device == "cpu" else {"mode": "reduce-overhead"}
@@ -78,10 +76,9 @@ def benchmark(name: str, size: int, batch: int, rounds: int, command: str, compi
             label = f"visionzoo, fused, {str(dtype).removeprefix('torch.')}, compiled"
             networks[label] = torch.compile(model.fuse().to(dtype), dynamic=False, **how)
             networks[f"{label} ahead of time"] = compile_ahead(model.fuse().to(dtype), x)
-    missing: list[str] = []
     if device == "cpu":
         with tempfile.TemporaryDirectory() as folder:  # both runtimes have read it before it is deleted
-            missing = add_runtimes(networks, model.fuse(), x, Path(folder) / "network.onnx")
+            missing += add_runtimes(networks, model.fuse(), x, Path(folder) / "network.onnx")
     times = 1 if batch > 1 and device == "cpu" else 10
     return compare(
         f"{name}: batch of {batch}, {size} x {size}",
@@ -100,7 +97,7 @@ def add_runtimes(networks: dict[str, Callable[[Tensor], Any]], network: nn.Modul
     if not all(map(util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         return ["onnxruntime and OpenVINO: skipped; pip install 'visionzoo[export]' openvino"]
     networks["onnxruntime, float32 (visionzoo, runtime onnxruntime)"] = onnx_runtime.convert(network, x, file)
-    if util.find_spec("openvino") is None:
+    if not util.find_spec("openvino"):
         return ["OpenVINO: skipped; pip install openvino"]
     for hint, dtype in (("f32", "float32"), ("bf16", "bfloat16")):
         networks[f"OpenVINO, {dtype}"] = openvino_network(file, hint)
