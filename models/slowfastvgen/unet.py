@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -12,7 +12,10 @@ from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from visionzoo.errors import InputError
 
 __all__ = ["SlowFastUNet"]
 
@@ -80,6 +83,25 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
         for module in self.modules():  # diffusers' blocks create their layers themselves
             if type(module) in LAYERS:
                 module.__class__ = cast(Any, LAYERS[type(module)])
+
+    @classmethod
+    def of(cls, unet: nn.Module) -> Self:
+        """diffusers' network of this kind as ours, with the same weights in memory.
+
+        Raises:
+            InputError: it is of another kind.
+        """
+        if isinstance(unet, cls):
+            return unet
+        if not isinstance(unet, UNet3DConditionModel):
+            raise InputError(
+                f"expected a UNet3DConditionModel, as of ModelScope's text-to-video model, got a {type(unet).__name__}"
+            )
+        config: Any = unet.config
+        with torch.device("meta"):
+            made: Any = cls.from_config(config)
+        made.load_state_dict(unet.state_dict(), assign=True)
+        return made.train(unet.training)
 
     def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable[..., Any] | None = None) -> None:
         """Store less for the backward pass, and compute it again there.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -338,18 +337,6 @@ class LOVEConPipeline(SingleFile, DiffusionTaskPipeline, StableDiffusionLoraLoad
             return replaced_columns(self.tokenizer, source_prompt, prompt)
         phrase = self._with_vectors(options.phrase or "")
         return phrase_columns(self.tokenizer, source_prompt, phrase) if phrase.strip() else []
-
-    def start(self) -> None:
-        """Forget an earlier request to end after the current step."""
-        self._interrupt = False
-
-    def counter(self, what: str, total: int, progress: Progress | None) -> Callable[[], object]:
-        """A function to call after each of `total` steps, which reports progress."""
-        if progress is None:
-            this: Any = self
-            return this.progress_bar(total=total).update
-        numbers = count(1)
-        return lambda: progress(what, next(numbers), total)
 
 
 def replaced_columns(tokenizer: Any, before: str, after: str) -> list[int]:

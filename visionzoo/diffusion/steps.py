@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -53,6 +54,22 @@ class Steps:
                     return
                 yield index, timestep
                 bar.update()
+
+    def start(self) -> None:
+        """Forget an earlier request to end after the current step."""
+        self._interrupt = False
+
+    def counter(self, what: str, total: int, progress: Progress | None) -> Callable[[], object]:
+        """A function to call after each of `total` steps, which reports progress; 0 stands for an unknown number.
+
+        Args:
+            progress: called with (what, done, total); None shows the progress bar of diffusers, see `set_progress_bar_config`.
+        """
+        if progress is None:
+            this: Any = self
+            return this.progress_bar(total=total).update
+        numbers = count(1)
+        return lambda: progress(what, next(numbers), total)
 
     @property
     def interrupt(self) -> bool:
