@@ -63,7 +63,7 @@ def predict(*overrides: Words, config: Config, json: Json = False) -> None:
 
 
 def _train(subcommand: str, config: list[str], overrides: Sequence[str], json: bool) -> None:
-    from .training.run import run
+    from .run import run
 
     run(subcommand, config, list(overrides), json=json)
 
