@@ -3,6 +3,7 @@
 python -m benchmarks.edit_toy_clips                                       # the bundled model: 20 clips of 64 frames
 python -m benchmarks.edit_toy_clips --clips 4 --frames 16 --ablations     # frame by frame, windows, fusion, memory bank, smoothing
 python -m benchmarks.edit_toy_clips --checkpoint FOLDER --image edits.png
+python -m benchmarks.edit_toy_clips --steps 5 --masks                     # the masks where the part leaves the picture
 
 Clips are of the test split. Each edit asks for another colour of one part of the character, in turn the shirt, the trousers or skirt,
 the hat and the hair. A hit is a frame in which the mean colour of the part's true region is nearest to the asked one of the named
@@ -14,25 +15,32 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate as nearest
 
 from visionzoo.data.toy_world import COLORS, Clip, Frame, ToyWorld
 from visionzoo.data.toy_world.chance import Chance
 from visionzoo.diffusion import decode_latents, encode_frames
 from visionzoo.io.pixels import to_uint8
+from visionzoo.io.tensor_file import TensorFile
 from visionzoo.metrics import edit_report, nearest_color, region_colors
 from visionzoo.pipelines.edit import EditOptions, LOVEConPipeline
+from visionzoo.pipelines.edit.options import ThresholdOf
+from visionzoo.pipelines.edit.work import MASKS
 
 PARTS = (("shirt",), ("trousers", "skirt"), ("hat",), ("hair",))
 LEAST = 24
 """Pixels from which on a region counts."""
+LEAST_GONE = 4
+"""Frames without the part in the clips that the masks are measured on."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,42 @@ def _picture(case: Case, edited: Sequence[np.ndarray], shown: int = 8) -> np.nda
     return np.vstack([*rows, np.full((6, rows[0].shape[1], 3), 255, np.uint8)])
 
 
+@dataclass
+class Coverage:
+    """What masks cover.
+
+    Attributes:
+        part: share of the part's true region, for each frame in which it counts.
+        seen, gone: share of the picture, for each frame in which the part can be seen, or not.
+    """
+
+    part: list[float] = field(default_factory=list)
+    seen: list[float] = field(default_factory=list)
+    gone: list[float] = field(default_factory=list)
+
+
+def measure_masks(pipe: LOVEConPipeline, some: Sequence[Case], **settings: Any) -> str:
+    """A row of numbers over those clips in which the part cannot be seen in some frames; nothing but the first window is edited."""
+    found, clips = Coverage(), 0
+    for case in some:
+        true = case.masks()
+        if sum(not mask.any() for mask in true) < LEAST_GONE:
+            continue
+        clips += 1
+        options = EditOptions(case.prompt, case.source_prompt, smoothing="none", **settings)
+        with TemporaryDirectory() as folder:
+            next(pipe.stream(case.video, options, folder=folder, progress=lambda *_: None))
+            small = TensorFile(Path(folder) / MASKS)[:]
+        large = nearest(small, size=true[0].shape)[:, 0].numpy()
+        for mask, region in zip(large, true, strict=True):
+            (found.seen if region.any() else found.gone).append(float(mask.mean()))
+            if region.sum() >= LEAST:
+                found.part.append(float(mask[region].mean()))
+    gone = np.array(found.gone)
+    shares = [f"{np.mean(each):.1%}" for each in (found.part, found.seen, gone)]
+    return f"{clips} | {' | '.join(shares)} | {np.mean(gone == 0):.0%} of {len(gone)} frames"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=20)
@@ -187,17 +231,24 @@ def main() -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--masks", action="store_true")
     parser.add_argument("--image", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = LOVEConPipeline.create(None if args.checkpoint else "lovecon_nano", "cpu", checkpoint=args.checkpoint)
     some = list(cases(args.clips, args.frames))
     shared = {"steps": args.steps, "guidance": args.guidance}
+    print(f"{args.clips} clips of {args.frames} frames, {args.steps} steps\n")
+    if args.masks:
+        print("| greatest attention | clips | part covered | picture covered | where the part is gone | empty there |")
+        print("|---|---|---|---|---|---|")
+        for name in get_args(ThresholdOf):
+            print(f"| of the {name} | {measure_masks(pipe, some, threshold_of=name, **shared)} |", flush=True)
+        return
     smooth = pipe.interpolator is not None
     known = {name: found for name, found in ABLATIONS.items() if smooth or found[1].get("smoothing") == "none"}
     usual = "windows, with fusion" + (" and smoothing (released)" if smooth else "")
     chosen = known if args.ablations else {usual: known[usual]}
-    print(f"{args.clips} clips of {args.frames} frames, {args.steps} steps\n")
     print(
         "| | hits | autoencoder's own | dB outside, to reconstruction | to source | warp error (own) | seam | s per frame |"
     )

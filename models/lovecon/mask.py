@@ -174,14 +174,23 @@ def phrase_columns(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> list[i
     return matching_columns(ids, wanted)
 
 
-def edit_mask(average: Tensor, size: tuple[int, int], *, threshold: float = 100 / 255, dilation: int = 3) -> Tensor:
+def edit_mask(
+    average: Tensor,
+    size: tuple[int, int],
+    *,
+    threshold: float = 100 / 255,
+    dilation: int = 3,
+    greatest: Tensor | None = None,
+) -> Tensor:
     """The places that get much attention, dilated and enlarged; the union over the words.
 
     Args:
         average: (frames, rows, columns, words), of `WordAttention.average`.
         size: height and width of the latents, (H / 8, W / 8).
-        threshold: part of the maximum of each frame and word, above 0 to 1.
+        threshold: part of the greatest attention to a word, above 0 to 1.
         dilation: width in tokens of the square that each place grows to; odd, 1 for none.
+        greatest: attention (words,) that the threshold is a part of, e.g. the greatest in a video; None: that of each frame, as
+            published.
 
     Returns:
         (frames, 1, height, width), 0.0 or 1.0.
@@ -194,7 +203,8 @@ def edit_mask(average: Tensor, size: tuple[int, int], *, threshold: float = 100 
     if dilation < 1 or dilation % 2 == 0:
         raise InputError(f"the dilation is an odd number of tokens (1: none), got {dilation}")
     maps = average.movedim(-1, 1)  # (frames, words, rows, columns)
-    above = (255 * maps / maps.amax((-2, -1), keepdim=True) >= 255 * threshold).float()
+    most = maps.amax((-2, -1), keepdim=True) if greatest is None else greatest.to(maps)[:, None, None]
+    above = (255 * maps / most >= 255 * threshold).float()
     grown = F.max_pool2d(above, dilation, stride=1, padding=dilation // 2)
     return resize_mask(grown, size).amax(1, keepdim=True)
 

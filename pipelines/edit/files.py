@@ -21,6 +21,7 @@ from visionzoo.io.tensor_file import TensorFile
 from visionzoo.io.video import Frame, VideoInfo, VideoWriter, Window, map_video, probe, read_frames
 from visionzoo.io.video.formats import keeps_times
 from visionzoo.io.video.loop import file_identity
+from visionzoo.io.video.read import logged_once
 from visionzoo.jobs import FileJob, FileResult, Kind, Plan, Progress, check_result, resumable_folder, write_sidecar
 from visionzoo.registry import pipeline
 from visionzoo.watermark import add_label, add_watermark
@@ -29,7 +30,7 @@ from ...models.lovecon import Control, control, control_names
 from .file_options import EditFileOptions
 from .frame_files import FrameFiles
 from .kinds import KINDS
-from .options import EditOptions
+from .options import EditOptions, check_kept
 from .pipeline import LOVEConPipeline
 from .source import resized
 from .work import MASKS
@@ -74,9 +75,9 @@ class EditJob(FileJob):
         self.options = configure(options, others) if options is not None else EditOptions(**others)
         self.files = configure(files or EditFileOptions(), own)
         check_files(self.files)
-        self.reads = [
-            path for path in (self.files.mask, _file(self.files.control)) if path is not None and path.is_file()
-        ]
+        check_kept(self.options, has_mask=self.files.mask is not None)
+        self.reads = list(self._made_of())
+        self.writes = [path for path in (self.files.save_mask, self.files.save_control) if path is not None]
         self.gpus = pipe.gpus
         self._detector: Control | None = None
 
@@ -93,12 +94,15 @@ class EditJob(FileJob):
                 yield from sorted(path.iterdir()) if path.is_dir() else [path]
 
     def check(self, overwrite: bool) -> None:
-        for path in (self.files.save_mask, self.files.save_control):
-            if path is not None:
-                check_result(path, overwrite=overwrite)
+        for path in self.writes:
+            check_result(path, overwrite=overwrite)
 
     def convert(self, source: Path, target: Path, report: Progress) -> FileResult:
         """Edit a video. Work in progress is in hidden folders beside `target`, which are deleted at the end."""
+        with logged_once():
+            return self._convert(source, target, report)
+
+    def _convert(self, source: Path, target: Path, report: Progress) -> FileResult:
         started, video = time.monotonic(), _Video(source, self.most)
         size = self.pipe.working_size(video.info.height, video.info.width, self.files.short_side)
         controls, masks = self._controls(source), self._masks(source)
@@ -146,7 +150,7 @@ class EditJob(FileJob):
     def _controls(self, source: Path) -> Control | Iterable[Pixels]:
         how = self.files
         if (path := _file(how.control)) is not None:
-            found = FrameFiles(path, "control frames", self.most)
+            found = FrameFiles(path, "control frame", self.most)
             found.check_length(source, self.most)
             return found
         if self._detector is None:
@@ -161,7 +165,7 @@ class EditJob(FileJob):
     def _masks(self, source: Path) -> Any:
         if self.files.mask is None:
             return None
-        found = FrameFiles(self.files.mask, "masks", self.most)
+        found = FrameFiles(self.files.mask, "mask", self.most)
         if found.is_still:
             still = _as_mask(next(iter(found)))
             return lambda frame: still
@@ -199,11 +203,11 @@ def check_files(files: EditFileOptions, plan: Plan | None = None) -> None:
     if plan is not None and plan.single:
         probe(plan.pairs[0][0])
     if (path := _file(files.control)) is not None:
-        FrameFiles(path, "control frames")
+        FrameFiles(path, "control frame")
     elif files.control == "canny":
         control("canny", thresholds=files.canny_thresholds)
     if files.mask is not None:
-        FrameFiles(files.mask, "masks")
+        FrameFiles(files.mask, "mask")
 
 
 def _file(name: str) -> Path | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionzoo.console import counted
 from visionzoo.errors import InputError
 from visionzoo.io.extensions import ANIMATIONS, extension, is_image
 from visionzoo.io.image import list_images, load_image
@@ -23,7 +23,7 @@ class FrameFiles:
 
     Args:
         path: a video, a folder of images in the order of their names (numbers count as numbers), or one image.
-        what: what they are, for messages, e.g. "control frames".
+        what: what each is, for messages, e.g. "control frame".
         most: number of frames to use; None for all.
 
     Raises:
@@ -34,7 +34,7 @@ class FrameFiles:
         self.path, self.what, self.most = Path(path), what, most
         if not self.path.exists():
             raise InputError(
-                f"{path}: no such file or folder, expected {what}: a video, a folder of images, or one image"
+                f"{path}: no such file or folder, expected {what}s: a video, a folder of images, or one image"
             )
         self._images = self._listed()
         self.is_still = not self.path.is_dir() and self._images is not None
@@ -53,20 +53,15 @@ class FrameFiles:
         else:
             yield from (load_image(path) for path in self._images[: self.most])
 
-    @cached_property
-    def stated(self) -> int:
-        """The number of frames; of a video that of its packets, some of which may be damaged."""
-        return probe(self.path).frames if self._images is None else len(self._images)
-
     def check_length(self, source: Path, used: int | None) -> None:
-        """Raise `InputError` unless there are as many frames as `source` has, or as many as are used of it."""
-        if self.stated in (probe(source).frames, used):
-            return
+        """Raise `InputError` unless there are as many frames as can be decoded of `source`, or as many as are used of it."""
         frames = count_decoded(source)
-        own = count_decoded(self.path) if self._images is None else self.stated
+        own = count_decoded(self.path) if self._images is None else len(self._images)
         if own not in (frames, used):
+            what = counted(own, self.what, f"{self.what}s")
+            whole = "" if probe(source).frames == frames else " that can be decoded"
             raise InputError(
-                f"{self.path}: holds {own:,} {self.what}, but {source} has {frames:,} frames; give one for each frame"
+                f"{self.path}: holds {what}, but {source} has {counted(frames, 'frame')}{whole}; give one for each frame"
             )
 
 

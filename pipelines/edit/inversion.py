@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionzoo.diffusion import inversion_pair, scheduler_step
-from visionzoo.io.tensor_file import TensorFile
+from visionzoo.io.tensor_file import TensorFile, TensorWriter
 from visionzoo.jobs import Progress
 from visionzoo.models.lovecon import Window, WordAttention, edit_mask
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inversion"]
 
-INVERTED = "inverted.rows"
+INVERTED, ATTENTION = "inverted.rows", "attention.rows"
 
 
 class Inversion:
@@ -53,7 +53,7 @@ class Inversion:
     ):
         self._pipe, self._source, self._options, self._states = pipe, source, options, states
         self._columns, self._work = columns, work
-        kept = ("source_prompt", "steps", "window", "control_scale", "threshold", "dilation")
+        kept = ("source_prompt", "steps", "window", "control_scale", "threshold", "threshold_of", "dilation")
         self.facts = {**identity, **{name: getattr(options, name) for name in kept}, "columns": list(columns)}
         self._latents: TensorFile | None = None
         self._masks = source.masks
@@ -69,17 +69,28 @@ class Inversion:
 
     def run(self, progress: Progress | None) -> None:
         """Invert what is not inverted yet."""
-        names = [INVERTED, *([MASKS] if self._columns else [])]
-        found = [self._work.finished(name, {**self.facts, "file": name}) for name in names]
-        if any(file is None for file in found):
+        of_video = self._options.threshold_of == "video"
+        names = [INVERTED, *([ATTENTION if of_video else MASKS] if self._columns else [])]
+        if any(self._finished(name) is None for name in names):
             self._invert(names, progress)
-            found = [TensorFile(self._work.path / name) for name in names]
-        self._latents = found[0]
-        self._masks = found[1] if self._columns else self._source.masks
+        if self._columns and of_video and self._finished(MASKS) is None:
+            self._write_masks(TensorFile(self._work.path / ATTENTION))
+        self._latents = TensorFile(self._work.path / INVERTED)
+        self._masks = TensorFile(self._work.path / MASKS) if self._columns else self._source.masks
+
+    def _finished(self, name: str) -> TensorFile | None:
+        return self._work.finished(name, {**self.facts, "file": name})
+
+    def _writer(self, name: str, shape: Sequence[int]) -> TensorWriter:
+        return self._work.writer(name, shape, {**self.facts, "file": name})
 
     def _invert(self, names: list[str], progress: Progress | None) -> None:
         options, source = self._options, self._source
-        shapes = {INVERTED: (options.steps + 1, *source.latents.shape[1:]), MASKS: (1, *source.latents.shape[2:])}
+        shapes = {
+            INVERTED: (options.steps + 1, *source.latents.shape[1:]),
+            MASKS: self._mask_shape,
+            ATTENTION: (*self._grid, len(self._columns)),
+        }
         for name in names:
             (self._work.path / name).unlink(missing_ok=True)
         windows = Windows(len(source), options.window, self._pipe.unet.device, references=False)
@@ -91,7 +102,7 @@ class Inversion:
             least_channels=self._pipe.least_channels,
         )
         with ExitStack() as stack:
-            files = [stack.enter_context(self._work.writer(n, shapes[n], {**self.facts, "file": n})) for n in names]
+            files = [stack.enter_context(self._writer(name, shapes[name])) for name in names]
             done = min(len(file) for file in files) // options.window * options.window
             for file in files:
                 file.cut(done)
@@ -108,9 +119,7 @@ class Inversion:
         device, frames = self._pipe.unet.device, list(window.frames)
         controls = source.controls[frames].to(device)
         latents = source.latents[frames].to(device)
-        height, width = (side * self._pipe.factor for side in latents.shape[2:])
-        grid = height // self._pipe.mask_scale, width // self._pipe.mask_scale
-        words = WordAttention(self._columns, grid, len(frames)) if self._columns else None
+        words = WordAttention(self._columns, self._grid, len(frames)) if self._columns else None
         kept = [latents.cpu()]
         with denoiser.installed(words):
             for timestep in scheduler.timesteps:
@@ -121,6 +130,29 @@ class Inversion:
                 tick()
         found = [torch.stack(kept, 1)]
         if words:
-            size = (latents.shape[2], latents.shape[3])
-            found.append(edit_mask(words.average(), size, threshold=options.threshold, dilation=options.dilation).cpu())
+            found.append(words.average().cpu() if options.threshold_of == "video" else self._mask(words.average()))
         return found
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens of the layers that masks are made from."""
+        height, width = (side * self._pipe.factor for side in self._source.latents.shape[2:])
+        return height // self._pipe.mask_scale, width // self._pipe.mask_scale
+
+    @property
+    def _mask_shape(self) -> tuple[int, int, int]:
+        return 1, self._source.latents.shape[2], self._source.latents.shape[3]
+
+    def _mask(self, attention: Tensor, greatest: Tensor | None = None) -> Tensor:
+        """The masks (n, 1, h, w) of frames."""
+        options, size = self._options, self._mask_shape[1:]
+        return edit_mask(
+            attention, size, threshold=options.threshold, dilation=options.dilation, greatest=greatest
+        ).cpu()
+
+    def _write_masks(self, attention: TensorFile) -> None:
+        """The masks of all frames, from attention in parts of the greatest in the video."""
+        greatest = torch.stack([attention[number].amax((0, 1)) for number in range(len(attention))]).amax(0)
+        with self._writer(MASKS, self._mask_shape) as file:
+            for number in range(len(file), len(attention)):
+                file.append(self._mask(attention[number : number + 1], greatest))

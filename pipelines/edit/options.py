@@ -10,14 +10,15 @@ from cyclopts import Parameter
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, SPEED, option
 
-__all__ = ["EditOptions", "EditType", "Memory", "Smoothing"]
+__all__ = ["EditOptions", "EditType", "Memory", "Smoothing", "ThresholdOf", "check_kept"]
 
 EditType = Literal["attribute", "background", "style", "shape"]
 """What is edited, which decides how the source is blended in: see `visionzoo.models.lovecon.FUSION_RULES`."""
 Memory = Literal["none", "bank"]
 Smoothing = Literal["recursive", "parallel", "none"]
+ThresholdOf = Literal["frame", "video"]
 
-_CHOICES = {"edit": EditType, "memory": Memory, "smoothing": Smoothing}
+_CHOICES = {"edit": EditType, "memory": Memory, "smoothing": Smoothing, "threshold_of": ThresholdOf}
 
 
 def _needs(condition: bool, text: str) -> None:
@@ -48,6 +49,8 @@ class EditOptions:
         smoothing: "recursive" as released, "parallel", or "none"; see `visionzoo.models.lovecon.smooth_frames`. Without an
             interpolation network in the pipeline, nothing is smoothed.
         threshold: of the mask, in parts of the greatest attention, above 0 to 1.
+        threshold_of: whose greatest attention: "frame", that of each frame, as released, so that a mask is never empty; or "video", so
+            that the mask is small or empty in frames that do not show the thing.
         dilation: width in tokens of the square by which the mask grows; odd, 1 for none.
         batch_size: frames that go through the autoencoder together.
 
@@ -98,6 +101,14 @@ class EditOptions:
     threshold: Annotated[
         float, option(MODEL, help="Least attention inside the mask, in parts of the greatest, above 0 to 1.")
     ] = 100 / 255
+    threshold_of: Annotated[
+        ThresholdOf,
+        option(
+            MODEL,
+            help="Whose greatest attention that is: each frame's, as published, or the video's, so that nothing is edited in frames "
+            "that do not show the thing.",
+        ),
+    ] = "frame"
     dilation: Annotated[int, option(MODEL, help="Growth of the mask, an odd number of tokens; 1 for none.")] = 3
     batch_size: Annotated[int, option(SPEED, help="Frames that go through the autoencoder together.")] = 8
 
@@ -124,3 +135,12 @@ class EditOptions:
     def to_dict(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values."""
         return {key: value for key, value in asdict(self).items() if key != "batch_size"}
+
+
+def check_kept(options: EditOptions, *, has_mask: bool) -> None:
+    """Raise `InputError` for a background edit for which nothing says what to keep."""
+    if options.edit == "background" and options.phrase is None and not has_mask:
+        raise InputError(
+            "a background edit keeps what its mask covers: name that in words of the source prompt, e.g. --phrase bear, or give a "
+            "mask; with an empty phrase, nothing is kept"
+        )

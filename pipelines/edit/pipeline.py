@@ -31,7 +31,7 @@ from visionzoo.models.lovecon import IFNet, Interpolator, phrase_columns, smooth
 from ...models.lovecon.control_folder import load_controlnet
 from .editing import Editing
 from .inversion import Inversion
-from .options import EditOptions
+from .options import EditOptions, check_kept
 from .parts import check_checkpoint, open_smoother
 from .source import Control, Mask, prepare, resized
 from .work import WorkFolder
@@ -306,6 +306,7 @@ class LOVEConPipeline(SingleFile, DiffusionTaskPipeline, StableDiffusionLoraLoad
             raise InputError(
                 f"the memory bank works with the scheduler ddim, not with {self.sampler}, which looks back at steps"
             )
+        check_kept(options, has_mask=mask is not None)
         texts = [options.source_prompt, options.prompt, options.negative_prompt]
         for text in texts:
             check_words(self.tokenizer, text)

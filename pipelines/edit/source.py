@@ -133,8 +133,8 @@ def _rows(
     batch_size: int,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Batches of latents, embeddings and masks."""
-    controls = _Beside(control, "control frames")
-    masks = None if mask is None else _Beside(mask, "masks")
+    controls = _Beside(control, "control frame")
+    masks = None if mask is None else _Beside(mask, "mask")
     stream = _checked(frames, pipe)
     while batch := list(islice(stream, batch_size)):
         latents = encode_frames(pipe.vae, np.stack(batch)).cpu()
@@ -155,7 +155,9 @@ class _Beside:
     def __init__(self, given: Any, what: str):
         self.what, self.count = what, 0
         if not (callable(given) or isinstance(given, Iterable)):
-            raise InputError(f"{what} must be a function of a frame, or one for each frame, got {type(given).__name__}")
+            raise InputError(
+                f"{what}s must be a function of a frame, or one for each frame, got {type(given).__name__}"
+            )
         self._make = given if callable(given) else None
         self._items = None if callable(given) else iter(given)
 
@@ -167,7 +169,7 @@ class _Beside:
         found = next(self._items, None)
         if found is None:
             raise InputError(
-                f"there are only {self.count - 1} {self.what}, but the video has more frames; give one for each frame"
+                f"the video has more frames than there are {self.what}s ({self.count - 1}); give one for each frame"
             )
         return np.asarray(found)
 
@@ -175,7 +177,7 @@ class _Beside:
         """Raise `InputError` if there are more than there were frames."""
         if self._items is not None and next(self._items, None) is not None:
             raise InputError(
-                f"there are more {self.what} than the video has frames ({self.count}); give one for each frame"
+                f"there are more {self.what}s than the video has frames ({self.count}); give one for each frame"
             )
 
 

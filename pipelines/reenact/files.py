@@ -63,6 +63,7 @@ class ReenactJob(FileJob):
         self.save_motion = None if save_motion is None else Path(save_motion)
         if self.save_motion is not None and self.save_motion.suffix != ".safetensors":
             raise InputError(f"{self.save_motion}: motion templates are written as .safetensors")
+        self.writes = [] if self.save_motion is None else [self.save_motion]
         self._motion = motion
         self.gpus = pipe.gpus
 

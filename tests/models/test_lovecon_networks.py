@@ -216,6 +216,16 @@ def test_mask_is_the_union_over_words_and_stays_empty_without_attention() -> Non
     assert edit_mask(average, (8, 12), dilation=3)[0, 0, :6, :6].all()
 
 
+def test_mask_is_empty_where_the_words_get_little_attention_for_the_video() -> None:
+    """In the second frame, the first word gets a tenth of the attention that it gets in the first."""
+    average = torch.zeros(2, 4, 4, 2)
+    average[0, 0, 0, 0], average[1, 1, 1, 0], average[1, 3, 3, 1] = 1.0, 0.1, 0.5
+    own = edit_mask(average, (4, 4), dilation=1)
+    video = edit_mask(average, (4, 4), dilation=1, greatest=average.amax((0, 1, 2)))
+    assert own[:, 0].nonzero().tolist() == [[0, 0, 0], [1, 1, 1], [1, 3, 3]]
+    assert video[:, 0].nonzero().tolist() == [[0, 0, 0], [1, 3, 3]]
+
+
 def test_fusion_thresholds_are_parts_of_the_steps() -> None:
     latents, source = torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)
     for steps in (10, 50, 999):

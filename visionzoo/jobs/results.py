@@ -99,6 +99,15 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None
             raise InputError(f"{place}: is an input, which is never overwritten; choose another output")
 
 
+def refuse_twice(outputs: Iterable[Path]) -> None:
+    """Raise `InputError` if two outputs have the same name."""
+    seen = set()
+    for path in outputs:
+        if (place := os.path.abspath(path)) in seen:
+            raise InputError(f"{path}: would be written twice; choose different names")
+        seen.add(place)
+
+
 def _identity(path: str | Path) -> tuple[int, int] | None:
     try:
         status = os.stat(path)

@@ -14,7 +14,7 @@ from ..io.files import make_folder, remove_empty
 from ..ray_engine import on_ray
 from .plan import Kind, Plan
 from .progress import Bars, Counter, Progress, silent
-from .results import FileResult, refuse_inputs
+from .results import FileResult, refuse_inputs, refuse_twice
 from .resume import RESUME, Interrupted
 
 Engine = Literal["local", "ray"]
@@ -28,12 +28,14 @@ class FileJob(ABC):
         done: what is done to a file, as a participle: "converted".
         gpus: number of GPUs that a process of a cluster needs.
         reads: files that all outputs depend on, in addition to their own inputs.
+        writes: files that are written besides the outputs.
     """
 
     kinds: ClassVar[tuple[Kind, ...]]
     done: ClassVar[str]
     gpus: float = 0.0
     reads: Sequence[Path] = ()
+    writes: Sequence[Path] = ()
 
     def check(self, overwrite: bool) -> None:  # noqa: B027
         """Raise `InputError` if an additional file next to the outputs may not be written."""
@@ -76,8 +78,10 @@ def run_files(
         VisionZooError: Ray is missing, or fails.
     """
     plan.check(overwrite)
+    outputs = [*(target for _, target in plan.pairs), *job.writes]
+    refuse_twice(outputs)
+    refuse_inputs(outputs, [*(source for source, _ in plan.pairs), *job.reads])
     job.check(overwrite)
-    refuse_inputs([target for _, target in plan.pairs], [*(source for source, _ in plan.pairs), *job.reads])
     new_folder = not plan.single and not plan.output.exists()
     plan.make_folders()
     finished = {

@@ -40,6 +40,19 @@ def clip(path: Path, frames: int = 5, height: int = 64, width: int = 65, times: 
     return path
 
 
+def damaged(path: Path) -> Path:
+    """Overwrite one frame in the middle of a video."""
+    import av
+
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    start, size = packets[len(packets) // 2]
+    content = bytearray(path.read_bytes())
+    content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    return path
+
+
 def edit(pipe: LOVEConPipeline, source: Path, target: Path, **settings: Any) -> Any:
     (result,) = pipe.run(source, target, progress=False, **{**TEXTS, **settings})
     return result
@@ -195,12 +208,11 @@ def test_one_frame_is_enough(pipe: LOVEConPipeline, tmp_path: Path) -> None:
 
 
 def test_frames_behind_a_damaged_place_are_edited(pipe: LOVEConPipeline, tmp_path: Path) -> None:
-    content = bytearray(clip(tmp_path / "a.mp4", 6).read_bytes())
-    place = content.index(b"mdat") + 4
-    content[place + len(content) // 2 : place + len(content) // 2 + 400] = bytes(400)
-    (tmp_path / "a.mp4").write_bytes(content)
-    readable = len(shown(tmp_path / "a.mp4"))
-    assert edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4").frames == readable > 0
+    damaged(clip(tmp_path / "a.mp4", 6))
+    assert 2 < len(shown(tmp_path / "a.mp4")) < 6
+    edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    times = [[frame.time for frame in read_frames(tmp_path / name)] for name in ("a.mp4", "b.mp4")]
+    assert set(times[0]) <= set(times[1])
 
 
 # Controls and masks from files
@@ -263,6 +275,48 @@ def test_a_mask_keeps_what_is_outside(pipe: LOVEConPipeline, tmp_path: Path) -> 
         edit(pipe, clip(tmp_path / "longer.mp4", 4), tmp_path / "b.mp4", mask=tmp_path / "mask.mp4")
 
 
+def test_other_outputs_replace_no_input_and_no_output(pipe: LOVEConPipeline, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", 2)
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        Image.new("L", (65, 64), 255).save(tmp_path / "masks" / f"{number}.png")
+    clip(tmp_path / "control.mp4", 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for settings, reason in (
+        ({"save_mask": "b.mp4"}, r"b\.mp4: would be written twice; choose different names"),
+        ({"save_mask": "m.mp4", "save_control": "m.mp4"}, r"m\.mp4: would be written twice"),
+        ({"save_mask": "a.mp4"}, r"a\.mp4: is an input, which is never overwritten"),
+        ({"save_control": "control.mp4", "control": str(tmp_path / "control.mp4")}, r"control\.mp4: is an input"),
+    ):
+        given = {key: tmp_path / value if key.startswith("save") else value for key, value in settings.items()}
+        with pytest.raises(InputError, match=reason):
+            edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4", overwrite=True, mask=tmp_path / "masks", **given)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_masks_are_counted_against_the_frames_that_can_be_decoded(
+    pipe: LOVEConPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anything is encoded; and the damage is logged once, although the file is read several times."""
+    damaged(clip(tmp_path / "a.mp4", 6))
+    readable = len(shown(tmp_path / "a.mp4"))
+    assert 2 < readable < 6
+    caplog.clear()
+    clip(tmp_path / "masks.mp4", 6)
+    with pytest.raises(
+        InputError, match=rf"masks\.mp4: holds 6 masks, but .* has {readable} frames that can be decoded"
+    ):
+        edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4", mask=tmp_path / "masks.mp4")
+    assert names(tmp_path) == ["a.mp4", "masks.mp4"]
+    clip(tmp_path / "fit.mp4", readable)
+    caplog.clear()
+    edit(pipe, tmp_path / "a.mp4", tmp_path / "b.mp4", mask=tmp_path / "fit.mp4")
+    assert [record.message for record in caplog.records if "can be decoded" in record.message] == [
+        f"{tmp_path / 'a.mp4'}: is damaged in 1 place (Invalid data found when processing input); the {readable} frames that can be "
+        "decoded are used"
+    ]
+
+
 def test_an_edit_without_a_mask_says_that_none_is_saved(pipe: LOVEConPipeline, tmp_path: Path) -> None:
     clip(tmp_path / "a.mp4", 2)
     with pytest.warns(UserWarning, match=r"m\.mp4: was not written, as this edit has no mask; name what to edit"):
@@ -283,6 +337,7 @@ def test_what_cannot_be_used_is_said_before_any_work(
         ({"mask": "gone.png"}, r"gone\.png: no such file or folder, expected masks"),
         ({"canny_thresholds": (3, 1)}, "thresholds of canny"),
         ({"frames": 0}, "frames must be at least 1, got 0"),
+        ({"edit": "background", "phrase": None}, "a background edit keeps what its mask covers"),
         ({"short_side": 8}, "the shorter side must be at least 16 pixels for this model, got 8"),
         ({"save_mask": "mask.png"}, r"mask\.png: is written as a video"),
         ({"colour": "red"}, "an edit has no setting 'colour'"),

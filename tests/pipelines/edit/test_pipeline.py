@@ -332,15 +332,16 @@ def frames_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
         ({"video": frames_of((64, 96), (64, 64))}, "frame 1 is 64 x 64, and frame 0 96 x 64"),
         ({"video": frames_of((60, 96))}, "both sides must be multiples of"),
         ({"video": [np.zeros((64, 96, 3))]}, "expected .H, W, 3. uint8"),
-        ({"control": frames_of((64, 96))}, "only 1 control frames, but the video has more"),
+        ({"control": frames_of((64, 96))}, "the video has more frames than there are control frames .1."),
         ({"control": frames_of(*[(64, 96)] * 9)}, "more control frames than the video has frames .7."),
         ({"control": [np.zeros((64, 96, 3))] * 7}, "a control frame is"),
-        ({"mask": [np.zeros((64, 96))]}, "only 1 masks, but the video has more"),
+        ({"mask": [np.zeros((64, 96))]}, "the video has more frames than there are masks .1."),
         ({"mask": lambda _: np.full((64, 96), 2.0)}, "a mask must be bool, 0 to 255"),
         ({"mask": lambda frame: frame}, "a mask is .64, 96, 3., expected .H, W."),
         ({"mask": 5}, "masks must be a function of a frame, or one for each frame, got int"),
         ({"control": None}, "control frames must be a function"),
         ({"video": None}, "expected frames .H, W, 3. uint8 or the path of a video, got NoneType"),
+        ({"edit": "background"}, "a background edit keeps what its mask covers: name that"),
         ({"edit": "colour"}, "edit must be attribute, background, style or shape"),
         ({"guidance": 0.5}, "guidance must be at least 1"),
         ({"dilation": 2}, "dilation must be odd"),
@@ -372,6 +373,40 @@ def test_a_generator_of_frames_is_read_once(pipe: LOVEConPipeline, video: list[n
     options = EditOptions(BLUE, RED, **SHORT)
     stream = pipe.stream(frames(), options, control=same, progress=silent)
     assert np.array_equal(next(islice(stream, 6, None)), edited(pipe, video)[6])
+
+
+def test_masks_by_the_greatest_attention_of_the_video(
+    pipe: LOVEConPipeline, video: list[np.ndarray], tmp_path: Path
+) -> None:
+    """They lie inside those by the greatest of each frame, and are those for the frame that has it; an edit with them resumes."""
+
+    def masks(**more: Any) -> np.ndarray:
+        found = pipe(video, BLUE, RED, control=same, progress=silent, **SHORT, threshold=0.99, dilation=1, **more).masks
+        assert found is not None
+        return found > 0
+
+    own, whole = masks(), masks(threshold_of="video")
+    assert not (whole & ~own).any()
+    assert whole.any()
+    assert any(np.array_equal(a, b) for a, b in zip(own, whole, strict=True))
+    assert whole.sum() < own.sum()
+
+    def stop(what: str, *_: object) -> None:
+        if what == "editing":
+            raise KeyboardInterrupt
+
+    options = EditOptions(BLUE, RED, **SHORT, threshold=0.99, dilation=1, threshold_of="video")
+    with pytest.raises(KeyboardInterrupt):
+        list(pipe.stream(video, options, control=same, folder=tmp_path, progress=stop))
+    for name in ("masks.rows", "attention.rows"):
+        assert (tmp_path / name).exists()
+    (tmp_path / "masks.rows").unlink()
+    calls: list[str] = []
+    frames = list(
+        pipe.stream(video, options, control=same, folder=tmp_path, progress=lambda what, *_: calls.append(what))
+    )
+    assert set(calls) == {"editing"}
+    assert np.array_equal(np.stack(frames), edited(pipe, video, threshold=0.99, dilation=1, threshold_of="video"))
 
 
 def test_work_files_have_a_row_per_frame(pipe: LOVEConPipeline, video: list[np.ndarray], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import deque
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...console import counted
 from ...errors import InputError, require
 from .colour import colours_of, rgb
 from .geometry import frame_turn, square_size, within
@@ -177,9 +179,24 @@ def _decoded(file: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int
     if _is_short(stream, seen, last_s):
         log.warning("%s: ends after %d of %d frames; these are used", file, seen, stream.frames)
     elif damaged:
-        log.warning(
-            "%s: is damaged in %d places (%s); the %d frames that can be decoded are used", file, damaged, reason, seen
-        )
+        places = counted(damaged, "place")
+        log.warning("%s: is damaged in %s (%s); the %d frames that can be decoded are used", file, places, reason, seen)
+
+
+@contextlib.contextmanager
+def logged_once() -> Iterator[None]:
+    """Inside the block, what is wrong with a file is logged once, although it is read several times."""
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return text not in told and not told.add(text)
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
 
 
 def _decoder(av: Any, stream: Any) -> Any:
