@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import torch
@@ -73,9 +74,13 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
 
     `enable_gradient_checkpointing` keeps only the inputs of residual blocks, temporal convolutions and transformers for the
     backward pass; values and gradients are the same, for one more forward pass.
+
+    State dicts, and so checkpoints and `save_pretrained`, hold the network alone, whatever adapters are in it. A network with adapters
+    loads such state dicts and keeps them. `save_lora_adapter` writes an adapter.
     """
 
     _supports_gradient_checkpointing = True
+    _with_adapters = False
 
     @functools.wraps(UNet3DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -118,3 +123,49 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
         for module in self.modules():
             if isinstance(module, Checkpointed):
                 module.checkpointing = gradient_checkpointing_func if enable else None
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The weights without adapters, under the names that they have without them."""
+        state = super().state_dict(*args, **kwargs)
+        if self._with_adapters or not getattr(self, "peft_config", None):
+            return state
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+        everything = list(state.items())
+        state.clear()
+        for key, value in everything:
+            if not (key.startswith(prefix) and ".lora_" in key):
+                state[key.replace(".base_layer.", ".") if key.startswith(prefix) else key] = value
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if not self._with_adapters and getattr(self, "peft_config", None):
+            for name, value in self.named_parameters():
+                plain = prefix + name.replace(".base_layer.", ".")
+                if plain != prefix + name and plain in state_dict:
+                    state_dict[prefix + name] = state_dict.pop(plain)
+                elif ".lora_" in name:
+                    state_dict.setdefault(prefix + name, value.data)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def save_lora_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Write an adapter as `pytorch_lora_weights.safetensors`; arguments of `PeftAdapterMixin.save_lora_adapter`."""
+        with self._showing_adapters():
+            super().save_lora_adapter(*args, **kwargs)
+
+    def load_lora_adapter(self, *args: Any, prefix: str | None = None, **kwargs: Any) -> None:
+        """Add an adapter from a file or a state dict; arguments of `PeftAdapterMixin.load_lora_adapter`.
+
+        Args:
+            prefix: of the keys; none by default, as in files of `save_lora_adapter`.
+        """
+        with self._showing_adapters():
+            super().load_lora_adapter(*args, prefix=prefix, **kwargs)
+
+    @contextmanager
+    def _showing_adapters(self) -> Iterator[None]:
+        """Inside the block, state dicts contain adapters, as PEFT's functions expect."""
+        self._with_adapters = True
+        try:
+            yield
+        finally:
+            self._with_adapters = False

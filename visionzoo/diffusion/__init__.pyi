@@ -7,6 +7,7 @@ from .latents import encode_stream as encode_stream
 from .latents import encode_to_file as encode_to_file
 from .latents import latent_writer as latent_writer
 from .latents import open_latents as open_latents
+from .lora import inject_lora as inject_lora
 from .lora import list_loras as list_loras
 from .lora import load_lora as load_lora
 from .lora import save_lora as save_lora

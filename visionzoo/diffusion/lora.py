@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from ..errors import InputError, check_kind, require, unknown
 from .lora_files import LoraLayer, peft_settings, read_lora, write_lora
 
-__all__ = ["list_loras", "load_lora", "save_lora", "scale_loras", "unload_lora"]
+__all__ = ["inject_lora", "list_loras", "load_lora", "save_lora", "scale_loras", "unload_lora"]
 
 _LEVEL = "text_model."
 """Level of the names of CLIP text encoders that transformers 5 has removed."""
@@ -45,7 +45,7 @@ def load_lora(pipe: Any, path: str | Path, name: str | None = None, *, scale: fl
         WeightsError: see `read_lora`.
         MissingDependencyError: peft is not installed.
     """
-    peft = require("peft", extra="diffusion", purpose="LoRA")
+    require("peft", extra="diffusion", purpose="LoRA")
     active = list_loras(pipe)
     name = re.sub(r"\W", "_", Path(path).stem) if name is None else name
     if name in active:
@@ -54,18 +54,38 @@ def load_lora(pipe: Any, path: str | Path, name: str | None = None, *, scale: fl
     layers = read_lora(path)
     parts = _placed(pipe, path, layers, strict)
     for part, inside in parts.items():
-        network: Any = getattr(pipe, part)
-        trainable = {key: value.requires_grad for key, value in network.named_parameters()}
-        settings = {**peft_settings(inside), "target_modules": "|".join(map(re.escape, inside))}
-        peft.inject_adapter_in_model(peft.LoraConfig(**settings), network, adapter_name=name)
-        for key, value in network.named_parameters():  # PEFT freezes the network and trains the adapter
-            value.requires_grad_(trainable.get(key.replace(".base_layer.", "."), False))
-        network._hf_peft_config_loaded = True
+        layers_of = inject_lora(getattr(pipe, part), name, inside, **peft_settings(inside))
         with torch.no_grad():
-            for key, wrapped in _wrapped(network, name):
+            for key, wrapped in layers_of.items():
                 _set_weights(wrapped, name, inside[key])
     scale_loras(pipe, {**active, name: scale})
     return name
+
+
+def inject_lora(network: nn.Module, name: str, layers: Iterable[str], **settings: Any) -> dict[str, Any]:
+    """Add a new low-rank update to layers of a network of diffusers; it is active, and no flag `requires_grad` changes.
+
+    Args:
+        name: of the update; not the name of another one.
+        layers: full names of the layers.
+        **settings: arguments of PEFT's `LoraConfig`: r, lora_alpha, ….
+
+    Returns:
+        name of each layer -> PEFT's layer around it, with `lora_A[name]` and `lora_B[name]`, which are frozen.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+    """
+    peft = require("peft", extra="diffusion", purpose="LoRA")
+    one: Any = network
+    # as the network names them now: other updates add a level
+    trainable = {key.replace(".base_layer.", "."): value.requires_grad for key, value in network.named_parameters()}
+    settings["target_modules"] = "|".join(map(re.escape, layers))
+    peft.inject_adapter_in_model(peft.LoraConfig(**settings), network, adapter_name=name)
+    for key, value in network.named_parameters():  # PEFT freezes the network and trains the adapter
+        value.requires_grad_(trainable.get(key.replace(".base_layer.", "."), False))
+    one._hf_peft_config_loaded = True
+    return dict(_wrapped(network, name))
 
 
 def _set_weights(wrapped: Any, name: str, layer: LoraLayer) -> None:

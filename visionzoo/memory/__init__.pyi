@@ -11,6 +11,8 @@ from .folder import save_memory as save_memory
 from .index_bank import IndexBank as IndexBank
 from .index_bank import IndexResult as IndexResult
 from .learned import LearnedBank as LearnedBank
+from .low_rank import merge_pairs as merge_pairs
+from .low_rank import merge_values as merge_values
 from .matrix import MatrixStore as MatrixStore
 from .pairs import pairs_above as pairs_above
 from .parametric import ParametricBank as ParametricBank

@@ -1,9 +1,9 @@
-"""Memory in weights: optimizer steps write it, every forward pass reads it. Experimental: no system uses it yet."""
+"""Memory in weights: optimizer steps write it, every forward pass reads it."""
 
 from __future__ import annotations
 
 import copy
-import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +17,14 @@ from ..errors import InputError, VisionZooError
 from .bank import KINDS, MemoryBank
 from .chosen import Chosen, Selection, Values, listed
 from .files import read_state
+from .low_rank import merge_values
 from .optimizer_state import pack, state_is_elsewhere, unpack
+from .steps import NotFiniteError, backward, takes_step
 
 __all__ = ["ParametricBank"]
 
 Loss = Callable[[], Tensor] | Callable[[int], Tensor]
+
 
 LEARNING_RATE = 1e-4
 """Learning rate of Adam for TEMP-LORA (section B.2 of arXiv 2410.23277)."""
@@ -115,7 +118,7 @@ class ParametricBank(MemoryBank):
 
     # --- write ---
 
-    def write(self, loss: Loss, steps: int = 1) -> list[float]:
+    def write(self, loss: Loss, steps: int = 1, *, skip_bad_steps: bool = False) -> list[float]:
         """Run `steps` optimizer steps on the memory; everything else in the module stays unchanged.
 
         Gradients are enabled during the call, even inside `torch.no_grad`. The module's mode is not changed, so call
@@ -125,9 +128,10 @@ class ParametricBank(MemoryBank):
             loss: returns a scalar that depends on the parameters. If it takes an argument, it gets the index of the step
                 within this call, counted from 0.
             steps: number of optimizer steps.
+            skip_bad_steps: leave out steps whose loss or gradient is not finite, instead of raising an error.
 
         Returns:
-            The loss before each step.
+            The loss before each step; NaN for a step that was left out.
 
         Raises:
             InputError: `steps` is below 1, or the loss is not a scalar or does not depend on the parameters.
@@ -136,7 +140,7 @@ class ParametricBank(MemoryBank):
         if steps < 1:
             raise InputError(f"steps must be at least 1, got {steps}")
         self._require_inactive("write")
-        counted = _takes_step(loss)
+        counted = takes_step(loss)
         before, drawn = self._chosen.copy(), self.generator.get_state()
         state = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
         losses: list[float] = []
@@ -146,7 +150,13 @@ class ParametricBank(MemoryBank):
                 for step in range(steps):
                     optimizer.zero_grad(set_to_none=True)
                     value = loss(step) if counted else loss()  # pyright: ignore[reportCallIssue]
-                    losses.append(self._backward(value, parameters, step))
+                    try:
+                        losses.append(backward(value, parameters, step, self.max_grad_norm))
+                    except NotFiniteError:
+                        if not skip_bad_steps:
+                            raise
+                        losses.append(math.nan)
+                        continue
                     optimizer.step()
         except BaseException:
             self._chosen.put(before)
@@ -158,31 +168,9 @@ class ParametricBank(MemoryBank):
             raise
         if not self.keep_optimizer:
             self._optimizer = None
-        self.steps += steps
+        self.steps += sum(not math.isnan(number) for number in losses)
         self.writes += 1
         return losses
-
-    def _backward(self, value: Tensor, parameters: list[nn.Parameter], step: int) -> float:
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InputError(f"the loss is {shape}, expected a tensor with one value")
-        if not value.requires_grad:
-            raise InputError("the loss does not depend on the memory: is it detached, or the adapter switched off?")
-        number = value.item()
-        if not torch.isfinite(value):
-            raise VisionZooError(
-                f"the loss of step {step} is {number}; nothing was written. Lower the learning rate, or fix the input"
-            )
-        value.reshape(()).backward()
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:
-            raise InputError("the loss does not depend on the memory: is the adapter switched off?")
-        norm = nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            raise VisionZooError(f"the gradient of step {step} is not finite; nothing was written")
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        return number
 
     @contextmanager
     def training(self) -> Iterator[list[nn.Parameter]]:
@@ -259,25 +247,40 @@ class ParametricBank(MemoryBank):
         self._chosen.put(self._snapshot(name))
         self._optimizer = None
 
-    def merge(self, weights: Mapping[str, float]) -> None:
-        """Set the parameters to start + sum of weight * (snapshot - start), and reset the optimizer.
-
-        The result is linear in the parameters: for low-rank pairs (A, B) it mixes A and B, not the products B A.
+    def merge(self, weights: Mapping[str, float], method: str = "linear", rank: int | None = None) -> None:
+        """Set the parameters to those of `merged`, which must have their shapes, and reset the optimizer.
 
         Raises:
-            InputError: no such snapshot.
+            InputError: as for `merged`, or the result has another rank than the parameters.
         """
         self._require_inactive("merge")
-        chosen = [(self._snapshot(name), weight) for name, weight in weights.items()]
-        merged: Values = {}
-        for name, start in self._start.items():
-            wide = start.to(torch.promote_types(start.dtype, torch.float32))
-            total = wide.clone()
-            for values, weight in chosen:
-                total += weight * (values[name].to(wide) - wide)
-            merged[name] = total
-        self._chosen.put(merged)
+        self._chosen.put(self._fitting(self.merged(weights, method, rank)))
         self._optimizer = None
+
+    def merged(self, weights: Mapping[str, float], method: str = "linear", rank: int | None = None) -> Values:
+        """Merge what snapshots have learned: values for all parameters, by name. The bank stays unchanged.
+
+        Args:
+            weights: snapshot -> its weight; with weight 1 alone, a snapshot is returned.
+            method: see `visionzoo.memory.merge_values`: "linear" mixes the parameters: start + sum of weight * (snapshot - start).
+                "cat" and "svd" mix the updates of low-rank pairs such as those of LoRA, and may return another rank.
+            rank: of the pairs after "svd"; by default that of the parameters.
+
+        Raises:
+            InputError: no such snapshot, or as for `merge_values`.
+        """
+        return merge_values(
+            self._start, [(self._snapshot(name), weight) for name, weight in weights.items()], method, rank
+        )
+
+    def _fitting(self, values: Values) -> Values:
+        for name, start in self._start.items():
+            if values[name].shape != start.shape:
+                raise InputError(
+                    f"the merged {name} is {tuple(values[name].shape)}, but the parameter is {tuple(start.shape)}; "
+                    "use method='svd', or merged() with an adapter of that rank"
+                )
+        return values
 
     def _snapshot(self, name: str) -> Values:
         if name not in self._snapshots:
@@ -429,12 +432,3 @@ class ParametricBank(MemoryBank):
         bank = cls.from_config(config, module=module, optimizer=optimizer)
         bank.load_state_dict(read_state(folder, KINDS))
         return bank
-
-
-def _takes_step(loss: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
