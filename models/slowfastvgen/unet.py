@@ -159,7 +159,7 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
             prefix: of the keys; none by default, as in files of `save_lora_adapter`.
         """
         with self._showing_adapters():
-            super().load_lora_adapter(*args, prefix=prefix, **kwargs)
+            super().load_lora_adapter(*args, **{"prefix": prefix, **kwargs})
 
     @contextmanager
     def _showing_adapters(self) -> Iterator[None]:
