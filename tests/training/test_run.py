@@ -164,16 +164,28 @@ WITHOUT_FILES = {
     "mcnet/vox256": ["model.vgg=null", "model.perceptual=0", "model.pixel=1"],
     "superglobal/gldv2_arcface": ["model.num_classes=5"],
     "shvit/s4_512": ["model.pretrained=false"],
+    "slowfastvgen/slow": [
+        "model.base=null",
+        "model.config={channels: [8, 16], plain: 1, head: 8, groups: 4, latent_size: 8, text_width: 16, text_layers: 1}",
+        "data.vae=null",
+    ],
     "shvit/xs_lite0": ["model.teacher=null", "model.distillation=none", "model.similarity=0", "model.maps=0"],
 }
 """Settings with which a recipe needs no weights of other networks."""
+
+DATA = {
+    "lovecon/rife": ["data.photos=nowhere"],
+    "lovecon/tiny_rife": ["data.photos=nowhere"],
+    "slowfastvgen/slow": ["data.episodes=nowhere", "data.val_episodes=nowhere"],
+}
+"""Settings of missing data, for recipes whose data have another setting than `data.root`."""
 
 
 DRAWN = [
     name
     for name in packaged_configs()
     if name.startswith("toy_world/")
-    or name in ("lovecon/nano", "lovecon/tiny_controlnet")
+    or name in ("lovecon/nano", "lovecon/tiny_controlnet", "slowfastvgen/nano")
     or name.endswith("inverse_dynamics")
 ]
 """Recipes that draw their data."""
@@ -188,7 +200,7 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     subcommand = "test" if "RevisitedData" in load_config([name])["data"]["class_path"] else "fit"
     words = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"]
-    words.append("data.photos=nowhere" if "rife" in name else "data.root=nowhere")
+    words += DATA.get(name, ["data.root=nowhere"])
     with pytest.raises(VisionZooError, match="nowhere") as caught:
         run(subcommand, [name], [*words, *WITHOUT_FILES.get(name, [])])
     assert "\n" not in str(caught.value)
@@ -197,6 +209,7 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
 LITTLE = {
     "lovecon/nano": ["data.frames=2", "data.val_frames=1", "model.sample_steps=1"],
     "slowfastvgen/inverse_dynamics": ["data.worlds=1", "data.val_worlds=1"],
+    "slowfastvgen/nano": ["data.worlds=4", "data.val_worlds=1", "model.sample_steps=1"],
     "toy_world/parts": ["data.worlds=2", "data.takes=1", "data.val_frames=1"],
     "toy_world/text_to_image": ["data.frames=2", "data.val_frames=1", "model.sample_steps=1"],
     "toy_world/vae": ["data.frames=2", "data.val_frames=1"],
