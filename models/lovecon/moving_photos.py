@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 MOST_PIECES = 3
 FASTEST = 12.0
-"""Largest speed of a layer, in pixels per frame."""
+"""Largest speed of a layer by default, in pixels per frame."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class _Motion:
         return matrix
 
 
-def moving_photos(load: Callable[[int], Pixels], count: int, side: int, rng: np.random.Generator) -> MovingPhotos:
+def moving_photos(
+    load: Callable[[int], Pixels], count: int, side: int, rng: np.random.Generator, fastest: float = FASTEST
+) -> MovingPhotos:
     """Draw random motion of random photos.
 
     Args:
@@ -61,9 +63,10 @@ def moving_photos(load: Callable[[int], Pixels], count: int, side: int, rng: np.
         count: number of photos.
         side: S, of the frames in pixels.
         rng: of everything that is random.
+        fastest: largest speed of a layer, in pixels per frame.
     """
     times = (-1.0, 0.0, 1.0)
-    pace = np.exp(rng.uniform(np.log(0.2), np.log(FASTEST)))
+    pace = np.exp(rng.uniform(np.log(0.2), np.log(fastest)))
     motion = _random_motion(side, pace, rng)
     texture, place = _placed(load(int(rng.integers(count))), side, rng)
     frames = [_warped(texture, motion.at(time) @ place, side) for time in times]
@@ -142,4 +145,4 @@ def _flow(motion: _Motion, side: int) -> Array:
     return flow
 
 
-__all__ = ["MovingPhotos", "moving_photos"]
+__all__ = ["FASTEST", "MovingPhotos", "moving_photos"]

@@ -24,7 +24,7 @@ from visionzoo.io.image import list_images, load_image
 from visionzoo.io.video import read_frames
 
 from .cuts import CUT, frame_change
-from .moving_photos import moving_photos
+from .moving_photos import FASTEST, moving_photos
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -49,10 +49,11 @@ class PhotoTriplets:
 
     Args:
         folder: of photos, at least 64 pixels large.
+        fastest: largest speed, in pixels per frame.
     """
 
-    def __init__(self, folder: str):
-        self.files = list_images(folder)
+    def __init__(self, folder: str, fastest: float = FASTEST):
+        self.files, self.fastest = list_images(folder), fastest
         self._load = lru_cache(KEPT_PHOTOS)(self._read)
 
     def _read(self, index: int) -> Pixels:
@@ -64,7 +65,7 @@ class PhotoTriplets:
         return photo
 
     def draw(self, side: int, stream: int) -> tuple[Array, Array]:
-        drawn = moving_photos(self._load, len(self.files), side, np.random.default_rng(stream))
+        drawn = moving_photos(self._load, len(self.files), side, np.random.default_rng(stream), self.fastest)
         return drawn.frames, drawn.flow
 
 
@@ -173,6 +174,7 @@ class TripletData(LightningDataModule):
         photos: folder of photos, or of `train/` and `val/` with photos; None for the bundled ones.
         clips: video files with real motion.
         photo_weight, toy_weight, clip_weight: proportion of the sources; clips count only if there are any.
+        fastest: largest speed of photos, in pixels per frame.
         triplets: number of triplets per epoch.
         side: of the frames in pixels, a multiple of 32 and at least 64.
         batch_size: triplets per step and device.
@@ -192,6 +194,7 @@ class TripletData(LightningDataModule):
         photo_weight: float = 0.6,
         toy_weight: float = 0.2,
         clip_weight: float = 0.2,
+        fastest: float = FASTEST,
         triplets: int = 4000,
         side: int = 128,
         batch_size: int = 8,
@@ -213,7 +216,9 @@ class TripletData(LightningDataModule):
                 "data.photo_weight must be above 0, and data.toy_weight and data.clip_weight at least 0, "
                 f"got {photo_weight:g}, {toy_weight:g} and {clip_weight:g}"
             )
-        self.photos, self.clips = photos, list(clips or [])
+        if not fastest > 0.2:
+            raise InputError(f"data.fastest must be above 0.2 pixels per frame, got {fastest:g}")
+        self.photos, self.clips, self.fastest = photos, list(clips or []), fastest
         self.weights = (photo_weight, toy_weight, clip_weight)
         self.triplets, self.side, self.val_triplets, self.test_triplets = triplets, side, val_triplets, test_triplets
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -226,12 +231,12 @@ class TripletData(LightningDataModule):
             return
         root = bundled("photos") if self.photos is None else self.photos
         train, held = (_subfolder(str(root), part) for part in ("train", "val"))
-        sources: list[Source] = [PhotoTriplets(train), ToyTriplets("train")]
+        sources: list[Source] = [PhotoTriplets(train, self.fastest), ToyTriplets("train")]
         if self.clips:
             sources.append(ClipTriplets(self.clips))
         weights = self.weights[: len(sources)]
         self.training = Triplets(sources, weights, self.triplets, self.side, self.seed)
-        held_out: list[Source] = [PhotoTriplets(held), ToyTriplets("validation")]
+        held_out: list[Source] = [PhotoTriplets(held, self.fastest), ToyTriplets("validation")]
         self.validation = Triplets(held_out, (1, 1), self.val_triplets, self.side, self.seed + 1)
         unseen: list[Source] = [held_out[0], ToyTriplets("test")]
         self.tests = Triplets(unseen, (1, 1), self.test_triplets, self.side, self.seed + 2)

@@ -10,6 +10,7 @@ from .adapters import remove_adapter as remove_adapter
 from .adapters import switch_adapter as switch_adapter
 from .adapters import target_layers as target_layers
 from .data import ChunkData as ChunkData
+from .data import EpisodeData as EpisodeData
 from .fast_learning import Draw as Draw
 from .fast_learning import FastBatch as FastBatch
 from .fast_learning import draw_step as draw_step
@@ -32,5 +33,10 @@ from .planning import drawn_world as drawn_world
 from .planning import follow_goals as follow_goals
 from .planning import there_and_back as there_and_back
 from .sampling import sample_chunk as sample_chunk
+from .slow_fast import Pair as Pair
+from .slow_fast import copied as copied
+from .slow_fast import remembered as remembered
+from .slow_fast import slow_fast_pairs as slow_fast_pairs
+from .slow_fast_training import SlowFastLearning as SlowFastLearning
 from .slow_training import SlowLearning as SlowLearning
 from .unet import SlowFastUNet as SlowFastUNet

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +26,7 @@ from visionzoo.jobs.progress import Counter
 from ..toy_world import open_vae
 from .episodes import Action, Episode, find_episodes, toy_episode
 
-__all__ = ["ChunkData", "Chunks", "chunks_of"]
+__all__ = ["ChunkData", "Chunks", "EpisodeChunks", "EpisodeData", "chunks_of"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,45 @@ class Chunks(Dataset):
         chunk = self.chunks[index]
         latents = self.latents[chunk.row - past : chunk.row + self.frames].transpose(0, 1)
         return {"latents": latents, "past": past, "action": "" if dropped else chunk.action, "stream": stream}
+
+
+class EpisodeChunks(Dataset):
+    """Whole episodes, chunk by chunk: {"latents": (I, C, F, h, w) float32, "actions": I texts, "stream": number for its noise}.
+
+    The key of a training item is (epoch, index); in validation it is the index.
+
+    Args:
+        latents: of all episodes, one after another.
+        chunks: in order; an episode ends where the next one has fewer frames before it. Those with one chunk are left out.
+        frames: F, of each chunk.
+        seed: of the noise.
+
+    Raises:
+        InputError: no episode has two chunks.
+    """
+
+    def __init__(self, latents: TensorFile, chunks: Sequence[Chunk], frames: int, seed: int = 0):
+        self.latents, self.frames, self.seed = latents, frames, seed
+        episodes: list[list[Chunk]] = []
+        for chunk in chunks:
+            if not episodes or chunk.before <= episodes[-1][-1].before:
+                episodes.append([])
+            episodes[-1].append(chunk)
+        self.episodes = [episode for episode in episodes if len(episode) > 1]
+        if not self.episodes:
+            raise InputError(
+                f"no episode has two chunks of {frames} frames; use longer episodes or a smaller data.frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, Any]:
+        index = key if isinstance(key, int) else key[1]
+        episode = self.episodes[index]
+        latents = [self.latents[chunk.row : chunk.row + self.frames].transpose(0, 1) for chunk in episode]
+        stream = stream_of(self.seed, *((key,) if isinstance(key, int) else key))
+        return {"latents": torch.stack(latents), "actions": [chunk.action for chunk in episode], "stream": stream}
 
 
 class PastSampler(EpochSampler):
@@ -178,7 +218,7 @@ class ChunkData(LightningDataModule):
         self.vae, self.actions, self.size, self.frames = vae, actions, size, frames
         self.past, self.drop, self.cache = {int(key): float(share) for key, share in past.items()}, drop, Path(cache)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.sets: dict[str, Chunks] = {}
+        self.sets: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
         """Draw or read, and encode, what is not in the cache yet."""
@@ -187,11 +227,11 @@ class ChunkData(LightningDataModule):
     def setup(self, stage: str) -> None:
         self.sets = self._open()
 
-    def _open(self) -> dict[str, Chunks]:
+    def _open(self) -> dict[str, Any]:
         vae = open_vae(self.vae)
         return {split: self._split(split, vae) for split in self.folders}
 
-    def _split(self, split: str, vae: Any) -> Chunks:
+    def _split(self, split: str, vae: Any) -> Any:
         name, count, episodes = self._episodes(split)
         make_folder(self.cache)
         file, index = self.cache / f"{name}.latents", self.cache / f"{name}.json"
@@ -203,8 +243,10 @@ class ChunkData(LightningDataModule):
                 pass
             write_json(index, [[chunk.row, chunk.before, chunk.action] for chunk in chunks])
         latents = open_latents(file, vae, source=name)
-        found = [Chunk(*row) for row in json.loads(index.read_text(encoding="utf-8"))]
-        return Chunks(latents, found, self.frames, max(self.past), self.drop, self.seed)
+        return self._items(latents, [Chunk(*row) for row in json.loads(index.read_text(encoding="utf-8"))])
+
+    def _items(self, latents: TensorFile, chunks: list[Chunk]) -> Any:
+        return Chunks(latents, chunks, self.frames, max(self.past), self.drop, self.seed)
 
     def _episodes(self, split: str) -> tuple[str, int, Iterable[Episode]]:
         """A name that tells episodes apart, their number, and the episodes."""
@@ -249,3 +291,19 @@ class ChunkData(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(self.sets["validation"], batch_size=self.batch_size, num_workers=0)
+
+
+class EpisodeData(ChunkData):
+    """Whole episodes for the slow-fast loop, `batch_size` in each step of slow learning; the arguments are those of `ChunkData`.
+
+    Chunks have `frames` frames, and so has the past of each; `past` and `drop` are not used.
+    """
+
+    def _items(self, latents: TensorFile, chunks: list[Chunk]) -> EpisodeChunks:
+        return EpisodeChunks(latents, chunks, self.frames, self.seed)
+
+    def train_dataloader(self) -> Any:
+        return EpochLoader(self, self.sets["train"], shuffle=True, drop_last=True, collate_fn=list)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.sets["validation"], batch_size=1, num_workers=0, collate_fn=list)

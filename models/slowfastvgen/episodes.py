@@ -19,7 +19,7 @@ from visionzoo.io.extensions import VIDEOS
 from visionzoo.io.head import read_head
 from visionzoo.io.video import read_frames
 
-__all__ = ["Action", "Episode", "find_episodes", "read_actions", "toy_episode"]
+__all__ = ["Action", "Episode", "find_episodes", "read_action_file", "toy_episode"]
 
 ACTIONS, VIDEO = "actions.jsonl", "video.mp4"
 
@@ -88,7 +88,7 @@ def find_episodes(folder: str | Path, size: int) -> list[Episode]:
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; expected one with a sub-folder for each episode")
     found = [
-        _episode(each.with_name(VIDEO), read_actions(each), size)
+        _episode(each.with_name(VIDEO), read_action_file(each), size)
         for each in sorted(place.glob(f"*/{ACTIONS}"))
         if each.with_name(VIDEO).is_file()
     ]
@@ -113,7 +113,7 @@ def _episode(file: Path, actions: tuple[Action, ...], size: int) -> Episode:
     return Episode(str(file), actions, frames, file)
 
 
-def read_actions(path: str | Path) -> tuple[Action, ...]:
+def read_action_file(path: str | Path) -> tuple[Action, ...]:
     """Read actions.jsonl: {"start_frame": 0, "end_frame": 8, "text": "go left"} on each line.
 
     Raises:

@@ -180,7 +180,7 @@ class SlowLearning(TrainingModule):
         predicted: Tensor = networks["unet"](seen, noisy.timesteps, self.encode(networks, batch["action"])).sample
         return masked_errors(predicted, noisy)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         latents, past = batch["latents"], int(batch["past"][0])
         steps = self.parts["scheduler"].config["num_train_timesteps"]
         shape = list(latents.shape[1:])
@@ -198,7 +198,7 @@ class SlowLearning(TrainingModule):
         self._losses, self._shown = [], {}
         self.best.eval()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         latents, past = batch["latents"], int(batch["past"][0])
         noise = noise_of(batch["stream"], latents.shape[1:], latents.device)[:, :, past:]
         steps = self.parts["scheduler"].config["num_train_timesteps"]

@@ -27,7 +27,7 @@ from visionzoo.models.slowfastvgen import (
     sample_chunk,
     start_from_images,
 )
-from visionzoo.models.slowfastvgen.episodes import find_episodes, read_actions
+from visionzoo.models.slowfastvgen.episodes import find_episodes, read_action_file
 from visionzoo.models.toy_world import noise_schedule
 from visionzoo.training.run import run
 from visionzoo.weights import WeightsError, read_checkpoint
@@ -249,7 +249,7 @@ def test_bad_actions_are_named(lines: list[Any], message: str, tmp_path: Path) -
     file = tmp_path / "actions.jsonl"
     file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines) or "\n")
     with pytest.raises(InputError, match=message):
-        read_actions(file)
+        read_action_file(file)
 
 
 def test_actions_longer_than_the_video_are_named(episodes: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -54,6 +54,7 @@ class EpochLoader(DataLoader):
         sampler: an `EpochSampler` with another order; None for one over all items.
         shuffle: whether that sampler shuffles in every epoch.
         drop_last: drop the last batch if it is incomplete.
+        collate_fn: makes a batch of a list of items; None for torch's.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class EpochLoader(DataLoader):
         *,
         shuffle: bool = False,
         drop_last: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
     ):
         self.module = module
         super().__init__(
@@ -72,6 +74,7 @@ class EpochLoader(DataLoader):
             sampler=sampler or EpochSampler(data, *share_of(module), shuffle=shuffle, seed=module.seed),
             num_workers=module.num_workers,
             drop_last=drop_last,
+            collate_fn=collate_fn,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=module.num_workers > 0,
             worker_init_fn=_leave_interrupts,
