@@ -11,6 +11,8 @@ from .adapters import switch_adapter as switch_adapter
 from .adapters import target_layers as target_layers
 from .data import ChunkData as ChunkData
 from .data import EpisodeData as EpisodeData
+from .episode import EpisodeMemory as EpisodeMemory
+from .episode import StepSkipped as StepSkipped
 from .fast_learning import Draw as Draw
 from .fast_learning import FastBatch as FastBatch
 from .fast_learning import draw_step as draw_step
