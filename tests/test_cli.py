@@ -93,6 +93,9 @@ def test_doctor(capsys: pytest.CaptureFixture) -> None:
         (["models", "--task", "nosuch"], "the tasks are .*dehaze.*retrieve"),
         (["classify", "a.jpg", "-o", "a.jpg", "--overwrite", "--model", "shvit_xs"], "a.jpg: is an input"),
         (["classify", "a.jpg", "-o", "link.png", "--overwrite", "--model", "shvit_xs"], "link.png: is an input"),
+        (["dehaze", "", "-o", "out"], "INPUTS: the path is empty"),
+        (["dehaze", "a.jpg", "-o", ""], "--output: the path is empty; give a file or folder"),
+        (["edit", "a.mp4", "-o", "b.mp4", "--mask", ""], "--mask: the path is empty"),
     ],
 )
 def test_wrong_arguments_are_one_line_errors_with_exit_code_2(

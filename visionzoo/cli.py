@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from . import __version__, options, registry
 from .console import emit, fail, note, show_warnings_as_lines
 from .errors import InputError, VisionZooError, unknown
-from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Reporting
+from .options import INPUT, MODEL, OUTPUT, SPEED, Json, Overwrite, Reporting, refuse_empty_paths
 from .training.command import fit, predict, test, validate
 from .usage_errors import usage_error
 from .weights.places import keep_others_offline
@@ -40,6 +40,7 @@ def build_app(exporter: registry.Exporter | None = None) -> App:
         default_parameter=Parameter(
             json_list=False, json_dict=False, negative="", show_default=lambda value: None if value is False else value
         ),
+        config=refuse_empty_paths,
         suppress_keyboard_interrupt=False,  # `main` reports what was kept
     )
     app["--help"].group = app["--version"].group = TOOLS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import App, Group, Parameter
 
@@ -151,6 +151,20 @@ def _mention_subcommands(app: App) -> None:
         app.usage += line
 
 
+def refuse_empty_paths(app: App, commands: Sequence[str], arguments: Any) -> None:
+    """Raise `InputError` for a path that is an empty text, as from a shell variable that is not set: it would be the current folder.
+
+    It is a source of options for cyclopts that gives none.
+    """
+    for argument in arguments:
+        if _holds_paths(argument.hint) and any(token.value == "" for token in argument.tokens):
+            raise InputError(f"{argument.name}: the path is empty; give a file or folder")
+
+
+def _holds_paths(hint: Any) -> bool:
+    return hint is Path or any(map(_holds_paths, get_args(hint)))
+
+
 def samples_command(app: App, task: str, write: str, *, folder: str, help: str, then: str) -> None:
     """Add the subcommand `samples`, which writes sample files for a task.
 
@@ -239,6 +253,7 @@ __all__ = [
     "numbers",
     "option",
     "output",
+    "refuse_empty_paths",
     "samples_command",
     "subcommand",
 ]

@@ -30,7 +30,7 @@ app = shared.command_app(
     ],
     usage="visionzoo edit VIDEOS -o OUTPUT [OPTIONS]",
 )
-app.config = (use_preset,)
+app.config = (shared.refuse_empty_paths, use_preset)
 
 
 @app.default
@@ -146,8 +146,10 @@ def lora_and_scale(text: str) -> tuple[str, float]:
     """The file and the strength in FILE[:SCALE].
 
     Raises:
-        InputError: a strength that is no number.
+        InputError: no file, or a strength that is no number.
     """
+    if not text:
+        raise InputError("--lora: the path is empty; give a file or folder")
     path, colon, scale = text.rpartition(":")
     if not colon or Path(text).exists():
         return text, 1.0

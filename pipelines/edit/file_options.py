@@ -16,6 +16,10 @@ from visionzoo.options import INPUT, MODEL, OUTPUT, numbers, option
 __all__ = ["EditFileOptions"]
 
 
+MOST_PIXELS = 4096
+"""Limit of the shorter side of edited frames, eight times that of Stable Diffusion 1.5: running out of main memory gives no error."""
+
+
 def _text(_: Any, tokens: Sequence[Any]) -> Any:
     return tokens[0].value
 
@@ -97,6 +101,10 @@ class EditFileOptions:
         for name in ("short_side", "frames"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if not self.control:
+            raise InputError("control is empty; name a control such as canny, or a file or folder of control images")
+        if self.short_side is not None and self.short_side > MOST_PIXELS:
+            raise InputError(f"short_side must be at most {MOST_PIXELS} pixels, got {self.short_side}")
         for path in (self.save_mask, self.save_control):
             if path is not None and extension(path) not in VIDEOS_WRITTEN:
                 raise InputError(

@@ -188,7 +188,10 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         if model is not None:
             cls.check_name(model)
         this: Any = cls
-        is_single = checkpoint is not None and hasattr(cls, "from_single_file") and Path(checkpoint).is_file()
+        is_file = checkpoint is not None and (
+            Path(checkpoint).is_file() if config is None else not Path(checkpoint).is_dir()
+        )
+        is_single = is_file and hasattr(cls, "from_single_file")
         if config is not None and not is_single:
             raise InputError(
                 f"{config}: a configuration belongs to a checkpoint in a single file, which has none of its own"

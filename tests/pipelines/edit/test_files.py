@@ -338,6 +338,8 @@ def test_what_cannot_be_used_is_said_before_any_work(
         ({"canny_thresholds": (3, 1)}, "thresholds of canny"),
         ({"frames": 0}, "frames must be at least 1, got 0"),
         ({"edit": "background", "phrase": None}, "a background edit keeps what its mask covers"),
+        ({"short_side": 100_000}, "short_side must be at most 4096 pixels, got 100000"),
+        ({"control": ""}, "control is empty; name a control such as canny"),
         ({"short_side": 8}, "the shorter side must be at least 16 pixels for this model, got 8"),
         ({"save_mask": "mask.png"}, r"mask\.png: is written as a video"),
         ({"colour": "red"}, "an edit has no setting 'colour'"),

@@ -137,6 +137,8 @@ def test_single_files_that_cannot_be_used(folders: Path, tmp_path: Path) -> None
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="a configuration belongs to a checkpoint in a single file"):
         LOVEConPipeline.create("lovecon_nano", "cpu", config=folders / "config")
+    with pytest.raises(InputError, match=r"gone\.safetensors: no such file"):
+        LOVEConPipeline.create(None, "cpu", checkpoint=tmp_path / "gone.safetensors", **right)
     assert single_file_kind(folders / "sd.safetensors") == "Stable Diffusion 1.5"
 
 
@@ -157,6 +159,7 @@ def test_loras_of_the_command(folders: Path, tmp_path: Path, capsys: Any) -> Non
     for words, reason in (
         ((f"{lora}:much",), "the strength after the colon must be a number, got 'much'"),
         ((tmp_path / "gone.safetensors",), "gone.safetensors: no such file"),
+        (("",), "--lora: the path is empty"),
         ((save_lora(tmp_path / "wide.safetensors", 48),), "is it for another base model?"),
     ):
         code, _, err = command(capsys, tmp_path, "--checkpoint", folders / "whole", "--lora", *words)
