@@ -90,6 +90,7 @@ class Panel:
         self._fresh: list[Any] = []  # events after which old results no longer belong to the inputs
         self._row = gr.Row(elem_classes="vz-columns", equal_height=False)
         self._running: dict[str, threading.Event] = {}
+        self._turns: dict[str, threading.Semaphore] = {}
 
     def __enter__(self) -> Self:
         self._row.__enter__()
@@ -179,23 +180,27 @@ class Panel:
         *,
         raw: bool = True,
         also: Sequence[Any] = (),
+        instead: Sequence[Any] = (),
+        keep: bool = False,
         lane: str = "",
         at_once: int = 1,
     ) -> None:
-        """Call `function(work, *inputs)` when Run is pressed.
+        """Call `function(work, *inputs)` when Run is pressed; can be called again for other buttons (`instead`).
 
         Args:
             function: returns HTML that sums up what was done, and a value for each output.
             raw: pass values as the browser sends them: uploads are dictionaries, which `uploads.checked_path` reads.
                 States need False.
             also: other events that start it, e.g. `field.submit`.
+            instead: events that start it in place of Run.
+            keep: earlier results stay visible meanwhile, and after an error.
             lane: work in the same lane runs one after the other; by default, each page has its own lane.
             at_once: for how many visitors `function` may run at the same time.
         """
         components = [*map(_component, inputs)]
         live = [] if self.live is None else [self.live]
         shared = [self.status, self.group, self.button, self.cancel, *live]
-        turns = threading.Semaphore(at_once)
+        turns = self._turns.setdefault(lane or self.name, threading.Semaphore(at_once))
         cleared = [""] * len(live)
 
         def begin(request: gr.Request) -> tuple[Any, ...]:
@@ -203,7 +208,7 @@ class Panel:
             waiting = progress_line("waiting for its turn …")
             return (
                 waiting,
-                gr.Column(visible=False),
+                gr.skip() if keep else gr.Column(visible=False),
                 gr.Button(interactive=False),
                 gr.Button(interactive=True),
                 *cleared,
@@ -215,7 +220,7 @@ class Panel:
                 running = group is None
                 yield (
                     status,
-                    gr.skip() if running else gr.Column(visible=group),
+                    gr.skip() if running or keep else gr.Column(visible=group),
                     gr.Button(interactive=not running),
                     gr.Button(interactive=running),
                     *(shown for _ in live),
@@ -231,7 +236,7 @@ class Panel:
             return self.empty, gr.Column(visible=False), ready, idle, *cleared
 
         show: dict[str, Any] = {"fn": None, "js": _SHOW.replace("ID", self.id("status"))}
-        begun = gr.on([self.button.click, *also], begin, None, shared, queue=False, **QUIET)
+        begun = gr.on([*instead] or [self.button.click, *also], begin, None, shared, queue=False, **QUIET)
         begun.then(**show).then(
             work,
             components,
@@ -241,6 +246,8 @@ class Panel:
             concurrency_limit=at_once,
             **QUIET,
         ).then(**show)  # again: before, there may have been nothing to scroll to
+        if instead:  # the rest is done for Run
+            return
         self.cancel.click(cancel, None, self.status, queue=False, **QUIET)
         if (blocks := Context.root_block) is not None:
             blocks.unload(self.stop)  # the visitor left

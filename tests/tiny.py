@@ -133,6 +133,17 @@ def edit() -> Any:
     return LOVEConPipeline(**{name: part for name, part in found.items() if part is not None}, mask_scale=16)
 
 
+@cache
+def generate() -> Any:
+    """A pipeline of tiny networks in the form of ModelScope's text-to-video model, for windows of 8 frames."""
+    from tests import tiny_diffusion
+    from visionzoo.pipelines.generate import SlowFastVGenPipeline
+
+    parts = {name: getattr(tiny_diffusion, name)() for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    settings = {"window": 8, "frames_per_chunk": 4, "past_frames": 4, "steps": 2, "guidance": 2.0}
+    return SlowFastVGenPipeline(unet=tiny_diffusion.video_unet(), **parts, **settings)
+
+
 NETWORKS = {
     "classify": shvit,
     "dehaze": dehazexl,
@@ -142,7 +153,7 @@ NETWORKS = {
     "retrieve": superglobal,
 }
 """Task -> its tiny network."""
-PIPELINES = {"edit": edit}
+PIPELINES = {"edit": edit, "generate": generate}
 """Task of a pipeline with several networks -> its tiny pipeline."""
 
-__all__ = ["NETWORKS", "PIPELINES", "dehazexl", "edit", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]
+__all__ = ["NETWORKS", "PIPELINES", "dehazexl", "edit", "generate", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]

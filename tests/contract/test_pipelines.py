@@ -57,6 +57,7 @@ EDIT = {
     "prompt": "a girl with a blue shirt", "source_prompt": "a girl with a red shirt", "steps": 1, "guidance": 1.0,
     "window": 3, "phrase": "",
 }  # fmt: skip
+GENERATE = {"steps": 1, "guidance": 1.0, "fast_rank": 2}
 
 
 def case_of(task: str, motion: Path, index: Path) -> Case:
@@ -75,6 +76,12 @@ def case_of(task: str, motion: Path, index: Path) -> Case:
             lambda pipe, path: np.stack(pipe(path, progress=lambda *_: None, **EDIT).frames),
             film,
             input=".avi",
+        ),
+        "generate": lambda: Case(
+            {},
+            {"actions": ["a red boat"], **GENERATE},
+            ".mkv",
+            lambda pipe, path: np.stack(pipe(path, ["a red boat"], progress=lambda *_: None, **GENERATE).frames),
         ),
         "interpolate": lambda: Case(
             {},

@@ -9,9 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import loop, measures, memory, networks
+from . import generation, loop, measures, memory, networks
 
-KINDS: dict[str, Callable[[Case], Any]] = {**loop.KINDS, **measures.KINDS, **memory.KINDS, **networks.KINDS}
+KINDS: dict[str, Callable[[Case], Any]] = {
+    **generation.KINDS,
+    **loop.KINDS,
+    **measures.KINDS,
+    **memory.KINDS,
+    **networks.KINDS,
+}
 
 
 def compute(case: Case) -> Any:

@@ -31,11 +31,16 @@ def config(case: Case, **changes: Any) -> TempLoRA:
 def seeded_adapter(network: SlowFastUNet, lora: TempLoRA, seed: int) -> dict[str, Any]:
     """Add an adapter whose first matrices have the seeded values of their names in saved files."""
     layers = add_adapter(network, lora)
+    seed_adapter(layers, seed)
+    return layers
+
+
+def seed_adapter(layers: dict[str, Any], seed: int) -> None:
+    """Give the first matrices of an adapter the seeded values of their names in saved files."""
     for name, layer in layers.items():
         weight = layer.lora_A["episode"].weight
         key = f"{name}.lora_A.weight"
         weight.data.copy_(seeded.fill({key: weight.data}, seed)[key])
-    return layers
 
 
 def temp_lora(

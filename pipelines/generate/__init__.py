@@ -1,0 +1,18 @@
+"""Action-driven generation of long videos."""
+
+from __future__ import annotations
+
+import lazy_loader as _lazy
+
+from visionzoo.registry import Need, register_pipeline
+
+register_pipeline(
+    "generate",
+    factory=f"{__name__}:SlowFastVGenPipeline",
+    command=f"{__name__}.command:app",
+    summary="continue an image or a video by actions",
+    page="visionzoo.demos.generate",
+    needs=(Need("av", "generate", "visionzoo generate, which writes videos"),),
+)
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
