@@ -119,8 +119,6 @@ def edit(
     if len(plan.pairs) > 1 and (alone := files.save_mask or files.save_control):
         raise InputError(f"{alone}: is written for one video, but there are {len(plan.pairs)}; edit them one by one")
 
-    from visionzoo.diffusion import load_embedding
-
     from .files import EditJob, check_files
     from .pipeline import LOVEConPipeline
 
@@ -135,10 +133,9 @@ def edit(
         offload=offload,
         config=config,
         loras=dict(map(lora_and_scale, lora or ())),
+        embeddings=embedding or (),
         **{name: part for name, part in parts.items() if part is not None},
     )
-    for file in embedding or ():
-        load_embedding(pipe, file)
     run_and_report(EditJob(pipe, chosen, files), plan, processing)
 
 

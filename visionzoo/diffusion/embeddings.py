@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError, WeightsError, check_kind
 from ..weights import read_checkpoint
 
-__all__ = ["load_embedding"]
+__all__ = ["list_embeddings", "load_embedding"]
 
 
 def load_embedding(pipe: Any, path: str | Path, word: str | None = None) -> str:
@@ -42,6 +43,21 @@ def load_embedding(pipe: Any, path: str | Path, word: str | None = None) -> str:
         raise InputError(f"{path}: the word {word!r} is taken; choose another, e.g. <{Path(path).stem}>")
     pipe.load_textual_inversion(vectors if len(vectors) > 1 else vectors[0], token=word)
     return word
+
+
+def list_embeddings(pipe: Any) -> dict[str, str]:
+    """The words that textual inversions have added to a pipeline, and a fingerprint of the vector of each."""
+    tokenizer, encoder = pipe.components.get("tokenizer"), pipe.components.get("text_encoder")
+    if not (hasattr(tokenizer, "get_added_vocab") and hasattr(encoder, "get_input_embeddings")):
+        return {}
+    special = set(tokenizer.all_special_tokens)
+    added = {word: row for word, row in tokenizer.get_added_vocab().items() if word not in special}
+    weight = encoder.get_input_embeddings().weight if added else None
+    return {
+        word: hashlib.sha256(weight[row].detach().float().cpu().numpy().tobytes()).hexdigest()[:16]
+        for word, row in added.items()
+        if weight is not None
+    }
 
 
 def _read(path: Path) -> tuple[str | None, Tensor]:

@@ -39,6 +39,7 @@ from ..registry import list_models
 from ..stored import CUSTOM
 from ..task import Task
 from ..weights import fingerprint
+from .embeddings import list_embeddings, load_embedding
 from .folders import (
     check_complete,
     check_named,
@@ -85,6 +86,8 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         self._scheduler_made: tuple[Any, str | None] = (None, None)
         self._given: list[str] = []
         self._loras_given: dict[str, tuple[str, float]] = {}
+        self._embeddings_given: list[str] = []
+        self._words_made: dict[str, str] = {}
         self.single_file_config: str | None = None
 
     def register_modules(self, **kwargs: Any) -> None:
@@ -108,6 +111,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         offload: Offload = "none",
         config: str | Path | None = None,
         loras: Mapping[str, float] | None = None,
+        embeddings: Sequence[str | Path] = (),
         **parts: Any,
     ) -> Self:
         """Create a pipeline that is ready to run.
@@ -121,6 +125,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
             offload: "model" or "sequential" keeps networks in main memory while they do not run. Ignored on a CPU.
             config: folder with the configuration and the tokenizer of a `checkpoint` in a single file.
             loras: files of LoRA to load, and the strength of each; see `visionzoo.diffusion.load_lora`.
+            embeddings: files of textual inversions to load; see `visionzoo.diffusion.load_embedding`.
             **parts: parts to use instead of those in the folder, e.g. `vae=…`; None for optional parts that shall be left out.
 
         Raises:
@@ -147,6 +152,10 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
             pipe.set_scheduler(scheduler)
         for path, scale in (loras or {}).items():
             pipe._loras_given[load_lora(pipe, path, scale=scale)] = (str(Path(path).absolute()), float(scale))
+        for path in embeddings:
+            load_embedding(pipe, path)
+        pipe._embeddings_given = [str(Path(path).absolute()) for path in embeddings]
+        pipe._words_made = list_embeddings(pipe)
         return pipe._place(chosen, offload)
 
     @classmethod
@@ -269,7 +278,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
                 raise
             raise WeightsError(f"{place}: cannot be loaded ({one_line(error)})") from error
         pipe._scheduler_made = (pipe.components.get("scheduler"), None)
-        pipe._given = given
+        pipe._given, pipe._words_made = given, list_embeddings(pipe)
         if local:
             check_complete(pipe.components, Path(place))
             pipe.checkpoint = str(Path(place).absolute())
@@ -377,6 +386,8 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
             facts["scheduler"] = {"class": type(scheduler).__name__, **settings}
         if loras := list_loras(self):
             facts["loras"] = loras
+        if words := list_embeddings(self):
+            facts["embeddings"] = words
         return facts
 
     def arguments(self) -> dict[str, Any]:
@@ -386,10 +397,12 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         changed += ["the scheduler"] if self.components.get("scheduler") is not made else []
         loras = list_loras(self)
         changed += ["a LoRA"] if loras != {name: scale for name, (_, scale) in self._loras_given.items()} else []
+        changed += ["a textual inversion"] if list_embeddings(self) != self._words_made else []
         if changed:
             raise InputError(
                 f"--engine ray needs a pipeline that other processes can load, but {' and '.join(changed)} was set in code; save the "
                 "pipeline with save_pretrained first, and create it from that folder"
             )
         more = {"scheduler": name, "config": self.single_file_config, "loras": dict(self._loras_given.values())}
+        more["embeddings"] = self._embeddings_given
         return {**arguments, **{key: value for key, value in more.items() if value}}

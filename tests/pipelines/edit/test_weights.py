@@ -236,6 +236,20 @@ def test_the_command_takes_textual_inversions(folders: Path, tmp_path: Path, cap
         assert reason in err
 
 
+def test_textual_inversions_given_by_path_are_made_again_elsewhere(folders: Path, tmp_path: Path) -> None:
+    save_file({"emb_params": torch.ones(1, tiny_diffusion.WIDTH)}, tmp_path / "wool.safetensors")
+    pipe = LOVEConPipeline.create(None, "cpu", checkpoint=folders / "whole", embeddings=[tmp_path / "wool.safetensors"])
+    arguments = pipe.arguments()
+    assert arguments["embeddings"] == [str(tmp_path / "wool.safetensors")]
+    assert list(pipe.facts()["embeddings"]) == ["<wool>"]
+    again = LOVEConPipeline.create(**{key: value for key, value in arguments.items() if key != "task"})
+    assert again.facts() == pipe.facts()
+    save_file({"emb_params": torch.ones(1, tiny_diffusion.WIDTH)}, tmp_path / "felt.safetensors")
+    load_embedding(pipe, tmp_path / "felt.safetensors")
+    with pytest.raises(InputError, match="a textual inversion was set in code"):
+        pipe.arguments()
+
+
 @pytest.mark.parametrize(
     ("state", "word", "reason"),
     [
