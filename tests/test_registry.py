@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
+import torch
 
 import visionzoo as vz
 from visionzoo.errors import InputError, MissingDependencyError, require
 from visionzoo.registry import weight_source
+
+LARGE = 200_000_000
+"""Networks with more parameters are built without memory for them."""
 
 
 def test_list_models_filters() -> None:
@@ -20,8 +25,9 @@ def test_list_models_filters() -> None:
 
 @pytest.mark.parametrize("name", vz.list_models())
 def test_cards_have_the_right_number_of_parameters(name: str) -> None:
-    model = vz.create_model(name)
     card = vz.model_card(name)
+    with torch.device("meta") if card.params > LARGE else contextlib.nullcontext():
+        model = vz.create_model(name)
     assert sum(p.numel() for p in model.parameters()) == card.params
     assert name in str(card)
     assert json.loads(json.dumps(card.to_dict()))["name"] == name

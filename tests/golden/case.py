@@ -66,10 +66,21 @@ class Case:
         return self.data.get("outputs", {})
 
     def input(self, name: str) -> Tensor:
-        """The seeded tensor of the input `name`, uniform or normal; the system handles everything else."""
-        spec = next(spec for spec in self.data["inputs"] if spec["name"] == name)
-        kind = "normal" if spec["kind"].startswith("normal") else "uniform"
-        return seeded.tensor(name, spec["shape"], self.seed, kind)
+        """The seeded tensor of the input `name`, uniform or normal, or its literal values; the system handles everything else."""
+        title, shape, kind = next(spec for spec in self.specs() if spec[0] == name)
+        if kind == "literal":
+            return torch.tensor(shape)
+        seed_name = title.partition(" (")[0]
+        return seeded.tensor(seed_name, shape, self.seed, "normal" if kind.startswith("normal") else "uniform")
+
+    def specs(self) -> list[tuple[str, list[Any], str]]:
+        """(name, shape, kind) of each input; a "literal" has its values instead of a shape. A remark may follow a name in
+        parentheses.
+        """
+        return [
+            (spec["name"], spec["shape"], spec["kind"]) if isinstance(spec, dict) else tuple(spec)
+            for spec in self.data["inputs"]
+        ]
 
     def state_shapes(self) -> dict[str, list[int]]:
         """Published key names and shapes, from the file itself or from the keys file that it names."""

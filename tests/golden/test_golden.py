@@ -17,6 +17,7 @@ SLOW = {
     "lovecon/pipeline_style",
     "dehazexl/attribution_dehazexl_512_s0",
     "dehazexl/full_2048_hyper_s0",
+    "longanimation/dglm_full",
     "mcnet/generator_256_seed1",
     "mcnet/losses_256",
     "mcnet/relative_motion",

@@ -1,0 +1,90 @@
+"""Model cards of LongAnimation's networks (data only; nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from visionzoo.cards import ModelCard, WeightSource
+
+_TITLE = "LongAnimation: Long Animation Generation with Dynamic Global-Local Memory"
+_PAPER = f"{_TITLE}, ICCV 2025, https://arxiv.org/abs/2507.01945"
+_CODE = "https://github.com/CN-makers/LongAnimation"
+_CITATION = f"Chen, Huang, Meng, Mao. {_TITLE}. ICCV 2025"
+_LICENSE = (
+    "the CogVideoX licence of the weights that it was trained from: free for academic use; commercial use needs a registration "
+    "and is limited to a million visits a month"
+)
+_HUB = "CNcreator0331/LongAnimation"
+_DATA = "Trained by the authors on clips of Sakuga-42M (CC BY-NC-SA 4.0)."
+
+CARDS = (
+    ModelCard(
+        name="longanimation_sketchdit",
+        task="colorize",
+        summary="SketchDiT: six blocks of CogVideoX 1.5 that turn sketches and a reference image into a control signal for the video "
+        "network of LongAnimation.",
+        inputs="sketch and image latents (B, T, 32, h, w), text states (B, 226, 4096), timesteps (B,) from 0 to 999, ofs (1,) of 2.0, "
+        "rotary tables; T, h and w are even",
+        outputs="control signal (B, T h w / 8, 3072)",
+        params=818_359_808,
+        paper=_PAPER,
+        code=_CODE,
+        code_license="Apache-2.0",
+        weights=(
+            WeightSource(
+                name="longanimation_sketchdit.official",
+                file="longanimation/control_module.safetensors",
+                license=_LICENSE,
+                hub=(_HUB, "control_module.safetensors"),
+                note=f"{_DATA} 157 tensors.",
+            ),
+        ),
+        limits="It works with the video network of CogVideoX1.5-5B-I2V only, in segments of 81 frames, at sizes near 576 x 1024.",
+        citation=_CITATION,
+    ),
+    ModelCard(
+        name="longanimation_dglm",
+        task="colorize",
+        summary="DGLM, the dynamic global-local memory: the control signal attends to what Video-XL keeps of all earlier frames, so "
+        "that colours stay the same over hundreds of frames.",
+        inputs="control signal (B, N, 3072); keys and values of three layers of Video-XL, (1, 2, 3, L, 512)",
+        outputs="control signal (B, N, 3072)",
+        params=402_782_208,
+        paper=_PAPER,
+        code=_CODE,
+        code_license="Apache-2.0",
+        weights=(
+            WeightSource(
+                name="longanimation_dglm.official",
+                file="longanimation/glm_module.safetensors",
+                license=_LICENSE,
+                hub=(_HUB, "glm_module.safetensors"),
+                note=f"{_DATA} 97 tensors.",
+            ),
+        ),
+        limits="It was trained on the memory of Video-XL; another memory encoder needs training.",
+        citation=_CITATION,
+    ),
+    ModelCard(
+        name="longanimation_lineart",
+        task="colorize",
+        summary="The network of informative-drawings that turns images into line drawings. LongAnimation extracts its sketches with "
+        "it.",
+        inputs="(B, 3, H, W) float32, RGB in [0, 1]; H and W are multiples of 4",
+        outputs="(B, 1, H, W) float32, dark lines on bright paper in (0, 1)",
+        params=4_290_945,
+        paper="Learning to Generate Line Drawings that Convey Geometry and Semantics, CVPR 2022, https://arxiv.org/abs/2203.12691",
+        code="https://github.com/carolineec/informative-drawings",
+        code_license="MIT",
+        weights=(
+            WeightSource(
+                name="longanimation_lineart.official",
+                file="longanimation/sk_model.pth",
+                license="MIT",
+                hub=("lllyasviel/Annotators", "sk_model.pth"),
+                size_mb=17.2,
+                note="Trained by the authors of informative-drawings; the fine one of its two styles. 24 tensors.",
+            ),
+        ),
+        limits="It was trained on photos: shading in cartoons can become lines.",
+        citation="Chan, Durand, Isola. Learning to Generate Line Drawings that Convey Geometry and Semantics. CVPR 2022",
+    ),
+)

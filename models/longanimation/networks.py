@@ -1,0 +1,43 @@
+"""Builds the registered networks of LongAnimation with random weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from visionzoo.errors import require, unknown
+
+from .lineart import LineartConfig, LineartGenerator
+
+__all__ = ["build"]
+
+
+def build(name: str, **overrides: Any) -> nn.Module:
+    """Build "longanimation_sketchdit", "longanimation_dglm" or "longanimation_lineart".
+
+    Args:
+        **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig`.
+
+    Raises:
+        InputError: an unknown one.
+        MissingDependencyError: diffusers is not installed.
+    """
+    if name == "longanimation_lineart":
+        _check(overrides, LineartConfig)
+        return LineartGenerator(LineartConfig(**overrides))
+    require("diffusers", extra="diffusion", purpose=name)
+    from .memory_fusion import DynamicMemoryFusion
+    from .sketch_dit import SketchDiT
+
+    kind: Any = SketchDiT if name == "longanimation_sketchdit" else DynamicMemoryFusion
+    _check(overrides, kind)
+    return kind(**overrides)
+
+
+def _check(overrides: dict[str, Any], kind: Any) -> None:
+    known = [each for each in inspect.signature(kind).parameters if each != "self"]
+    for field in overrides:
+        if field not in known:
+            raise unknown(f"field of {kind.__name__}", field, known)
