@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionzoo.data.toy_world import Clip, ToyWorld
+from visionzoo.data.toy_world.camera import STEPS
 from visionzoo.errors import InputError
 from visionzoo.io.video import VideoWriter
 from visionzoo.metrics import (
@@ -92,12 +93,24 @@ class Walk:
 
 
 def walks(chunks: int, frames: int, size: int) -> Iterator[Walk]:
-    """Paths whose camera goes far enough, of worlds of the test split."""
+    """Paths whose camera goes far enough, of worlds of the test split.
+
+    Raises:
+        InputError: no path of this length goes so far.
+    """
+    if (reach := chunks // 2 * frames * STEPS["go"]) < FAR:
+        raise InputError(
+            f"{chunks} chunks of {frames} frames go {reach:.2f} far at most, which shows the same places; use at least "
+            f"{2 * math.ceil(FAR / STEPS['go'] / frames)} chunks"
+        )
     for number in count():
         world = ToyWorld.create(number, "test", places=3, characters=0)
-        clip = world.film(1 + chunks * frames, size=(size, size), hold=frames, returns=True)
+        # one frame more than actions take, the first; random paths of that length would come back one action later
+        actions = (drawn := world.film(chunks * frames, hold=frames, returns=True)).actions[1::frames]
+        start = float(drawn.cameras[0, 0])
+        clip = world.film(1 + chunks * frames, size=(size, size), actions=actions, hold=frames, start=start)
         if np.ptp(clip.cameras[:, 0]) >= FAR:
-            yield Walk(number, clip, clip.actions[1::frames])
+            yield Walk(number, clip, actions)
 
 
 def measure(

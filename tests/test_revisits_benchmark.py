@@ -12,7 +12,7 @@ from benchmarks.revisits import Records, paired, read_records, report, run, walk
 from visionzoo.errors import InputError
 from visionzoo.metrics import RandomFeatures, revisit
 
-SETTINGS = {"chunks": 4, "window": 8, "src": "random"}
+SETTINGS = {"chunks": 6, "window": 8, "src": "random"}
 
 
 class Maker:
@@ -38,7 +38,7 @@ class Maker:
 
 
 def study(path: Path, maker: Maker, paths: int = 2) -> None:
-    chosen = [walk for walk, _ in zip(walks(4, 6, 64), range(paths), strict=False)]
+    chosen = [walk for walk, _ in zip(walks(6, 6, 64), range(paths), strict=False)]
     run(Records(path, SETTINGS), maker, chosen, ["off", "local"], window=8, src=RandomFeatures(), network=None)
 
 
@@ -54,8 +54,9 @@ def test_an_interrupted_study_continues_and_is_paired(tmp_path: Path, capsys: py
     settings, records = read_records(file)
     assert [each["row"] for each in records] == ["off", "local"] * 2
     assert len({each["path"] for each in records}) == 2
-    walk = next(iter(walks(4, 6, 64)))
-    assert walk.actions[:2] != walk.actions[2:]
+    walk = next(iter(walks(6, 6, 64)))
+    assert walk.actions == walk.clip.actions[1::6]
+    assert np.array_equal(walk.clip.cameras[0], walk.clip.cameras[-1])
     frames = [walk.clip[0].rgb, *Maker()(walk, "off")[0]]
     expected = revisit(frames, walk.clip.cameras)
     far = [later - first >= 8 for first, later in expected.pairs]
@@ -68,8 +69,13 @@ def test_an_interrupted_study_continues_and_is_paired(tmp_path: Path, capsys: py
     assert "| off (without TEMP-LORA) |" in text
     assert "1.88, 89.04" in text
     with pytest.raises(InputError, match=r"was made with other settings \(chunks\)"):
-        Records(file, {**SETTINGS, "chunks": 6})
+        Records(file, {**SETTINGS, "chunks": 8})
     json.dumps(records, allow_nan=False)
+
+
+def test_paths_too_short_to_leave_the_picture_are_refused() -> None:
+    with pytest.raises(InputError, match=r"4 chunks of 6 frames go 0\.72 far at most.*at least 6 chunks"):
+        next(walks(4, 6, 64))
 
 
 def test_intervals_are_of_paired_differences() -> None:
