@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visionzoo.cards import ModelCard
+from visionzoo.cards import ModelCard, WeightSource
 
 _TITLE = "SlowFast-VGen: Slow-Fast Learning for Action-Driven Long Video Generation"
 
@@ -27,7 +27,20 @@ CARDS = (
         inputs="(B, 2, 3, H, W) float32, two consecutive RGB frames in [-1, 1], trained at 96 x 96",
         outputs="(B, 7) logits of go left, go right, go in, go out, zoom in, zoom out and wait",
         params=143_047,
+        weights=(
+            WeightSource(
+                name="toy_actions.drawn",
+                file="toy_actions.drawn.safetensors",
+                license="Apache-2.0",
+                bundled="weights/toy_actions.drawn.safetensors",
+                sha256="124e6d91545010117ab228bd11b7328af471e4de7405385fac4d0d3af45e2ed1",
+                size_mb=0.3,
+                note="Trained by visionzoo on one CPU core, on frames of the toy world alone "
+                "(visionzoo fit --config slowfastvgen/inverse_dynamics). Of 1,400 actions between frames of 200 held-out worlds, it "
+                "reads 98.4 % rightly: go in 94.9 %, go out 94.0 %, the others 98.5 % or more.",
+            ),
+        ),
         paper=f"{_TITLE}, ICLR 2025, https://arxiv.org/abs/2410.23277",
-        limits="It knows the toy world only, and one action between two frames.",
+        limits="It knows the toy world only, and one action between two frames; slow steps in and out are sometimes read as waiting.",
     ),
 )

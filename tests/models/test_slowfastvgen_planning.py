@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -119,6 +120,24 @@ def test_a_plan_that_is_read_wrongly_does_not() -> None:
     assert plan.distances == pytest.approx([0, 0, 0, 0, 3], abs=1e-6)
     assert plan.from_start == pytest.approx(3)
     assert plan.as_dict()["from_start"] == plan.from_start
+
+
+def test_the_bundled_network_finds_the_way_back() -> None:
+    """On frames of a held-out world, also where they are blurred and dark."""
+    network: Any = visionzoo.create_model("toy_actions", pretrained=True).eval()
+    world = ToyWorld.create(6, "test", places=3, characters=1)
+    goals = there_and_back(["go left", "zoom in", "go in", "wait"])
+    first = next(world.film(1, size=(96, 96), start=3.0).frames(motion=False)).rgb
+    drawn = drawn_world(world, frames=4, start=3.0)
+    plan = follow_goals(drawn, network, first, goals)
+    assert plan.accuracy >= 30 / 32
+    assert plan.from_start < 3
+
+    def worse(image: Any, goals: Any) -> Any:
+        for chunk in drawn(image, goals):
+            yield np.stack([cv2.GaussianBlur(frame, (0, 0), 0.8) // 5 * 4 for frame in chunk])
+
+    assert follow_goals(worse, network, cv2.GaussianBlur(first, (0, 0), 0.8) // 5 * 4, goals).accuracy >= 28 / 32
 
 
 def test_every_action_has_a_way_back() -> None:
