@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader as _lazy
 
-from visionzoo.registry import Need, register_pipeline
+from visionzoo.registry import Bench, Need, register_pipeline
 
 register_pipeline(
     "generate",
@@ -12,6 +12,14 @@ register_pipeline(
     command=f"{__name__}.command:app",
     summary="continue an image or a video by actions",
     page="visionzoo.demos.generate",
+    benches=(
+        Bench(
+            "slowfastvgen",
+            "benchmarks.slowfastvgen:benchmark",
+            "SlowFast-VGen making 8 frames and learning from them",
+            "diffusers and PEFT",
+        ),
+    ),
     needs=(Need("av", "generate", "visionzoo generate, which writes videos"),),
 )
 
