@@ -224,7 +224,8 @@ def run(
                 raise InputError(f"path {walk.number}: {len(frames)} frames were made, expected {len(walk.clip)}")
             if videos is not None:
                 _write(videos / f"{walk.number:03}_{row}.mp4", frames)
-                _write(videos / f"{walk.number:03}_true.mp4", (frame.rgb for frame in walk.clip.frames(motion=False)))
+                true = (frame.rgb for frame in walk.clip.frames(motion=False))
+                _write(videos / f"{walk.number:03}_true.mp4", true)
             found = measure(walk, frames, window=window, src=src, network=network)
             records.add({"path": walk.number, "row": row, "seconds": round(seconds, 2), **found, "losses": losses})
             print(
@@ -235,7 +236,7 @@ def run(
 
 def _write(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, fps=8.0) as video:
+    with VideoWriter(path, fps=8.0, overwrite=True) as video:
         for frame in frames:
             video.write(frame)
 
@@ -343,7 +344,7 @@ def with_pipeline(pipe: Any, options: dict[str, Any]) -> Make:
         losses: list[list[float]] = []
 
         def frames() -> Iterator[NDArray[np.uint8]]:
-            for chunk in pipe.stream(walk.clip[0].rgb, walk.actions, chosen):
+            for chunk in pipe.stream(walk.clip[0].rgb, walk.actions, chosen, progress=lambda *_: None):
                 losses.append([round(loss, 6) for loss in chunk.losses])
                 yield from chunk.frames
 

@@ -66,7 +66,7 @@ def generated(pipe: Any, number: int, row: str, options: dict[str, Any]) -> Gene
     chosen = GenerateOptions(seed=number, **{**options, **ROWS[row]})
 
     def generate(first: NDArray[np.uint8], goals: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
-        for chunk in pipe.stream(first, list(goals), chosen):
+        for chunk in pipe.stream(first, list(goals), chosen, progress=lambda *_: None):
             yield np.stack(chunk.frames)
 
     return generate
