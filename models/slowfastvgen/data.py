@@ -163,6 +163,7 @@ class ChunkData(LightningDataModule):
         worlds, val_worlds: number of toy worlds.
         actions: number of actions in each of them.
         size: side of the frames in pixels, a multiple of 8; own videos are scaled and cropped to it.
+        speed: of the camera in toy worlds, see `ToyWorld.film`.
         frames: new frames in each chunk.
         past: number of past frames -> share of batches with it. 1 is a first image, 0 generation from text alone. The paper mixes
             lengths up to 32 frames in all, without saying how.
@@ -185,6 +186,7 @@ class ChunkData(LightningDataModule):
         val_worlds: int = 16,
         actions: int = 6,
         size: int = 96,
+        speed: float = 1.0,
         frames: int = 8,
         past: dict[int, float] | None = None,
         drop: float = 0.1,
@@ -215,7 +217,7 @@ class ChunkData(LightningDataModule):
             )
         self.folders = {"train": episodes, "validation": val_episodes}
         self.worlds = {"train": worlds, "validation": val_worlds}
-        self.vae, self.actions, self.size, self.frames = vae, actions, size, frames
+        self.vae, self.actions, self.size, self.speed, self.frames = vae, actions, size, speed, frames
         self.past, self.drop, self.cache = {int(key): float(share) for key, share in past.items()}, drop, Path(cache)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.sets: dict[str, Any] = {}
@@ -260,7 +262,14 @@ class ChunkData(LightningDataModule):
             ]
             return f"{split}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}", len(found), found
         name = f"{split}-{count}-{self.actions}x{self.frames}-{self.size}-{self.seed}"
-        settings = {"chunks": self.actions, "hold": self.frames, "size": self.size, "seed": self.seed}
+        name += "" if self.speed == 1 else f"-{self.speed:g}"
+        settings = {
+            "chunks": self.actions,
+            "hold": self.frames,
+            "size": self.size,
+            "speed": self.speed,
+            "seed": self.seed,
+        }
         return name, count, (toy_episode(split, number, **settings) for number in range(count))
 
     def _frames(

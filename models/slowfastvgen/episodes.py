@@ -53,7 +53,9 @@ class Episode:
     file: Path | None = None
 
 
-def toy_episode(split: str, number: int, *, chunks: int, hold: int, size: int, seed: int = 0) -> Episode:
+def toy_episode(
+    split: str, number: int, *, chunks: int, hold: int, size: int, speed: float = 1.0, seed: int = 0
+) -> Episode:
     """A walk through a world of the toy world with random actions, each for `hold` frames; the first frame has none.
 
     Every second world has a character.
@@ -63,10 +65,11 @@ def toy_episode(split: str, number: int, *, chunks: int, hold: int, size: int, s
         number: which; training worlds also depend on `seed`.
         chunks: number of actions.
         size: side of the frames, in pixels.
+        speed: of the camera, see `ToyWorld.film`.
     """
     stream = stream_of(seed, number) if split == "train" else number
     clip = ToyWorld.create(stream, split, places=3, characters=number % 2).film(
-        1 + chunks * hold, size=(size, size), hold=hold
+        1 + chunks * hold, size=(size, size), hold=hold, speed=speed
     )
     actions = tuple(Action(first, first + hold, clip.actions[first]) for first in range(1, 1 + chunks * hold, hold))
     return Episode(f"{split} world {number}", actions, lambda: (frame.rgb for frame in clip.frames(motion=False)))

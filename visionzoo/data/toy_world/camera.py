@@ -28,7 +28,7 @@ HORIZON = 0.4
 
 DEEPEST, LARGEST_ZOOM = 0.45, 1.75
 STEPS = {"go": 0.06, "in": 0.028, "zoom": 1.035}
-"""Change per frame: in x, in depth, and the factor of the zoom."""
+"""Change per frame at speed 1: in x, in depth, and the factor of the zoom."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def check_actions(actions: Sequence[str]) -> None:
             raise InputError(f"action {number} is {action!r}; the actions are: {', '.join(ACTIONS)}")
 
 
-def follow(actions: Sequence[str], hold: int, frames: int, start: float, bounds: tuple[float, float]) -> CameraPath:
+def follow(
+    actions: Sequence[str], hold: int, frames: int, start: float, bounds: tuple[float, float], speed: float = 1.0
+) -> CameraPath:
     """The path of a camera that takes each action for `hold` frames; it stays within the bounds and waits at the end.
 
     Args:
@@ -71,18 +73,20 @@ def follow(actions: Sequence[str], hold: int, frames: int, start: float, bounds:
         frames: length of the clip.
         start: x at the first frame.
         bounds: smallest and largest x.
+        speed: of the camera; the zoom changes by `STEPS["zoom"] ** speed` per frame.
 
     Raises:
         InputError: an unknown action.
     """
     check_actions(actions)
+    go, deep, larger = _steps(speed)
     x, z, zoom = [start], [0.0], [1.0]
     for frame in range(frames):
         index = frame // hold
         action = actions[index] if index < len(actions) else "wait"
-        step = {"go left": -STEPS["go"], "go right": STEPS["go"]}.get(action, 0.0)
-        depth = {"go in": STEPS["in"], "go out": -STEPS["in"]}.get(action, 0.0)
-        factor = {"zoom in": STEPS["zoom"], "zoom out": 1 / STEPS["zoom"]}.get(action, 1.0)
+        step = {"go left": -go, "go right": go}.get(action, 0.0)
+        depth = {"go in": deep, "go out": -deep}.get(action, 0.0)
+        factor = {"zoom in": larger, "zoom out": 1 / larger}.get(action, 1.0)
         x.append(min(bounds[1], max(bounds[0], x[-1] + step)))
         z.append(min(DEEPEST, max(0.0, z[-1] + depth)))
         zoom.append(min(LARGEST_ZOOM, max(1.0, zoom[-1] * factor)))
@@ -92,8 +96,16 @@ def follow(actions: Sequence[str], hold: int, frames: int, start: float, bounds:
     return CameraPath(positions, depths, zooms, tuple(taken[:frames]))
 
 
-def random_actions(chance: Chance, count: int, hold: int, start: float, bounds: tuple[float, float]) -> list[str]:
+def _steps(speed: float) -> tuple[float, float, float]:
+    """Change of x, of depth, and factor of the zoom in a frame."""
+    return STEPS["go"] * speed, STEPS["in"] * speed, STEPS["zoom"] ** speed
+
+
+def random_actions(
+    chance: Chance, count: int, hold: int, start: float, bounds: tuple[float, float], speed: float = 1.0
+) -> list[str]:
     """Actions that never run into a limit, so that each of them has its full effect."""
+    go, deep, larger = _steps(speed)
     x, z, zoom = start, 0.0, 1.0
     actions: list[str] = []
     while len(actions) < count:
@@ -101,12 +113,12 @@ def random_actions(chance: Chance, count: int, hold: int, start: float, bounds: 
         if actions and action == OPPOSITE[actions[-1]] and chance.happens(0.7):
             continue  # less to and fro
         after = {
-            "go left": (x - STEPS["go"] * hold, z, zoom),
-            "go right": (x + STEPS["go"] * hold, z, zoom),
-            "go in": (x, z + STEPS["in"] * hold, zoom),
-            "go out": (x, z - STEPS["in"] * hold, zoom),
-            "zoom in": (x, z, zoom * STEPS["zoom"] ** hold),
-            "zoom out": (x, z, zoom / STEPS["zoom"] ** hold),
+            "go left": (x - go * hold, z, zoom),
+            "go right": (x + go * hold, z, zoom),
+            "go in": (x, z + deep * hold, zoom),
+            "go out": (x, z - deep * hold, zoom),
+            "zoom in": (x, z, zoom * larger**hold),
+            "zoom out": (x, z, zoom / larger**hold),
             "wait": (x, z, zoom),
         }[action]
         near = 1e-9

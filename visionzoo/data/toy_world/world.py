@@ -102,6 +102,7 @@ class ToyWorld:
         actions: Sequence[str] | None = None,
         returns: bool = False,
         hold: int = HOLD,
+        speed: float = 1.0,
         start: float | None = None,
         take: int = 0,
         supersampling: int = 2,
@@ -115,6 +116,7 @@ class ToyWorld:
             actions: what the camera does, of `camera.ACTIONS`, each for `hold` frames; afterwards it waits. None for random ones.
             returns: of random actions, whether the second half of the clip goes back to the start.
             hold: frames per action, at least 1.
+            speed: of the camera, from 0.1 to 4; at 1 it crosses what it sees at depth 1 in 17 frames.
             start: x of the camera at the first frame; None for a random one.
             take: another take of the same world has other random actions and acting.
             supersampling: frames are drawn this many times larger and averaged: 1 to 4.
@@ -127,6 +129,8 @@ class ToyWorld:
         frames = _whole("frames", frames, 1, 10**7)
         hold = _whole("hold", hold, 1, 10**4)
         supersampling = _whole("supersampling", supersampling, 1, 4)
+        if not 0.1 <= speed <= 4:
+            raise InputError(f"speed must be from 0.1 to 4, got {speed:g}")
         if line_width is not None and not 0.5 <= line_width <= 64:
             raise InputError(f"line_width must be from 0.5 to 64 pixels, got {line_width:g}")
         chance = Chance("take", self.split, self.seed, take)
@@ -138,11 +142,11 @@ class ToyWorld:
             begin = start
         if actions is None:
             count = -(-frames // hold)
-            there = random_actions(chance, -(-count // 2) if returns else count, hold, begin, bounds)
+            there = random_actions(chance, -(-count // 2) if returns else count, hold, begin, bounds, speed)
             actions = returning(there) if returns else there
         else:
             check_actions(actions)
-        path = follow(actions, hold, frames, begin, bounds)
+        path = follow(actions, hold, frames, begin, bounds, speed)
         aspect = width / height
         acts = [
             perform(character, Chance("act", self.split, self.seed, take, index), path, aspect)
