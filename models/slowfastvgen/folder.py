@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from visionzoo.diffusion.folders import INDEX, check_complete, check_parts, finish_saving, load_transformers, one_line
 from visionzoo.errors import WeightsError
-from visionzoo.io.files import make_folder, write_json
+from visionzoo.io.files import make_folder, write_json, write_text
 from visionzoo.stored import CUSTOM
 
 __all__ = ["PARTS", "open_parts", "save_video_folder"]
@@ -58,13 +59,16 @@ def open_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> dict[s
     return parts
 
 
-def save_video_folder(parts: Mapping[str, Any], folder: str | Path, *, half: bool = True) -> Path:
+def save_video_folder(
+    parts: Mapping[str, Any], folder: str | Path, *, half: bool = True, settings: Mapping[str, Any] | None = None
+) -> Path:
     """Write the parts of a text-to-video pipeline to a folder that `SlowFastVGenPipeline` loads; they are unchanged.
 
     Args:
         parts: those of `PARTS`.
         folder: created if it does not exist.
         half: write the weights in half precision.
+        settings: constructor values of the pipeline to record in model_index.json, e.g. {"window": 16}.
     """
     place = make_folder(folder)
     copies: dict[str, Any] = {}
@@ -76,11 +80,16 @@ def save_video_folder(parts: Mapping[str, Any], folder: str | Path, *, half: boo
             part = nn.Module.to(part, torch.float16 if half else torch.float32)
         part.save_pretrained(place / name)
         copies[name] = part
+        if _kind(part) != type(part).__name__:
+            config = json.loads((place / name / "config.json").read_text(encoding="utf-8"))
+            write_text(
+                place / name / "config.json", json.dumps({**config, "_class_name": _kind(part)}, indent=2) + "\n"
+            )
     index = {
         name: ["transformers" if name in ("text_encoder", "tokenizer") else "diffusers", _kind(part)]
         for name, part in copies.items()
     }
-    write_json(place / INDEX, {"_class_name": "SlowFastVGenPipeline", **index})
+    write_json(place / INDEX, {"_class_name": "SlowFastVGenPipeline", **index, **(settings or {})})
     finish_saving(place, copies, {"task": "generate", "model": CUSTOM})
     return place
 

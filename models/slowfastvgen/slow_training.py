@@ -60,6 +60,8 @@ class SlowLearning(TrainingModule):
         gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
         guidance: of the samples.
         sample_steps: of the samples; 0 draws none.
+        settings: values to record in the folder that is written, which the pipeline takes from there: window, frames_per_chunk,
+            past_frames, steps, guidance, fps, actions.
         export_half: write the weights in half precision.
 
     Raises:
@@ -87,6 +89,7 @@ class SlowLearning(TrainingModule):
         gradient_checkpointing: bool = False,
         guidance: float = 2.0,
         sample_steps: int = 20,
+        settings: dict[str, Any] | None = None,
         export_half: bool = True,
     ):
         super().__init__()
@@ -204,9 +207,9 @@ class SlowLearning(TrainingModule):
         steps = self.parts["scheduler"].config["num_train_timesteps"]
         times = (torch.arange(len(latents)) * steps // len(latents) + steps // (2 * len(latents))).to(latents.device)
         self._losses.append(self.loss(batch, self.best, times, noise))
-        if batch_idx * len(latents) < SHOWN:
+        if batch_idx % max(1, self.trainer.num_val_batches[0] // SHOWN) == 0:  # of different episodes
             for key in ("latents", "action", "past"):
-                self._shown.setdefault(key, []).extend(batch[key])
+                self._shown.setdefault(key, []).append(batch[key][0])
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", torch.cat(self._losses).mean(), prog_bar=True, sync_dist=True)
@@ -249,7 +252,8 @@ class SlowLearning(TrainingModule):
     def save(self, folder: str | Path) -> Path:
         """Write all parts, with the trained networks, into `pipeline/` of a folder; return that."""
         parts = {**self.parts, **dict(self.best.items())}
-        return save_video_folder(parts, Path(folder) / "pipeline", half=self.hparams["export_half"])
+        h = self.hparams
+        return save_video_folder(parts, Path(folder) / "pipeline", half=h["export_half"], settings=h["settings"])
 
 
 def _fresh_parts(overrides: dict[str, Any]) -> dict[str, Any]:
