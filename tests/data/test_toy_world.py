@@ -103,6 +103,19 @@ def test_flat_colours_are_those_of_the_frame_away_from_lines():
             assert number == part.number
 
 
+def test_the_camera_has_a_speed():
+    world = ToyWorld.create(3, "test", places=2)
+    middle = (world.places[0].left + world.places[-1].right) / 2
+    settings = {"actions": ["go right", "zoom in"], "hold": 4, "start": middle}
+    once, half = (world.film(9, speed=speed, **settings).cameras for speed in (1.0, 0.5))
+    assert np.allclose(once[4, 0] - middle, 2 * (half[4, 0] - middle))
+    assert np.allclose(once[8, 2], half[8, 2] ** 2)
+    slow = world.film(32, speed=0.5, returns=True, hold=4)
+    assert np.array_equal(slow.cameras[1:], slow.cameras[:0:-1])
+    with pytest.raises(InputError, match="speed"):
+        world.film(9, speed=0)
+
+
 def test_a_path_that_returns_shows_the_same_frames():
     clip = ToyWorld.create(2, characters=0).film(128, returns=True)
     there, back = clip[24], clip[104]
