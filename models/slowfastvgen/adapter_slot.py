@@ -13,7 +13,7 @@ from visionzoo.memory import ParametricBank
 from .adapters import ADAPTER, TempLoRA, adapter_layers, add_adapter, remove_adapter, reset_adapter, switch_adapter
 from .episode_state import Episode
 
-__all__ = ["AdapterSlot"]
+__all__ = ["AdapterSlot", "take_out"]
 
 _owners: weakref.WeakKeyDictionary[nn.Module, weakref.ref[AdapterSlot]] = weakref.WeakKeyDictionary()
 """Network -> the slot whose adapter is in it."""
@@ -127,3 +127,13 @@ class AdapterSlot:
                 seed=self.config.seed,
             )
         _owners[self.unet] = weakref.ref(self)
+
+
+def take_out(unet: nn.Module) -> None:
+    """Remove the adapter of an episode from a network, if there is one; its memory keeps it, and puts it back when it is used."""
+    owner = _owners.get(unet)
+    slot = None if owner is None else owner()
+    if slot is not None:
+        slot.close()
+    elif adapter_layers(unet):
+        remove_adapter(unet)

@@ -107,7 +107,7 @@ class Generation:
                 self.learn(past[:, :, -self.settings.past_frames :], made, self.text_states(""))
             self.past = self._shown[:, -self.settings.past_frames :]
 
-    @property
+    @cached_property
     def weights(self) -> str:
         """Fingerprint of the networks, to which saved episodes belong."""
         return self._pipe.fingerprint

@@ -28,6 +28,7 @@ from visionzoo.errors import InputError, WeightsError
 from visionzoo.io.files import write_text
 from visionzoo.jobs import Progress
 from visionzoo.models.slowfastvgen import EpisodeMemory, SlowFastUNet
+from visionzoo.models.slowfastvgen.adapter_slot import take_out
 from visionzoo.models.slowfastvgen.adapters import ADAPTER
 
 from .actions import check_action, check_actions
@@ -130,7 +131,11 @@ class SlowFastVGenPipeline(DiffusionTaskPipeline):
         )
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Write the pipeline to a folder; see the base class. The UNet has the name of diffusers' class, which loads it, too."""
+        """Write the pipeline to a folder; see the base class. The UNet has the name of diffusers' class, which loads it, too.
+
+        Memories of episodes are not part of it; save them by themselves.
+        """
+        take_out(self.unet)
         super().save_pretrained(save_directory, **kwargs)
         for path, changed in (
             (Path(save_directory) / INDEX, {"unet": ["diffusers", "UNet3DConditionModel"]}),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import tiny, tiny_diffusion
@@ -269,6 +270,72 @@ def test_networks_that_do_not_belong_together() -> None:
     wide = UNet3DConditionModel.from_config({**parts["unet"].config, "cross_attention_dim": 48})
     with pytest.raises(InputError, match="the UNet takes texts of width 48, and the text encoder gives 32"):
         SlowFastVGenPipeline(**{**parts, "unet": wide})
+
+
+# Memory
+
+
+FAST: dict[str, Any] = {"guidance": 1.0, "fast_rank": 2, "fast_lr": 1e-2, "progress": silent}
+
+
+def test_the_memory_learns_each_chunk_and_the_networks_stay(pipe: SlowFastVGenPipeline, image: np.ndarray) -> None:
+    """The first chunk knows nothing yet; a video without memory is the same before, between and after."""
+    before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
+    plain = made(pipe, image)
+    learned = pipe(image, [RED, BLUE], **FAST)
+    assert [len(losses) for losses in learned.losses] == [1, 1]
+    frames = np.stack(learned.frames)
+    assert np.array_equal(frames[:5], plain[:5])
+    assert not np.array_equal(frames[5:], plain[5:])
+    assert np.array_equal(made(pipe, image), plain)
+    assert np.array_equal(np.stack(pipe(image, [RED, BLUE], **FAST).frames), frames)
+    assert pipe.unet.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in pipe.unet.state_dict().items())
+    assert "loras" not in pipe.facts()
+
+
+def test_videos_take_turns(pipe: SlowFastVGenPipeline, image: np.ndarray) -> None:
+    options = GenerateOptions(guidance=1.0, fast_rank=2, fast_lr=1e-2)
+    want = [chunk.latents for chunk in pipe.stream(image, [RED, BLUE], options, progress=silent)]
+    one, other = (pipe.begin(image, options, progress=silent) for _ in range(2))
+    found = []
+    for action in (RED, BLUE):
+        found.append(one.take(action))
+        other.take(BLUE)
+    assert all(torch.equal(chunk.latents, latents) for chunk, latents in zip(found, want, strict=True))
+
+
+@pytest.mark.parametrize("variant", ["original", "global", "single_frame"])
+def test_variants_learn_something_else(pipe: SlowFastVGenPipeline, image: np.ndarray, variant: str) -> None:
+    local = np.stack(pipe(image, [RED, BLUE], **FAST, steps=1).frames)
+    other = pipe(image, [RED, BLUE], **FAST, steps=1, fast_variant=variant)
+    assert not np.array_equal(np.stack(other.frames)[5:], local[5:])
+    assert other.episode.settings.past_frames == (1 if variant == "single_frame" else 4)
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_reported(
+    pipe: SlowFastVGenPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visionzoo.models.slowfastvgen import episode
+
+    loss = episode.fast_loss
+    monkeypatch.setattr(episode, "fast_loss", lambda *given: torch.nan * loss(*given))
+    with pytest.warns(episode.StepSkipped, match="1 of 1 steps after chunk 1 had a loss that is not finite"):
+        result = pipe(image, [RED, BLUE], **FAST)
+    assert np.isnan(result.losses).all()
+    assert np.array_equal(np.stack(result.frames), made(pipe, image))
+
+
+def test_a_saved_episode_continues_bit_for_bit(pipe: SlowFastVGenPipeline, image: np.ndarray, tmp_path: Path) -> None:
+    whole = pipe(image, [RED, BLUE, RED], **FAST)
+    first = pipe(image, [RED, BLUE], **FAST)
+    first.episode.save(tmp_path / "walk")
+    rest = pipe(None, [RED], episode=tmp_path / "walk", **FAST)
+    assert np.array_equal(np.stack(rest.frames), np.stack(whole.frames[-4:]))
+    assert rest.losses == whole.losses[-1:]
+    pipe.save_pretrained(tmp_path / "model")
+    assert not [key for key in load_file(next((tmp_path / "model" / "unet").glob("*.safetensors"))) if "lora" in key]
+    assert first.episode.take(RED).losses == whole.losses[-1]  # what was taken out of the network is put back
 
 
 # Folders
