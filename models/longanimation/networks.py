@@ -27,7 +27,7 @@ def build(name: str, **overrides: Any) -> nn.Module:
     if name == "longanimation_lineart":
         _check(overrides, LineartConfig)
         return LineartGenerator(LineartConfig(**overrides))
-    require("diffusers", extra="diffusion", purpose=name)
+    require("diffusers", extra="colorize", purpose=name)
     from .memory_fusion import DynamicMemoryFusion
     from .sketch_dit import SketchDiT
 
