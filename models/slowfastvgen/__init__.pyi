@@ -24,6 +24,7 @@ from .inverse_dynamics import InverseDynamics as InverseDynamics
 from .inverse_dynamics import InverseDynamicsConfig as InverseDynamicsConfig
 from .inverse_dynamics import action_probabilities as action_probabilities
 from .inverse_dynamics import read_actions as read_actions
+from .layers import TextCache as TextCache
 from .masked import compose as compose
 from .masked import masked_batch as masked_batch
 from .masked import masked_errors as masked_errors

@@ -9,57 +9,20 @@ from typing import Any, Self, cast
 
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
-from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from visionzoo.errors import InputError
+
+from .layers import LAYERS, Checkpointed, TextCache, VideoAttnProcessor
 
 __all__ = ["SlowFastUNet"]
 
 
 def run_checkpointed(function: Callable[..., Any], *args: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False)
-
-
-class Checkpointed:
-    """A layer that stores only its inputs for the backward pass and computes the rest again, if `checkpointing` is set."""
-
-    checkpointing: Callable[..., Any] | None = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        forward = super().forward  # pyright: ignore[reportAttributeAccessIssue]
-        if self.checkpointing is None or not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return self.checkpointing(functools.partial(forward, **kwargs), *args)
-
-
-class Resnet(Checkpointed, ResnetBlock2D):
-    pass
-
-
-class TemporalConv(Checkpointed, TemporalConvLayer):
-    pass
-
-
-class SpatialTransformer(Checkpointed, Transformer2DModel):
-    pass
-
-
-class TemporalTransformer(Checkpointed, TransformerTemporalModel):
-    pass
-
-
-LAYERS: dict[type, type] = {
-    ResnetBlock2D: Resnet,
-    TemporalConvLayer: TemporalConv,
-    Transformer2DModel: SpatialTransformer,
-    TransformerTemporalModel: TemporalTransformer,
-}
-"""diffusers' classes of layers -> ours, with the same weights and names."""
 
 
 class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
@@ -77,17 +40,76 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
 
     State dicts, and so checkpoints and `save_pretrained`, hold the network alone, whatever adapters are in it. A network with adapters
     loads such state dicts and keeps them. `save_lora_adapter` writes an adapter.
+
+    Text is projected to keys and values once for all frames, and once for all calls with a `TextCache`; temporal transformers do not
+    reorder tokens. Both are exact.
     """
 
     _supports_gradient_checkpointing = True
     _with_adapters = False
+    channels_last = False
 
     @functools.wraps(UNet3DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        processor = VideoAttnProcessor()
         for module in self.modules():  # diffusers' blocks create their layers themselves
             if type(module) in LAYERS:
                 module.__class__ = cast(Any, LAYERS[type(module)])
+            elif isinstance(module, Attention):
+                module.set_processor(processor)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor,
+        *args: Any,
+        text_cache: TextCache | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Predict; further arguments are those of `UNet3DConditionModel.forward`.
+
+        Args:
+            sample: latents (B, C, F, h, w).
+            timestep: a number, or (B,).
+            encoder_hidden_states: text (B, tokens, width).
+            text_cache: a `TextCache` of this text, which is projected once for all calls with the cache.
+
+        Raises:
+            InputError: the cache is one of another text.
+        """
+        if text_cache is not None and text_cache.states is not encoder_hidden_states:
+            raise InputError(
+                "the text cache belongs to another text; pass its own: unet(…, cache.states, text_cache=cache)"
+            )
+        text = TextCache(encoder_hidden_states) if text_cache is None else text_cache
+        if self.channels_last:
+            frames = sample.shape[2]
+            rows = sample.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            sample = rows.unflatten(0, (-1, frames)).transpose(1, 2)
+        return super().forward(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            *args,
+            cross_attention_kwargs={**(cross_attention_kwargs or {}), "text": text},
+            **kwargs,
+        )
+
+    def to_channels_last(self) -> Self:
+        """Store the kernels of convolutions in the memory format channels-last, in which the whole network then runs.
+
+        The values of the weights stay, and those of predictions up to rounding. What `module.to(memory_format=…)` does not do, as
+        it takes one format for kernels of images and of videos.
+        """
+        for parameter in self.parameters():
+            if parameter.ndim in (4, 5):
+                form = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+                parameter.data = parameter.data.contiguous(memory_format=form)
+        self.channels_last = True
+        return self
 
     @classmethod
     def of(cls, unet: nn.Module) -> Self:

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from tests import tiny_diffusion
-from visionzoo.models.slowfastvgen import SlowFastUNet
+from visionzoo.errors import InputError, WeightsError
+from visionzoo.models.slowfastvgen import SlowFastUNet, TextCache
+from visionzoo.models.slowfastvgen.checkpoint import official_names
+from visionzoo.weights import load_checkpoint, to_official
 
 
 def inputs(batch: int = 2, frames: int = 5, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,7 +36,79 @@ def test_values_are_those_of_diffusers(size: tuple[int, int]) -> None:
     unet = tiny_diffusion.video_unet()
     given = inputs(size=size)
     with torch.no_grad():
-        torch.testing.assert_close(unet(*given).sample, theirs(unet)(*given).sample, rtol=1e-5, atol=1e-5)
+        expected = theirs(unet)(*given).sample
+        torch.testing.assert_close(unet(*given).sample, expected, rtol=1e-5, atol=1e-5)
+        cache = TextCache(given[2])
+        for _ in range(2):
+            torch.testing.assert_close(unet(*given, text_cache=cache).sample, expected, rtol=1e-5, atol=1e-5)
+        state = {name: value.clone() for name, value in unet.state_dict().items()}
+        assert unet.to_channels_last().conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(unet(*given).sample, expected, rtol=1e-5, atol=1e-5)
+        assert all(torch.equal(value, state[name]) for name, value in unet.state_dict().items())
+        unet.set_attn_processor(AttnProcessor2_0())  # and with processors of others
+        torch.testing.assert_close(unet(*given).sample, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_text_is_projected_once_for_all_calls() -> None:
+    unet, (latents, times, text) = tiny_diffusion.video_unet(), inputs()
+    cache, calls = TextCache(text), []
+    for name, layer in unet.named_modules():
+        if name.endswith("attn2.to_k") and ".attentions." in f".{name}":
+            layer.register_forward_hook(lambda *args: calls.append(args[1][0].shape))
+    with torch.no_grad():
+        unet(latents, times, text, text_cache=cache)
+        assert len(calls) == 4
+        assert set(calls) == {text.shape}  # not once for each frame
+        unet(latents, times + 1, text, text_cache=cache)
+        assert len(calls) == 4
+    unet(latents, times, text, text_cache=cache).sample.sum().backward()  # with gradients, nothing is kept
+    assert len(calls) == 4
+    with pytest.raises(InputError, match="belongs to another text"):
+        unet(latents, times, text.clone(), text_cache=cache)
+
+
+def test_gradients_are_those_of_diffusers() -> None:
+    unet = tiny_diffusion.video_unet()
+    other, given = theirs(unet), inputs()
+    for network in (unet, other):
+        network(*given).sample.square().mean().backward()
+    for one, two in zip(unet.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_original_files_load() -> None:
+    unet = tiny_diffusion.video_unet()
+    original = to_official(unet)
+    assert original["input_blocks.0.1.proj_in.weight"].ndim == 3
+    again = load_checkpoint(SlowFastUNet.from_config(unet.config), original)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in unet.state_dict().items())
+    with pytest.raises(WeightsError, match="1 of 466 keys are missing"):
+        load_checkpoint(again, {key: value for key, value in original.items() if key != "out.2.bias"})
+
+
+def test_original_names_of_the_network_of_1_4_billion_parameters() -> None:
+    with torch.device("meta"):
+        unet = SlowFastUNet(sample_size=32)
+    names = official_names(unet.state_dict())
+    assert len(set(names.values())) == 1480
+    for ours, theirs in {
+        "conv_in.weight": "input_blocks.0.0.weight",
+        "transformer_in.proj_in.weight": "input_blocks.0.1.proj_in.weight",
+        "down_blocks.0.resnets.1.conv1.weight": "input_blocks.2.0.in_layers.2.weight",
+        "down_blocks.0.downsamplers.0.conv.bias": "input_blocks.3.op.bias",
+        "down_blocks.1.resnets.0.conv_shortcut.weight": "input_blocks.4.0.skip_connection.weight",
+        "down_blocks.2.temp_convs.1.conv4.3.weight": "input_blocks.8.0.temopral_conv.conv4.3.weight",
+        "down_blocks.3.resnets.1.time_emb_proj.bias": "input_blocks.11.0.emb_layers.1.bias",
+        "mid_block.temp_convs.1.conv1.2.bias": "middle_block.3.temopral_conv.conv1.2.bias",
+        "mid_block.temp_attentions.0.norm.weight": "middle_block.2.norm.weight",
+        "up_blocks.0.upsamplers.0.conv.weight": "output_blocks.2.1.conv.weight",
+        "up_blocks.1.upsamplers.0.conv.weight": "output_blocks.5.3.conv.weight",
+        "up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k.weight": "output_blocks.11.1.transformer_blocks.0.attn2.to_k.weight",
+        "up_blocks.3.resnets.0.norm2.weight": "output_blocks.9.0.out_layers.0.weight",
+        "time_embedding.linear_2.bias": "time_embed.2.bias",
+        "conv_out.weight": "out.2.weight",
+    }.items():
+        assert names[ours] == theirs
 
 
 def test_folders_are_those_of_diffusers(tmp_path: Path) -> None:

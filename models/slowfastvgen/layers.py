@@ -1,0 +1,184 @@
+"""Layers of the video UNet with the weights and names of diffusers' own, that store and copy less."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.transformers.transformer_temporal import (
+    TransformerTemporalModel,
+    TransformerTemporalModelOutput,
+)
+from torch import Tensor
+
+__all__ = ["LAYERS", "Checkpointed", "TextCache", "VideoAttnProcessor"]
+
+MOST_HEADS = 65_535
+"""Limit of CUDA kernels for the number of heads."""
+
+
+class Checkpointed:
+    """A layer that stores only its inputs for the backward pass and computes the rest again, if `checkpointing` is set."""
+
+    checkpointing: Callable[..., Any] | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        forward = super().forward  # pyright: ignore[reportAttributeAccessIssue]
+        if self.checkpointing is None or not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return self.checkpointing(functools.partial(forward, **kwargs), *args)
+
+
+class TextCache:
+    """Text states with their keys and values in every cross-attention, which depend on neither the timestep nor the frame.
+
+    They are kept while no gradients are computed. A cache belongs to one text and to weights that do not change: make a new one
+    after fast learning, and when adapters are switched.
+
+    Args:
+        states: (B, tokens, width).
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        self.states = states
+        self._projected: dict[Attention, tuple[Tensor, Tensor]] = {}
+
+    def keys_and_values(self, layer: Attention) -> tuple[Tensor, Tensor]:
+        """(B, heads, tokens, width) each."""
+        if (found := self._projected.get(layer)) is None:
+            keys, values = layer.to_k(self.states), layer.to_v(self.states)  # pyright: ignore[reportOptionalCall]
+            heads = (layer.heads, -1)
+            found = keys.unflatten(2, heads).transpose(1, 2), values.unflatten(2, heads).transpose(1, 2)
+            if not torch.is_grad_enabled():
+                self._projected[layer] = found
+        return found
+
+
+class VideoAttnProcessor(AttnProcessor2_0):
+    """Attention of the video UNet: to a text once for all frames, or over the frames of each place without moving tokens.
+
+    Both are exact. Other attention is diffusers'.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        text: TextCache | None = None,
+        frames: int | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            hidden_states: (B * F, h * w, C) for attention to the text, (B, F * h * w, C) for attention over frames.
+            text: given in spatial transformers; its batch is B.
+            frames: F, given in temporal transformers.
+        """
+        to_text = text is not None and encoder_hidden_states is not None
+        if attention_mask is not None or not (to_text or frames):
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        query = attn.to_q(hidden_states)
+        if to_text:
+            assert text is not None
+            batch = len(text.states)
+            # the frames of a video share keys, so they are one long row of queries
+            query = query.reshape(batch, -1, attn.heads, query.shape[-1] // attn.heads).transpose(1, 2)
+            out = F.scaled_dot_product_attention(query, *text.keys_and_values(attn))
+        else:
+            assert frames is not None
+            key, value = attn.to_k(hidden_states), attn.to_v(hidden_states)  # pyright: ignore[reportOptionalCall]
+            out = _over_frames(query, key, value, frames, attn.heads)
+        out = out.transpose(1, 2).reshape(*hidden_states.shape[:2], -1)
+        return attn.to_out[1](attn.to_out[0](out))  # pyright: ignore[reportOptionalSubscript]
+
+
+def _over_frames(query: Tensor, key: Tensor, value: Tensor, frames: int, heads: int) -> Tensor:
+    """Attention of (B, F * N, heads * width) over F, as (B, N * heads, F, width): each place and head counts as a head."""
+    width = query.shape[-1] // heads
+    parts = [x.reshape(len(x), frames, -1, width).transpose(1, 2) for x in (query, key, value)]
+    if parts[0].shape[1] <= MOST_HEADS or not query.is_cuda:
+        return F.scaled_dot_product_attention(*parts)
+    pieces = zip(*(x.split(MOST_HEADS, dim=1) for x in parts), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces], dim=1)
+
+
+class Resnet(Checkpointed, ResnetBlock2D):
+    pass
+
+
+class TemporalConv(Checkpointed, TemporalConvLayer):
+    pass
+
+
+class _KeepsFormat(Transformer2DModel):
+    """Returns maps in the memory format channels-last, which the tokens have anyway, instead of copying them to another."""
+
+    def _get_output_for_continuous_inputs(
+        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+    ) -> Tensor:
+        if self.use_linear_projection:
+            hidden_states = self.proj_out(hidden_states)
+        maps = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
+        return residual + (maps if self.use_linear_projection else self.proj_out(maps))
+
+
+class SpatialTransformer(Checkpointed, _KeepsFormat):
+    pass
+
+
+class _Flat(TransformerTemporalModel):
+    """Keeps the tokens of a video in the order of its frames, (B, F * h * w, C): only attention needs the frames of a place."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        timestep: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        num_frames: int = 1,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        layers = [layer for block in self.transformer_blocks for layer in (block.attn1, block.attn2)]
+        if not all(isinstance(layer.processor, VideoAttnProcessor) for layer in layers):  # others need another order
+            options: dict[str, Any] = {"num_frames": num_frames, "cross_attention_kwargs": cross_attention_kwargs}
+            options["return_dict"] = return_dict
+            return super().forward(hidden_states, encoder_hidden_states, timestep, class_labels, **options)
+        places = hidden_states.shape[2:]
+        video = hidden_states.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, num_frames))
+        tokens = self.norm(video.transpose(1, 2)).permute(0, 2, 3, 4, 1).flatten(1, 3)
+        tokens = self.proj_in(tokens)
+        options = {**(cross_attention_kwargs or {}), "frames": num_frames}
+        for block in self.transformer_blocks:
+            tokens = block(
+                tokens,
+                encoder_hidden_states=encoder_hidden_states,
+                timestep=timestep,
+                cross_attention_kwargs=options,
+                class_labels=class_labels,
+            )
+        maps = self.proj_out(tokens).reshape(len(hidden_states), *places, -1).permute(0, 3, 1, 2)
+        output = hidden_states + maps
+        return TransformerTemporalModelOutput(sample=output) if return_dict else (output,)
+
+
+class TemporalTransformer(Checkpointed, _Flat):
+    pass
+
+
+LAYERS: dict[type, type] = {
+    ResnetBlock2D: Resnet,
+    TemporalConvLayer: TemporalConv,
+    Transformer2DModel: SpatialTransformer,
+    TransformerTemporalModel: TemporalTransformer,
+}
+"""diffusers' classes of layers -> ours."""
