@@ -104,11 +104,11 @@ class VideoAttnProcessor(AttnProcessor2_0):
 def _over_frames(query: Tensor, key: Tensor, value: Tensor, frames: int, heads: int) -> Tensor:
     """Attention of (B, F * N, heads * width) over F, as (B, N * heads, F, width): each place and head counts as a head."""
     width = query.shape[-1] // heads
-    parts = [x.reshape(len(x), frames, -1, width).transpose(1, 2) for x in (query, key, value)]
-    if parts[0].shape[1] <= MOST_HEADS or not query.is_cuda:
-        return F.scaled_dot_product_attention(*parts)
-    pieces = zip(*(x.split(MOST_HEADS, dim=1) for x in parts), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces], dim=1)
+    q, k, v = (x.reshape(len(x), frames, -1, width).transpose(1, 2) for x in (query, key, value))
+    if q.shape[1] <= MOST_HEADS or not q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    pieces = zip(*(x.split(MOST_HEADS, dim=1) for x in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(a, b, c) for a, b, c in pieces], dim=1)
 
 
 class Resnet(Checkpointed, ResnetBlock2D):
@@ -148,17 +148,18 @@ class _Flat(TransformerTemporalModel):
         cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Any:
-        layers = [layer for block in self.transformer_blocks for layer in (block.attn1, block.attn2)]
+        blocks: Any = self.transformer_blocks
+        layers = [layer for block in blocks for layer in (block.attn1, block.attn2)]
         if not all(isinstance(layer.processor, VideoAttnProcessor) for layer in layers):  # others need another order
-            options: dict[str, Any] = {"num_frames": num_frames, "cross_attention_kwargs": cross_attention_kwargs}
-            options["return_dict"] = return_dict
-            return super().forward(hidden_states, encoder_hidden_states, timestep, class_labels, **options)
+            forward: Any = super().forward
+            given = (encoder_hidden_states, timestep, class_labels, num_frames, cross_attention_kwargs, return_dict)
+            return forward(hidden_states, *given)
         places = hidden_states.shape[2:]
         video = hidden_states.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, num_frames))
         tokens = self.norm(video.transpose(1, 2)).permute(0, 2, 3, 4, 1).flatten(1, 3)
         tokens = self.proj_in(tokens)
         options = {**(cross_attention_kwargs or {}), "frames": num_frames}
-        for block in self.transformer_blocks:
+        for block in blocks:
             tokens = block(
                 tokens,
                 encoder_hidden_states=encoder_hidden_states,

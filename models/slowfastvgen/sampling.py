@@ -10,7 +10,9 @@ from torch import Tensor
 
 from visionzoo.diffusion import scheduler_step
 
+from .layers import TextCache
 from .masked import compose
+from .unet import SlowFastUNet
 
 __all__ = ["sample_chunk"]
 
@@ -50,10 +52,12 @@ def sample_chunk(
         assert no_text is not None
         states = torch.cat([no_text.expand(batch, -1, -1), states])
     states = states.to(noise)
+    # its weights stay during a chunk, so the text is projected once
+    options = {"text_cache": TextCache(states)} if isinstance(unet, SlowFastUNet) else {}
     for number, time in enumerate(scheduler.timesteps):
         seen = compose(past, scheduler.scale_model_input(latents, time)).to(noise.dtype)
         given = torch.cat([seen, seen]) if guided else seen
-        predicted = unet(given, time.to(given.device), states).sample[:, :, -latents.shape[2] :].float()
+        predicted = unet(given, time.to(given.device), states, **options).sample[:, :, -latents.shape[2] :].float()
         if guided:
             without, with_text = predicted.chunk(2)
             predicted = without + guidance * (with_text - without)

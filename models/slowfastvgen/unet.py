@@ -52,7 +52,7 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
     @functools.wraps(UNet3DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        processor = VideoAttnProcessor()
+        processor: Any = VideoAttnProcessor()
         for module in self.modules():  # diffusers' blocks create their layers themselves
             if type(module) in LAYERS:
                 module.__class__ = cast(Any, LAYERS[type(module)])
