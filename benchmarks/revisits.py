@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionzoo.console import counted
 from visionzoo.data.toy_world import Clip, ToyWorld
 from visionzoo.data.toy_world.camera import STEPS
 from visionzoo.errors import InputError
@@ -283,8 +284,9 @@ def report(settings: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
         return [scale * (float(np.mean(each[key])) if isinstance(each[key], list) else each[key]) for each in cell[row]]
 
     visits = sum(each["revisits"] for each in cell[rows[0]])
+    about = counted(len(paths), "path")
     lines = [
-        f"{len(paths)} paths of {settings['chunks']} chunks, {visits} revisits after {settings['window']} frames or more; SRC: "
+        f"{about} of {settings['chunks']} chunks, {visits} revisits after {settings['window']} frames or more; SRC: "
         f"{settings['src']}",
         "",
         f"| row | {' | '.join(MEASURES.values())} | scene cuts | actions followed, % | PSNR to the truth, dB | CIEDE2000 | published: "

@@ -123,18 +123,18 @@ def work(shape: Shape | None = None) -> Grid:
     shape = shape or Shape()
     found = counts(shape)
     calls = 2 * shape.steps
-    # texts are repeated for every frame before they are projected, in every call; ours are projected once for each text
+    # diffusers repeats texts for every frame before they are projected, in every call; once for each text would do
     once = found.text // shape.frames
 
     def tera(flops: float) -> str:
         return f"{flops / 1e12:,.1f}" if flops >= 1e11 else f"{flops / 1e12:.4f}"
 
     fast, stored_less = found.adapted + found.backward, 2 * found.adapted + found.backward
-    ours = found.adapted - found.text
+    rest = found.adapted - found.text
     columns = {
         "plain loop": (calls, found.adapted * calls, found.text * calls),
-        "visionzoo": (calls, ours * calls + 2 * once, 2 * once),
-        "visionzoo, DPM-Solver++ in 20 steps": (40, ours * 40 + 2 * once, 2 * once),
+        "texts projected once": (calls, rest * calls + 2 * once, 2 * once),
+        "and DPM-Solver++ in 20 steps": (40, rest * 40 + 2 * once, 2 * once),
     }
     shares = [
         f"{fast / (each[1] + fast):.1%}, {stored_less / (each[1] + stored_less):.1%}" for each in columns.values()
