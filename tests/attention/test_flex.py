@@ -68,7 +68,7 @@ lowest = torch.zeros(3, 33, 20)
 lowest[:, :9], lowest[:, 9:20, ::2] = torch.finfo(torch.float32).min, -1e9  # nine queries that see nothing
 check(33, 20, lowest)
 
-# the sizes below are those of the calls above, or lengths that vary, so nothing is compiled again
+# heads and widths are those of the calls above, as each other combination would be compiled again
 q, k, v = (torch.randn(2, 3, 41, width, requires_grad=True) for width in (16, 16, 24))  # weights of a network that only computes
 with torch.no_grad():
     out = attention(q, k, v[:1].expand(2, -1, -1, -1), mask=torch.zeros(41, 41).double(), backend="flex")
