@@ -44,7 +44,7 @@ from visionzoo.metrics import (
     scene_cuts,
     scene_return_consistency,
 )
-from visionzoo.models.slowfastvgen import InverseDynamics, read_actions
+from visionzoo.models.slowfastvgen import NANO_SPEED, InverseDynamics, read_actions
 
 Frames = list[NDArray[np.uint8]]
 Make = Callable[["Walk", str], tuple[Iterable[NDArray[np.uint8]], list[list[float]]]]
@@ -93,23 +93,30 @@ class Walk:
     actions: tuple[str, ...]
 
 
-def walks(chunks: int, frames: int, size: int) -> Iterator[Walk]:
+def walks(chunks: int, frames: int, size: int, speed: float = NANO_SPEED) -> Iterator[Walk]:
     """Paths whose camera goes far enough, of worlds of the test split.
+
+    Args:
+        chunks, frames: number of actions, and of frames for each.
+        size: side of the frames in pixels.
+        speed: of the camera.
 
     Raises:
         InputError: no path of this length goes so far.
     """
-    if (reach := chunks // 2 * frames * STEPS["go"]) < FAR:
+    if (reach := chunks // 2 * frames * speed * STEPS["go"]) < FAR:
         raise InputError(
             f"{chunks} chunks of {frames} frames go {reach:.2f} far at most, which shows the same places; use at least "
-            f"{2 * math.ceil(FAR / STEPS['go'] / frames)} chunks"
+            f"{2 * math.ceil(FAR / (speed * STEPS['go']) / frames)} chunks"
         )
     for number in count():
         world = ToyWorld.create(number, "test", places=3, characters=0)
         # one frame more than actions take, the first; random paths of that length would come back one action later
-        actions = (drawn := world.film(chunks * frames, hold=frames, returns=True)).actions[1::frames]
+        actions = (drawn := world.film(chunks * frames, hold=frames, returns=True, speed=speed)).actions[1::frames]
         start = float(drawn.cameras[0, 0])
-        clip = world.film(1 + chunks * frames, size=(size, size), actions=actions, hold=frames, start=start)
+        clip = world.film(
+            1 + chunks * frames, size=(size, size), actions=actions, hold=frames, start=start, speed=speed
+        )
         if np.ptp(clip.cameras[:, 0]) >= FAR:
             yield Walk(number, clip, actions)
 

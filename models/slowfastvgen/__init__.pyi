@@ -13,6 +13,7 @@ from .data import ChunkData as ChunkData
 from .data import EpisodeData as EpisodeData
 from .episode import EpisodeMemory as EpisodeMemory
 from .episode import StepSkipped as StepSkipped
+from .episodes import NANO_SPEED as NANO_SPEED
 from .fast_learning import Draw as Draw
 from .fast_learning import FastBatch as FastBatch
 from .fast_learning import draw_step as draw_step

@@ -20,6 +20,9 @@ from ..toy_world.part_frames import degraded
 HOLD, COUNT = 4, 16
 """Frames per action, and actions of the clips of which pairs are taken."""
 
+SPEEDS = (0.5, 1.0)
+"""Speeds of the camera in these clips."""
+
 
 class ActionPairs(Dataset):
     """Pairs of frames, one for every action, of each world.
@@ -44,7 +47,8 @@ class ActionPairs(Dataset):
         stream = key if isinstance(key, int) else stream_of(self.seed, *key)
         rng = np.random.default_rng(stream)
         world = ToyWorld.create(stream, self.split, places=3, characters=stream % 3)
-        clip = world.film(1 + COUNT * HOLD, size=(self.size, self.size), hold=HOLD)
+        speed = float(rng.choice(SPEEDS))
+        clip = world.film(1 + COUNT * HOLD, size=(self.size, self.size), hold=HOLD, speed=speed)
         taken = np.array([ACTIONS.index(action) for action in clip.actions[1:]])
         pairs, actions = [], []
         for wanted in range(len(ACTIONS)):

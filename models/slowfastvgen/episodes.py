@@ -19,9 +19,12 @@ from visionzoo.io.extensions import VIDEOS
 from visionzoo.io.head import read_head
 from visionzoo.io.video import read_frames
 
-__all__ = ["Action", "Episode", "find_episodes", "read_action_file", "toy_episode"]
+__all__ = ["NANO_SPEED", "Action", "Episode", "find_episodes", "read_action_file", "toy_episode"]
 
 ACTIONS, VIDEO = "actions.jsonl", "video.mp4"
+
+NANO_SPEED = 0.5
+"""Speed of the camera in the videos of the toy world that `slowfastvgen_nano` knows; see `ToyWorld.film`."""
 
 
 @dataclass(frozen=True)

@@ -127,20 +127,28 @@ def follow_goals(generate: Generator, network: InverseDynamics, first: NDArray[n
     return Plan(tuple(goals), tuple(read), _cameras(taken), _cameras(wanted))
 
 
-def drawn_world(world: ToyWorld, *, frames: int = 8, start: float | None = None, take: int = 0) -> Generator:
+def drawn_world(
+    world: ToyWorld, *, frames: int = 8, start: float | None = None, take: int = 0, speed: float = 1.0
+) -> Generator:
     """A generator that draws the true frames of a world.
 
     Args:
         world: its first image is that of `world.film` with the same start and take.
         frames: F, of each chunk.
         start: x of the camera at the first frame; None for a random one.
-        take: see `ToyWorld.film`.
+        take, speed: see `ToyWorld.film`.
     """
 
     def generate(first: NDArray[np.uint8], goals: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
         height, width = first.shape[:2]
         clip = world.film(
-            1 + frames * len(goals), size=(height, width), actions=goals, hold=frames, start=start, take=take
+            1 + frames * len(goals),
+            size=(height, width),
+            actions=goals,
+            hold=frames,
+            start=start,
+            take=take,
+            speed=speed,
         )
         for chunk in range(len(goals)):
             begin = 1 + chunk * frames

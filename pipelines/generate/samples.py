@@ -81,6 +81,9 @@ def true_walk(sample: Sample, hold: int = HOLD) -> Clip:
         hold: frames of each action.
     """
     from visionzoo.data.toy_world import ToyWorld
+    from visionzoo.models.slowfastvgen import NANO_SPEED
 
     world = ToyWorld.create(sample.seed, "test", places=3, characters=0)
-    return world.film(1 + hold * len(sample.actions), size=(SIZE, SIZE), actions=sample.actions, hold=hold)
+    return world.film(
+        1 + hold * len(sample.actions), size=(SIZE, SIZE), actions=sample.actions, hold=hold, speed=NANO_SPEED
+    )
