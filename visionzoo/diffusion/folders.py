@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,8 +93,20 @@ def read_facts(folder: Path, task: str, kind: str, *, single: bool = False) -> d
 def read_index(folder: Path) -> tuple[str, list[str]]:
     """The class that a folder names, and its parts."""
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    parts = [name for name, place in index.items() if isinstance(place, list) and place and place[0] is not None]
-    return str(index["_class_name"]), parts
+    return str(index["_class_name"]), [name for name in index if _place(index, name)]
+
+
+def _place(index: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+    """Library and class of a part in a folder's index; None if it is left out, or if the entry is a setting, which may be a list."""
+    found = index.get(name)
+    if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, str) for one in found)):
+        return None
+    library, kind = found
+    if not (library.replace(".", "").isidentifier() and kind.isidentifier()):
+        return None
+    top = library.partition(".")[0]
+    places = (top, f"diffusers.pipelines.{top}")  # "stable_diffusion" is one of diffusers' own
+    return (library, kind) if any(importlib.util.find_spec(each) for each in places) else None
 
 
 def check_named(folder: Path, needed: Sequence[str], whose: str) -> None:
@@ -111,8 +124,8 @@ def import_own(folder: Path, names: Sequence[str]) -> None:
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     for name in names:
-        place = index.get(name)
-        if not isinstance(place, list) or not str(place[0]).startswith("visionzoo."):
+        place = _place(index, name)
+        if place is None or not place[0].startswith("visionzoo."):
             continue
         try:
             module = importlib.import_module(place[0])
@@ -150,10 +163,10 @@ def check_parts(folder: Path, names: Sequence[str], *, weights: bool = True) -> 
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     variants = set()
     for name in names:
-        place = index.get(name)
-        if not isinstance(place, list) or place[0] is None:
+        place = _place(index, name)
+        if place is None:
             continue
-        part, kind = folder / name, str(place[1])
+        part, kind = folder / name, place[1]
         again = "copy or download the whole folder again"
         if not part.is_dir():
             raise WeightsError(f"{folder}: has no folder {name} with the {kind}; {again}")
@@ -182,10 +195,8 @@ def load_transformers(
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     loaded: dict[str, PreTrainedModel] = {}
     for name in names:
-        place = index.get(name)
-        kind: Any = (
-            getattr(transformers, place[1], None) if isinstance(place, list) and place[0] == "transformers" else None
-        )
+        place = _place(index, name)
+        kind: Any = getattr(transformers, place[1], None) if place and place[0] == "transformers" else None
         if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
             continue
         options = {"variant": variant, **({_DTYPE: dtype} if dtype is not None else {})}

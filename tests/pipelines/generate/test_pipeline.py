@@ -354,6 +354,12 @@ def test_folders_are_those_of_diffusers(pipe: SlowFastVGenPipeline, image: np.nd
     assert SlowFastVGenPipeline(**{**pipe.components, "unet": stock}).fingerprint == pipe.fingerprint
 
 
+@pytest.mark.parametrize("actions", [["go left", "go right", "wait"], ["a red boat", "a hat"], ["jump", "run"]])
+def test_the_actions_of_a_model_are_saved(actions: list[str], tmp_path: Path) -> None:
+    SlowFastVGenPipeline(**tiny.generate().components, actions=actions).save_pretrained(tmp_path)
+    assert SlowFastVGenPipeline.from_pretrained(tmp_path).actions == actions
+
+
 def test_a_missing_folder_says_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder.*ali-vilab/text-to-video-ms-1\.7b .*not for commercial use"):
         SlowFastVGenPipeline.create(checkpoint=tmp_path / "gone", device="cpu")
