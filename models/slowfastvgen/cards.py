@@ -15,7 +15,7 @@ CARDS = (
         inputs="latents (B, 8, frames, 12, 12) of toy_vae, clean past frames before noisy new ones, timesteps (B,) from 0 to 999, "
         "text states (B, 77, 96)",
         outputs="velocity (B, 8, frames, 12, 12) (v-prediction); only that of the new frames is used",
-        params=6_087_656,
+        params=6_085_224,
         paper=f"{_TITLE}, ICLR 2025, https://arxiv.org/abs/2410.23277",
         limits="It knows the toy world only, at 96 x 96 pixels, and only its seven actions.",
     ),
