@@ -416,3 +416,11 @@ def test_one_head_may_go_without_its_axis() -> None:
         got = bank.read(query, top_k=top_k)
         assert got.output.shape == (3, 2, 8)
         assert got.lse.shape == (3, 2)
+
+
+def test_a_policy_evicts_from_one_group_only() -> None:
+    bank = TensorBank(8, 8)
+    for group in ("old", "new"):
+        bank.write(drawn(0, 1, 1, 6, 8), drawn(1, 1, 1, 6, 8), group=group, time=[*range(6)])
+    assert bank.evict(Fifo(2), group="old").tolist() == [0, 1, 2, 3]
+    assert (bank.count("old"), bank.count("new")) == (2, 6)

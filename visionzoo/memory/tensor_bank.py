@@ -383,12 +383,18 @@ class TensorBank(SavedGroups):
 
     # --- dropping ---
 
-    def evict(self, policy: Policy | Mapping[str, Any] | None = None) -> Tensor:
-        """Drop elements that the policy (default: the bank's own) does not keep in each group. Returns their ids, ascending."""
+    def evict(self, policy: Policy | Mapping[str, Any] | None = None, group: Group | None = None) -> Tensor:
+        """Drop elements that the policy (default: the bank's own) does not keep, in one group or in each.
+
+        Returns:
+            Their ids, ascending.
+        """
         self._dynamic_only("evict")
         rule = self.policy if policy is None else policy_from_config(policy)
         evicted = [np.zeros(0, np.int64)]
         for name, ring in self._rings.items():
+            if group not in (None, name):
+                continue
             tags = ring.read_tags()[ring.pinned :]
             kept = rule.keep(tags)
             if len(kept) == len(tags):
