@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from visionzoo.models.longanimation import VideoXLMemoryEncoder
     from visionzoo.models.slowfastvgen import SlowFastUNet
 
 WORDS = [
@@ -90,6 +91,27 @@ def controlnet() -> ControlNetModel:
     return _without_zeros(
         _seeded(ControlNetModel.from_unet, unet(), conditioning_embedding_out_channels=(8, 8, 16, 16))
     )
+
+
+def memory_encoder(**language: Any) -> VideoXLMemoryEncoder:
+    """Windows of 2 frames of 4 tokens; a frame leaves 2 beacons, the levels are layers 0, 1 and 3 of 4."""
+    from visionzoo.models.longanimation import BeaconConfig, VideoXLMemoryEncoder, VisionConfig
+
+    settings = {"vocab_size": 60, "window": 8, "ratio": 2, "levels": (0, 1, -1), **language}
+    return _seeded(
+        VideoXLMemoryEncoder,
+        BeaconConfig(**SMALL_DECODER | settings),
+        VisionConfig(16, 24, 3, 2, image_size=16, patch_size=4),
+    )
+
+
+SMALL_DECODER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def _without_zeros(model: Any) -> Any:

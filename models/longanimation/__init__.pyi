@@ -1,3 +1,4 @@
+from .beacon import BeaconConfig as BeaconConfig
 from .checkpoint import check_trained as check_trained
 from .cogvideox import rotary_embedding as rotary_embedding
 from .color_fusion import ColorFusion as ColorFusion
@@ -20,3 +21,8 @@ from .opening import open_memory_fusion as open_memory_fusion
 from .opening import open_sketch_dit as open_sketch_dit
 from .sketch_dit import SketchDiT as SketchDiT
 from .transformer import LongAnimationTransformer as LongAnimationTransformer
+from .videoxl import VideoXLMemoryEncoder as VideoXLMemoryEncoder
+from .videoxl_stream import MemoryStream as MemoryStream
+from .videoxl_stream import PromptTokens as PromptTokens
+from .videoxl_stream import sampled_frames as sampled_frames
+from .videoxl_vision import VisionConfig as VisionConfig

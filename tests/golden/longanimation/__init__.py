@@ -9,9 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import frames, networks
+from . import frames, networks, videoxl
 
-KINDS: dict[str, Callable[[Case], Any]] = {**frames.KINDS, **networks.KINDS}
+KINDS: dict[str, Callable[[Case], Any]] = {
+    **frames.KINDS,
+    **networks.KINDS,
+    **videoxl.KINDS,
+    "keys": lambda case: [*networks.keys(case), *videoxl.keys(case)],
+}
 
 
 def compute(case: Case) -> Any:
