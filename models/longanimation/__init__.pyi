@@ -7,6 +7,7 @@ from .frames import check_size as check_size
 from .frames import plan_segments as plan_segments
 from .frames import prepare_frames as prepare_frames
 from .frames import written_frames as written_frames
+from .history import VideoHistory as VideoHistory
 from .lineart import LineartConfig as LineartConfig
 from .lineart import LineartExtractor as LineartExtractor
 from .lineart import LineartGenerator as LineartGenerator
@@ -20,6 +21,7 @@ from .opening import open_lineart as open_lineart
 from .opening import open_memory_fusion as open_memory_fusion
 from .opening import open_sketch_dit as open_sketch_dit
 from .sketch_dit import SketchDiT as SketchDiT
+from .step_tails import StepTails as StepTails
 from .transformer import LongAnimationTransformer as LongAnimationTransformer
 from .videoxl import VideoXLMemoryEncoder as VideoXLMemoryEncoder
 from .videoxl_stream import MemoryStream as MemoryStream

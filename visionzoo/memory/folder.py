@@ -1,4 +1,4 @@
-"""Saves memory banks in the folder of a pipeline. Experimental: no system uses it yet."""
+"""Saves memory banks in the folder of a pipeline."""
 
 from __future__ import annotations
 
