@@ -27,7 +27,6 @@ UNLISTED = ("all", "test", "docs", "dev")
 """Extras that are sets of others, or for developers."""
 
 IN_PROGRESS = (
-    ("SlowFast-VGen", "action-driven generation of long videos", "ICLR 2025", "https://arxiv.org/abs/2410.23277"),
     ("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),
 )
 """Systems without a command of their own yet: name, what they do, venue, paper."""
