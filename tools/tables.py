@@ -26,9 +26,7 @@ PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 UNLISTED = ("all", "test", "docs", "dev")
 """Extras that are sets of others, or for developers."""
 
-IN_PROGRESS = (
-    ("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),
-)
+IN_PROGRESS = (("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),)
 """Systems without a command of their own yet: name, what they do, venue, paper."""
 
 

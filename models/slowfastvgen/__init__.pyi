@@ -6,6 +6,7 @@ from .adapters import TARGETS as TARGETS
 from .adapters import TempLoRA as TempLoRA
 from .adapters import adapter_layers as adapter_layers
 from .adapters import add_adapter as add_adapter
+from .adapters import folded_adapter as folded_adapter
 from .adapters import remove_adapter as remove_adapter
 from .adapters import switch_adapter as switch_adapter
 from .adapters import target_layers as target_layers

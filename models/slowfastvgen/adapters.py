@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "TempLoRA",
     "adapter_layers",
     "add_adapter",
+    "folded_adapter",
     "remove_adapter",
     "reset_adapter",
     "switch_adapter",
@@ -202,6 +204,30 @@ def switch_adapter(unet: nn.Module, on: bool, name: str = ADAPTER) -> None:
     """Switch an update on or off; others stay as they are."""
     holder = _holder(unet)
     scale_loras(holder, {**list_loras(holder), name: float(on)})
+
+
+@contextmanager
+def folded_adapter(unet: nn.Module, name: str = ADAPTER) -> Iterator[None]:
+    """Inside the block, an update that is switched on is part of the weights, so that calls take as long as without it.
+
+    Afterwards the weights are exactly as before: they are put back, not computed again. Results differ by rounding in float32. Layers
+    in half precision keep their branch, since adding an update to such weights would lose most of it, and so do layers with
+    several updates.
+    """
+    kept: list[tuple[Any, Tensor]] = []
+    try:
+        for layer in adapter_layers(unet, name).values():
+            base = layer.get_base_layer()
+            exact = torch.promote_types(base.weight.dtype, torch.float32) == base.weight.dtype
+            if exact and not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [name]:
+                kept.append((layer, base.weight.data))
+                base.weight.data = base.weight.data + layer.get_delta_weight(name).detach()
+                layer.merged_adapters.append(name)
+        yield
+    finally:
+        for layer, weight in kept:
+            layer.merged_adapters.remove(name)
+            layer.get_base_layer().weight.data = weight
 
 
 def _holder(unet: nn.Module) -> Any:

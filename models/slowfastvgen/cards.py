@@ -24,12 +24,12 @@ CARDS = (
                 license="Apache-2.0",
                 bundled="weights/slowfastvgen",
                 size_mb=15.6,
-                note="A folder in diffusers' layout, trained by visionzoo on a shared CPU core in two and a half hours, on walks through "
-                "2,500 worlds of the toy world (visionzoo fit --config slowfastvgen/nano).",
+                note="A folder in diffusers' layout, trained by visionzoo on a shared CPU core in two hours, on walks through 2,500 "
+                "worlds of the toy world (visionzoo fit --config slowfastvgen/nano).",
             ),
         ),
-        limits="It knows the toy world only, at 96 x 96 pixels, and only its seven actions. Details dissolve after a chunk or two: colours "
-        "and layout are kept longer than things.",
+        limits="It knows the toy world only, at 96 x 96 pixels, and only its seven actions. Details dissolve after a chunk or two; "
+        "colours and layout last longer.",
     ),
     ModelCard(
         name="toy_actions",

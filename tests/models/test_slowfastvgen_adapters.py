@@ -25,6 +25,7 @@ from visionzoo.models.slowfastvgen import (
     draw_step,
     fast_batch,
     fast_loss,
+    folded_adapter,
     remove_adapter,
     switch_adapter,
     target_layers,
@@ -50,6 +51,33 @@ def learned(unet: SlowFastUNet, **settings: Any) -> dict[str, Any]:
         values = torch.randn(layer.lora_B["episode"].weight.shape, generator=torch.Generator().manual_seed(number))
         layer.lora_B["episode"].weight.data.copy_(0.1 * values)
     return layers
+
+
+@pytest.mark.parametrize("targets", ["temporal_linear", "temporal"])
+def test_a_folded_adapter_gives_the_same_and_leaves_the_weights_alone(unet: SlowFastUNet, targets: str) -> None:
+    state = {name: value.clone() for name, value in unet.state_dict().items()}
+    learned(unet, targets=targets)
+    changed = run(unet)
+    with folded_adapter(unet):
+        folded = run(unet)
+        assert all(layer.merged for layer in adapter_layers(unet).values())
+    assert torch.allclose(folded, changed, rtol=1e-4, atol=1e-5)
+    assert torch.equal(run(unet), changed)
+    switch_adapter(unet, False)
+    with folded_adapter(unet):
+        assert not any(layer.merged for layer in adapter_layers(unet).values())
+    remove_adapter(unet)
+    assert all(torch.equal(value, state[name]) for name, value in unet.state_dict().items())
+
+
+def test_half_precision_is_not_folded(unet: SlowFastUNet) -> None:
+    nn.Module.to(unet, torch.bfloat16)
+    layers = learned(unet)
+    weights = [layer.get_base_layer().weight for layer in layers.values()]
+    before = [weight.data_ptr() for weight in weights]
+    with folded_adapter(unet):
+        assert [weight.data_ptr() for weight in weights] == before
+        assert not any(layer.merged for layer in layers.values())
 
 
 def test_an_adapter_never_leaks_into_the_network(unet: SlowFastUNet, tmp_path: Path) -> None:
