@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visionzoo.diffusion import scheduler_step
 
+from .adapters import folded_adapter
 from .layers import TextCache
 from .masked import compose
 from .unet import SlowFastUNet
@@ -52,16 +53,18 @@ def sample_chunk(
         assert no_text is not None
         states = torch.cat([no_text.expand(batch, -1, -1), states])
     states = states.to(noise)
-    # its weights stay during a chunk, so the text is projected once
-    options = {"text_cache": TextCache(states)} if isinstance(unet, SlowFastUNet) else {}
-    for number, time in enumerate(scheduler.timesteps):
-        seen = compose(past, scheduler.scale_model_input(latents, time)).to(noise.dtype)
-        given = torch.cat([seen, seen]) if guided else seen
-        predicted = unet(given, time.to(given.device), states, **options).sample[:, :, -latents.shape[2] :].float()
-        if guided:
-            without, with_text = predicted.chunk(2)
-            predicted = without + guidance * (with_text - without)
-        latents = scheduler_step(scheduler, predicted, time, latents, generator=generator)
-        if on_step is not None and (changed := on_step(number, latents)) is not None:
-            latents = changed
+    with folded_adapter(
+        unet
+    ):  # its weights stay during a chunk, so the memory is added to them, and the text projected, once
+        options = {"text_cache": TextCache(states)} if isinstance(unet, SlowFastUNet) else {}
+        for number, time in enumerate(scheduler.timesteps):
+            seen = compose(past, scheduler.scale_model_input(latents, time)).to(noise.dtype)
+            given = torch.cat([seen, seen]) if guided else seen
+            predicted = unet(given, time.to(given.device), states, **options).sample[:, :, -latents.shape[2] :].float()
+            if guided:
+                without, with_text = predicted.chunk(2)
+                predicted = without + guidance * (with_text - without)
+            latents = scheduler_step(scheduler, predicted, time, latents, generator=generator)
+            if on_step is not None and (changed := on_step(number, latents)) is not None:
+                latents = changed
     return latents

@@ -18,7 +18,6 @@ from torch import Tensor
 from visionzoo.data.augmented import stream_of
 from visionzoo.diffusion import noise_of
 from visionzoo.errors import InputError
-from visionzoo.models.slowfastvgen.adapters import folded_adapter
 from visionzoo.models.slowfastvgen.sampling import sample_chunk
 
 from .actions import check_action
@@ -165,7 +164,7 @@ class Generation:
             return after["latents"]
 
         no_text = self.text_states("") if settings.guidance > 1 else None
-        with suppress(_Interrupted), self.remembering(), folded_adapter(pipe.unet):
+        with suppress(_Interrupted), self.remembering():
             return sample_chunk(
                 pipe.unet,
                 scheduler,
