@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_temporal import (
     TransformerTemporalModel,
     TransformerTemporalModelOutput,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["LAYERS", "Checkpointed", "TextCache", "VideoAttnProcessor"]
 
@@ -119,6 +119,24 @@ class TemporalConv(Checkpointed, TemporalConvLayer):
     pass
 
 
+class OverFrames(nn.Conv3d):
+    """A convolution over frames alone, kernel (k, 1, 1), as a 2D one over (frames, places), which is faster on CPUs and GPUs."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        over_frames = self.kernel_size[1:] == self.stride[1:] == self.dilation[1:] == (1, 1) and self.groups == 1
+        if not over_frames or self.padding[1:] != (0, 0) or input.ndim != 5:  # pyright: ignore[reportIndexIssue]
+            return super().forward(input)
+        maps: Tensor = F.conv2d(
+            input.flatten(3),
+            self.weight.squeeze(-1),
+            self.bias,
+            (self.stride[0], 1),
+            (int(self.padding[0]), 0),
+            (self.dilation[0], 1),
+        )
+        return maps.unflatten(3, input.shape[3:])
+
+
 class _KeepsFormat(Transformer2DModel):
     """Returns maps in the memory format channels-last, which the tokens have anyway, instead of copying them to another."""
 
@@ -179,6 +197,7 @@ class TemporalTransformer(Checkpointed, _Flat):
 LAYERS: dict[type, type] = {
     ResnetBlock2D: Resnet,
     TemporalConvLayer: TemporalConv,
+    nn.Conv3d: OverFrames,
     Transformer2DModel: SpatialTransformer,
     TransformerTemporalModel: TemporalTransformer,
 }
