@@ -122,7 +122,7 @@ class TemporalConv(Checkpointed, TemporalConvLayer):
 class OverFrames(nn.Conv3d):
     """A convolution over frames alone, kernel (k, 1, 1), as a 2D one over (frames, places), which is faster on CPUs and GPUs."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor) -> Tensor:
         over_frames = self.kernel_size[1:] == self.stride[1:] == self.dilation[1:] == (1, 1) and self.groups == 1
         if not over_frames or self.padding[1:] != (0, 0) or input.ndim != 5:  # pyright: ignore[reportIndexIssue]
             return super().forward(input)
