@@ -71,7 +71,9 @@ def test_each_chunk_continues_clean_latents_of_the_one_before(
     """One past frame at first, then as many as fit; nothing is decoded or encoded in between, and the past stays clean."""
     seen: list[Tensor] = []
     forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda x, *rest: (seen.append(x.clone()), forward(x, *rest))[1])
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda x, *rest, **more: (seen.append(x.clone()), forward(x, *rest, **more))[1]
+    )
     chunks = list(pipe.stream(image, [RED, BLUE, RED], GenerateOptions(**PLAIN), progress=silent))
     assert [x.shape[2] for x in seen] == [5, 5, 8, 8, 8, 8]
     assert torch.equal(seen[0][0, :, 0], encode_frames(pipe.vae, image[None])[0])
@@ -85,7 +87,9 @@ def test_guidance_is_for_the_new_frames_only(
 ) -> None:
     seen: list[Tensor] = []
     forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda x, *rest: (seen.append(x.clone()), forward(x, *rest))[1])
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda x, *rest, **more: (seen.append(x.clone()), forward(x, *rest, **more))[1]
+    )
     past = encode_frames(pipe.vae, image[None])[0]
     pipe(image, [RED], progress=silent, fast_learning=False, guidance=4.0)
     assert [x.shape for x in seen] == [(2, 4, 5, 8, 8)] * 2
@@ -136,7 +140,7 @@ def test_schedulers_sample_what_the_network_predicts(image: np.ndarray, kind: st
     alphas = tiny_diffusion.scheduler().alphas_cumprod
 
     class Knowing(SlowFastUNet):
-        def forward(self, x: Tensor, time: Tensor, states: Tensor) -> Any:
+        def forward(self, x: Tensor, time: Tensor, states: Tensor, **_: Any) -> Any:
             alpha = alphas[int(time.round())]
             noise = (x[:, :, 1:] - alpha.sqrt() * answer) / (1 - alpha).sqrt()
             told = noise if kind == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * answer
