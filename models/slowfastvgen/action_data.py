@@ -15,7 +15,7 @@ from visionzoo.data.epochs import EpochLoader
 from visionzoo.data.toy_world import ACTIONS, ToyWorld
 from visionzoo.errors import InputError
 
-from ..toy_world.part_frames import degraded
+from ..toy_world import degraded
 
 HOLD, COUNT = 4, 16
 """Frames per action, and actions of the clips of which pairs are taken."""

@@ -12,6 +12,7 @@ from .networks import build as build
 from .networks import noise_schedule as noise_schedule
 from .networks import toy_tokenizer as toy_tokenizer
 from .part_frames import PartFramesData as PartFramesData
+from .part_frames import degraded as degraded
 from .part_training import PartsReport as PartsReport
 from .part_training import PartsTraining as PartsTraining
 from .parts import CLASSES as CLASSES

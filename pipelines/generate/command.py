@@ -78,8 +78,8 @@ def generate(
 
     from .planning import plan_of, taken_actions
 
-    taken = taken_actions(actions, action)
     plan = plan_of(sources or [], output, files, EXAMPLE)
+    taken = taken_actions(actions, action)
     plan.check(processing.overwrite)  # before torch and the weights are loaded
     if files.memory is not None and len(plan.pairs) > 1:
         raise InputError(f"--memory: is of one video, but there are {len(plan.pairs)}; continue them one by one")

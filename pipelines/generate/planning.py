@@ -43,7 +43,7 @@ def plan_of(sources: Sequence[Path], output: Path | None, files: GenerateFileOpt
         paths, where = split_output(sources, output, example)
         return make_plan(paths, where, KINDS)
     if files.memory is None:
-        raise InputError(f"no image or video to continue, e.g. {example}")
+        raise InputError(f"IMAGE_OR_VIDEO is missing, e.g. {example}")
     if not is_episode(files.memory):
         raise InputError(
             f"{files.memory}: holds no saved episode; begin one with an image, e.g. visionzoo generate IMAGE --memory {files.memory} …"

@@ -54,7 +54,7 @@ def write_samples(folder: str | Path, overwrite: bool = False) -> list[Path]:
         InputError: the folder or a file cannot be written, or a file exists.
         MissingDependencyError: OpenCV is not installed.
     """
-    require("cv2", extra="generate", purpose="drawing the toy world")
+    require("cv2", extra="toy", purpose="drawing the toy world")
     folder = make_folder(folder)
     paths = [folder / f"{sample.name}{suffix}" for sample in SAMPLES for suffix in (".png", ".txt")]
     for path in (*paths, folder / COMMANDS):

@@ -73,7 +73,23 @@ TEXTS = "--prompt blue --source-prompt red --device cpu"
 EDIT = f"edit a.mp4 -o OUT {TEXTS}"
 CLIP = {"a.mp4": lambda material: material.video}
 
+GENERATE = "generate a.jpg -o OUT --action wait --device cpu"
+IMAGE = {"a.jpg": jpeg}
+
 OTHERS: dict[str, list[Case]] = {
+    "generate": [
+        line("missing", "generate gone.png -o b.mp4 --action wait", says=r"gone\.png: no such file"),
+        line("empty", "generate a.png -o b.mp4 --action wait", {"a.png": b""}, r"a\.png: the file is empty"),
+        line("a web page", "generate a.png -o b.mp4 --action wait", {"a.png": PAGE}, r"a\.png: is a web page"),
+        line("no actions", "generate a.jpg -o b.mp4", IMAGE, "no actions: give a file with --actions FILE"),
+        line("no such file of actions", "generate a.jpg -o b.mp4 --actions a.txt", IMAGE, r"a\.txt: no such file"),
+        line("unknown action", "generate a.jpg -o b.mp4 --action fly --device cpu", IMAGE, ".*'fly'.*go left"),
+        line("no steps", f"{GENERATE} --steps 0".replace("OUT", "b.mp4"), IMAGE, ".*steps must be at least 1, got 0"),
+        line("no such model", "generate a.jpg -o b.mp4 --action wait --model nosuch", IMAGE, "there is no model 'nosuch'"),
+        line("no such checkpoint", "generate a.jpg -o b.mp4 --action wait --checkpoint ms", IMAGE, "ms: no such folder"),
+        line("no such device", "generate a.jpg -o b.mp4 --action wait --device abacus", IMAGE, "unknown device 'abacus'"),
+        *(case for case in outputs(GENERATE, ".mp4", IMAGE) if case.name != "output is a folder"),
+    ],
     "edit": [
         line("missing", "edit gone.mp4 -o b.mp4", says=r"gone\.mp4: no such file"),
         line("empty", f"edit a.mp4 -o b.mp4 {TEXTS}", {"a.mp4": b""}, r"a\.mp4: the file is empty"),

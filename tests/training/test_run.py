@@ -159,16 +159,19 @@ def test_unsupported_requests_are_one_line_errors(subcommand, recipe, message):
         run(subcommand, [recipe])
 
 
+SMALL_VIDEO = [
+    "model.base=null",
+    "model.config={channels: [8, 16], plain: 1, head: 8, groups: 4, latent_size: 8, text_width: 16, text_layers: 1}",
+    "data.vae=null",
+]
+
 WITHOUT_FILES = {
     "lovecon/controlnet": ["vars.base=null"],
     "mcnet/vox256": ["model.vgg=null", "model.perceptual=0", "model.pixel=1"],
     "superglobal/gldv2_arcface": ["model.num_classes=5"],
     "shvit/s4_512": ["model.pretrained=false"],
-    "slowfastvgen/slow": [
-        "model.base=null",
-        "model.config={channels: [8, 16], plain: 1, head: 8, groups: 4, latent_size: 8, text_width: 16, text_layers: 1}",
-        "data.vae=null",
-    ],
+    "slowfastvgen/slow": SMALL_VIDEO,
+    "slowfastvgen/slow_fast": SMALL_VIDEO,
     "shvit/xs_lite0": ["model.teacher=null", "model.distillation=none", "model.similarity=0", "model.maps=0"],
 }
 """Settings with which a recipe needs no weights of other networks."""
@@ -177,6 +180,7 @@ DATA = {
     "lovecon/rife": ["data.photos=nowhere"],
     "lovecon/tiny_rife": ["data.photos=nowhere"],
     "slowfastvgen/slow": ["data.episodes=nowhere", "data.val_episodes=nowhere"],
+    "slowfastvgen/slow_fast": ["data.episodes=nowhere", "data.val_episodes=nowhere"],
 }
 """Settings of missing data, for recipes whose data have another setting than `data.root`."""
 
@@ -185,7 +189,7 @@ DRAWN = [
     name
     for name in packaged_configs()
     if name.startswith("toy_world/")
-    or name in ("lovecon/nano", "lovecon/tiny_controlnet", "slowfastvgen/nano")
+    or name in ("lovecon/nano", "lovecon/tiny_controlnet", "slowfastvgen/nano", "slowfastvgen/tiny_slow_fast")
     or name.endswith("inverse_dynamics")
 ]
 """Recipes that draw their data."""

@@ -86,7 +86,7 @@ def test_what_is_refused_before_weights_are_loaded(folder: Path, tmp_path: Path,
         ((image, "--action", " ", *out), "an action is empty; describe what happens"),
         ((image, "--action", "a hat x0", *out), "'a hat x0': an action can be repeated 1 to 10,000 times"),
         ((image, "--action", "a hat", "--actions", folder / "actions.txt", *out), "give a file or actions, not both"),
-        (("--action", "a hat", *out), "no image or video to continue, e.g. visionzoo generate park.png"),
+        (("--action", "a hat", *out), "IMAGE_OR_VIDEO is missing, e.g. visionzoo generate park.png"),
         (
             ("--action", "a hat", "--memory", tmp_path / "gone", *out),
             "gone: holds no saved episode; begin one with an image",
