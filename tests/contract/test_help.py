@@ -53,8 +53,9 @@ def test_options_have_one_name_and_one_meaning() -> None:
                 seen.setdefault(argument.names[0], set()).add(getattr(group, "name", str(group)))
     assert {"--output", "--quiet", "--json", "--device", "--model"} <= seen.keys()
     several = {name: groups for name, groups in seen.items() if len(groups) > 1}
-    # of an export, --dtype is the precision of the file; `data` makes frames that others read
-    assert several.keys() <= {"--dtype", "--frames", "--size"}, several
+    # of an export, --dtype is the precision of the file; `data` makes frames and actions that others read; a single file of weights
+    # needs the --config that diffusers calls so; the memory of an edit is a method, that of a generated video a folder
+    assert several.keys() <= {"--actions", "--config", "--dtype", "--frames", "--memory", "--size"}, several
 
 
 def test_models_of_a_task_are_all_that_it_can_use(capsys: pytest.CaptureFixture) -> None:
