@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,11 @@ class ActionPairs(Dataset):
         length: number of worlds.
         size: side of the frames in pixels.
         seed: of the training worlds and their augmentation.
+        speeds: of the camera, see `ToyWorld.film`; each world has one of them.
     """
 
-    def __init__(self, split: str, length: int, size: int, seed: int = 0):
-        self.split, self.length, self.size, self.seed = split, length, size, seed
+    def __init__(self, split: str, length: int, size: int, seed: int = 0, speeds: Sequence[float] = SPEEDS):
+        self.split, self.length, self.size, self.seed, self.speeds = split, length, size, seed, tuple(speeds)
 
     def __len__(self) -> int:
         return self.length
@@ -47,7 +49,7 @@ class ActionPairs(Dataset):
         stream = key if isinstance(key, int) else stream_of(self.seed, *key)
         rng = np.random.default_rng(stream)
         world = ToyWorld.create(stream, self.split, places=3, characters=stream % 3)
-        speed = float(rng.choice(SPEEDS))
+        speed = float(rng.choice(self.speeds))
         clip = world.film(1 + COUNT * HOLD, size=(self.size, self.size), hold=HOLD, speed=speed)
         taken = np.array([ACTIONS.index(action) for action in clip.actions[1:]])
         pairs, actions = [], []
@@ -73,6 +75,7 @@ class ActionPairsData(LightningDataModule):
         size: side of the frames in pixels.
         batch_size: worlds per step and device, so that a step has 7 * batch_size pairs.
         val_worlds, test_worlds: worlds of the other splits.
+        speeds: of the camera; each world has one of them.
         num_workers: processes that draw.
         seed: of the training worlds.
 
@@ -87,6 +90,7 @@ class ActionPairsData(LightningDataModule):
         batch_size: int = 8,
         val_worlds: int = 32,
         test_worlds: int = 200,
+        speeds: Sequence[float] = SPEEDS,
         num_workers: int = 0,
         seed: int = 0,
     ):
@@ -95,10 +99,12 @@ class ActionPairsData(LightningDataModule):
         for name, count in counts.items():
             if count < 1:
                 raise InputError(f"data.{name} must be at least 1, got {count}")
+        if not speeds:
+            raise InputError("data.speeds is empty; give at least one speed of the camera, e.g. [1.0]")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.training = ActionPairs("train", worlds, size, seed)
-        self.validation = ActionPairs("validation", val_worlds, size)
-        self.tests = ActionPairs("test", test_worlds, size)
+        self.training = ActionPairs("train", worlds, size, seed, speeds)
+        self.validation = ActionPairs("validation", val_worlds, size, speeds=speeds)
+        self.tests = ActionPairs("test", test_worlds, size, speeds=speeds)
 
     def train_dataloader(self) -> Any:
         return EpochLoader(self, self.training, drop_last=True)
