@@ -77,12 +77,12 @@ def page(*, home: Path, index: Path | None = None, pipe: SlowFastVGenPipeline | 
     def load(work: Work, walk: Walk | None, name: str | None) -> tuple[Any, ...]:
         del work
         kept(walk).load(name)
-        return (summary(f"The walk goes on with the memory {name}"),)
+        return (summary(f"The walk continues with the memory {name}"),)
 
     def mix(work: Work, walk: Walk | None, first: str | None, second: str | None, share: float) -> tuple[Any, ...]:
         del work
         kept(walk).mix(first, second, share)
-        return (summary(f"The walk goes on with {first} and {share:.0%} of {second}"),)
+        return (summary(f"The walk continues with {first} and {share:.0%} of {second}"),)
 
     head(
         "Walk through a picture",

@@ -116,5 +116,5 @@ def test_a_visitor_walks(home: Path, go: Callable[[str], Visit]) -> None:
         visit.page.locator("#vz-generate-save").click()
         visit.page.get_by_text("Saved as harbour").wait_for()
         visit.page.locator("#vz-generate-load").click()
-        visit.page.get_by_text("goes on with the memory harbour").wait_for()
+        visit.page.get_by_text("continues with the memory harbour").wait_for()
         visit.check()
