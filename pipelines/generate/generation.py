@@ -249,7 +249,7 @@ class Generation:
 
 def _required(memory: EpisodeMemory | None) -> EpisodeMemory:
     if memory is None:
-        raise InputError("this video has no memory, as it is made without fast learning")
+        raise InputError("this video has no memory, because fast learning is off")
     return memory
 
 
