@@ -38,7 +38,7 @@ class Maker:
 
 
 def study(path: Path, maker: Maker, paths: int = 2) -> None:
-    chosen = [walk for walk, _ in zip(walks(6, 6, 64), range(paths), strict=False)]
+    chosen = [walk for walk, _ in zip(walks(6, 6, 64, speed=1.0), range(paths), strict=False)]
     run(Records(path, SETTINGS), maker, chosen, ["off", "local"], window=8, src=RandomFeatures(), network=None)
 
 
@@ -54,7 +54,7 @@ def test_an_interrupted_study_continues_and_is_paired(tmp_path: Path, capsys: py
     settings, records = read_records(file)
     assert [each["row"] for each in records] == ["off", "local"] * 2
     assert len({each["path"] for each in records}) == 2
-    walk = next(iter(walks(6, 6, 64)))
+    walk = next(iter(walks(6, 6, 64, speed=1.0)))
     assert walk.actions == walk.clip.actions[1::6]
     assert np.array_equal(walk.clip.cameras[0], walk.clip.cameras[-1])
     frames = [walk.clip[0].rgb, *Maker()(walk, "off")[0]]
@@ -74,7 +74,7 @@ def test_an_interrupted_study_continues_and_is_paired(tmp_path: Path, capsys: py
 
 
 def test_paths_too_short_to_leave_the_picture_are_refused() -> None:
-    with pytest.raises(InputError, match=r"4 chunks of 6 frames go 0\.72 far at most.*at least 6 chunks"):
+    with pytest.raises(InputError, match=r"4 chunks of 6 frames go 0\.36 far at most.*at least 12 chunks"):
         next(walks(4, 6, 64))
 
 
