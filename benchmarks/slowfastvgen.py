@@ -81,41 +81,67 @@ class Shape:
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs of single calls of the network, all frames, without guidance.
+    """FLOPs of single calls of the network for one text and all frames, with adapters unless another thing is said.
 
     Attributes:
-        forward: without adapters.
-        adapted: with adapters.
-        backward: of a forward call with adapters, of which alone gradients are taken.
-        text: of the projections of text to keys and values in `forward`.
+        forward: ours, without adapters.
+        adapted: ours.
+        backward: of such a call, of which only the adapters get gradients.
+        text: of the projections of the text to keys and values in ours.
+        guided: half of a call of ours for two texts of the same frames, without the projections of text.
+        plain: of diffusers' own network.
+        plain_text: of its projections of text.
     """
 
     forward: int
     adapted: int
     backward: int
     text: int
+    guided: int
+    plain: int
+    plain_text: int
 
 
-def counts(shape: Shape) -> Counts:
-    """Count on the meta device, where nothing is computed and nothing needs memory."""
-    with torch.device("meta"):
-        make: Any = SlowFastUNet
-        unet = make().eval().requires_grad_(False)
-        given = torch.empty(1, 4, shape.frames, shape.side, shape.side), torch.empty(1), torch.empty(1, 77, 1024)
-        with torch.no_grad():
-            plain = count_flops(lambda: unet(*given))
-        add_adapter(unet, TempLoRA(rank=RANK))
+def text_flops(found: FlopCounterMode) -> int:
+    """FLOPs of the projections of text to keys and values."""
+    pattern = re.compile(r"(?<!temp_)attentions\.\d+\.transformer_blocks\.\d+\.attn2\.to_[kv]$")
+    return sum(sum(each.values()) for name, each in found.get_flop_counts().items() if pattern.search(name))
+
+
+def counts(shape: Shape, config: dict[str, Any] | None = None) -> Counts:
+    """Count on the meta device, where nothing is computed and nothing needs memory.
+
+    Args:
+        shape: frames and their size.
+        config: of the network, where it differs from ModelScope's.
+    """
+    with torch.device("meta"), torch.no_grad():
+        ours: Any = SlowFastUNet
+        theirs: Any = UNet3DConditionModel
+        unet = ours(**(config or {})).eval().requires_grad_(False)
+        frames = torch.empty(1, unet.config["in_channels"], shape.frames, shape.side, shape.side)
+        moment, state = 0, torch.empty(1, 77, unet.config["cross_attention_dim"])
+        forward = count_flops(lambda: unet(frames, moment, state))
+        layers = add_adapter(unet, TempLoRA(rank=RANK))
+        adapted = count_flops(lambda: unet(frames, moment, state)).get_total_flops()
+        pair, states = frames.expand(2, -1, -1, -1, -1), state.expand(2, -1, -1)
+        guided = count_flops(lambda: unet(pair, moment, states, equal_halves=True))
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_(".lora_" in name)
-        with torch.no_grad():
-            adapted = count_flops(lambda: unet(*given)).get_total_flops()
-        both = count_flops(lambda: unet(*given).sample.square().mean().backward()).get_total_flops()
-    text = sum(
-        sum(each.values())
-        for name, each in plain.get_flop_counts().items()
-        if re.search(r"(?<!temp_)attentions\.\d+\.transformer_blocks\.\d+\.attn2\.to_[kv]$", name)
+        with torch.enable_grad():
+            both = count_flops(lambda: unet(frames, moment, state).sample.square().mean().backward()).get_total_flops()
+        plain = theirs(**(config or {})).eval()
+        inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), plain)
+        straight = count_flops(lambda: plain(frames, moment, state))
+    return Counts(
+        forward.get_total_flops(),
+        adapted,
+        both - adapted,
+        text_flops(forward),
+        (guided.get_total_flops() - text_flops(guided)) // 2,
+        straight.get_total_flops(),
+        text_flops(straight),
     )
-    return Counts(plain.get_total_flops(), adapted, both - adapted, text)
 
 
 def work(shape: Shape | None = None) -> Grid:
@@ -123,28 +149,31 @@ def work(shape: Shape | None = None) -> Grid:
     shape = shape or Shape()
     found = counts(shape)
     calls = 2 * shape.steps
-    # diffusers repeats texts for every frame before they are projected, in every call; once for each text would do
-    once = found.text // shape.frames
 
     def tera(flops: float) -> str:
         return f"{flops / 1e12:,.1f}" if flops >= 1e11 else f"{flops / 1e12:.4f}"
 
-    fast, stored_less = found.adapted + found.backward, 2 * found.adapted + found.backward
-    rest = found.adapted - found.text
-    columns = {
-        "plain loop": (calls, found.adapted * calls, found.text * calls),
-        "texts projected once": (calls, rest * calls + 2 * once, 2 * once),
-        "and DPM-Solver++ in 20 steps": (40, rest * 40 + 2 * once, 2 * once),
+    text, fast = 2 * found.text, found.adapted + found.backward
+    columns = {  # evaluations, FLOPs of sampling, of projections of text, of fast learning
+        "plain loop": (calls, found.plain * calls, found.plain_text * calls, found.plain + found.backward),
+        "visionzoo": (calls, found.guided * calls + text, text, fast),
+        "and DPM-Solver++ in 20 steps": (40, found.guided * 40 + text, text, fast),
     }
-    shares = [
-        f"{fast / (each[1] + fast):.1%}, {stored_less / (each[1] + stored_less):.1%}" for each in columns.values()
-    ]
     rows = [
         ("evaluations of the UNet for sampling", *(str(each[0]) for each in columns.values())),
         ("TFLOP of sampling", *(tera(each[1]) for each in columns.values())),
         ("of these, texts to keys and values", *(tera(each[2]) for each in columns.values())),
-        ("TFLOP of one step of fast learning, and with checkpointing", *[f"{tera(fast)}, {tera(stored_less)}"] * 3),
-        ("share of the chunk", *shares),
+        (
+            "TFLOP of one step of fast learning, and with checkpointing",
+            *(f"{tera(each[3])}, {tera(each[3] + found.adapted)}" for each in columns.values()),
+        ),
+        (
+            "share of the chunk",
+            *(
+                f"{each[3] / (each[1] + each[3]):.1%}, {1 - each[1] / (each[1] + each[3] + found.adapted):.1%}"
+                for each in columns.values()
+            ),
+        ),
     ]
     branch = (found.adapted - found.forward) / found.forward
     return Grid(

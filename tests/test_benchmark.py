@@ -107,3 +107,23 @@ def test_names() -> None:
         run_benchmark("superglobal-rerank", vs="faiss")
     with pytest.raises(InputError, match="superglobal-rerank"):
         run_benchmark("superglobal-rarank")
+
+
+def test_counts_of_slowfastvgen() -> None:
+    from benchmarks.slowfastvgen import Shape, counts
+
+    small = {
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+        "cross_attention_dim": 16,
+        "attention_head_dim": 8,
+    }
+    found = counts(Shape(past=2, new=3, side=8), small)
+    # down 32, middle 64, up twice 32: keys and values of 77 tokens
+    assert found.text == 2 * 2 * 77 * 16 * (32 + 64 + 2 * 32)
+    assert found.plain_text == found.text * 5
+    assert found.plain - found.plain_text == found.adapted - found.text
+    assert found.forward < found.adapted
+    assert found.guided < found.adapted - found.text

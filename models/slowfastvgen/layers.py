@@ -24,15 +24,35 @@ MOST_HEADS = 65_535
 
 
 class Checkpointed:
-    """A layer that stores only its inputs for the backward pass and computes the rest again, if `checkpointing` is set."""
+    """A layer of which less is stored, or less computed, with the same values.
+
+    Attributes:
+        checkpointing: if set, only inputs are stored for the backward pass, and the rest is computed again.
+        equal_halves: the second half of the batch equals the first, so that one half is computed. It is so in front of the first
+            attention to text, if the batch is there for two texts.
+    """
 
     checkpointing: Callable[..., Any] | None = None
+    equal_halves = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.equal_halves:
+            return self._stored(*args, **kwargs)
+        half = len(args[0] if args else kwargs["hidden_states"]) // 2
+        args = tuple(x[:half] if isinstance(x, Tensor) else x for x in args)
+        output = self._stored(*args, **{k: x[:half] if isinstance(x, Tensor) else x for k, x in kwargs.items()})
+        return (twice(output[0]),) if isinstance(output, tuple) else twice(output)
+
+    def _stored(self, *args: Any, **kwargs: Any) -> Any:
         forward = super().forward  # pyright: ignore[reportAttributeAccessIssue]
         if self.checkpointing is None or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         return self.checkpointing(functools.partial(forward, **kwargs), *args)
+
+
+def twice(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (2 B, C, h, w), in the memory format that it has."""
+    return torch.cat([maps, maps])
 
 
 class TextCache:

@@ -56,7 +56,8 @@ def sample_chunk(
     with folded_adapter(
         unet
     ):  # its weights stay during a chunk, so the memory is added to them, and the text projected, once
-        options = {"text_cache": TextCache(states)} if isinstance(unet, SlowFastUNet) else {}
+        ours = isinstance(unet, SlowFastUNet)
+        options = {"text_cache": TextCache(states), "equal_halves": guided} if ours else {}
         for number, time in enumerate(scheduler.timesteps):
             seen = compose(past, scheduler.scale_model_input(latents, time)).to(noise.dtype)
             given = torch.cat([seen, seen]) if guided else seen

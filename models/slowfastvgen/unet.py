@@ -25,6 +25,18 @@ def run_checkpointed(function: Callable[..., Any], *args: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False)
 
 
+def _before_text(unet: UNet3DConditionModel) -> Iterator[Checkpointed]:
+    """Layers that a video passes before its first attention to text."""
+    yield unet.transformer_in  # pyright: ignore[reportReturnType]
+    for block in unet.down_blocks:
+        attends = hasattr(block, "attentions")
+        layers: Any = zip(block.resnets, block.temp_convs, strict=True)  # pyright: ignore[reportArgumentType]
+        for pair in layers:
+            yield from pair
+            if attends:
+                return
+
+
 class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
     """diffusers' `UNet3DConditionModel` with LoRA adapters and gradient checkpointing; weights, names and configuration are the same.
 
@@ -42,7 +54,7 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
     loads such state dicts and keeps them. `save_lora_adapter` writes an adapter.
 
     Text is projected to keys and values once for all frames, and once for all calls with a `TextCache`; temporal transformers do not
-    reorder tokens. Both are exact.
+    reorder tokens; `equal_halves` computes what two texts have in common once. All of it is exact.
     """
 
     _supports_gradient_checkpointing = True
@@ -58,6 +70,7 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
                 module.__class__ = cast(Any, LAYERS[type(module)])
             elif isinstance(module, Attention):
                 module.set_processor(processor)
+        self._before_text = tuple(_before_text(self))
 
     def forward(
         self,
@@ -66,6 +79,7 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
         encoder_hidden_states: Tensor,
         *args: Any,
         text_cache: TextCache | None = None,
+        equal_halves: bool = False,
         cross_attention_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -76,14 +90,20 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
             timestep: a number, or (B,).
             encoder_hidden_states: text (B, tokens, width).
             text_cache: a `TextCache` of this text, which is projected once for all calls with the cache.
+            equal_halves: the second half of `sample` equals the first, and there is one timestep, as in classifier-free guidance:
+                what comes before the first attention to text is computed for one half.
 
         Raises:
-            InputError: the cache is one of another text.
+            InputError: the cache is one of another text, or a batch with equal halves is odd.
         """
         if text_cache is not None and text_cache.states is not encoder_hidden_states:
             raise InputError(
                 "the text cache belongs to another text; pass its own: unet(…, cache.states, text_cache=cache)"
             )
+        if equal_halves and len(sample) % 2:
+            raise InputError(f"a batch with equal halves has an even number of videos, got {len(sample)}")
+        for layer in self._before_text:
+            layer.equal_halves = equal_halves
         text = TextCache(encoder_hidden_states) if text_cache is None else text_cache
         if self.channels_last:
             frames = sample.shape[2]

@@ -67,6 +67,30 @@ def test_text_is_projected_once_for_all_calls() -> None:
         unet(latents, times, text.clone(), text_cache=cache)
 
 
+@pytest.mark.parametrize("first", ["CrossAttnDownBlock3D", "DownBlock3D"])
+def test_what_two_texts_have_in_common_is_computed_once(first: str) -> None:
+    torch.manual_seed(0)
+    config = {**tiny_diffusion.video_unet().config, "down_block_types": (first, "CrossAttnDownBlock3D")}
+    unet = SlowFastUNet.from_config(config).eval()
+    latents, _, text = inputs()
+    latents = torch.cat([latents[:1]] * 2)
+    rows: dict[str, int] = {}
+    for name, layer in unet.named_modules():
+        layer.register_forward_hook(
+            lambda layer, args, output, name=name: rows.update({name: len(args[0])} if args else {})
+        )
+    with torch.no_grad():
+        expected = theirs(unet)(latents, 700, text).sample
+        torch.testing.assert_close(unet(latents, 700, text, equal_halves=True).sample, expected, rtol=1e-5, atol=1e-5)
+        once = {name for name, count in rows.items() if count == latents.shape[2]}
+        assert "down_blocks.0.resnets.0.conv1" in once
+        assert ("down_blocks.1.resnets.0.conv1" in once) == (first == "DownBlock3D")
+        assert "mid_block.resnets.0.conv1" not in once
+        torch.testing.assert_close(unet(latents, 700, text).sample, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="even number of videos, got 1"):
+        unet(latents[:1], 700, text[:1], equal_halves=True)
+
+
 def test_gradients_are_those_of_diffusers() -> None:
     unet = tiny_diffusion.video_unet()
     other, given = theirs(unet), inputs()
