@@ -17,9 +17,9 @@ from ..pipelines.generate.options import GenerateOptions
 from ..pipelines.generate.pipeline import SlowFastVGenPipeline
 from ..pipelines.generate.samples import SAMPLES, write_samples
 from .first_use import FirstUse
-from .generate_walk import WITH, WITHOUT, Walk
+from .generate_walk import MEMORY, WITH, WITHOUT, Walk
 from .page import Panel, Sample, Work, about, head, saved, summary
-from .uploads import IMAGE
+from .uploads import IMAGE, upload_box
 from .words import duration
 
 TITLE = "Continue a picture"
@@ -74,6 +74,14 @@ def page(*, home: Path, index: Path | None = None, pipe: SlowFastVGenPipeline | 
         lists = [gr.Dropdown(walk.episodes, value=walk.episodes[-1 - place]) for place in (0, len(walk.episodes) - 1)]
         return summary(f"Saved as {walk.episodes[-1]}"), *lists, saved(archive, "Download the memory")
 
+    def add(work: Work, walk: Walk | None, upload: Any) -> tuple[Any, ...]:
+        walk = kept(walk)
+        if upload is None:
+            raise InputError("upload a memory first")
+        name = walk.upload(Path(upload), work.folder())
+        lists = [gr.Dropdown(walk.episodes, value=walk.episodes[-1 - place]) for place in (0, len(walk.episodes) - 1)]
+        return summary(f"The memory {name} can be used"), *lists
+
     def load(work: Work, walk: Walk | None, name: str | None) -> tuple[Any, ...]:
         del work
         kept(walk).load(name)
@@ -116,6 +124,9 @@ def page(*, home: Path, index: Path | None = None, pipe: SlowFastVGenPipeline | 
                     name = gr.Textbox(label="Name", max_length=40, elem_id="vz-generate-name")
                     keep = gr.Button("Save this memory", elem_id="vz-generate-save")
                 with gr.Row():
+                    file = upload_box(MEMORY, "A memory of an earlier walk", "vz-generate-memory", height=120)
+                    take = gr.Button("Use this memory", elem_id="vz-generate-add")
+                with gr.Row():
                     first = gr.Dropdown([], label="Memory", elem_id="vz-generate-first")
                     again = gr.Button("Go on with it", elem_id="vz-generate-load")
                 with gr.Row():
@@ -130,6 +141,7 @@ def page(*, home: Path, index: Path | None = None, pipe: SlowFastVGenPipeline | 
     for action, button in buttons.items():
         panel.run(partial(act, action), [state], [*videos, download], instead=[button.click], **more)
     panel.run(save, [state, name], [first, second, archive], instead=[keep.click], **more)
+    panel.run(add, [state, file], [first, second], instead=[take.click], **more)
     panel.run(load, [state, first], [], instead=[again.click], **more)
     panel.run(mix, [state, first, second, share], [], instead=[blend.click], **more)
 

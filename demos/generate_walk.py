@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +21,15 @@ from visionzoo.watermark import add_watermark
 from ..pipelines.generate.generation import Generation
 from ..pipelines.generate.options import GenerateOptions
 from ..pipelines.generate.pipeline import SlowFastVGenPipeline
+from .uploads import Medium
 
 Pixels = NDArray[np.uint8]
 
 WITH, WITHOUT = "with memory", "without memory"
 MAX_CHUNKS = 60
 """Largest number of chunks of a walk."""
+MAX_UNPACKED, MAX_FILES = 400_000_000, 50
+"""Limits of an uploaded memory: bytes when it is unpacked, and files."""
 SHOWN = 288
 """Least length of the shorter side of a shown video, in pixels."""
 
@@ -100,6 +105,21 @@ class Walk:
         self._memory.save(folder / "episode")
         return Path(shutil.make_archive(str(folder / "episode"), "zip", folder / "episode"))
 
+    def upload(self, archive: Path, folder: Path) -> str:
+        """Keep the memory of an archive that `save` wrote, under the name of its file; returns the name.
+
+        Raises:
+            InputError: there is no memory in the file, or it is one of other networks.
+        """
+        place = folder / "uploaded"
+        shutil.rmtree(place, ignore_errors=True)
+        unpack(archive, place)
+        wanted = " ".join(archive.stem.split())[:36] or "memory"
+        name = next(n for i in itertools.count(1) if (n := wanted if i == 1 else f"{wanted} {i}") not in self.episodes)
+        self._memory.add_memory(place, name)
+        self.episodes.append(name)
+        return name
+
     def load(self, name: str | None) -> None:
         """Go on with a memory that was saved; the place stays."""
         self._memory.restore(self._known(name))
@@ -137,4 +157,30 @@ class Walk:
         return made
 
 
-__all__ = ["MAX_CHUNKS", "WITH", "WITHOUT", "Walk"]
+def check_archive(path: Path) -> None:
+    """Whether a file can be an archive of a memory. Raises `InputError` if not."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path}: is not a ZIP file; upload a memory as this page or `visionzoo generate` saved it, zipped"
+        )
+    with zipfile.ZipFile(path) as archive:
+        files = archive.infolist()
+    if "episode.json" not in {file.filename for file in files}:
+        raise InputError(f"{path}: holds no memory (episode.json is missing at its top)")
+    if len(files) > MAX_FILES or sum(file.file_size for file in files) > MAX_UNPACKED:
+        raise InputError(f"{path}: unpacks to more than {MAX_UNPACKED / 1e6:.0f} MB or {MAX_FILES} files")
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive of a memory. Raises `InputError` if it is none, or damaged."""
+    check_archive(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise InputError(f"{path}: the archive is damaged ({error})") from error
+
+
+MEMORY = Medium("memory", frozenset({".zip"}), "a ZIP file as this page saves it", 100, check_archive)
+
+__all__ = ["MAX_CHUNKS", "MEMORY", "WITH", "WITHOUT", "Walk"]

@@ -21,7 +21,7 @@ from visionzoo.errors import InputError
 from visionzoo.models.slowfastvgen.sampling import sample_chunk
 
 from .actions import check_action
-from .saved_episode import save_episode
+from .saved_episode import load_memory, save_episode
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -219,6 +219,10 @@ class Generation:
         """Continue with a memory that was kept; the last frames stay. Raises `InputError` if there is none of that name."""
         with self.remembering() as memory:
             _required(memory).restore(name)
+
+    def add_memory(self, folder: str | Path, name: str) -> None:
+        """Keep the memory of a saved episode under a name, to restore or mix it. Raises `InputError` if it does not fit."""
+        load_memory(folder, self, name)
 
     def mix(self, weights: Mapping[str, float]) -> None:
         """Continue with a mixture of memories that were kept; the last frames stay.

@@ -15,9 +15,11 @@ from visionzoo.io.files import check_name, make_folder, write_json
 from visionzoo.weights import save_safetensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .generation import Generation
 
-__all__ = ["check_place", "is_episode", "load_episode", "save_episode", "write_episode"]
+__all__ = ["check_place", "is_episode", "load_episode", "load_memory", "save_episode", "write_episode"]
 
 ABOUT, PAST, MEMORY = "episode.json", "past.safetensors", "memory"
 
@@ -72,6 +74,31 @@ def load_episode(folder: str | Path, video: Generation) -> None:
         InputError: there is no episode in the folder, a file is missing or damaged, or it belongs to other networks or settings.
     """
     place = Path(folder)
+    chunks, past = _read(place, video)
+    if video.memory is not None:
+        remedy = "continue it with --no-fast-learning"
+        with video.remembering() as memory:
+            assert memory is not None
+            memory.load(_memory_of(place, remedy), name=memory.active)
+    video.past, video.chunks = past[:, -video.settings.past_frames :], chunks
+
+
+def load_memory(folder: str | Path, video: Generation, name: str) -> None:
+    """Keep the memory of a saved episode under a name in a video that has begun; what the video shows stays.
+
+    Raises:
+        InputError: as `load_episode`; the video is unchanged then.
+    """
+    place = Path(folder)
+    _read(place, video)
+    with video.remembering() as memory:
+        if memory is None:
+            raise InputError("this video has no memory: it was begun without fast learning")
+        memory.load(_memory_of(place, "choose another"), name=name)
+
+
+def _read(place: Path, video: Generation) -> tuple[int, Tensor]:
+    """Number of chunks and last latents of an episode, which must belong to the networks of the video."""
     if not is_episode(place):
         raise InputError(f"{place}: holds no saved episode ({ABOUT} is missing)")
     try:
@@ -85,12 +112,10 @@ def load_episode(folder: str | Path, video: Generation) -> None:
             f"{place}: the episode was made with other networks (weights {weights}, not {video.weights}); use the same model and "
             "checkpoint"
         )
-    if video.memory is not None:
-        if not (place / MEMORY).is_dir():
-            raise InputError(
-                f"{place}: the episode has no memory, as it was made without fast learning; continue it with --no-fast-learning"
-            )
-        with video.remembering() as memory:
-            assert memory is not None
-            memory.load(place / MEMORY, name=memory.active)
-    video.past, video.chunks = past[:, -video.settings.past_frames :], chunks
+    return chunks, past
+
+
+def _memory_of(place: Path, remedy: str) -> Path:
+    if not (place / MEMORY).is_dir():
+        raise InputError(f"{place}: the episode has no memory, as it was made without fast learning; {remedy}")
+    return place / MEMORY

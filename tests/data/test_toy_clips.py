@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -107,6 +108,23 @@ def test_an_interrupted_run_resumes(tmp_path: Path):
     assert (folder / "000000" / "video.mp4").stat().st_mtime_ns == first
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "000002", "clips.jsonl"]
     assert [clip.seed for clip in read_clips(folder)] == [0, 1, 2]
+
+
+def test_the_camera_has_a_speed(tmp_path: Path):
+    moved = {}
+    for speed in (1.0, 0.5):
+        settings = ClipSettings(frames=9, size=(64, 64), actions=("go right",), speed=speed)
+        write_clips(tmp_path / str(speed), 1, settings)
+        places = settings.film(0).cameras[:, 0]
+        moved[speed] = places[-1] - places[0]
+    assert moved[0.5] == pytest.approx(moved[1.0] / 2)
+    about = tmp_path / "1.0" / "000000" / "clip.json"
+    about.write_text(about.read_text().replace('"speed": 1.0', '"note": 1'))  # as written before there was a speed
+    assert [row["skipped"] for row in write_clips(tmp_path / "1.0", 1, dataclasses.replace(settings, speed=1.0))] == [
+        True
+    ]
+    with pytest.raises(InputError, match=r"other settings \(speed was 1.0, not 0.5\)"):
+        write_clips(tmp_path / "1.0", 1, settings)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(

@@ -80,6 +80,50 @@ def test_memories_are_saved_loaded_and_mixed(walk: Any, tmp_path: Path) -> None:
     assert not np.allclose(found["one"], found["two"], atol=1e-5)
 
 
+def test_a_memory_of_another_visit_is_taken_up(walk: Any, tmp_path: Path) -> None:
+    from visionzoo.demos.generate_walk import Walk
+
+    walk.take(RED)
+    archive = walk.save("harbour", tmp_path).rename(tmp_path / "harbour.zip")
+    image = np.zeros((64, 64, 3), np.uint8)
+    later = Walk.begin(walk.pipe, image, OPTIONS, both=False)
+    assert later.upload(archive, tmp_path) == "harbour"
+    assert later.upload(archive, tmp_path) == "harbour 2"
+    later.load("harbour 2")
+    past = walk.videos["with memory"].past
+    found = []
+    for video in (walk.videos["with memory"], later.videos["with memory"]):
+        video.past, video.chunks = past, 1
+        found.append(video.sample(past[None], video.text_states(BLUE)))
+    assert np.array_equal(*found)
+    others = Walk.begin(tiny.generate(), image, GenerateOptions(**{**vars(OPTIONS), "fast_rank": 3}), both=False)
+    with pytest.raises(InputError, match="rank"):
+        others.upload(archive, tmp_path)
+    assert others.episodes == []
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "is not a ZIP file"),
+        (["walk/episode.json"], "holds no memory"),
+        (["episode.json"], "the saved episode is damaged"),
+        (["episode.json", *(f"{i}.txt" for i in range(50))], "unpacks to more than 400 MB or 50 files"),
+    ],
+)
+def test_files_that_are_no_memory(walk: Any, tmp_path: Path, names: list[str] | None, message: str) -> None:
+    path = tmp_path / "memory.zip"
+    if names is None:
+        path.write_bytes(b"no archive")
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, "{}")
+    with pytest.raises(InputError, match=message):
+        walk.upload(path, tmp_path)
+    assert walk.episodes == []
+
+
 def test_a_walk_has_an_end(walk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from visionzoo.demos import generate_walk
 
@@ -115,6 +159,16 @@ def test_a_visitor_walks(home: Path, go: Callable[[str], Visit]) -> None:
         visit.page.locator("#vz-generate-name textarea, #vz-generate-name input").first.fill("harbour")
         visit.page.locator("#vz-generate-save").click()
         visit.page.get_by_text("Saved as harbour").wait_for()
+        with visit.page.expect_download() as expected:
+            visit.page.get_by_text("Download the memory").click()
+        memory = home / "mine.zip"
+        expected.value.save_as(memory)
+        visit.page.locator("#vz-generate-add").click()
+        assert "Upload a memory first" in visit.trouble("generate")
+        visit.page.locator("#vz-generate-memory input[type=file]").set_input_files(memory)
+        visit.page.locator("#vz-generate-memory").get_by_text("mine").wait_for()
+        visit.page.locator("#vz-generate-add").click()
+        visit.page.get_by_text("The memory mine can be used").wait_for()
         visit.page.locator("#vz-generate-load").click()
-        visit.page.get_by_text("continues with the memory harbour").wait_for()
+        visit.page.get_by_text("continues with the memory mine").wait_for()
         visit.check()

@@ -64,6 +64,7 @@ def toy_world(
         ),
     ] = False,
     hold: Annotated[int, options.option(MODEL, "Frames per action.")] = 8,
+    speed: Annotated[float, options.option(MODEL, "Speed of the camera, from 0.1 to 4.")] = 1.0,
     overwrite: Overwrite = False,
     reporting: Reporting = Reporting(),  # noqa: B008 (frozen)
 ) -> None:
@@ -91,6 +92,7 @@ def toy_world(
         fps,
         truth,
         lossless,
+        speed,
     )
     check_sidecar(output, overwrite=overwrite)
     with Bars(not reporting.quiet, str(output), "frame") as bars:

@@ -47,7 +47,7 @@ class ClipSettings:
 
     Attributes:
         seed, split, places, characters: see `ToyWorld.create`.
-        frames, size, actions, returns, hold: see `ToyWorld.film`.
+        frames, size, actions, returns, hold, speed: see `ToyWorld.film`.
         fps: frames per second of the videos, above 0 and at most 1000.
         truth: also store regions, instances, flow and its validity, exactly.
         lossless: store the colours exactly; most browsers do not play such videos.
@@ -65,6 +65,7 @@ class ClipSettings:
     fps: float = 12
     truth: bool = False
     lossless: bool = False
+    speed: float = 1.0
 
     def film(self, number: int) -> Clip:
         """Clip `number`, counted from 0. Raises `InputError` for settings that the world does not have."""
@@ -76,7 +77,9 @@ class ClipSettings:
                 "returns is for random actions; to come back by given actions, add the opposite ones to them"
             )
         world = ToyWorld.create(self.seed + number, self.split, places=self.places, characters=self.characters)
-        return world.film(self.frames, size=self.size, actions=self.actions, returns=self.returns, hold=self.hold)
+        return world.film(
+            self.frames, size=self.size, actions=self.actions, returns=self.returns, hold=self.hold, speed=self.speed
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, with the format of the folder."""
@@ -325,7 +328,7 @@ def _check_clip(path: Path, settings: Mapping[str, Any] | None) -> dict[str, Any
     if settings is None:
         return {}
     about = read_json(path / ABOUT)
-    before = about.get("settings") or {}
+    before = {"speed": 1.0, **(about.get("settings") or {})}  # folders from before there was a speed
     other = [key for key, value in settings.items() if before.get(key) != value]
     if other:
         key = other[0]
