@@ -3,7 +3,8 @@
 python -m benchmarks.revisits -o walks.jsonl                            # the bundled model: 20 paths, every row of the ablation
 python -m benchmarks.revisits FOLDER -o walks.jsonl --rows off local --chunks 8 --videos walks
 python -m benchmarks.revisits FOLDER -o long.jsonl --rows off local --paths 2 --chunks 40       # drift over 320 frames
-python -m benchmarks.revisits --report walks.jsonl
+python -m benchmarks.revisits -o more.jsonl --rows off local --first 10 --paths 10     # in a second process
+python -m benchmarks.revisits --report walks.jsonl more.jsonl --rows off local
 
 Paths are of worlds of the test split without characters, so that nothing but the camera moves: it takes half of the actions, and then
 the opposite ones in reverse order. All rows of a path begin with the same image and have the same noise. A path takes about a minute
@@ -207,6 +208,16 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return first["settings"], others
 
 
+def joined(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings and the finished videos of several files. Raises `InputError` if their settings differ."""
+    (settings, records), *others = map(read_records, paths)
+    for path, (made, more) in zip(paths[1:], others, strict=True):
+        if made != settings:
+            raise InputError(f"{path}: was made with other settings than {paths[0]}; report it by itself")
+        records += more
+    return settings, records
+
+
 def run(
     records: Records,
     make: Make,
@@ -277,9 +288,9 @@ def paired(ours: Sequence[float], theirs: Sequence[float], *, draws: int = 10_00
 MEASURES = {"revisit_psnr": "PSNR of revisits, dB", "revisit_ssim": "SSIM of revisits x 100", "src": "SRC"}
 
 
-def report(settings: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    """Tables of the rows over the paths that all of them have: revisits, what the videos follow, and drift."""
-    rows = [row for row in ROWS if any(each["row"] == row for each in records)]
+def report(settings: dict[str, Any], records: Sequence[dict[str, Any]], chosen: Sequence[str] = tuple(ROWS)) -> str:
+    """Tables of rows over the paths that all of these have: revisits, what the videos follow, and drift."""
+    rows = [row for row in ROWS if row in chosen and any(each["row"] == row for each in records)]
     by = {(each["path"], each["row"]): each for each in records}
     paths = sorted({path for path, _ in by if all((path, row) in by for row in rows)})
     if not paths:
@@ -368,9 +379,12 @@ def main() -> None:
         "folder", nargs="?", type=Path, help="pipeline in diffusers' layout; the bundled one if omitted"
     )
     parser.add_argument("-o", "--output", type=Path, help="JSON lines to write, or to continue")
-    parser.add_argument("--report", type=Path, help="only print the tables of this file")
+    parser.add_argument(
+        "--report", type=Path, nargs="+", help="only print the tables of these files, of the same settings"
+    )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--paths", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of paths to leave out at the beginning")
     parser.add_argument("--chunks", type=int, default=8, help="actions of a path, there and back")
     parser.add_argument("--steps", type=int, help="denoising steps; the model's own if omitted")
     parser.add_argument("--guidance", type=float)
@@ -385,7 +399,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, help="folder for all videos")
     args = parser.parse_args()
     if args.report is not None:
-        print(report(*read_records(args.report)))
+        print(report(*joined(args.report), args.rows))
         return
     if args.output is None:
         parser.error("give -o FILE.jsonl, or --report FILE.jsonl")
@@ -411,14 +425,14 @@ def main() -> None:
     run(
         Records(args.output, settings),
         with_pipeline(pipe, options),
-        islice(walks(args.chunks, frames, height), args.paths),
+        islice(walks(args.chunks, frames, height), args.first, args.first + args.paths),
         args.rows,
         window=frames + past,
         src=src,
         network=create_model("toy_actions", pretrained=True).eval(),
         videos=args.videos,
     )
-    print(report(*read_records(args.output)))
+    print(report(*read_records(args.output), args.rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.revisits import Records, paired, read_records, report, run, walks
+from benchmarks.revisits import Records, joined, paired, read_records, report, run, walks
 from visionzoo.errors import InputError
 from visionzoo.metrics import RandomFeatures, revisit
 
@@ -87,3 +87,21 @@ def test_intervals_are_of_paired_differences() -> None:
     same = paired(paths, paths)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
     assert str(better).startswith("+")
+
+
+def test_files_of_several_processes_are_reported_together(tmp_path: Path) -> None:
+    numbers = dict.fromkeys(("revisits", "cuts", "revisit_psnr", "revisit_ssim", "src", "color_slope"), 1.0)
+    lines = {"a": [{"path": 0, "row": "off"}, {"path": 0, "row": "local"}, {"path": 0, "row": "global"}]}
+    lines["b"] = [{"path": 1, "row": "off"}, {"path": 1, "row": "local"}]
+    for name, found in lines.items():
+        rows = [
+            {"settings": SETTINGS},
+            *({**each, **numbers, "psnr": [1.0], "color_distance": [1.0]} for each in found),
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings, records = joined([tmp_path / "a", tmp_path / "b"])
+    assert report(settings, records).startswith("1 path of")  # the one that has all rows
+    assert report(settings, records, ["off", "local"]).startswith("2 paths of")
+    (tmp_path / "b").write_text(json.dumps({"settings": {**SETTINGS, "chunks": 8}}) + "\n")
+    with pytest.raises(InputError, match=r"b: was made with other settings than .*a; report it by itself"):
+        joined([tmp_path / "a", tmp_path / "b"])
