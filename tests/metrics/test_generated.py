@@ -176,14 +176,14 @@ def test_the_command_measures_beside_a_clip(folder: Path, capsys: pytest.Capture
     ("words", "says"),
     [
         (["none.mp4"], "none.mp4: no such file; expected a video or a folder of videos"),
-        (["true"], "true: holds no videos; give the folder with the generated videos"),
+        (["true"], "true: holds no videos; give a folder with videos"),
         (["made", "--true", "made/walk.mp4"], "made/walk.mp4: no such file or folder"),
         (["made", "--true", "made/.."], "holds nothing for walk.mkv; expected the same name there"),
         (["made", "--i3d", "a.pt"], "--i3d compares with true videos; add --true"),
         (["made", "--resnet18", "a.pth"], "--resnet18 compares the frames of revisits; add --cameras"),
         (["made", "--true", "true", "--i3d", "a.pt"], "a.pt"),
         (["made", "--cameras", "made/walk.mkv"], "walk.mkv: cannot be read as camera states"),
-        (["made/walk.mkv", "made/walk.mkv", "--cameras", "walk.txt"], "walk.txt: is one, but there are 2 generated videos"),
+        (["made/walk.mkv", "made/walk.mkv", "--cameras", "walk.txt"], "walk.txt: is one, but there are 2 videos"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(

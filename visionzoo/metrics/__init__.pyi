@@ -9,6 +9,10 @@ from .color import nearest_color as nearest_color
 from .color import region_color as region_color
 from .color import region_colors as region_colors
 from .color import srgb_to_lab as srgb_to_lab
+from .colorized import ColorizationReport as ColorizationReport
+from .colorized import ColorizedVideo as ColorizedVideo
+from .colorized import KnownRegions as KnownRegions
+from .colorized import colorization_report as colorization_report
 from .cuts import SceneCuts as SceneCuts
 from .cuts import scene_cuts as scene_cuts
 from .drift import ColorDrift as ColorDrift

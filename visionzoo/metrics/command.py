@@ -1,4 +1,4 @@
-"""The command `measure`: an edited video beside its source; its subcommand `generated` is in a module of its own."""
+"""The command `measure`: an edited video beside its source; its subcommands are in modules of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from visionzoo import options
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, Device, Reporting
 
+from .colorized_command import colorized
 from .generated_command import generated
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ app = options.command_app(
         "visionzoo measure source.mp4 edited.mp4 --raft raft_large_C_T_SKHT_V2-ff5fadd5.pth --json",
         "visionzoo measure clips/000000 edited.mp4 --mask shirt",
         "visionzoo measure generated walks --true clips --i3d rgb_imagenet.pt",
+        "visionzoo measure colorized colored.mp4 --true original.mp4 --first-frame 1",
     ],
-    help="Measure an edited video beside its source: what changed outside the mask, seams, motion, and text by CLIP. The subcommand "
-    "generated measures generated videos.",
+    help="Measure an edited video beside its source: what changed outside the mask, seams, motion, and text by CLIP. The subcommands "
+    "generated and colorized measure generated and colorized videos.",
     usage="visionzoo measure SOURCE EDITED [OPTIONS]",
 )
 
 options.subcommand(app)(generated)
+options.subcommand(app)(colorized)
 
 
 @app.default

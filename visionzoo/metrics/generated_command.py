@@ -11,6 +11,8 @@ from visionzoo import options
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, MODEL, Device, Reporting
 
+from .video_files import frames_of, is_truth, matching, toy_clip, video_files
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -80,9 +82,9 @@ def generated(
     from visionzoo.console import emit
     from visionzoo.jobs.progress import Counter
 
-    found = _videos(videos)
-    truths = None if true is None else [_matching(true, video, len(found), _is_truth) for video in found]
-    paths = None if cameras is None else [_matching(cameras, video, len(found), _is_path) for video in found]
+    found = video_files(videos)
+    truths = None if true is None else [matching(true, video, len(found), is_truth) for video in found]
+    paths = None if cameras is None else [matching(cameras, video, len(found), _is_path) for video in found]
     states = None if paths is None else [_camera_states(path) for path in paths]
     opened = None if truths is None else [_opened(path) for path in truths]
     if states is None and opened is not None and all(known is not None for _, known in opened):
@@ -110,7 +112,7 @@ def generated(
         clips = clips if i3d is None else i3d_features(i3d, device=place)
     with Counter(len(found), "measuring", "video", shown=not reporting.silent) as bar:
         report = generation_report(
-            [partial(_frames, video) for video in found],
+            [partial(frames_of, video) for video in found],
             true=None if opened is None else [frames for frames, _ in opened],
             cameras=known or None,
             tolerance=tolerance,
@@ -131,62 +133,14 @@ def generated(
         print(report)
 
 
-def _videos(inputs: list[Path]) -> list[Path]:
-    """The video files that are meant."""
-    from visionzoo.io.extensions import is_video
-
-    found: list[Path] = []
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; expected a video or a folder of videos")
-        inside = sorted(each for each in path.iterdir() if is_video(each)) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path}: holds no videos; give the folder with the generated videos")
-        found += inside
-    return found
-
-
-def _matching(place: Path, video: Path, count: int, fits: Callable[[Path], bool]) -> Path:
-    """What belongs to a generated video: `place` itself, or what has the same name in it."""
-    if not place.exists():
-        raise InputError(f"{place}: no such file or folder")
-    if fits(place):
-        if count > 1:
-            raise InputError(
-                f"{place}: is one, but there are {count} generated videos; give a folder with one for each"
-            )
-        return place
-    found = sorted(each for each in place.iterdir() if each.stem == video.stem and fits(each)) if place.is_dir() else []
-    if not found:
-        raise InputError(f"{place}: holds nothing for {video.name}; expected the same name there")
-    return found[0]
-
-
-def _is_truth(path: Path) -> bool:
-    from visionzoo.data.toy_world.stored_clip import ABOUT
-    from visionzoo.io.extensions import is_video
-
-    return (path / ABOUT).is_file() if path.is_dir() else is_video(path)
-
-
 def _is_path(path: Path) -> bool:
     return path.is_file()
 
 
 def _opened(path: Path) -> tuple[Callable[[], Iterable[Any]], NDArray[np.float64] | None]:
     """A function that opens the frames of a true video, and the camera's path if it is known."""
-    if path.is_dir():
-        from visionzoo.data.toy_world import read_clip
-
-        clip = read_clip(path)
-        return clip.video, clip.cameras
-    return partial(_frames, path), None
-
-
-def _frames(path: Path) -> Iterable[Any]:
-    from visionzoo.io.video import read_frames
-
-    return read_frames(path)
+    clip = toy_clip(path)
+    return (partial(frames_of, path), None) if clip is None else (clip.video, clip.cameras)
 
 
 def _camera_states(path: Path) -> NDArray[np.float64]:
