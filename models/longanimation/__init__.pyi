@@ -20,6 +20,11 @@ from .opening import convert_longanimation as convert_longanimation
 from .opening import open_lineart as open_lineart
 from .opening import open_memory_fusion as open_memory_fusion
 from .opening import open_sketch_dit as open_sketch_dit
+from .sampling import SegmentConditions as SegmentConditions
+from .sampling import decode_segment as decode_segment
+from .sampling import encode_reference as encode_reference
+from .sampling import encode_sketches as encode_sketches
+from .sampling import sample_segment as sample_segment
 from .sketch_dit import SketchDiT as SketchDiT
 from .step_tails import StepTails as StepTails
 from .transformer import LongAnimationTransformer as LongAnimationTransformer

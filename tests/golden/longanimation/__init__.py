@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..case import DIFFERENT, Case
-from . import frames, networks, videoxl
+from . import frames, networks, pipeline, videoxl
 
 KINDS: dict[str, Callable[[Case], Any]] = {
     **frames.KINDS,
     **networks.KINDS,
+    **pipeline.KINDS,
     **videoxl.KINDS,
     "keys": lambda case: [*networks.keys(case), *videoxl.keys(case)],
 }
