@@ -1,7 +1,7 @@
 """Samples a segment: sketches, reference image and memory -> latents (LongAnimation, arXiv 2507.01945, section 3).
 
-Index 0 on the time axis of all latents is a reference slot, as CogVideoX 1.5 needs an even number of latents and 8 k + 1 frames have an
-odd one: it holds the latent of the reference image, the sketch of a first frame, and noise that is dropped before decoding.
+Index 0 on the time axis of all latents is a reference slot, as CogVideoX 1.5 needs an even number of latents and 8 k + 1 frames have
+an odd one: it holds the latent of the reference image, the sketch of a first frame, and noise that is dropped before decoding.
 
 image latents:  [reference, 0, 0, …]        sketch latents: [first frame, sketch 0, sketch 1, …]
 control signal: SketchDiT(sketch latents, image latents), then DGLM with the memory of earlier segments
@@ -155,7 +155,7 @@ def sample_segment(
     control_input = torch.cat([conditions.padded_sketches.to(like), images], 2)
     if latents is None:
         latents = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
-    latents = latents.to(like) * scheduler.init_noise_sigma
+    current: Tensor = latents.to(like) * scheduler.init_noise_sigma
     rows, steps = len(like), scheduler.timesteps
     images, control_input = (each.expand(rows, -1, -1, -1, -1) for each in (images, control_input))
     ofs = torch.full((1,), OFFSET, device=like.device, dtype=like.dtype)
@@ -169,23 +169,23 @@ def sample_segment(
         if conditions.memory is not None:
             assert memory_fusion is not None
             control = memory_fusion(control, conditions.memory)
-        noisy = torch.cat([scheduler.scale_model_input(latents, timestep).expand(rows, -1, -1, -1, -1), images], 2)
+        noisy = torch.cat([scheduler.scale_model_input(current, timestep).expand(rows, -1, -1, -1, -1), images], 2)
         velocity = transformer(
             noisy, timestep=time, image_rotary_emb=rotary, control_hidden_states=control, return_dict=False, **shared
         )[0].float()
         if rows == 2:
             negative, positive = velocity.chunk(2)
             velocity = negative + guidance * (positive - negative)
-        stepped, before = _step(scheduler, velocity, before, number, latents, generator)
-        latents = stepped.to(like)
+        stepped, before = _step(scheduler, velocity, before, number, current, generator)
+        current = stepped.to(like)
         if number in fused_steps:
             assert fusion is not None
             assert tails is not None
-            latents = fusion.fuse(latents, tails.read(number, latents), number, fused_latent)
-            tails.write(number, latents)
+            current = fusion.fuse(current, tails.read(number, current), number, fused_latent)
+            tails.write(number, current)
         if on_step is not None:
-            latents = on_step(number, latents)
-    return latents.float()
+            current = on_step(number, current)
+    return current.float()
 
 
 def _step(

@@ -8,6 +8,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
 from visionzoo.models.longanimation import (
@@ -31,8 +33,6 @@ STEP_NOISE = "segmentS.step_noise_N"
 
 def parts(case: Case) -> dict[str, Any]:
     """The networks with the case's configuration and seeded weights, and the scheduler."""
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
-
     kinds: dict[str, Any] = {
         "transformer": LongAnimationTransformer,
         "transformer_control": SketchDiT,
