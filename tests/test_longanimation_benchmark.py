@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from benchmarks import longanimation as measured
 from benchmarks import longanimation_counts as counts
+from benchmarks import longanimation_gpu as gpu
 from benchmarks import longanimation_networks as sizes
 
 
@@ -107,3 +110,85 @@ def test_tails_of_steps_are_equal_in_files_and_in_memory(tmp_path) -> None:
     kept = measured.tails_in_memory(latents)
     assert torch.equal(measured.tails_in_files(latents, tmp_path), kept)
     assert torch.equal(kept, latents[-1][:, -4:])
+
+
+# The script for GPUs, here on a CPU
+
+
+@pytest.fixture
+def small() -> sizes.Networks:
+    """All networks on the meta device, with tiny sizes."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    from tests import tiny_diffusion
+    from visionzoo.models.longanimation import DynamicMemoryFusion, LongAnimationTransformer, SketchDiT
+
+    shared = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 8,
+        "text_embed_dim": 12,
+        "max_text_seq_length": 5,
+        "time_embed_dim": 8,
+        "ofs_embed_dim": 8,
+        "patch_size_t": 2,
+        "patch_bias": False,
+        "sample_height": 300,
+        "sample_width": 300,
+        "use_rotary_positional_embeddings": True,
+    }
+    found = tiny_diffusion.memory_encoder()
+    return sizes.Networks(
+        sizes.bfloat16(lambda: LongAnimationTransformer(**shared, out_channels=4, num_layers=3)),
+        sizes.bfloat16(lambda: SketchDiT(**shared, num_layers=1)),
+        sizes.bfloat16(
+            lambda: DynamicMemoryFusion(dim=32, heads=2, dim_head=16, memory_dim=8, mapping_hidden=(16, 16))
+        ),
+        sizes.bfloat16(
+            lambda: AutoencoderKLCogVideoX(
+                down_block_types=("CogVideoXDownBlock3D",) * 4,
+                up_block_types=("CogVideoXUpBlock3D",) * 4,
+                block_out_channels=(8, 8, 8, 8),
+                latent_channels=4,
+                layers_per_block=1,
+                norm_num_groups=2,
+            )
+        ),
+        sizes.bfloat16(lambda: type(found)(found.language, found.vision)),
+        nn.Identity(),
+        nn.Identity(),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_step_is_measured(small, halves: bool, capsys: pytest.CaptureFixture) -> None:
+    args = argparse.Namespace(segment=2, halves=halves, compile=False, rounds=1)
+    with torch.no_grad():
+        gpu.denoising(small, (32, 32), args, "cpu")
+    out = capsys.readouterr().out
+    assert "A denoising step with guidance: 32 x 32, 1,716 tokens of memory" in out
+    assert ("halves of guidance" if halves else "| memory projected in every step |") in out
+    if not halves:
+        assert float(re.search(r"differs by (\S+), relative", out)[1]) < 1e-2  # bfloat16
+
+
+@pytest.mark.slow
+def test_the_other_parts_are_measured(small, monkeypatch: pytest.MonkeyPatch) -> None:
+    from visionzoo.models.longanimation import PromptTokens
+
+    monkeypatch.setattr(gpu, "PROMPT", PromptTokens((1, 2), (3,)))
+    monkeypatch.setattr(gpu, "Segment", partial(sizes.Segment, frames=9, latent_frames=4))
+    with torch.no_grad():
+        table = gpu.memory_encoder(small, (32, 32), 1, "cpu")
+        assert [row[0] for row in table.rows] == ["65 frames appended", "the memory read"]
+        table = gpu.autoencoder(small, (32, 32), 1, "cpu")
+    assert [row[0] for row in table.rows][1] == "latents to 81 frames, in tiles"
+    assert all(float(row[1]) > 0 for row in table.rows)
+
+
+def test_without_a_gpu_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["longanimation_gpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="this benchmark needs a CUDA GPU"):
+        gpu.main()
