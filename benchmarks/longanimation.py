@@ -67,7 +67,7 @@ def small_encoder() -> VideoXLMemoryEncoder:
         ratio=5,
         levels=(-3, -2, -1),
     )
-    vision = VisionConfig(64, 256, 4, 4, image_size=70, patch_size=7)
+    vision = VisionConfig(96, 384, 6, 6, image_size=70, patch_size=7)
     return VideoXLMemoryEncoder(language, vision).eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks import longanimation as measured
+from benchmarks import longanimation_clip as clip
 from benchmarks import longanimation_counts as counts
 from benchmarks import longanimation_gpu as gpu
 from benchmarks import longanimation_networks as sizes
@@ -110,6 +111,17 @@ def test_tails_of_steps_are_equal_in_files_and_in_memory(tmp_path) -> None:
     kept = measured.tails_in_memory(latents)
     assert torch.equal(measured.tails_in_files(latents, tmp_path), kept)
     assert torch.equal(kept, latents[-1][:, -4:])
+
+
+@pytest.mark.slow
+def test_both_forms_of_a_clip_give_the_same_latents(tmp_path) -> None:
+    parts, drawings = clip.small_parts(4), clip.Drawings.random(146)
+    latents = clip.ours(parts, drawings)
+    assert torch.allclose(clip.as_published(parts, drawings, tmp_path), latents, atol=1e-3)
+    # the second segment was fused with the first, and attended to its frames
+    alone = clip.ours(parts, clip.Drawings(drawings.sketches[65:146], drawings.reference))
+    assert not torch.allclose(alone, latents, atol=0.05)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{s}_{k}.pt" for s in (0, 1) for k in range(4)]
 
 
 # The script for GPUs, here on a CPU
