@@ -66,7 +66,7 @@ CARDS = (
         outputs="(B, 3, H, W) float32, RGB in [0, 1]",
         params=294_783,
         paper=f"{_TITLE}, ECCV 2022, https://arxiv.org/abs/2011.06294",
-        limits="No weights come with visionzoo: trained on one CPU core for 40 minutes (visionzoo fit --config lovecon/rife), it beats "
-        "blending by far, but not OpenCV's DIS flow where much moves fast.",
+        limits="No weights come with visionzoo: trained on one CPU core for 40 minutes (visionzoo fit --config lovecon/rife), it "
+        "beats blending by far, but not OpenCV's DIS flow where much moves fast.",
     ),
 )
