@@ -324,7 +324,9 @@ def with_pipeline(pipe: Any, options: dict[str, Any]) -> Make:
         clip = leaving.clip
         chosen = ColorizeOptions(seed=leaving.number, line_source="drawings", **{**options, **ROWS[row]})
         drawings = (np.repeat(frame.ink[..., None], 3, axis=2) for frame in clip.frames(motion=False))
-        parts = list(pipe.stream(drawings, clip[0].rgb, chosen, frames=len(clip), progress=lambda *_: None))
+        size = clip.height, clip.width
+        made = pipe.stream(drawings, clip[0].rgb, chosen, frames=len(clip), size=size, progress=lambda *_: None)
+        parts = list(made)
         starts = [part.segment.first for part in parts]
         borders = tuple(start - starts[0] for start in starts[1:])
         return Colored(starts[0], borders, [frame for part in parts for frame in part.frames])
