@@ -87,4 +87,15 @@ CARDS = (
         limits="It was trained on photos: shading in cartoons can become lines.",
         citation="Chan, Durand, Isola. Learning to Generate Line Drawings that Convey Geometry and Semantics. CVPR 2022",
     ),
+    ModelCard(
+        name="longanimation_nano_vae",
+        task="colorize",
+        summary="A small video autoencoder of the kind that CogVideoX has (diffusers' AutoencoderKLCogVideoX), for clips and line "
+        "drawings of the toy world: 8 times smaller, 4 frames in one, 16 channels. The first part of a small LongAnimation.",
+        inputs="(B, 3, F, H, W) float32, RGB in [-1, 1]; F is 8 n + 1, sides are multiples of 8",
+        outputs="(B, 3, F, H, W) float32, RGB, not clamped; latents (B, 16, (F + 3) / 4, H / 8, W / 8)",
+        params=4_665_811,
+        paper="CogVideoX: Text-to-Video Diffusion Models with An Expert Transformer, ICLR 2025, https://arxiv.org/abs/2408.06072",
+        limits="It knows the toy world only, with a slow camera. The other parts of a small LongAnimation have not been trained.",
+    ),
 )

@@ -10,15 +10,16 @@ from torch import nn
 from visionzoo.errors import require, unknown
 
 from .lineart import LineartConfig, LineartGenerator
+from .video_vae import VideoAutoencoderConfig, make_video_vae
 
 __all__ = ["build"]
 
 
 def build(name: str, **overrides: Any) -> nn.Module:
-    """Build "longanimation_sketchdit", "longanimation_dglm" or "longanimation_lineart".
+    """Build "longanimation_sketchdit", "longanimation_dglm", "longanimation_lineart" or "longanimation_nano_vae".
 
     Args:
-        **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig`.
+        **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig` or `VideoAutoencoderConfig`.
 
     Raises:
         InputError: an unknown one.
@@ -28,6 +29,10 @@ def build(name: str, **overrides: Any) -> nn.Module:
         _check(overrides, LineartConfig)
         return LineartGenerator(LineartConfig(**overrides))
     require("diffusers", extra="colorize", purpose=name)
+    if name == "longanimation_nano_vae":
+        _check(overrides, VideoAutoencoderConfig)
+        settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
+        return make_video_vae(VideoAutoencoderConfig(**settings))
     from .memory_fusion import DynamicMemoryFusion
     from .sketch_dit import SketchDiT
 

@@ -165,7 +165,18 @@ SMALL_VIDEO = [
     "data.vae=null",
 ]
 
+COLOR = [
+    "vars.base=null",
+    "data.vae=inflated",
+    "model.memory_encoder=null",
+    "model.sketch_dit=null",
+    "model.vae=inflated",
+]
+
 WITHOUT_FILES = {
+    "longanimation/memory": COLOR,
+    "longanimation/reward": [*COLOR, "model.memory_fusion=null"],
+    "longanimation/sketch_dit": COLOR,
     "lovecon/controlnet": ["vars.base=null"],
     "mcnet/vox256": ["model.vgg=null", "model.perceptual=0", "model.pixel=1"],
     "superglobal/gldv2_arcface": ["model.num_classes=5"],
@@ -177,6 +188,7 @@ WITHOUT_FILES = {
 """Settings with which a recipe needs no weights of other networks."""
 
 DATA = {
+    **{f"longanimation/{stage}": ["data.table=nowhere"] for stage in ("memory", "reward", "sketch_dit")},
     "lovecon/rife": ["data.photos=nowhere"],
     "lovecon/tiny_rife": ["data.photos=nowhere"],
     "slowfastvgen/slow": ["data.episodes=nowhere", "data.val_episodes=nowhere"],
@@ -190,6 +202,7 @@ DRAWN = [
     for name in packaged_configs()
     if name.startswith("toy_world/")
     or name in ("lovecon/nano", "lovecon/tiny_controlnet", "slowfastvgen/nano", "slowfastvgen/tiny_slow_fast")
+    or name in ("longanimation/vae", "longanimation/tiny_vae", "longanimation/nano")
     or name.endswith("inverse_dynamics")
 ]
 """Recipes that draw their data."""
@@ -211,6 +224,16 @@ def test_every_recipe_without_its_data_is_one_line(name, tmp_path, monkeypatch):
 
 
 LITTLE = {
+    "longanimation/nano": [
+        "vars.vae=inflated",
+        "data.windows=1",
+        "data.val_windows=1",
+        "data.frames=9",
+        "data.history=4",
+        "data.size=64",
+        "model.sample_steps=1",
+    ],
+    "longanimation/vae": ["data.clips=2", "data.val_clips=1", "data.val_frames=9"],
     "lovecon/nano": ["data.frames=2", "data.val_frames=1", "model.sample_steps=1"],
     "slowfastvgen/inverse_dynamics": ["data.worlds=1", "data.val_worlds=1"],
     "slowfastvgen/nano": ["data.worlds=4", "data.val_worlds=1", "model.sample_steps=1"],

@@ -1,0 +1,316 @@
+"""Training of LongAnimation: a step's inputs, which parts learn, data, and a recipe that learns, resumes and writes a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.resuming import check_resumed_inside_an_epoch
+from visionzoo.errors import InputError
+from visionzoo.models.longanimation import (
+    ColorRewardTraining,
+    ColorTraining,
+    SegmentData,
+    SketchAugmentation,
+    color_batch,
+    estimate_clean,
+    nano_parts,
+    open_color_parts,
+    open_memory_fusion,
+    open_sketch_dit,
+    save_color_parts,
+    toy_window,
+)
+from visionzoo.models.longanimation.color_batch import padded
+from visionzoo.models.longanimation.windows import shrunken
+from visionzoo.training.run import run
+
+RECIPE = "longanimation/tiny"
+TINY: dict[str, Any] = {
+    "heads": 2,
+    "head": 16,
+    "layers": 2,
+    "sketch_layers": 1,
+    "time": 32,
+    "text_width": 16,
+    "text_heads": 2,
+    "text_length": 16,
+    "memory_width": 16,
+    "memory_layers": 2,
+    "memory_heads": 2,
+    "vision_width": 16,
+    "vision_layers": 1,
+    "image": 32,
+    "ratio": 2,
+    "window": 2,
+    "levels": 2,
+}
+EVERYTHING = ["transformer", "sketch_dit", "memory_fusion", "memory_encoder", "text_encoder"]
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def segment(count: int = 2) -> dict[str, Any]:
+    """A batch as of `Segments`, of random numbers."""
+    pixels = torch.randint(0, 256, (count, 4, 3, 32, 32), generator=torch.Generator().manual_seed(9))
+    return {
+        "latents": draw(0, count, 3, 16, 4, 4),
+        "sketches": draw(1, count, 3, 16, 4, 4),
+        "first_sketch": draw(2, count, 1, 16, 4, 4),
+        "reference": draw(3, count, 1, 16, 4, 4),
+        "memory": pixels.to(torch.uint8),
+        "caption": ["a girl with black hair", ""][:count],
+        "stream": torch.arange(count) + 5,
+    }
+
+
+def tiny(kind: Any = ColorTraining, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    given = {"vae": "inflated", "config": TINY, "local_frames": 2, "memory_share": 1.0, **settings}
+    return kind(**given)
+
+
+def moved(module: Any) -> Any:
+    """Random values for layers that begin at zero, so that gradients reach what is before them."""
+    with torch.no_grad():
+        for name, layer in (("sketch_dit", "zero_conv"), ("memory_fusion", "proj_out")):
+            weight = getattr(module.parts[name], layer).weight
+            weight.copy_(0.2 * draw(7, *weight.shape))
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LongAnimation in diffusers' layout."""
+    return moved(tiny(train=EVERYTHING, export_half=False)).save(tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of the tiny recipe, and its measures."""
+    place = tmp_path_factory.mktemp("colour")
+    return place, run("fit", [RECIPE], [f"trainer.default_root_dir={place}"])
+
+
+# A training step
+
+
+def test_a_step_is_laid_out_as_in_sampling() -> None:
+    scheduler, batch = nano_parts(**TINY)["scheduler"], segment()
+    times, noise = torch.tensor([100, 900]), draw(4, 2, 4, 16, 4, 4)
+    parts = [batch[name] for name in ("latents", "sketches", "first_sketch", "reference")]
+    given = color_batch(scheduler, *parts, times, noise)
+    assert given.noisy.shape == given.image.shape == given.sketch.shape == given.target.shape == noise.shape
+    assert torch.equal(given.image[:, :1], batch["reference"])
+    assert given.image[:, 1:].abs().max() == 0
+    assert torch.equal(given.sketch, torch.cat([batch["first_sketch"], batch["sketches"]], 1))
+    clean = torch.cat([batch["latents"][:, :1], batch["latents"]], 1)
+    assert torch.allclose(estimate_clean(scheduler, given.noisy, given.target, times), clean, atol=1e-4)
+    even = draw(5, 1, 4, 16, 4, 4)
+    assert torch.equal(padded(even, draw(6, 1, 1, 16, 4, 4)), even)  # no padding latent, so no sketch in front
+
+
+def test_the_loss_is_that_of_cogvideox() -> None:
+    """Its trainer divides the error of the clean latents by the share of noise, which is the error of the velocity."""
+    scheduler = nano_parts(**TINY)["scheduler"]
+    clean, noise, error = (draw(seed, 2, 4, 16, 4, 4) for seed in range(3))
+    times = torch.tensor([50, 700])
+    velocity = scheduler.get_velocity(clean, noise, times)
+    noisy = scheduler.add_noise(clean, noise, times)
+    made = estimate_clean(scheduler, noisy, velocity + error, times)
+    weights = 1 / (1 - scheduler.alphas_cumprod[times]).float().reshape(-1, 1, 1, 1, 1)
+    assert torch.allclose((weights * (made - clean).square()).mean(), error.square().mean(), rtol=1e-3)
+
+
+def gradients(module: Any, loss: Tensor) -> set[str]:
+    loss.backward()
+    return {
+        name
+        for name in EVERYTHING
+        if any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in module.parts[name].parameters())
+    }
+
+
+@pytest.mark.parametrize("train", [["sketch_dit"], ["memory_fusion"], EVERYTHING])
+def test_only_chosen_parts_learn(train: list[str]) -> None:
+    module, batch = moved(tiny(train=train)), segment()
+    noise, times = module.noise(batch)
+    assert gradients(module, module.loss(batch, module.model, times, noise, True).mean()) == set(train)
+
+
+def test_the_memory_has_an_effect_only_where_it_is_used() -> None:
+    module, batch = moved(tiny(train=["memory_fusion"])), segment()
+    noise, times = module.noise(batch)
+    other = {**batch, "memory": 255 - batch["memory"]}
+    with torch.no_grad():
+        for used in (True, False):
+            same = torch.equal(*(module.loss(b, module.model, times, noise, used) for b in (batch, other)))
+            assert same is not used
+
+
+def test_the_reward_teaches_sketchdit_and_the_memory_fusion() -> None:
+    module, batch = moved(tiny(ColorRewardTraining)), segment(1)
+    noise, times = module.noise(batch)
+    given = module.prepare(batch, times // 3, noise)
+    predicted = module.predict(batch, given, module.model, True)
+    clean = estimate_clean(module.parts["scheduler"], given.noisy, predicted, given.timesteps)[:, 1:]
+    value = module.inconsistency(batch, clean)
+    assert 0 < value < 2
+    assert gradients(module, value) == {"sketch_dit", "memory_fusion"}
+    with torch.no_grad():
+        assert module.inconsistency(batch, batch["latents"]) < 1e-5
+
+
+# Folders
+
+
+def test_a_folder_is_the_base_of_the_published_stages(folder: Path) -> None:
+    parts = open_color_parts(folder)
+    for name, again in (("sketch_dit", open_sketch_dit), ("memory_fusion", open_memory_fusion)):
+        state = again(folder / name).state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in parts[name].state_dict().items())
+    stage = ColorTraining(base=str(folder), train=["memory_fusion"], memory_share=1.0, local_frames=0)
+    assert torch.equal(stage.model["memory_fusion"].proj_out.weight, parts["memory_fusion"].proj_out.weight)
+    text = stage.encode(stage.model, ["a girl with black hair", ""])
+    assert text.shape == (2, 16, 16)
+    assert not torch.equal(text[0], text[1])
+
+
+def test_sketchdit_begins_with_the_blocks_of_the_transformer(folder: Path, tmp_path: Path) -> None:
+    parts = {name: part for name, part in open_color_parts(folder).items() if name != "sketch_dit"}
+    stage = ColorTraining(base=str(save_color_parts(parts, tmp_path, half=False)), sketch_layers=2)
+    own, base = stage.model["sketch_dit"], parts["transformer"]
+    for number in range(2):
+        pair = (net.transformer_blocks[number].attn1.to_q.weight for net in (own, base))
+        assert torch.equal(*pair)
+    assert own.zero_conv.weight.abs().max() == 0
+    trained = stage.save(tmp_path / "out")
+    assert sorted(place.name for place in trained.iterdir() if place.is_dir()) == ["sketch_dit"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": ["unet"]}, "there is no part 'unet'"),
+        ({"train": []}, "names no part to train"),
+        ({"memory_share": 2.0}, r"model\.memory_share must be from 0 to 1"),
+        ({"train": ["memory_fusion"], "memory_share": 0.0}, r"model\.memory_share is 0"),
+        ({"config": {"hed": 1}}, "LongAnimationNanoConfig"),
+        ({"config": {"head": 24}}, "head must be a multiple of 16"),
+        ({"vae": "nowhere"}, "nowhere: is no folder of a video autoencoder"),
+    ],
+)
+def test_wrong_settings_of_the_training(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny(**settings)
+
+
+# Data
+
+
+def test_characters_leave_and_come_back() -> None:
+    """The camera of a window ends where it began, so that the reference shows what the last frames show."""
+    window = toy_window("train", 0, frames=41, size=64)
+    assert window.frames.shape == (41, 64, 64, 3)
+    assert window.lines.shape == (41, 64, 64)
+    assert window.caption.startswith("a ")
+    assert torch.equal(*(torch.from_numpy(toy_window("test", 3, frames=9, size=64, seed=s).frames) for s in (0, 1)))
+    small = shrunken(window.frames[:2], 16)
+    assert small.shape == (2, 3, 16, 16)
+    assert abs(float(small.mean()) - float(window.frames[:2].mean())) < 3
+
+
+def test_sketches_are_changed_as_a_clip() -> None:
+    window = toy_window("test", 2, frames=9, size=64)
+    plain = SketchAugmentation(jitter=0, thick=0, gaps=0)(window.lines, 1)
+    assert set(np.unique(plain)) == {-1.0, 1.0}
+    thick = SketchAugmentation(jitter=0, thick=1, gaps=0)(window.lines, 1)
+    assert ((thick - plain) >= 0).all()
+    assert (thick > plain).any(axis=(1, 2)).all()
+    gaps = SketchAugmentation(jitter=0, thick=0, gaps=1)(window.lines, 1)
+    assert ((gaps - plain) <= 0).all()
+    assert (gaps < plain).any()
+    jitter = SketchAugmentation(jitter=0.2, thick=0, gaps=0)
+    assert len({int((jitter(window.lines, seed) > 0).sum()) for seed in range(6)}) > 1
+    assert np.array_equal(SketchAugmentation()(window.lines, 4), SketchAugmentation()(window.lines, 4))
+    with pytest.raises(InputError, match=r"thresholds in \(0, 1\)"):
+        SketchAugmentation(threshold=0.95)
+    with pytest.raises(InputError, match=r"must be \(F, H, W\) uint8"):
+        SketchAugmentation()(plain, 1)
+
+
+def test_windows_are_encoded_once_and_read_again(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "vae": "inflated",
+        "windows": 2,
+        "val_windows": 1,
+        "frames": 9,
+        "history": 3,
+        "size": 64,
+    }
+    data = SegmentData(**settings, memory_size=16, cache=str(tmp_path), drop=0.0)
+    data.prepare_data()
+    data.setup("fit")
+    files = data.sets["train"].files
+    before = [file.stat().st_mtime_ns for file in files]
+    item = data.sets["train"][0, 1]
+    assert item["latents"].shape == item["sketches"].shape == (3, 16, 8, 8)
+    assert item["reference"].shape == item["first_sketch"].shape == (1, 16, 8, 8)
+    assert item["memory"].shape == (3, 3, 16, 16)
+    assert item["memory"].dtype == torch.uint8
+    assert item["caption"]
+    assert item["stream"] != data.sets["train"][1, 1]["stream"]
+    files[1].write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"000001\.npz: cannot be read .*; delete it"):
+        data.sets["train"][0, 1]
+    files[1].unlink()
+    again = SegmentData(**settings, memory_size=16, cache=str(tmp_path), drop=0.0)
+    again.setup("fit")
+    assert files[0].stat().st_mtime_ns == before[0]
+    assert torch.equal(again.sets["train"][0, 1]["latents"], item["latents"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frames": 16}, r"data\.frames must be 8 n \+ 1"),
+        ({"size": 100}, "multiples of 16"),
+        ({"size": [64, 128]}, "windows of the toy world are squares"),
+        ({"windows": 0}, r"data\.windows must be at least 1"),
+        ({"drop": 1.0}, r"data\.drop must be from 0"),
+        ({"table": "a.parquet", "root": "clips"}, r"data\.table needs data\.val_table, too"),
+    ],
+)
+def test_wrong_settings_of_the_data(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SegmentData(**settings)
+
+
+# The recipe
+
+
+@pytest.mark.slow
+def test_the_recipe_learns_and_its_folder_loads(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    place, found = trained
+    words = [f"trainer.default_root_dir={tmp_path}", f"data.cache={place / 'segments'}", "trainer.max_epochs=1"]
+    words += ["trainer.limit_train_batches=1", "trainer.check_val_every_n_epoch=1", "model.sample_steps=0"]
+    first = run("fit", [RECIPE], words)
+    assert found["val/loss"] < 0.97 * first["val/loss"]
+    assert sorted((place / "samples").glob("*.png"))
+    parts = open_color_parts(place / "pipeline")
+    assert {"vae", "transformer", "sketch_dit", "memory_fusion", "memory_encoder", "text_encoder"} <= parts.keys()
+    assert open_sketch_dit(place / "pipeline" / "sketch_dit").zero_conv.weight.abs().max() > 0
+    assert open_memory_fusion(place / "pipeline" / "memory_fusion").proj_out.weight.abs().max() > 0
+
+
+@pytest.mark.slow
+def test_resuming_inside_an_epoch(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    words = ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=2", f"data.cache={trained[0] / 'segments'}"]
+    check_resumed_inside_an_epoch(RECIPE, tmp_path, words, steps=3, stop=1, weights=False)
