@@ -31,14 +31,14 @@ from .opening import convert_longanimation as convert_longanimation
 from .opening import open_lineart as open_lineart
 from .opening import open_memory_fusion as open_memory_fusion
 from .opening import open_sketch_dit as open_sketch_dit
+from .reward_training import ColorRewardTraining as ColorRewardTraining
+from .sakuga import SakugaClip as SakugaClip
+from .sakuga import read_sakuga as read_sakuga
 from .sampling import SegmentConditions as SegmentConditions
 from .sampling import decode_segment as decode_segment
 from .sampling import encode_reference as encode_reference
 from .sampling import encode_sketches as encode_sketches
 from .sampling import sample_segment as sample_segment
-from .reward_training import ColorRewardTraining as ColorRewardTraining
-from .sakuga import SakugaClip as SakugaClip
-from .sakuga import read_sakuga as read_sakuga
 from .sketch_augmentation import SketchAugmentation as SketchAugmentation
 from .sketch_dit import SketchDiT as SketchDiT
 from .step_tails import StepTails as StepTails

@@ -15,7 +15,7 @@ from visionzoo.data.toy_world.characters import PARTS
 from visionzoo.errors import InputError
 from visionzoo.io.pixels import to_uint8
 
-from ..toy_world.reconstruction import PartScore, part_colors
+from ..toy_world import PartScore, part_colors
 from .toy_clips import clip_pixels, toy_clip
 
 __all__ = ["VideoReconstructionReport", "video_reconstruction_report"]

@@ -28,6 +28,7 @@ from .prompted import part_hits as part_hits
 from .prompted import prompt_report as prompt_report
 from .reconstruction import PartScore as PartScore
 from .reconstruction import ReconstructionReport as ReconstructionReport
+from .reconstruction import part_colors as part_colors
 from .reconstruction import reconstruction_report as reconstruction_report
 from .text_to_image import TextToImageTraining as TextToImageTraining
 from .text_to_image import sample_latents as sample_latents
