@@ -10,7 +10,6 @@ import torch
 
 from visionzoo.data.toy_world import vocabulary
 from visionzoo.errors import InputError, require, unknown
-from visionzoo.io.files import bundled
 
 from .videoxl_stream import PromptTokens
 
@@ -199,8 +198,8 @@ def open_video_vae(folder: str | Path | None = None) -> Any:
     """Load an AutoencoderKLCogVideoX in float32 and eval mode.
 
     Args:
-        folder: that diffusers wrote; None is the bundled one of the toy world; "inflated" is the toy world's image autoencoder as
-            a video autoencoder, without any training.
+        folder: that diffusers wrote; None or "inflated" is the toy world's image autoencoder as a video autoencoder, without any
+            training.
 
     Raises:
         InputError: the folder does not exist or holds no such autoencoder.
@@ -211,12 +210,12 @@ def open_video_vae(folder: str | Path | None = None) -> Any:
     from ..toy_world import open_vae
     from .video_vae import VideoAutoencoderConfig, inflate, make_video_vae
 
-    if folder == INFLATED:
+    if folder is None or folder == INFLATED:
         network, image = make_video_vae(VideoAutoencoderConfig()), open_vae()
         inflate(network, image)
         network.register_to_config(scaling_factor=image.config.scaling_factor)
         return network.eval()
-    place = bundled("weights", "longanimation", "vae") if folder is None else Path(folder)
+    place = Path(folder)
     if not (place / "config.json").is_file():
         raise InputError(
             f"{place}: is no folder of a video autoencoder (config.json is missing); train one: "

@@ -6,7 +6,6 @@ was cut from: the start in seconds times the frame rate, rounded down; one more 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionzoo.errors import InputError, MissingDependencyError
+from visionzoo.errors import InputError, require
 
 __all__ = ["COLUMNS", "SakugaClip", "find_clips", "read_sakuga"]
 
@@ -69,7 +68,7 @@ def read_sakuga(
 
     Raises:
         InputError: a file or folder is missing, damaged, lacks a column, or no clip is left.
-        MissingDependencyError: neither pyarrow nor pandas with a parquet engine is installed.
+        MissingDependencyError: pyarrow is not installed.
     """
     file, place = Path(table), Path(root)
     if not file.is_file():
@@ -127,28 +126,15 @@ def _seconds(time: Any, row: int) -> float:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file, `COLUMNS` only, with whichever library is installed."""
+    """The rows of a parquet file, `COLUMNS` only."""
+    parquet: Any = require("pyarrow.parquet", extra="sakuga", purpose="reading Sakuga-42M")
     try:
-        if importlib.util.find_spec("pyarrow") is not None:
-            import pyarrow.parquet as parquet
-
-            known = parquet.read_schema(file).names
-            _check_columns(file, known)
-            return parquet.read_table(file, columns=list(COLUMNS)).to_pylist()
-        if importlib.util.find_spec("pandas") is not None:
-            import pandas
-
-            frame = pandas.read_parquet(file)
-            _check_columns(file, list(frame.columns))
-            chosen: Any = frame[list(COLUMNS)]
-            return chosen.to_dict("records")
+        _check_columns(file, parquet.read_schema(file).names)
+        return parquet.read_table(file, columns=list(COLUMNS)).to_pylist()
     except InputError:
         raise
-    except ImportError as error:  # pandas without an engine for parquet files
-        raise MissingDependencyError(f"{file}: reading parquet files needs pyarrow: pip install pyarrow") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: is no parquet file ({str(error).splitlines()[0]})") from error
-    raise MissingDependencyError(f"{file}: reading parquet files needs pyarrow: pip install pyarrow")
 
 
 def _check_columns(file: Path, known: list[str]) -> None:

@@ -16,7 +16,7 @@ from visionzoo.errors import InputError
 from visionzoo.io.pixels import to_uint8
 
 from ..toy_world import PartScore, part_colors
-from .toy_clips import clip_pixels, toy_clip
+from .toy_clips import KINDS, clip_pixels, toy_clip
 
 __all__ = ["VideoReconstructionReport", "video_reconstruction_report"]
 
@@ -85,17 +85,16 @@ def video_reconstruction_report(
     like = next(vae.parameters())
 
     def rebuild(pixels: Tensor) -> Tensor:
-        latents = vae.encode(pixels[None].to(like)).latent_dist.mode()
-        return vae.decode(latents).sample[0].float().clamp(-1, 1).cpu()
+        latents = vae.encode(pixels.to(like)).latent_dist.mode()
+        return vae.decode(latents).sample.float().clamp(-1, 1).cpu()
 
     quality: dict[str, list[float]] = defaultdict(list)
     found: dict[str, list[tuple[bool, bool, float]]] = {part: [] for part in PARTS}
     for number in range(clips):
         clip = toy_clip(split, number, frames, size)
         drawn = list(clip.frames(motion=False))
-        for kind in ("colour", "drawing", "sketch"):
-            pixels = clip_pixels(drawn, kind)
-            rebuilt = rebuild(pixels)
+        kinds = torch.stack([clip_pixels(drawn, kind) for kind in KINDS])  # together: torch is slow with batches of one
+        for kind, pixels, rebuilt in zip(KINDS, kinds, rebuild(kinds), strict=True):
             quality[kind].append(float(-10 * torch.log10(((rebuilt - pixels) / 2).square().mean())))
             if kind == "sketch":
                 quality["agreement"].append(float(((rebuilt > 0) == (pixels > 0)).float().mean()))

@@ -134,8 +134,10 @@ class VideoAutoencoderTraining(TrainingModule):
         clips, kinds = batch
         latents = self.best.encode(clips).latent_dist.mode()
         rebuilt = self.best.decode(latents).sample.clamp(-1, 1)
-        self._errors.setdefault(KINDS[int(kinds[0])], []).append(_decibels(rebuilt - clips))
-        self._latents.append(latents.flatten())
+        kind = KINDS[int(kinds[0])]
+        self._errors.setdefault(kind, []).append(_decibels(rebuilt - clips))
+        if kind == "colour":  # the latents that a diffusion model predicts
+            self._latents.append(latents.flatten())
 
     def on_test_start(self) -> None:
         self.check_one_device()
