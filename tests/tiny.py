@@ -124,6 +124,15 @@ def ifnet() -> nn.Module:
 
 
 @cache
+def colorize() -> Any:
+    """A pipeline of tiny networks in the form of LongAnimation, for segments of 17 frames of 32 x 32 that share 9."""
+    from tests import tiny_animation
+    from visionzoo.pipelines.colorize import LongAnimationPipeline
+
+    return LongAnimationPipeline(**tiny_animation.parts(), **tiny_animation.SETTINGS)
+
+
+@cache
 def edit() -> Any:
     """A pipeline of tiny networks in the form of Stable Diffusion 1.5 with a ControlNet."""
     from tests import tiny_diffusion
@@ -153,7 +162,19 @@ NETWORKS = {
     "retrieve": superglobal,
 }
 """Task -> its tiny network."""
-PIPELINES = {"edit": edit, "generate": generate}
+PIPELINES = {"colorize": colorize, "edit": edit, "generate": generate}
 """Task of a pipeline with several networks -> its tiny pipeline."""
 
-__all__ = ["NETWORKS", "PIPELINES", "dehazexl", "edit", "generate", "ifnet", "mcnet", "modecgs", "shvit", "superglobal"]
+__all__ = [
+    "NETWORKS",
+    "PIPELINES",
+    "colorize",
+    "dehazexl",
+    "edit",
+    "generate",
+    "ifnet",
+    "mcnet",
+    "modecgs",
+    "shvit",
+    "superglobal",
+]

@@ -21,6 +21,7 @@ from .lineart import LineartGenerator as LineartGenerator
 from .lineart import is_line_art as is_line_art
 from .lineart import sketch_of_lines as sketch_of_lines
 from .lineart import sketches_from as sketches_from
+from .lineart_model import LineartModel as LineartModel
 from .memory_fusion import DynamicMemoryFusion as DynamicMemoryFusion
 from .memory_fusion import ProjectedMemory as ProjectedMemory
 from .nano import NANO_PROMPT as NANO_PROMPT
@@ -56,6 +57,7 @@ from .videoxl_stream import MemoryStream as MemoryStream
 from .videoxl_stream import PromptTokens as PromptTokens
 from .videoxl_stream import sampled_frames as sampled_frames
 from .videoxl_vision import VisionConfig as VisionConfig
+from .videoxl_vision import central_square as central_square
 from .windows import NANO_SPEED as NANO_SPEED
 from .windows import Window as Window
 from .windows import toy_window as toy_window

@@ -17,6 +17,34 @@ _DATA = "Trained by the authors on clips of Sakuga-42M (CC BY-NC-SA 4.0)."
 
 CARDS = (
     ModelCard(
+        name="longanimation",
+        task="colorize",
+        summary="The video network of LongAnimation: CogVideoX1.5-5B-I2V with a control signal between its blocks. With SketchDiT, "
+        "DGLM, Video-XL and an autoencoder, it colours long line-art animations from one reference image.",
+        inputs="noisy and image latents (B, T, 32, h, w), text states (B, 226, 4096), timesteps (B,) from 0 to 999, ofs (1,) of 2.0, "
+        "rotary tables, control signal (B, T h w / 8, 3072); T, h and w are even",
+        outputs="velocity (B, T, 16, h, w)",
+        params=5_571_594_880,
+        paper=_PAPER,
+        code=_CODE,
+        code_license="Apache-2.0",
+        weights=(
+            WeightSource(
+                name="longanimation.official",
+                file="longanimation",
+                license="the CogVideoX licence: free for academic use; commercial use needs a registration and is limited to a "
+                "million visits a month",
+                page="https://huggingface.co/CNcreator0331/LongAnimation",
+                size_mb=40_300.0,
+                note="A folder with control_module.safetensors and glm_module.safetensors, a copy of zai-org/CogVideoX1.5-5B-I2V as "
+                "CogVideoX1.5-5B-I2V, the folder VideoXL_weight_8 of sy1998/Video_XL, and sk_model.pth of lllyasviel/Annotators.",
+            ),
+        ),
+        limits="Segments of 81 frames, at sizes near 576 x 1024; about 40 GB of weights in bfloat16. The published weights were not "
+        "available here, so no result of theirs was seen.",
+        citation=_CITATION,
+    ),
+    ModelCard(
         name="longanimation_sketchdit",
         task="colorize",
         summary="SketchDiT: six blocks of CogVideoX 1.5 that turn sketches and a reference image into a control signal for the video "

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -102,9 +102,17 @@ class VideoHistory:
         Raises:
             InputError: nothing has been appended.
         """
+        return torch.cat([each for each in self.read_stores() if each is not None], 3)
+
+    def read_stores(self, which: Literal["both", "global", "local"] = "both") -> tuple[Tensor | None, Tensor | None]:
+        """The global and the local memory, each (1, 2 (keys, values), levels, L, Hk * D), or None for one that is not asked for.
+
+        Raises:
+            InputError: nothing has been appended.
+        """
         if not self.stream.frames:
             raise InputError("nothing is remembered yet: append the frames of a segment first")
-        return torch.cat([self.stream.read(), self._read_local()], 3)
+        return None if which == "local" else self.stream.read(), None if which == "global" else self._read_local()
 
     def _read_local(self) -> Tensor:
         heads, levels = self.encoder.language.num_key_value_heads, len(self.encoder.language.levels)

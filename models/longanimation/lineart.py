@@ -119,18 +119,21 @@ class LineartExtractor:
         return sketch_of_lines(self.lines(frames), self.threshold)
 
 
-def sketches_from(drawings: Tensor, threshold: float = THRESHOLD, *, inverted: bool = False) -> Tensor:
+def sketches_from(
+    drawings: Tensor, threshold: float = THRESHOLD, *, inverted: bool = False, check: bool = True
+) -> Tensor:
     """One's own line drawings (F, 3, H, W) uint8 -> sketches (F, 3, H, W) float32: lines are 1, paper is -1.
 
     Args:
         threshold: brightness in (0, 1) above which a pixel is paper.
         inverted: whether the drawings have bright lines on dark paper.
+        check: whether to refuse what is no line drawing, e.g. for the first frames of a video, whose later ones may be dark.
 
     Raises:
         InputError: other frames, frames in colour, or more lines than paper.
     """
     _check_frames(drawings)
-    if not is_line_art(drawings, inverted=inverted):
+    if check and not is_line_art(drawings, inverted=inverted):
         if is_line_art(drawings, inverted=not inverted):
             kind = "dark lines on bright paper" if inverted else "bright lines on dark paper"
             raise InputError(f"the sketches have {kind}; pass inverted={not inverted}")

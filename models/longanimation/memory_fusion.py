@@ -154,7 +154,10 @@ class DynamicMemoryFusion(ModelMixin, ConfigMixin):
             shape = tuple(memory.shape)
             if memory.ndim != 5 or (shape[1], shape[2], shape[4]) != (2, config.depth, config.memory_dim):
                 raise InputError(f"a memory must be (B, 2, {config.depth}, L, {config.memory_dim}), got {shape}")
-        memory = torch.cat([each.to(self.device, self.dtype) for each in memories], 3)
+        here = (
+            memories[0].device if self.device.type == "meta" else self.device
+        )  # with offloading, weights may be nowhere
+        memory = torch.cat([each.to(here, self.dtype) for each in memories], 3)
         keys, values = memory.unbind(1)
         return ProjectedMemory(
             tuple(level.project(keys[:, i], values[:, i]) for i, level in enumerate(self.levels))  # pyright: ignore[reportCallIssue]

@@ -14,9 +14,24 @@ from .video_vae import VideoAutoencoderConfig, make_video_vae
 
 __all__ = ["build"]
 
+VIDEO_NETWORK: dict[str, Any] = {
+    "sample_height": 300,
+    "sample_width": 300,
+    "sample_frames": 81,
+    "num_attention_heads": 48,
+    "num_layers": 42,
+    "in_channels": 32,
+    "time_embed_dim": 512,
+    "ofs_embed_dim": 512,
+    "patch_size_t": 2,
+    "patch_bias": False,
+    "use_rotary_positional_embeddings": True,
+}
+"""Configuration of CogVideoX1.5-5B-I2V, where it differs from diffusers' defaults."""
+
 
 def build(name: str, **overrides: Any) -> nn.Module:
-    """Build "longanimation_sketchdit", "longanimation_dglm", "longanimation_lineart" or "longanimation_nano_vae".
+    """Build "longanimation", the video network, or "longanimation_sketchdit", "_dglm", "_lineart" or "_nano_vae", other parts of it.
 
     Args:
         **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig` or `VideoAutoencoderConfig`.
@@ -33,6 +48,12 @@ def build(name: str, **overrides: Any) -> nn.Module:
         _check(overrides, VideoAutoencoderConfig)
         settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
         return make_video_vae(VideoAutoencoderConfig(**settings))
+    if name == "longanimation":
+        from .transformer import LongAnimationTransformer
+
+        network: Any = LongAnimationTransformer
+        _check(overrides, network)
+        return network(**{**VIDEO_NETWORK, **overrides})
     from .memory_fusion import DynamicMemoryFusion
     from .sketch_dit import SketchDiT
 

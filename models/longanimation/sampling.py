@@ -72,29 +72,34 @@ class SegmentConditions:
 
 
 @torch.no_grad()
-def encode_sketches(vae: Any, sketches: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def encode_sketches(
+    vae: Any, sketches: Tensor, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
     """Sketches (F, 3, H, W) -> latents (1, T, C, h, w) times the autoencoder's scaling factor, float32.
 
     Args:
         vae: an AutoencoderKLCogVideoX.
         sketches: lines are 1, paper is -1; F is 8 k + 1, or 1 for the sketch of the reference slot.
         generator: draws from the posterior, as published; None takes its mode.
+        device: where the autoencoder computes, if its weights are kept elsewhere.
     """
-    return _encode(vae, sketches, generator) * float(vae.config["scaling_factor"])
+    return _encode(vae, sketches, generator, device) * float(vae.config["scaling_factor"])
 
 
 @torch.no_grad()
-def encode_reference(vae: Any, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Reference image (1, 3, H, W) in [-1, 1] -> latent (1, 1, C, h, w), float32.
+def encode_reference(
+    vae: Any, image: Tensor, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Reference image (1, 3, H, W) in [-1, 1] -> latent (1, 1, C, h, w), float32; see `encode_sketches`.
 
     It is not scaled. (diffusers divides it by the scaling factor for CogVideoX 1.5, whose `invert_scale_latents` is set; the published
     code of LongAnimation does not.)
     """
-    return _encode(vae, image, generator)
+    return _encode(vae, image, generator, device)
 
 
-def _encode(vae: Any, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-    posterior = vae.encode(frames.movedim(0, 1)[None].to(vae.device, vae.dtype)).latent_dist
+def _encode(vae: Any, frames: Tensor, generator: torch.Generator | None, device: torch.device | None) -> Tensor:
+    posterior = vae.encode(frames.movedim(0, 1)[None].to(device or vae.device, vae.dtype)).latent_dist
     latents = (posterior.mode() if generator is None else posterior.sample(generator)).float()
     if not latents.isfinite().all():
         precision = str(vae.dtype).removeprefix("torch.")
@@ -103,12 +108,14 @@ def _encode(vae: Any, frames: Tensor, generator: torch.Generator | None) -> Tens
 
 
 @torch.no_grad()
-def decode_segment(vae: Any, latents: Tensor) -> Tensor:
+def decode_segment(vae: Any, latents: Tensor, device: torch.device | None = None) -> Tensor:
     """Latents (1, T + 1, C, h, w) of `sample_segment` -> frames (F, 3, H, W), float32, in [-1, 1] but not clipped.
 
     The latent of the reference slot is dropped.
     """
-    scaled = latents[:, 1:].transpose(1, 2).to(vae.device, torch.float32) / float(vae.config["scaling_factor"])
+    scaled = latents[:, 1:].transpose(1, 2).to(device or vae.device, torch.float32) / float(
+        vae.config["scaling_factor"]
+    )
     return vae.decode(scaled.to(vae.dtype)).sample[0].movedim(1, 0).float()
 
 

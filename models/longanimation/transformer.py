@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Self
 
+import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from torch import Tensor
@@ -33,6 +34,16 @@ class LongAnimationTransformer(CogVideoXTransformer3DModel):
         super().__init__(*args, **kwargs)
         processor: Any = VisionZooAttnProcessor()  # diffusers' type lists its own classes only
         self.set_attn_processor(processor)
+
+    @classmethod
+    def of(cls, network: CogVideoXTransformer3DModel) -> Self:
+        """The same network as this class, with the same weights, which are shared."""
+        if isinstance(network, cls):
+            return network
+        with torch.device("meta"):
+            made: Any = cls.from_config(network.config)
+        made.load_state_dict(network.state_dict(), assign=True)
+        return made.train(network.training)
 
     def forward(
         self,

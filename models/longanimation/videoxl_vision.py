@@ -121,6 +121,15 @@ def clip_pixels(frames: Tensor, size: int) -> Tensor:
         raise InputError(
             f"frames are {tuple(frames.shape)} {frames.dtype}; expected (N, 3, H, W), uint8 or floats in [0, 1]"
         )
+    pixels = central_square(frames, size)
+    pixels = pixels.float() / 255 if integers else pixels.clamp(0, 1)
+    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def central_square(frames: Tensor, size: int) -> Tensor:
+    """Frames (N, 3, H, W) -> (N, 3, S, S): the shorter side resized to `size` (bicubic), the central square; the dtype stays."""
+    integers = frames.dtype == torch.uint8
     height, width = frames.shape[2:]
     short, long = min(height, width), max(height, width)
     other = int(size * long / short)
@@ -132,9 +141,7 @@ def clip_pixels(frames: Tensor, size: int) -> Tensor:
         pixels = F.interpolate(pixels, sides, mode="bicubic", antialias=True)
     top, left = (sides[0] - size) // 2, (sides[1] - size) // 2
     pixels = pixels[:, :, top : top + size, left : left + size]
-    pixels = pixels.float().round().clamp(0, 255) / 255 if integers else pixels.clamp(0, 1)
-    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (MEAN, STD))
-    return (pixels - mean) / std
+    return pixels.round().clamp(0, 255).to(torch.uint8) if integers and not exact else pixels
 
 
 def visual_tokens(
