@@ -77,7 +77,7 @@ class ColorizeOptions:
         InputError: a value out of range.
     """
 
-    prompt: Annotated[str, option(MODEL, "What the video shows, and its background, in words.")] = ""
+    prompt: Annotated[str, option(INPUT, "What the video shows, and its background, in words.")] = ""
     negative_prompt: Annotated[str, option(MODEL, "What the video must not show.")] = ""
     steps: Annotated[int | None, option(MODEL, "Number of denoising steps; by default the model's.")] = None
     guidance: Annotated[

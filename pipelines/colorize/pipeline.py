@@ -36,7 +36,7 @@ from ...models.longanimation import (
 )
 from .coloring import ColoredSegment, Coloring, segments_of
 from .options import ColorizeOptions
-from .placement import MemoryPlacement, Placement, WhereToRun
+from .placement import MemoryPlacement, Placement, WhereToRun, check_placement
 from .published import LAYOUT, is_published, open_published
 from .saved_coloring import load_coloring
 from .settings import Settings, settings_for
@@ -185,6 +185,7 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
         Raises:
             InputError: a name, folder or part that cannot be used, or files that are missing; the message names them.
         """
+        check_placement(offload, memory_placement)
         place = pick_device(device)
         if not isinstance(model, DiffusionTaskPipeline) or dtype != "auto":
             dtype = str(pick_dtype(dtype, place)).removeprefix("torch.")

@@ -11,7 +11,7 @@ import torch
 
 from visionzoo.errors import InputError
 
-__all__ = ["MemoryPlacement", "Placement", "WhereToRun"]
+__all__ = ["MemoryPlacement", "Placement", "WhereToRun", "check_placement"]
 
 Placement = Literal["none", "model", "sequential", "group"]
 """What is kept in main memory: nothing; the text encoder and the autoencoder while they do not run; every layer; groups of layers."""
@@ -22,6 +22,16 @@ TILE = 30
 """Side of a tile in latents: the strides of both directions, 5/6 and 4/5 of it, are whole latents, or decoded sizes would change."""
 
 T = TypeVar("T")
+
+
+def check_placement(offload: str, memory_placement: str) -> None:
+    """Raise `InputError` for an unknown placement."""
+    for name, value, kind in (
+        ("offload", offload, Placement),
+        ("memory_placement", memory_placement, MemoryPlacement),
+    ):
+        if value not in get_args(kind):
+            raise InputError(f"unknown {name} {value!r}; use {', '.join(get_args(kind))}")
 
 
 class WhereToRun:
@@ -41,12 +51,7 @@ class WhereToRun:
         Raises:
             InputError: an unknown placement.
         """
-        for name, value, kind in (
-            ("offload", offload, Placement),
-            ("memory_placement", memory_placement, MemoryPlacement),
-        ):
-            if value not in get_args(kind):
-                raise InputError(f"unknown {name} {value!r}; use {', '.join(get_args(kind))}")
+        check_placement(offload, memory_placement)
         encoder, self.memory_encoder = self.memory_encoder, None
         if offload == "none" or device.type == "cpu":
             self.to(device)

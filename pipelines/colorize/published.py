@@ -46,7 +46,7 @@ def open_published(folder: Path, dtype: torch.dtype | None, given: Mapping[str, 
     """The parts of a pipeline, on the CPU.
 
     Args:
-        folder: see `LAYOUT`; Video-XL and the line-art network may be missing.
+        folder: see `LAYOUT`, or the folder of CogVideoX with the other files in it; Video-XL and the line-art network may be missing.
         dtype: precision of the networks; None: that of the files.
         given: parts that need not be loaded.
 
@@ -57,7 +57,7 @@ def open_published(folder: Path, dtype: torch.dtype | None, given: Mapping[str, 
     parts: dict[str, Any] = dict(given)
     needed = [name for name in BASE_PARTS if name not in parts]
     places = {
-        name: _find(folder, file)
+        name: folder if name == "base" and (folder / INDEX).is_file() else _find(folder, file)
         for name, file in {"base": BASE, "sketch_dit": CONTROL, "memory_fusion": MEMORY}.items()
         if name not in parts and (name != "base" or needed)
     }
