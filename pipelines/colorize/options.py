@@ -42,7 +42,7 @@ class ColorizeOptions:
 
     Attributes:
         prompt: what the video shows, and its background; may be empty.
-        negative_prompt: what it shall not show.
+        negative_prompt: what it must not show.
         steps: denoising steps; None: the model's own, 50 as published.
         guidance: scale of classifier-free guidance, 1 is none; None: the model's own, 6 as published.
         seed: of the noise. All segments begin with the same noise, as published, so that they resemble each other.
@@ -71,7 +71,7 @@ class ColorizeOptions:
         reference_fit: how a reference image of another aspect is used: "stretch" scales both sides, as published; "crop" scales it
             to cover the frame and cuts off what is outside.
         sketch_posterior: draw the latents of sketches from the autoencoder's distribution, as published, or take its "mode".
-        batch_size: frames that the line-art network and the memory encoder see at once.
+        batch_size: frames that the line-art network sees at once.
 
     Raises:
         InputError: a value out of range.

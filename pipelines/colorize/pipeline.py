@@ -224,6 +224,8 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
             precision = None if dtype is None else pick_dtype(dtype, torch.device("cpu"))
             pipe = cls(**open_published(place, precision, kwargs))
             pipe.name, pipe.checkpoint = cls.default_model, str(place.absolute())
+            pipe._scheduler_made = (pipe.scheduler, None)
+            pipe._given = [name for name, part in kwargs.items() if part is not None]
         else:
             pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if pipe.checkpoint is not None or pipe.name == cls.default_model:
@@ -415,7 +417,7 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
         Raises:
             InputError: the folder holds no state, a damaged one, or that of other networks.
         """
-        coloring = load_coloring(folder, self, callback_on_step_end)
+        coloring = load_coloring(folder, self, Coloring, callback_on_step_end)
         _count_steps(coloring, progress)
         return coloring
 

@@ -83,15 +83,16 @@ class WhereToRun:
 
     @contextlib.contextmanager
     def memory_at_work(self: Any) -> Iterator[None]:
-        """Inside the block, the memory encoder is where it computes."""
-        if self._memory_placement != "moved":
-            yield
-            return
-        self.memory_encoder.to(self.run_device)
+        """Inside the block, the memory encoder is where it computes, and no gradients are kept."""
+        moves = self._memory_placement == "moved"
+        if moves:
+            self.memory_encoder.to(self.run_device)
         try:
-            yield
+            with torch.no_grad():
+                yield
         finally:
-            self.memory_encoder.to("cpu")
+            if moves:
+                self.memory_encoder.to("cpu")
 
     @property
     def run_device(self: Any) -> torch.device:

@@ -17,11 +17,11 @@ from visionzoo.memory import load_memory, save_memory
 from visionzoo.weights import save_safetensors
 
 from ...models.longanimation import StepTails, VideoHistory
-from .coloring import Coloring
 from .options import ColorizeOptions
 from .settings import settings_for
 
 if TYPE_CHECKING:
+    from .coloring import Coloring
     from .pipeline import LongAnimationPipeline
 
 __all__ = ["is_coloring", "load_coloring", "save_coloring"]
@@ -72,8 +72,14 @@ def _write_part(part: Path, coloring: Coloring) -> None:
         save_safetensors(tensors, part / REFERENCE, {"content": "reference of a video in colouring"})
 
 
-def load_coloring(folder: str | Path, pipe: LongAnimationPipeline, callback: Any = None) -> Coloring:
+def load_coloring(
+    folder: str | Path, pipe: LongAnimationPipeline, kind: type[Coloring], callback: Any = None
+) -> Coloring:
     """Continue a saved video.
+
+    Args:
+        kind: the class `Coloring`.
+        callback: see `LongAnimationPipeline.resume`.
 
     Raises:
         InputError: there is none in the folder, a file is missing or damaged, or it belongs to other networks.
@@ -82,7 +88,7 @@ def load_coloring(folder: str | Path, pipe: LongAnimationPipeline, callback: Any
     about = _read_about(place)
     try:
         options = ColorizeOptions(**about["options"])
-        coloring = Coloring(
+        coloring = kind(
             pipe,
             settings_for(options, pipe.config),
             (int(about["size"][0]), int(about["size"][1])),
