@@ -26,9 +26,6 @@ PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 UNLISTED = ("all", "test", "docs", "dev")
 """Extras that are sets of others, or for developers."""
 
-IN_PROGRESS = (("LongAnimation", "colouring of long animations", "ICCV 2025", "https://arxiv.org/abs/2507.01945"),)
-"""Systems without a command of their own yet: name, what they do, venue, paper."""
-
 
 def render(text: str, page: str) -> str:
     """The text of a page (a path below the repository's root) with its tables as they should be."""
@@ -56,10 +53,8 @@ def systems(prefix: str) -> str:
         cards.setdefault(model_entry(name).builder.split(".")[2], []).append(model_card(name))
     rows = []
     ready = {entry.task for entry in pipeline_entries()}
-    unfinished = {re.sub(r"\W", "", name).lower() for name, *_ in IN_PROGRESS}
     for folder, variants in sorted(cards.items(), key=lambda item: item[1][0].task):
-        # some of its networks may have a command, but not the system, which is listed below
-        if folder in unfinished or variants[0].task not in ready:
+        if variants[0].task not in ready:
             continue
         main = next((card for card in variants if card.name.startswith(folder)), variants[0])
         card_page = ROOT / "models" / folder / "README.md"
@@ -69,7 +64,6 @@ def systems(prefix: str) -> str:
         link = f"[{title}](models/{folder}/README.md)" if prefix else title
         weights = ", ".join(kinds) or "none needed"
         rows.append((link, f"[{main.task}]({prefix}{main.task}.md)", f"[{venue}]({address})", weights))
-    rows += [(name, what, f"[{venue}]({paper})", "in progress") for name, what, venue, paper in IN_PROGRESS]
     return _table(("system", "task", "paper", "weights"), rows)
 
 

@@ -235,6 +235,13 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
                 check_trained(pipe.memory_fusion, f"{where}: memory_fusion")
         return pipe
 
+    @classmethod
+    def _check_folder(cls, folder: Path) -> dict[str, Any]:
+        try:
+            return super()._check_folder(folder)
+        except InputError as error:
+            raise WeightsError(f"{error}; expected {LAYOUT}, or a folder that save_pretrained wrote") from error
+
     # What it is
 
     @property

@@ -12,7 +12,7 @@ from visionzoo.cli import build_app
 from visionzoo.lazy import resolve
 from visionzoo.registry import pipeline_entries
 
-ELSEWHERE = ("retrieve index", "retrieve duplicates", "reconstruct", "interpolate", "edit", "generate")
+ELSEWHERE = ("retrieve index", "retrieve duplicates", "reconstruct", "interpolate", "edit", "generate", "colorize")
 """Commands of tasks whose output or input is not a file; their cases are in `other_cases.py`."""
 
 

@@ -75,8 +75,26 @@ CLIP = {"a.mp4": lambda material: material.video}
 
 GENERATE = "generate a.jpg -o OUT --action wait --device cpu"
 IMAGE = {"a.jpg": jpeg}
+COLORIZE = "colorize a.mp4 -o OUT --reference a.jpg"
+DRAWN = {**CLIP, **IMAGE}
 
 OTHERS: dict[str, list[Case]] = {
+    "colorize": [
+        line("missing", "colorize gone.mp4 -o b.mp4 --reference a.jpg", IMAGE, r"gone\.mp4: no such file"),
+        line("folder without videos", "colorize d -o e --reference d/a.jpg", PHOTO, "d: no videos found"),
+        line("empty", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": b"", **IMAGE}, r"a\.mp4: the file is empty"),
+        line("a web page", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": PAGE, **IMAGE}, r"a\.mp4: is a web page"),
+        line("no reference", "colorize a.mp4 -o b.mp4", CLIP, "--reference is missing: an image in the colours"),
+        line("no such reference", "colorize a.mp4 -o b.mp4 --reference r.png", CLIP, r"r\.png: no such file"),
+        line("a video as reference", "colorize a.mp4 -o b.mp4 --reference a.mp4", CLIP, r"a\.mp4: is a video"),
+        line("no steps", f"{COLORIZE} --steps 0".replace("OUT", "b.mp4"), DRAWN, ".*steps must be at least 1, got 0"),
+        line("a size", f"{COLORIZE} --size big".replace("OUT", "b.mp4"), DRAWN, ".*size must be width x height in pixels, e.g."),
+        line("no weights", f"{COLORIZE} --device cpu".replace("OUT", "b.mp4"), DRAWN, ".*holds no weights of LongAnimation; put"),
+        line("no such model", f"{COLORIZE} --model nosuch".replace("OUT", "b.mp4"), DRAWN, "there is no model 'nosuch'"),
+        line("no such checkpoint", f"{COLORIZE} --checkpoint la".replace("OUT", "b.mp4"), DRAWN, "la: no such folder"),
+        line("no such device", f"{COLORIZE} --device abacus".replace("OUT", "b.mp4"), DRAWN, "unknown device 'abacus'"),
+        *(case for case in outputs(COLORIZE, ".mp4", DRAWN) if case.name != "output is a folder"),
+    ],
     "generate": [
         line("missing", "generate gone.png -o b.mp4 --action wait", says=r"gone\.png: no such file"),
         line("empty", "generate a.png -o b.mp4 --action wait", {"a.png": b""}, r"a\.png: the file is empty"),

@@ -51,3 +51,16 @@ def film(path: Path, seed: int = 0) -> Path:
         for shift in range(3):
             writer.write(np.ascontiguousarray(picture[4:44, 2 * shift : 2 * shift + 48]))
     return path
+
+
+def lines(path: Path, seed: int = 0) -> Path:
+    """A video of three frames of 48 x 32: dark lines on bright paper."""
+    from visionzoo.io.video import VideoWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, fps=10) as writer:
+        for number in range(3):
+            frame = np.full((32, 48, 3), 255, np.uint8)
+            frame[4 + number + seed : 6 + number + seed, 4:-4] = 0
+            writer.write(frame)
+    return path

@@ -14,7 +14,7 @@ import torch
 
 import visionzoo
 from tests import tiny
-from tests.contract.setting import capture, draw, film, made
+from tests.contract.setting import capture, draw, film, lines, made
 from visionzoo.errors import InputError
 from visionzoo.io.video import read_frames
 from visionzoo.jobs import sidecar
@@ -57,6 +57,7 @@ EDIT = {
     "prompt": "a girl with a blue shirt", "source_prompt": "a girl with a red shirt", "steps": 1, "guidance": 1.0,
     "window": 3, "phrase": "",
 }  # fmt: skip
+COLORIZE = {"prompt": "a girl", "steps": 1, "guidance": 1.0, "drop_remainder": False, "memory": "none"}
 GENERATE = {"steps": 1, "guidance": 1.0, "fast_rank": 2}
 
 
@@ -67,6 +68,14 @@ def case_of(task: str, motion: Path, index: Path) -> Case:
             {},
             ".html",
             lambda pipe, path: np.array([p.probability for p in pipe(path, top=3).predictions]),
+        ),
+        "colorize": lambda: Case(
+            {},
+            {"reference": draw(motion.parent / "reference.png"), "reference_fit": "crop", **COLORIZE},
+            ".mkv",
+            lambda pipe, path: pipe(path, np.zeros((32, 48, 3), np.uint8), progress=lambda *_: None, **COLORIZE).frames,
+            lines,
+            input=".avi",
         ),
         "dehaze": lambda: Case({}, {}, ".png", lambda pipe, path: pipe(path).image),
         "edit": lambda: Case(

@@ -246,6 +246,18 @@ def test_sound_goes_along_and_is_cut(tmp_path: Path, source: str, codec: str, ex
     assert times == pytest.approx([n / 10 for n in range(12)], abs=1e-3)
 
 
+@pytest.mark.parametrize(("codec", "extension"), [("aac", ".mp4"), ("aac", ".mkv"), ("aac", ".webm"), ("flac", ".mov")])
+def test_sound_may_begin_later(tmp_path: Path, codec: str, extension: str) -> None:
+    """As when the first frames are left out: sound and frames stay together, whether sound is copied or encoded."""
+    heard = with_sound(tmp_path / "heard.mkv", codec)
+    path = write(tmp_path / f"out{extension}", 30, audio_from=heard, audio_start=Fraction(3, 10))
+    got = sound(path)
+    assert got is not None
+    assert got[1] == pytest.approx(0.2, abs=0.03)
+    times = [frame.time_s for frame in read_frames(path)]
+    assert times == pytest.approx([n * 1001 / 30000 for n in range(30)], abs=1e-3)
+
+
 def test_copied_sound_is_the_same_bytes(tmp_path: Path) -> None:
     heard = with_sound(tmp_path / "heard.mp4")
     with VideoWriter(tmp_path / "out.mp4", fps=10, audio_from=heard) as writer:

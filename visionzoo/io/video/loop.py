@@ -101,6 +101,7 @@ def map_video(
     variable: bool | None = None,
     frames: int | None = None,
     sound: bool | str | os.PathLike[str] = True,
+    sound_start: Fraction = Fraction(0),
     settings: Mapping[str, Any] | None = None,
     part_frames: int = 100,
     progress: Callable[[int, int], object] | None = None,
@@ -134,6 +135,7 @@ def map_video(
         variable: keep a variable frame rate if the container can, see `VideoWriter`; None: if the source has one.
         frames: expected number of frames, for `progress`; None: that of the source.
         sound: whether to keep the sound of the source; or a file to take the sound from.
+        sound_start: seconds of the sound that are left out at the beginning, if frames are left out there.
         settings: everything else that the frames depend on (options, weights), as JSON values. An interrupted job resumes
             only if settings and source are unchanged.
         part_frames: number of frames after which the work so far is saved, in a folder beside `target` that is removed at
@@ -167,10 +169,11 @@ def map_video(
     audio = path if sound is True else None if sound is False else Path(sound)
     writer = PartedWriter(
         Path(target),
-        {**about, "sound": audio and file_identity(audio)},
+        {**about, "sound": audio and [*file_identity(audio), str(sound_start)]},
         fps=fps,
         variable=bool(variable),
         audio_from=audio,
+        audio_start=sound_start,
         overwrite=overwrite,
         **encoding,
     )

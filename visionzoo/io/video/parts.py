@@ -148,7 +148,7 @@ class PartedWriter(VideoWriter):
         self._container = self._open(str(file))
         stream = Encoding(self._container, self.path, self._quality, self._size, self.fps, self._tick).stream
         if self._audio_from is not None:
-            self._sound = Sound.into(self._container, self._audio_from)
+            self._sound = Sound.into(self._container, self._audio_from, self._audio_start)
         number = 0
         for part in self._all_parts():
             data, place = part["data"].tobytes(), 0

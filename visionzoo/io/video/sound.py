@@ -26,18 +26,18 @@ _ENCODERS = {"mp4": "aac", "mov": "aac", "matroska": "aac", "webm": "libopus", "
 
 
 class Sound:
-    """The first sound stream of a file as packets of an output container, counted from the file's first frame."""
+    """The first sound stream of a file as packets of an output container, counted from the file's first frame or a later time."""
 
     @classmethod
-    def into(cls, output: Any, file: Path) -> Sound | None:
-        """Add a sound stream to `output`, a PyAV container; None if `file` has no sound."""
+    def into(cls, output: Any, file: Path, start: Fraction = Fraction(0)) -> Sound | None:
+        """Add a sound stream to `output`, a PyAV container, from `start` seconds on; None if `file` has no sound."""
         source = open_media(file)
         if not source.streams.audio:
             source.close()
             return None
-        return cls(output, source, file)
+        return cls(output, source, file, start)
 
-    def __init__(self, output: Any, source: Any, file: Path) -> None:
+    def __init__(self, output: Any, source: Any, file: Path, start: Fraction = Fraction(0)) -> None:
         self._av = require("av", extra="video", purpose="writing videos")
         self._source, self._file = source, file
         self._input = source.streams.audio[0]
@@ -45,6 +45,7 @@ class Sound:
         self._start = Fraction(0)
         if first.start_time is not None and first.time_base is not None:
             self._start = first.start_time * first.time_base
+        self._start += start
         self._container = output.format.name
         if _name(self._input) in _COPIED[self._container]:
             self._output = output.add_stream_from_template(self._input, opaque=True)  # packets are copied unchanged

@@ -64,6 +64,7 @@ class VideoWriter:
         lossless: bool = False,
         codec: str | None = None,
         audio_from: str | os.PathLike[str] | None = None,
+        audio_start: Fraction | float = 0,
         overwrite: bool = False,
     ) -> None:
         """Check the arguments; the file is created with the first frame.
@@ -82,6 +83,7 @@ class VideoWriter:
             audio_from: a file whose first audio stream is added, up to the end of the last frame. It is copied if the
                 container supports its codec, else encoded (AAC; Opus in webm; MP3 in avi) with at most two channels. If it
                 has no sound, none is written.
+            audio_start: seconds of `audio_from` that are left out at the beginning, e.g. because its first frames are.
             overwrite: replace an existing file.
 
         Raises:
@@ -106,6 +108,7 @@ class VideoWriter:
         self._quality = Quality(name, crf, lossless or name == "ffv1")
         self._quality.check_encoder(self.path)
         self._audio_from = None if audio_from is None else Path(audio_from)
+        self._audio_start = Fraction(audio_start)
         if self._audio_from is not None:
             open_media(self._audio_from).close()
         self.frames = 0
@@ -190,7 +193,7 @@ class VideoWriter:
         self._container = self._open(str(self._temporary))
         encoding = Encoding(self._container, self.path, self._quality, self._size, self.fps, self._tick)
         if self._audio_from is not None:
-            self._sound = Sound.into(self._container, self._audio_from)
+            self._sound = Sound.into(self._container, self._audio_from, self._audio_start)
         return encoding
 
     def _open(self, file: Any) -> Any:
