@@ -24,7 +24,7 @@ CARDS = (
                 license="Apache-2.0",
                 bundled="weights/slowfastvgen",
                 size_mb=15.6,
-                note="A folder in diffusers' layout, trained by visionzoo on a shared CPU core in two hours, on walks through 2,500 "
+                note="A folder in diffusers' layout, trained by visionzoo on a shared CPU core in three hours, on walks through 2,500 "
                 "worlds of the toy world (visionzoo fit --config slowfastvgen/nano).",
             ),
         ),
