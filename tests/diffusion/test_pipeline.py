@@ -132,6 +132,15 @@ def test_parts_made_in_code_are_put_into_eval_mode() -> None:
     assert not pipe.unet.training
 
 
+def test_a_folder_with_a_models_name_does_not_hide_the_model(
+    registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny_draw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for model in (None, "tiny_draw"):
+        assert TextToImage.create(model, device="cpu").name == "tiny_draw"
+
+
 def test_what_cannot_be_opened_is_refused(registered: None, stable_diffusion_folder: Path, tmp_path: Path) -> None:
     create = TextToImage.create
     with pytest.raises(InputError, match="there is no model 'tiny_drawn'; did you mean tiny_draw"):

@@ -206,7 +206,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
                 f"{config}: a configuration belongs to a checkpoint in a single file, which has none of its own"
             )
         if checkpoint is None:
-            return cls.from_pretrained(model or cls.default(), dtype=dtype, **parts)
+            return cls._registered(model or cls.default(), dtype=dtype, **parts)
         if is_single:
             pipe = this.from_single_file(checkpoint, config=config, dtype=dtype, **parts)
         else:
@@ -258,9 +258,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         place = pretrained_model_name_or_path
         if isinstance(place, str) and not Path(place).exists() and place.partition(".")[0] in list_models():
             cls.check_name(place)
-            pipe = cls.from_pretrained(cls.published(place), **kwargs)
-            pipe.name, pipe.checkpoint = place, None
-            return pipe
+            return cls._registered(place, **kwargs)
         local, stored = isinstance(place, Path) or Path(place).exists(), {}
         given = [part for part in cls.part_names() if kwargs.get(part) is not None]
         old, new = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
@@ -283,6 +281,13 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
             check_complete(pipe.components, Path(place))
             pipe.checkpoint = str(Path(place).absolute())
             pipe.name = stored.get("model", CUSTOM)
+        return pipe
+
+    @classmethod
+    def _registered(cls, model: str, **kwargs: Any) -> Self:
+        """A pipeline of a registered model, also where the working directory has a folder of that name."""
+        pipe = cls.from_pretrained(cls.published(model), **kwargs)
+        pipe.name, pipe.checkpoint = model, None
         return pipe
 
     @classmethod
