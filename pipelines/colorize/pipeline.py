@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visionzoo.config import configure
-from visionzoo.devices import pick_device, pick_dtype
-from visionzoo.diffusion import DiffusionTaskPipeline, check_words
-from visionzoo.diffusion.folders import INDEX
-from visionzoo.errors import InputError, WeightsError
+from visionzoo.diffusion import check_words
+from visionzoo.errors import InputError
 from visionzoo.jobs import Progress
-from visionzoo.weights.places import weights_dir
 
 from ...models.longanimation import (
     LineartGenerator,
@@ -31,13 +28,12 @@ from ...models.longanimation import (
     SegmentConditions,
     VideoHistory,
     check_size,
-    check_trained,
     sample_segment,
 )
 from .coloring import ColoredSegment, Coloring, segments_of
+from .opening import Opening, check_family
 from .options import ColorizeOptions
-from .placement import MemoryPlacement, Placement, WhereToRun, check_placement
-from .published import LAYOUT, is_published, open_published
+from .placement import WhereToRun
 from .saved_coloring import load_coloring
 from .settings import Settings, settings_for
 from .sources import frames_of, prepare_reference
@@ -67,7 +63,7 @@ class ColorizedVideo:
     coloring: Coloring
 
 
-class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
+class LongAnimationPipeline(Opening, WhereToRun):
     """Colours line art, or the lines of a video, segment after segment.
 
     >>> pipe = LongAnimationPipeline.create(checkpoint="weights/longanimation")
@@ -92,11 +88,6 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
     Raises:
         InputError: parts that do not belong together.
     """
-
-    task: ClassVar[str] = "colorize"
-    kind: ClassVar[str] = "colouring"
-    default_model: ClassVar[str] = "longanimation"
-    files: ClassVar[str] = "visionzoo.pipelines.colorize.files:ColorizeJob"
 
     model_cpu_offload_seq = "text_encoder->vae"
     _optional_components: ClassVar[list[str]] = ["memory_fusion", "memory_encoder", "lineart"]
@@ -127,7 +118,7 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
         super().__init__()
         transformer = LongAnimationTransformer.of(transformer)
         check_size(height, width)
-        _check_family(vae, transformer, sketch_dit, memory_fusion, memory_encoder)
+        check_family(vae, transformer, sketch_dit, memory_fusion, memory_encoder)
         if memory_prompt is None and memory_encoder is not None and memory_encoder.tokenizer is not None:
             prompt = memory_encoder.prompt_tokens()
             memory_prompt = [prompt.before, prompt.after]
@@ -155,92 +146,6 @@ class LongAnimationPipeline(WhereToRun, DiffusionTaskPipeline):
             memory_prompt=None if memory_prompt is None else [list(ids) for ids in memory_prompt],
             fps=fps,
         )
-
-    # Creation
-
-    @classmethod
-    def create(
-        cls,
-        model: Any = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        checkpoint: str | Path | None = None,
-        *,
-        offload: Placement = "none",
-        memory_placement: MemoryPlacement = "device",
-        **more: Any,
-    ) -> Self:
-        """Create a pipeline that is ready to run.
-
-        Args:
-            model, device, dtype: see `DiffusionTaskPipeline.create`.
-            checkpoint: a folder that `save_pretrained` wrote, or one with the published files: control_module.safetensors,
-                glm_module.safetensors, and the folders CogVideoX1.5-5B-I2V and VideoXL_weight_8; sk_model.pth for videos in colour.
-                None: the folder longanimation in the weights folder.
-            offload: what is kept in main memory: "none"; "model": text encoder and autoencoder while they do not run; "group": also
-                the blocks of the networks of the denoising loop; "sequential": every layer. Ignored on a CPU.
-            memory_placement: where the memory encoder is: on the "device", "moved" there between segments, or on the "host".
-            **more: parts and settings to use instead of those in the folder, e.g. memory_encoder=None.
-
-        Raises:
-            InputError: a name, folder or part that cannot be used, or files that are missing; the message names them.
-        """
-        check_placement(offload, memory_placement)
-        place = pick_device(device)
-        if not isinstance(model, DiffusionTaskPipeline) or dtype != "auto":
-            dtype = str(pick_dtype(dtype, place)).removeprefix("torch.")
-        pipe = super().create(model, "cpu", dtype, checkpoint, **more)
-        return pipe.place(place, offload, memory_placement)
-
-    @classmethod
-    def check_name(cls, name: str) -> None:
-        """Raise `InputError` unless `name` is a model of this task that consists of all networks."""
-        super().check_name(name)
-        part = cls.variant(name).removeprefix("longanimation_")
-        if part in ("sketchdit", "dglm", "lineart", "nano_vae"):
-            raise InputError(f"{name} is one network of LongAnimation; create the pipeline as {cls.default_model}")
-
-    @classmethod
-    def published(cls, model: str) -> Path:
-        """The folder of published files, or that of bundled weights."""
-        if cls.variant(model) != "longanimation":
-            return super().published(model)
-        folder = weights_dir() / "longanimation"
-        if not is_published(folder) and not (folder / INDEX).is_file():
-            raise WeightsError(f"{folder}: holds no weights of LongAnimation; put {LAYOUT} there{cls.instead(model)}")
-        return folder
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
-        """Load a pipeline to the CPU from a folder in diffusers' layout, or from one with the published files; see `create`.
-
-        Raises:
-            InputError: the folder holds no pipeline, or a part is missing, damaged, or has no effect.
-        """
-        place = Path(str(pretrained_model_name_or_path))
-        if is_published(place) and not _is_ours(place):
-            old, new = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
-            dtype = old if new is None else new
-            precision = None if dtype is None else pick_dtype(dtype, torch.device("cpu"))
-            pipe = cls(**open_published(place, precision, kwargs))
-            pipe.name, pipe.checkpoint = cls.default_model, str(place.absolute())
-            pipe._scheduler_made = (pipe.scheduler, None)
-            pipe._given = [name for name, part in kwargs.items() if part is not None]
-        else:
-            pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if pipe.checkpoint is not None or pipe.name == cls.default_model:
-            where = pipe.checkpoint or str(place)
-            check_trained(pipe.sketch_dit, f"{where}: sketch_dit")
-            if pipe.memory_fusion is not None and pipe.config["memory"] != "none":
-                check_trained(pipe.memory_fusion, f"{where}: memory_fusion")
-        return pipe
-
-    @classmethod
-    def _check_folder(cls, folder: Path) -> dict[str, Any]:
-        try:
-            return super()._check_folder(folder)
-        except InputError as error:
-            raise WeightsError(f"{error}; expected {LAYOUT}, or a folder that save_pretrained wrote") from error
 
     # What it is
 
@@ -527,37 +432,3 @@ def _count_steps(coloring: Coloring, progress: Progress | None) -> None:
     steps = coloring.settings.steps
     numbers, total = count(coloring.done * steps + 1), len(coloring.segments) * steps
     coloring.tick = lambda: progress("colouring", next(numbers), total)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder's index names a pipeline that is not one of CogVideoX."""
-    index = folder / INDEX
-    return index.is_file() and "CogVideoX" not in index.read_text(encoding="utf-8")
-
-
-def _check_family(vae: Any, transformer: Any, sketch_dit: Any, memory_fusion: Any, memory_encoder: Any) -> None:
-    """Raise `InputError` unless the networks belong together, as those of LongAnimation do."""
-    channels = vae.config["latent_channels"]
-    width = transformer.config["num_attention_heads"] * transformer.config["attention_head_dim"]
-    own = sketch_dit.config["num_attention_heads"] * sketch_dit.config["attention_head_dim"]
-    found = {
-        "the video network takes latents of": (transformer.config["in_channels"], 2 * channels, "channels"),
-        "SketchDiT takes latents of": (sketch_dit.config["in_channels"], 2 * channels, "channels"),
-        "the signal of SketchDiT has a width of": (own, width, "values"),
-        "SketchDiT takes texts of width": (
-            sketch_dit.config["text_embed_dim"], transformer.config["text_embed_dim"], "values",
-        ),
-    }  # fmt: skip
-    if memory_fusion is not None:
-        found["DGLM takes a signal of"] = (memory_fusion.config["dim"], width, "values")
-        if memory_encoder is not None:
-            language = memory_encoder.language
-            given = language.num_key_value_heads * language.head_dim
-            found["DGLM takes a memory of"] = (memory_fusion.config["memory_dim"], given, "values")
-            found["DGLM takes a memory of so many levels,"] = (memory_fusion.config["depth"], len(language.levels), "")
-    for what, (one, expected, unit) in found.items():
-        if one != expected:
-            raise InputError(
-                f"these networks do not belong together: {what} {one} {unit}".rstrip()
-                + f", but {expected} are needed; use all parts of one folder"
-            )
