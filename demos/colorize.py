@@ -134,7 +134,7 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
         guidance: float,
     ) -> tuple[Any, ...]:
         if clip is None or reference is None:
-            raise InputError("pick a sample, or upload line art and a reference image first")
+            raise InputError("pick a sample, or upload a video of line art and a reference image first")
         options = ColorizeOptions(
             prompt=prompt,
             memory=memory,  # pyright: ignore[reportArgumentType]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # no test asserts a time, but hypothesis would on a busy machine
 settings.register_profile("visionzoo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("visionzoo")
+# shells start background jobs with Ctrl-C ignored; commands that tests interrupt would inherit that, and never end
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

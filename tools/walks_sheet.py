@@ -1,6 +1,6 @@
 """Draws the picture of docs/generate.md: walks with and without memory beside the true ones, at the end of each action.
 
-python -m tools.walks_sheet -o docs/images/generate.png
+python -m tools.walks_sheet -o docs/images/generate.jpg
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fast-lr", type=float, default=1e-4)
     args = parser.parse_args(arguments)
     pipe = SlowFastVGenPipeline.create(checkpoint=args.checkpoint)
-    sheet(pipe, SAMPLES, GenerateOptions(fast_lr=args.fast_lr)).save(args.output, optimize=True)
+    sheet(pipe, SAMPLES, GenerateOptions(fast_lr=args.fast_lr)).save(args.output, optimize=True, quality=88)
     print(args.output)
 
 

@@ -76,7 +76,7 @@ def test_a_visitor_colours_a_clip(home: Path, go: Callable[[str], Visit], clip: 
     with serving("colorize", pipe=tiny.colorize()) as server:
         visit = go(server)
         visit.start("colorize")
-        assert "Pick a sample, or upload line art and a reference image first" in visit.trouble("colorize")
+        assert "Pick a sample, or upload a video of line art and a reference image first" in visit.trouble("colorize")
         visit.give("vz-colorize-upload", clip)
         visit.give("vz-colorize-reference", image)
         visit.page.locator("#vz-colorize-prompt textarea").fill("a girl with a red shirt")
