@@ -4,7 +4,7 @@ python -m benchmarks.longanimation_counts                      # 576 x 1024 and 
 python -m benchmarks.longanimation_counts --sizes 480x720      # another size
 
 Everything runs on the meta device, where nothing is computed: the memory that calls would take is the sum of the tensors that are
-alive at once, as torch frees them. Attention counts as fused, without a table of scores, as it is on GPUs. The working memory of
+alive at once, as torch frees them. Attention counts as fused, without a table of scores, as on GPUs. The working memory of
 convolutions, the fragments of the allocator and CUDA itself (about 1 GB) come on top and are not counted.
 """
 

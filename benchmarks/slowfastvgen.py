@@ -81,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs of single calls of the network for one text and all frames, with adapters unless another thing is said.
+    """FLOPs of single calls of the network for one text and all frames, with adapters unless noted otherwise.
 
     Attributes:
         forward: ours, without adapters.
