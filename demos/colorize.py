@@ -87,13 +87,12 @@ def colorize_upload(
     return target, text
 
 
-def missing_weights() -> str | None:
-    """Why the default model cannot be used here, for visitors; None if it can."""
+def default_settings() -> tuple[dict[str, Any], str | None]:
+    """The settings of the default model; and why it cannot be used here, for visitors, or None if it can."""
     try:
-        LongAnimationPipeline.published(LongAnimationPipeline.default())
+        return LongAnimationPipeline.model_settings(), None
     except WeightsError as error:
-        return explain(error)
-    return None
+        return LongAnimationPipeline.published_settings(), explain(error)
 
 
 def samples(home: Path) -> list[Sample]:
@@ -120,7 +119,7 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
     """
     del index
     painter = FirstUse(LongAnimationPipeline.create, pipe)
-    missing = None if pipe is not None else missing_weights()
+    own, missing = (dict(pipe.config), None) if pipe is not None else default_settings()
 
     def start(
         work: Work,
@@ -188,13 +187,22 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
                     ("of the last", "local"),
                     ("none", "none"),
                 ],
-                value="both",
+                value=own["memory"],
                 label="Memory",
                 elem_id="vz-colorize-memory",
             )
             every = gr.Checkbox(True, label="Colour the last frames, too", elem_id="vz-colorize-every")
-            steps = gr.Slider(2, 50, value=50, step=1, label="Steps", elem_id="vz-colorize-steps")
-            guidance = gr.Slider(1, 12, value=6, step=0.5, label="Follow the text", elem_id="vz-colorize-guidance")
+            steps = gr.Slider(
+                1, max(50, own["steps"]), value=own["steps"], step=1, label="Steps", elem_id="vz-colorize-steps"
+            )
+            guidance = gr.Slider(
+                1,
+                max(12, own["guidance"]),
+                value=own["guidance"],
+                step=0.1,
+                label="Follow the text",
+                elem_id="vz-colorize-guidance",
+            )
         with panel.results(live=True):
             result = gr.Video(
                 label="The coloured clip",
@@ -211,4 +219,4 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
     panel.run(start, [box, image, prompt, length, memory, every, steps, guidance], [result, course, download])
 
 
-__all__ = ["TITLE", "colorize_upload", "missing_weights", "page", "samples"]
+__all__ = ["TITLE", "colorize_upload", "default_settings", "page", "samples"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -81,6 +83,30 @@ class Opening(DiffusionTaskPipeline):
         return folder
 
     @classmethod
+    def model_settings(cls, model: str | None = None) -> dict[str, Any]:
+        """A model's own settings (steps, guidance, memory, …), read from its folder without loading networks.
+
+        Args:
+            model: a registered name; None: the default model.
+
+        Raises:
+            WeightsError: its weights are not available.
+        """
+        place = cls.published(model or cls.default())
+        own = cls.published_settings()
+        if not _is_ours(place):
+            return own
+        cls._check_folder(place)
+        index = json.loads((place / INDEX).read_text(encoding="utf-8"))
+        return own | {name: index[name] for name in own if name in index}
+
+    @classmethod
+    def published_settings(cls) -> dict[str, Any]:
+        """The settings of the published model."""
+        found, parts = inspect.signature(cls).parameters, cls._optional_components
+        return {name: one.default for name, one in found.items() if name not in [*cls._needed(), *parts]}
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
         """Load a pipeline to the CPU from a folder in diffusers' layout, or from one with the published files; see `create`.
 
@@ -114,9 +140,14 @@ class Opening(DiffusionTaskPipeline):
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder's index names a pipeline that is not one of CogVideoX."""
+    """Whether a folder has an index that does not name a pipeline of CogVideoX; also a damaged one, which loading reports."""
     index = folder / INDEX
-    return index.is_file() and "CogVideoX" not in index.read_text(encoding="utf-8")
+    if not index.is_file():
+        return False
+    try:
+        return "CogVideoX" not in json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def check_family(vae: Any, transformer: Any, sketch_dit: Any, memory_fusion: Any, memory_encoder: Any) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests import tiny, tiny_animation
 from tests.pipelines.colorize.clips import drawings, reference, write
 from visionzoo.errors import InputError
 from visionzoo.io.video import probe
-from visionzoo.pipelines.colorize import ColorizeOptions
+from visionzoo.pipelines.colorize import ColorizeOptions, LongAnimationPipeline
 
 from .conftest import Visit, serving, upload
 
@@ -63,6 +63,33 @@ def test_clips_that_are_too_long(clip: Path, image: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match="has 26 frames; this page takes up to 20"):
         colorize.colorize_upload(tiny.colorize(), upload(clip), upload(image), OPTIONS, tmp_path / "work")
     colorize.colorize_upload(tiny.colorize(), upload(clip), upload(image), OPTIONS, tmp_path / "work", preview=True)
+
+
+def test_the_page_starts_with_the_settings_of_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a given pipeline, of the folder of the default model, and without weights those of the published one."""
+    pipe = LongAnimationPipeline(**tiny_animation.parts(memory=False), **{**tiny_animation.SETTINGS, "memory": "none"})
+    pipe.register_to_config(steps=60, guidance=1.3)
+    pipe.save_pretrained(tmp_path / "model")
+    assert _starts(tmp_path, tiny.colorize()) == (2, 2.0, "both")
+    assert _starts(tmp_path, None) == (50, 6.0, "both")
+    monkeypatch.setattr(LongAnimationPipeline, "published", classmethod(lambda cls, model: tmp_path / "model"))
+    assert _starts(tmp_path, None) == (60, 1.3, "none")
+
+
+def _starts(home: Path, pipe: Any) -> tuple[Any, ...]:
+    """The steps, the guidance and the memory that a visitor finds."""
+    import gradio as gr
+
+    from visionzoo.demos import colorize
+
+    with gr.Blocks() as blocks, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(colorize, "samples", lambda home: [])
+        colorize.page(home=home, pipe=pipe)
+    found = {getattr(part, "elem_id", None): part for part in blocks.blocks.values()}
+    steps, guidance, memory = (found[f"vz-colorize-{name}"] for name in ("steps", "guidance", "memory"))
+    assert steps.minimum <= steps.value <= steps.maximum
+    assert guidance.minimum <= guidance.value <= guidance.maximum
+    return steps.value, guidance.value, memory.value
 
 
 def test_numbers_of_bytes() -> None:
