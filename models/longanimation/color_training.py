@@ -383,7 +383,7 @@ class ColorTraining(TrainingModule):
         parts = {**self.parts, **trained} if h["base"] is None else trained
         if not h["memory_share"]:
             parts = {name: part for name, part in parts.items() if not name.startswith("memory_")}
-        settings = dict(h["settings"] or {})
+        settings = {**(h["settings"] or {}), **({} if h["memory_share"] else {"memory": "none"})}
         if "memory_encoder" in parts and parts["memory_encoder"].tokenizer is None:
             settings["memory_prompt"] = [list(NANO_PROMPT.before), list(NANO_PROMPT.after)]
         return save_color_parts(parts, Path(folder) / "pipeline", half=h["export_half"], settings=settings)

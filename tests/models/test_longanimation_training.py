@@ -183,6 +183,21 @@ def test_a_folder_is_the_base_of_the_published_stages(folder: Path) -> None:
     assert not torch.equal(text[0], text[1])
 
 
+def test_what_was_trained_without_memory_colours_without_it(tmp_path: Path) -> None:
+    """The folder says so: nobody has to find out that --memory none is needed."""
+    from visionzoo.pipelines.colorize import LongAnimationPipeline
+
+    settings = {"segment_frames": 17, "overlap": 9, "height": 32, "width": 32, "steps": 1, "fps": 23.976}
+    module = moved(tiny(train=["sketch_dit"], memory_share=0.0, export_half=False, settings=settings))
+    pipe = LongAnimationPipeline.create(checkpoint=module.save(tmp_path), device="cpu")
+    assert (pipe.memory_encoder, pipe.memory_fusion, pipe.config["memory"]) == (None, None, "none")
+    assert pipe.config["fps"] == 23.976
+    lines = np.full((17, 32, 32, 3), 255, np.uint8)
+    lines[:, 8:10, 4:28] = 0
+    video = pipe(lines, np.full((32, 32, 3), (200, 30, 30), np.uint8), drop_remainder=False)
+    assert video.frames.shape == (17, 32, 32, 3)
+
+
 def test_sketchdit_begins_with_the_blocks_of_the_transformer(folder: Path, tmp_path: Path) -> None:
     parts = {name: part for name, part in open_color_parts(folder).items() if name != "sketch_dit"}
     stage = ColorTraining(base=str(save_color_parts(parts, tmp_path, half=False)), sketch_layers=2)
