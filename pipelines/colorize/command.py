@@ -23,6 +23,7 @@ app = shared.command_app(
         EXAMPLE,
         'visionzoo colorize lines.mp4 --reference girl.png --prompt "a girl with a red shirt" --checkpoint longanimation --preview '
         "-o look.mp4",
+        'visionzoo colorize FRAMES --fps 12 --reference girl.png --prompt "a girl with a red shirt" -o out.mp4',
         'visionzoo colorize CLIPS --reference girl.png --prompt "a girl with a red shirt" --no-drop-remainder -o COLORED',
     ],
     usage="visionzoo colorize LINEART_OR_VIDEO --reference IMAGE --prompt TEXT -o OUTPUT [OPTIONS]",
@@ -34,7 +35,8 @@ def colorize(
     videos: Annotated[
         list[Path],
         shared.inputs(
-            "Videos of line art, or in colour, whose lines are then extracted: files, folders (searched recursively) or glob patterns."
+            "Videos of line art, or in colour, whose lines are then extracted: files, folders (searched recursively) or glob "
+            "patterns; or folders of images, each of which is a clip."
         ),
     ],
     /,
@@ -84,7 +86,7 @@ def colorize(
     from .files import ColorizeJob, check_files
     from .pipeline import LongAnimationPipeline
 
-    check_files(reference, plan)
+    check_files(reference, plan, files)
     pipe = LongAnimationPipeline.create(
         model,
         processing.device,

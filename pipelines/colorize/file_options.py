@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ __all__ = ["ColorizeFileOptions"]
 
 FIT = "fit"
 """The size with the proportions of the video, and about as many pixels as the model was trained for."""
+
+MOST_FPS = 1000
 
 
 def _text(_: Any, tokens: Sequence[Any]) -> Any:
@@ -33,6 +36,7 @@ class ColorizeFileOptions:
             pixels, with the proportions of the video. Frames are scaled to cover it, and what is outside is cut off.
         reference_sketch: a line drawing of the reference image; None: the line-art network makes it.
         frames: use only the first frames; None: all.
+        fps: frames per second of a folder of images: a number, or text such as "24000/1001"; None: the model's. Videos have their own.
         preview: colour only the first segment.
         sound: copy the sound.
         watermark: mark frames invisibly as synthetic (`visionzoo.watermark.read_watermark` detects it).
@@ -56,6 +60,14 @@ class ColorizeFileOptions:
         option(INPUT, help="Line drawing of the reference, if it was made by hand; by default a network extracts it."),
     ] = None
     frames: Annotated[int | None, option(INPUT, help="Use only this many frames, from the beginning.")] = None
+    fps: Annotated[
+        Any,
+        option(
+            OUTPUT,
+            "Frames per second of a folder of images, e.g. 12, 23.976 or 24000/1001; by default the model's. Videos keep their own.",
+            converter=_text,
+        ),
+    ] = None
     preview: Annotated[
         bool, option(OUTPUT, help="Colour only the first segment, to see quickly what the settings do.")
     ] = False
@@ -70,6 +82,13 @@ class ColorizeFileOptions:
             raise InputError(f"frames must be at least 1, got {self.frames}")
         if self.size not in (None, FIT):
             object.__setattr__(self, "size", _size(self.size))
+        if self.fps is not None:
+            object.__setattr__(self, "fps", str(_rate(self.fps)))
+
+    @property
+    def rate(self) -> Fraction | None:
+        """`fps` exactly; 23.976 is 24000/1001."""
+        return None if self.fps is None else Fraction(self.fps)
 
     def size_for(self, pipe: Any, height: int, width: int) -> tuple[int, int] | None:
         """Height and width of the result for a video of this height and width; None: what the model was trained for."""
@@ -81,6 +100,18 @@ class ColorizeFileOptions:
         """The settings that results depend on, as plain values."""
         found = {**asdict(self), "size": list(self.size) if isinstance(self.size, tuple) else self.size}
         return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
+
+
+def _rate(given: Any) -> Fraction:
+    from visionzoo.io.video.times import standard_rate
+
+    try:
+        rate = Fraction(str(given).strip())
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= MOST_FPS:
+        raise InputError(f"fps must be above 0 and at most {MOST_FPS}, e.g. 12, 23.976 or 24000/1001, got {given}")
+    return standard_rate(rate).limit_denominator(1001)
 
 
 def _size(given: Any) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from visionzoo.config import configure
 from visionzoo.errors import InputError
 from visionzoo.io.image import load_image
-from visionzoo.io.video import Window, map_video, probe
+from visionzoo.io.video import Window, map_video
 from visionzoo.io.video.formats import keeps_times
 from visionzoo.io.video.loop import file_identity
 from visionzoo.io.video.read import logged_once
@@ -25,12 +25,13 @@ from visionzoo.jobs import FileJob, FileResult, Kind, Plan, Progress, resumable_
 from visionzoo.registry import pipeline
 from visionzoo.watermark import add_label, add_watermark
 
+from .clip import Clip, Moment
 from .coloring import Coloring
 from .file_options import ColorizeFileOptions
 from .kinds import KINDS
 from .options import ColorizeOptions
 from .pipeline import LongAnimationPipeline
-from .reading import Moment, SegmentReader, moments_of
+from .reading import SegmentReader
 from .settings import settings_for
 from .work import REACHED, Work
 
@@ -110,17 +111,18 @@ class ColorizeJob(FileJob):
             return self._convert(source, target, report)
 
     def _convert(self, source: Path, target: Path, report: Progress) -> FileResult:
-        started, info = time.monotonic(), probe(source)
-        moments = moments_of(source, self.files.frames, info.frames, report)
+        started = time.monotonic()
+        clip = Clip.open(source, self.files.rate, self.pipe.config["fps"])
+        moments, info = clip.moments(self.files.frames, report), clip.info
         chosen = settings_for(self.options, self.pipe.config)
         facts = {**self.pipe.facts(), **chosen.to_dict(), **self.files.to_dict()}
         facts |= {"reference": str(self.reference), "source_frames": len(moments)}
-        settings = {**facts, "files": [file_identity(path) for path in (source, *self.reads)]}
+        settings = {**facts, "files": [*clip.identity(), *map(file_identity, self.reads)]}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         folder = target.with_name(f".{target.name}.colorize")
         with resumable_folder(folder, key, keep=True, finished=REACHED):
             size = self.files.size_for(self.pipe, info.height, info.width)
-            made = self._made(Work(folder), source, len(moments), size, report)
+            made = self._made(Work(folder), clip, len(moments), size, report)
             kept = made.kept
             shown = moments[kept.start : kept.stop]
             result = map_video(
@@ -129,7 +131,7 @@ class ColorizeJob(FileJob):
                 _Shown(made, self.files),
                 fps=info.fps if keeps_times(target) else info.even_fps,
                 variable=info.is_variable,
-                sound=source if self.files.sound else False,
+                sound=clip.sound or False if self.files.sound else False,
                 sound_start=shown[0].time,
                 settings=settings,
                 part_frames=PART_FRAMES,
@@ -145,9 +147,9 @@ class ColorizeJob(FileJob):
         write_sidecar(target, {"result": found.to_dict(), "segments": segments}, facts)
         return found
 
-    def _made(self, work: Work, source: Path, count: int, size: tuple[int, int] | None, report: Progress) -> _Made:
+    def _made(self, work: Work, clip: Clip, count: int, size: tuple[int, int] | None, report: Progress) -> _Made:
         """The frames of a video of `count` frames, after what earlier runs have finished."""
-        made = _Made(self, work, source, report)
+        made = _Made(self, work, clip, report)
         try:
             if work.done:
                 made.coloring = self.pipe.resume(work.state, progress=made.step)
@@ -161,7 +163,7 @@ class ColorizeJob(FileJob):
                     progress=made.step,
                 )
         except InputError as error:
-            raise type(error)(f"{source}: {error}") from error
+            raise type(error)(f"{clip.path}: {error}") from error
         return made
 
     def recipe(self) -> tuple[Any, dict[str, Any]]:
@@ -174,8 +176,8 @@ class _Made:
 
     coloring: Coloring
 
-    def __init__(self, job: ColorizeJob, work: Work, source: Path, report: Progress):
-        self.job, self.work, self.source, self.report = job, work, source, report
+    def __init__(self, job: ColorizeJob, work: Work, clip: Clip, report: Progress):
+        self.job, self.work, self.clip, self.report = job, work, clip, report
 
     @property
     def segments(self) -> tuple[ClipSegment, ...]:
@@ -198,7 +200,7 @@ class _Made:
             self._tell(number, self.work.segment(number - 1), held)
         yield from self.work.frames(start)
         left = self.segments[self.work.done :]
-        reader = SegmentReader(self.source, left, self.coloring.size)
+        reader = SegmentReader(self.clip, left, self.coloring.size)
         for segment in left:
             given = reader.read(segment)
             frames = self._color(given)
@@ -222,9 +224,9 @@ class _Made:
         except torch.OutOfMemoryError:
             pass  # outside of this block, the error's traceback keeps no tensors alive
         except InputError as error:
-            raise type(error)(f"{self.source}: {error}") from error
+            raise type(error)(f"{self.clip.path}: {error}") from error
         raise InputError(
-            f"{self.source}: {self.job.pipe.device} is out of memory at {width} x {height} pixels; use a smaller --size, --dtype "
+            f"{self.clip.path}: {self.job.pipe.device} is out of memory at {width} x {height} pixels; use a smaller --size, --dtype "
             "bfloat16, --offload model or --memory-placement host"
         )
 
@@ -251,8 +253,8 @@ def build_job(create: dict[str, Any], settings: dict[str, Any]) -> ColorizeJob:
     return ColorizeJob(pipeline(**create), **settings)
 
 
-def check_files(reference: Path, plan: Plan) -> None:
-    """Raise `InputError` for a reference or a single video that cannot be read, before weights are loaded."""
+def check_files(reference: Path, plan: Plan, files: ColorizeFileOptions) -> None:
+    """Raise `InputError` for a reference or a single clip that cannot be read, before weights are loaded."""
     load_image(reference)
     if plan.single:
-        probe(plan.pairs[0][0])
+        Clip.open(plan.pairs[0][0], files.rate)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from visionzoo.io.extensions import ANIMATIONS, VIDEOS, VIDEOS_WRITTEN
+from visionzoo.io.extensions import ANIMATIONS, IMAGES, VIDEOS, VIDEOS_WRITTEN
 from visionzoo.jobs import Kind
 
-KINDS = (Kind("video", VIDEOS | ANIMATIONS, "video", VIDEOS_WRITTEN, ".mp4"),)
+FRAMES = IMAGES - ANIMATIONS
+"""Images whose folder is a clip."""
 
-__all__ = ["KINDS"]
+KINDS = (Kind("video", VIDEOS | ANIMATIONS, "video", VIDEOS_WRITTEN, ".mp4", frames=FRAMES),)
+
+__all__ = ["FRAMES", "KINDS"]

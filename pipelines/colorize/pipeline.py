@@ -228,8 +228,9 @@ class LongAnimationPipeline(Opening, WhereToRun):
         """Colour a video segment by segment; frames of two segments are in memory, however long it is.
 
         Args:
-            source: path of a video, an array (N, H, W, 3) uint8, or images one after another, which are read when they are needed:
-                line drawings, or in colour, whose lines are extracted then. They are scaled to cover `size`, and cropped.
+            source: path of a video or of a folder of numbered images, an array (N, H, W, 3) uint8, or images one after another, which
+                are read when they are needed: line drawings, or in colour, whose lines are extracted then. They are scaled to cover
+                `size`, and cropped.
             reference: path of an image, a PIL image, or an array (H, W, 3) uint8, in the colours that the video gets; None: the first
                 frame of a video in colour.
             options: how to colour.

@@ -18,6 +18,7 @@ from visionzoo.io.image import load_image
 from visionzoo.io.video import read_frames
 
 from ...models.longanimation import LineartExtractor, is_line_art, prepare_frames, sketches_from
+from .clip import frame_files
 from .options import ColorizeOptions
 
 __all__ = ["SketchMaker", "frames_of", "prepare_reference"]
@@ -37,12 +38,14 @@ def frames_of(source: Any) -> tuple[Iterable[Pixels], int | None]:
     """The frames (H, W, 3) uint8 of a video or of images, and their number if it is known without reading them.
 
     Args:
-        source: path of a video, an array (N, H, W, 3), or an iterable of images: arrays, PIL images or paths.
+        source: path of a video or of a folder of images, an array (N, H, W, 3), or an iterable of images: arrays, PIL images or paths.
 
     Raises:
         InputError: it is none of these.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        source = frame_files(Path(source))
+    elif isinstance(source, (str, Path)):
         return (frame.pixels for frame in read_frames(source)), None
     if isinstance(source, Image.Image) or (hasattr(source, "ndim") and source.ndim != 4):
         raise InputError("expected a video: a path, an array (N, H, W, 3), or images one after another; got one image")

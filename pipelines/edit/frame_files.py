@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from visionzoo.console import counted
 from visionzoo.errors import InputError
-from visionzoo.io.extensions import ANIMATIONS, extension, is_image
-from visionzoo.io.image import list_images, load_image
+from visionzoo.io.extensions import ANIMATIONS, IMAGES, extension, is_image
+from visionzoo.io.find import list_frames
+from visionzoo.io.image import load_image
 from visionzoo.io.video import probe, read_frames
 
 __all__ = ["FrameFiles", "count_decoded"]
@@ -44,7 +44,9 @@ class FrameFiles:
     def _listed(self) -> list[Path] | None:
         """The images, or None for a video."""
         if self.path.is_dir():
-            return sorted(list_images(self.path, recursive=False), key=lambda path: _natural(path.name))
+            if not (found := list_frames(self.path, IMAGES)):
+                raise InputError(f"{self.path}: no images found; expected {self.what}s, e.g. 0001.png, 0002.png, …")
+            return found
         return [self.path] if is_image(self.path) and extension(self.path) not in ANIMATIONS else None
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -68,7 +70,3 @@ class FrameFiles:
 def count_decoded(path: Path) -> int:
     """The number of frames of a video that can be decoded."""
     return sum(1 for _ in read_frames(path, longest=16))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -81,7 +81,8 @@ DRAWN = {**CLIP, **IMAGE}
 OTHERS: dict[str, list[Case]] = {
     "colorize": [
         line("missing", "colorize gone.mp4 -o b.mp4 --reference a.jpg", IMAGE, r"gone\.mp4: no such file"),
-        line("folder without videos", "colorize d -o e --reference d/a.jpg", PHOTO, "d: no videos found"),
+        line("folder without videos", "colorize d -o e --reference a.jpg", {"d/a.txt": b"", **IMAGE}, "d: no videos found, and no"),
+        line("a folder of images", "colorize d -o b.mp4 --reference d/a.jpg --device cpu", PHOTO, ".*holds no weights of LongA"),
         line("empty", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": b"", **IMAGE}, r"a\.mp4: the file is empty"),
         line("a web page", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": PAGE, **IMAGE}, r"a\.mp4: is a web page"),
         line("no reference", "colorize a.mp4 -o b.mp4", CLIP, "--reference is missing: an image in the colours"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ def find_inputs(
     outside: Path | None = None,
     recursive: bool = True,
     unreadable: Callable[[OSError], object] | None = None,
+    frames: Collection[str] = (),
 ) -> list[tuple[Path, Path]]:
     """Files named by paths, folders and glob patterns, each once, with its path relative to the folder or pattern that named it.
 
@@ -35,6 +37,8 @@ def find_inputs(
         outside: the output folder; if it lies inside a folder that is searched, its files are not inputs.
         recursive: also search subfolders.
         unreadable: called with the error of each folder that cannot be read; by default a warning names it.
+        frames: extensions of images. A folder in which nothing else is found, and which holds such images itself, is one input: a
+            clip whose frames they are.
 
     Raises:
         InputError: a source does not exist, or no file is found for it.
@@ -51,13 +55,21 @@ def find_inputs(
         if path.is_dir():
             base, files = path, list(_walk(path, extensions, recursive, unreadable or _warn))
         elif glob.has_magic(str(source)):
-            base, files = _matches(str(source), extensions)
+            base, files = _matches(str(source), extensions, frames)
         else:
             raise InputError(f"{source}: no such file or folder")
         if outside is not None and _strictly_below(outside, base):
             files = [file for file in files if not _strictly_below(file, outside)]
+        others = [file for file in files if outside is None or os.path.abspath(file) != os.path.abspath(outside)]
+        if frames and path.is_dir() and not others and list_frames(path, frames):
+            name = path.resolve().name if path.name in ("", "..") else path.name
+            found.setdefault(os.path.abspath(path), (path, Path(name)))
+            continue
         if not files:
-            raise InputError(f"{source}: no {what} found; expected files with the extension {_examples(extensions)}, …")
+            images = ", and no images in the folder itself that could be the frames of a clip" if frames else ""
+            raise InputError(
+                f"{source}: no {what} found{images}; expected files with the extension {_examples(extensions)}, …"
+            )
         for file in files:
             found.setdefault(os.path.abspath(file), (file, file.relative_to(base)))
     return list(found.values())
@@ -66,6 +78,16 @@ def find_inputs(
 def is_one_file(path: Path, extensions: Collection[str]) -> bool:
     """Whether a path is one input: a file, or a folder that holds one array."""
     return path.exists() and (not path.is_dir() or extension(path) in ARRAYS & set(extensions))
+
+
+def list_frames(folder: Path, extensions: Collection[str]) -> list[Path]:
+    """Files of a folder itself with these extensions, in the order of the frames of a clip: 2.png is before 10.png."""
+    files = _walk(folder, extensions, recursive=False, unreadable=_warn)
+    return sorted(files, key=lambda path: _natural(path.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _warn(problem: OSError) -> None:
@@ -96,12 +118,14 @@ def _walk(
         unreadable(problem)
 
 
-def _matches(pattern: str, extensions: Collection[str]) -> tuple[Path, list[Path]]:
-    """The folder above the first wildcard, and the files that match."""
+def _matches(pattern: str, extensions: Collection[str], frames: Collection[str]) -> tuple[Path, list[Path]]:
+    """The folder above the first wildcard, and the files that match; without any, the folders that hold frames."""
     parts = Path(pattern).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     hits = [Path(hit) for hit in sorted(glob.glob(pattern, recursive=True))]
     files = [hit for hit in hits if extension(hit) in extensions and is_one_file(hit, extensions)]
+    if frames and not files:
+        files = [hit for hit in hits if hit.is_dir() and list_frames(hit, frames)]
     return Path(*parts[:fixed]), files
 
 
@@ -115,4 +139,4 @@ def _examples(extensions: Collection[str]) -> str:
     return ", ".join(usual or sorted(extensions)[:4])
 
 
-__all__ = ["find_inputs", "is_one_file"]
+__all__ = ["find_inputs", "is_one_file", "list_frames"]

@@ -27,6 +27,7 @@ class Kind:
         default: extension in an output folder.
         keeps: whether outputs in a folder keep the input's extension if it is among `writes`.
         also: extensions of inputs that are read as this kind if the named output is of this kind.
+        frames: extensions of images; a folder with such images, and with nothing that the task reads, is one input, a clip.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Kind:
     default: str
     keeps: bool = False
     also: frozenset[str] = frozenset()
+    frames: frozenset[str] = frozenset()
 
     def makes(self, source: Path, target: Path) -> bool:
         """Whether `target` is written by this kind for a `source` that another kind reads by default."""
@@ -106,7 +108,8 @@ def make_plan(
     chosen = written_extension(format, kinds[0])
     reads = frozenset().union(*(kind.reads for kind in kinds))
     what = " or ".join(f"{kind.name}s" for kind in kinds)
-    inputs = find_inputs(path_in, reads, what=what, outside=path_out)
+    frames = frozenset().union(*(kind.frames for kind in kinds))
+    inputs = find_inputs(path_in, reads, what=what, outside=path_out, frames=frames)
 
     named_file = extension(path_out) in {name for kind in kinds for name in kind.writes} and not (
         path_out.is_dir() and extension(path_out) != ".zarr"
@@ -116,12 +119,14 @@ def make_plan(
         _check_content(inputs[0][0], kinds)
         _check_kind(inputs[0][0], path_out, kinds)
     else:
-        _check_folder(path_in, path_out, inputs, kinds, reads, named_file)
+        _check_folder(path_in, path_out, inputs, kinds, named_file)
         targets: dict[Path, Path] = {}
         for source, place in inputs:
             kind = kind_of(source, kinds)
             suffix = chosen if chosen and kind is kinds[0] else kind.extension_for(source)
-            target = (path_out / place).with_suffix(suffix)
+            target = path_out / place
+            is_clip = source.is_dir() and not is_one_file(source, reads)  # whose name may have a dot
+            target = target.with_name(target.name + suffix) if is_clip else target.with_suffix(suffix)
             if target in targets:
                 raise InputError(
                     f"{source} and {targets[target]} would both be written to {target}; write one of them to another folder"
@@ -134,7 +139,7 @@ def make_plan(
 
 
 def kind_of(path: Path, kinds: Sequence[Kind]) -> Kind:
-    """The kind that reads a file; the first one if the extension belongs to none."""
+    """The kind that reads a file or a folder of frames; the first one if the extension belongs to none."""
     return next((kind for kind in kinds if extension(path) in kind.reads), kinds[0])
 
 
@@ -161,7 +166,7 @@ def _check_kind(source: Path, path_out: Path, kinds: Sequence[Kind]) -> None:
 
 def _check_content(source: Path, kinds: Sequence[Kind]) -> None:
     """Raise `InputError` for a file of none of these kinds, and for a video with the extension of an image or the reverse."""
-    if source.is_dir():  # a zarr array
+    if source.is_dir():  # a zarr array, or frames
         return
     expected = " or ".join(f"{_article(kind.name)} {kind.name}" for kind in kinds)
     named, found = kind_of(source, kinds).name, content_of(read_head(source, f"{expected} file"))
@@ -181,15 +186,14 @@ def _check_folder(
     path_out: Path,
     inputs: Sequence[tuple[Path, Path]],
     kinds: Sequence[Kind],
-    reads: frozenset[str],
     named_file: bool,
 ) -> None:
     """Raise `InputError` if `path_out` is meant as a file but cannot be one."""
-    ending = extension(path_out)
+    ending, reads = extension(path_out), frozenset().union(*(kind.reads for kind in kinds))
     if named_file or (ending in reads and len(inputs) > 1 and not path_out.is_dir()):
         raise InputError(f"{path_out}: with several inputs, the output must be a folder (a path without an extension)")
     given = [path_in] if isinstance(path_in, (str, Path)) else list(path_in)
-    one_file = len(given) == 1 and is_one_file(Path(given[0]), reads)
+    one_file = len(given) == 1 and [source for source, _ in inputs] == [Path(given[0])]
     if ending and one_file and not path_out.is_dir():
         written = "; ".join(
             f"{result}s are written as {', '.join(writes)}"
