@@ -172,7 +172,11 @@ class Coloring:
 
         Raises:
             InputError: all segments are done, or frames that cannot be used.
+            TooLittleMemory: the device is out of memory; the message names what helps.
         """
+        return self.pipe.in_memory(lambda: self._color(frames, segment), self.size)
+
+    def _color(self, frames: Pixels | Tensor, segment: ClipSegment | None) -> Pixels | None:
         current = self._next(segment, len(frames))
         latents = self._sample(current, self._conditions(current, frames))
         if latents is None:

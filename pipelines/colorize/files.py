@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from visionzoo.config import configure
@@ -216,19 +215,12 @@ class _Made:
 
     def _color(self, given: Pixels) -> Pixels:
         """The frames that a segment writes."""
-        height, width = given.shape[1:3]
         try:
             found = self.coloring.color(given)
-            assert found is not None  # jobs have no callbacks that could end a segment
-            return found
-        except torch.OutOfMemoryError:
-            pass  # outside of this block, the error's traceback keeps no tensors alive
         except InputError as error:
             raise type(error)(f"{self.clip.path}: {error}") from error
-        raise InputError(
-            f"{self.clip.path}: {self.job.pipe.device} is out of memory at {width} x {height} pixels; use a smaller --size, --dtype "
-            "bfloat16, --offload model or --memory-placement host"
-        )
+        assert found is not None  # jobs have no callbacks that could end a segment
+        return found
 
 
 @dataclass

@@ -173,6 +173,9 @@ class LongAnimationPipeline(Opening, WhereToRun):
         own = ("segment_frames", "overlap", "steps", "guidance", "fusion_start", "memory", "prompt_suffix")
         return {**super().facts(), **{name: self.config[name] for name in own}}
 
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "memory_placement": self._memory_placement}
+
     # Colouring
 
     def __call__(
@@ -308,14 +311,16 @@ class LongAnimationPipeline(Opening, WhereToRun):
         for text in (settings.options.prompt, settings.options.negative_prompt):
             check_words(self.tokenizer, text)
         self._warn_of_long_prompt(settings.options.prompt)
-        coloring = Coloring(self, settings, (height, width), frames, callback=callback_on_step_end)
+        coloring = self.in_memory(
+            lambda: Coloring(self, settings, (height, width), frames, callback=callback_on_step_end), (height, width)
+        )
         _count_steps(coloring, progress)
         if reference is not None:
             image = prepare_reference(reference, coloring.size, settings.options.reference_fit)
             drawn = None
             if reference_sketch is not None:
                 drawn = prepare_reference(reference_sketch, coloring.size, settings.options.reference_fit)
-            coloring.refer_to(image, drawn)
+            self.in_memory(lambda: coloring.refer_to(image, drawn), coloring.size)
         return coloring
 
     def resume(

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
-from visionzoo.errors import InputError
+from visionzoo.errors import AGAIN, InputError
 
-__all__ = ["MemoryPlacement", "Placement", "WhereToRun", "check_placement"]
+__all__ = ["MemoryPlacement", "Placement", "TooLittleMemory", "WhereToRun", "check_placement", "is_out_of_memory"]
 
 Placement = Literal["none", "model", "sequential", "group"]
 """What is kept in main memory: nothing; the text encoder and the autoencoder while they do not run; every layer; groups of layers."""
@@ -21,7 +21,24 @@ MemoryPlacement = Literal["device", "moved", "host"]
 TILE = 30
 """Side of a tile in latents: the strides of both directions, 5/6 and 4/5 of it, are whole latents, or decoded sizes would change."""
 
+OVERFLOWS = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED")
+"""Parts of torch's messages for an allocation that fails, where the error has no type of its own."""
+
+MORE = {"none": "model", "model": "group", "group": "sequential"}
+"""The next placement that needs less memory on the device."""
+
 T = TypeVar("T")
+
+
+class TooLittleMemory(InputError):
+    """A device is out of memory. The message names what helps."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory, of a GPU or the main one, is used up."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OVERFLOWS)
 
 
 def check_placement(offload: str, memory_placement: str) -> None:
@@ -50,8 +67,13 @@ class WhereToRun:
 
         Raises:
             InputError: an unknown placement.
+            TooLittleMemory: the networks do not fit.
         """
         check_placement(offload, memory_placement)
+        self._offload, self._memory_placement = "none" if device.type == "cpu" else offload, memory_placement
+        return self.in_memory(lambda: self._place_networks(device, offload, memory_placement), device=device)
+
+    def _place_networks(self: Any, device: torch.device, offload: Placement, memory_placement: MemoryPlacement) -> Any:
         encoder, self.memory_encoder = self.memory_encoder, None
         if offload == "none" or device.type == "cpu":
             self.to(device)
@@ -62,7 +84,7 @@ class WhereToRun:
             self._exclude_from_cpu_offload = [*resident, "lineart"]
             offloading = self.enable_model_cpu_offload if offload == "model" else self.enable_sequential_cpu_offload
             offloading(device=device)
-        self.memory_encoder, self._memory_placement = encoder, memory_placement
+        self.memory_encoder = encoder
         if encoder is not None:
             encoder.to(device if memory_placement == "device" else "cpu")
         return self
@@ -95,11 +117,6 @@ class WhereToRun:
                 self.memory_encoder.to("cpu")
 
     @property
-    def run_device(self: Any) -> torch.device:
-        """Where the video network runs, also if its weights are kept elsewhere meanwhile."""
-        return self._execution_device
-
-    @property
     def like(self: Any) -> torch.Tensor:
         """A tensor of the device and the precision of the video network."""
         return torch.empty(0, device=self.run_device, dtype=self.transformer.dtype)
@@ -110,12 +127,12 @@ class WhereToRun:
         """Run what needs the autoencoder; if the device is out of memory, again in tiles, with one warning.
 
         Raises:
-            torch.OutOfMemoryError: tiles do not fit, either.
+            torch.OutOfMemoryError, RuntimeError, MemoryError: tiles do not fit, either.
         """
         try:
             return compute()
-        except torch.OutOfMemoryError:
-            if self.vae.use_tiling:
+        except (RuntimeError, MemoryError) as error:
+            if self.vae.use_tiling or not is_out_of_memory(error):
                 raise
         # here the error is gone, and so are the tensors that its traceback kept alive
         self.use_tiling()
@@ -132,3 +149,47 @@ class WhereToRun:
         """Let the autoencoder work in tiles of 240 pixels (at the published size), which need less memory."""
         side = TILE * self.factor
         self.vae.enable_tiling(side, side, 1 / 6, 1 / 5)
+
+    def in_memory(
+        self: Any,
+        compute: Callable[[], T],
+        size: tuple[int, int] | None = None,
+        device: torch.device | None = None,
+    ) -> T:
+        """Run a part of the work.
+
+        Args:
+            size: height and width of the video, for the message; None while networks are loaded.
+            device: where the networks run, if they are not there yet.
+
+        Raises:
+            TooLittleMemory: there is too little memory for it.
+        """
+        try:
+            return compute()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            in_main_memory = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+            place = torch.device("cpu") if in_main_memory else device or self.run_device
+        # here the error is gone, and so are the tensors that its traceback kept alive
+        if place.type == "cuda":
+            torch.cuda.empty_cache()
+        raise TooLittleMemory(f"{place} is out of memory{self._what_helps(place, size)}")
+
+    def _what_helps(self: Any, device: torch.device, size: tuple[int, int] | None) -> str:
+        """The end of the message: the time, options with which finished segments are kept, and those that begin from the beginning."""
+        on_gpu, where = device.type != "cpu", "while the networks are loaded"
+        keeping, other = [], []
+        if on_gpu and self._offload in MORE:
+            keeping.append(f"--offload {MORE[self._offload]}")
+        if on_gpu and self.memory_encoder is not None and self._memory_placement != "host":
+            keeping.append("--memory-placement host, which leaves the memory encoder on the CPU")
+        if on_gpu and self.transformer.dtype == torch.float32:
+            other.append("--dtype bfloat16")
+        if size is not None:
+            where = f"at {size[1]} x {size[0]} pixels"
+            other.append(f"a --size smaller than {size[1]}x{size[0]}")
+        helps = [f"{AGAIN} with {' or '.join(keeping)}"] if keeping else []
+        helps += [f"{'from the beginning' if keeping else AGAIN} with {' or '.join(other)}"] if other else []
+        return f" {where}; {', or '.join(helps) or 'end other programs, or use a machine with more memory'}"

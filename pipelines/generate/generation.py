@@ -151,7 +151,7 @@ class Generation:
             text: (1, tokens, width).
         """
         pipe, settings = self._pipe, self.settings
-        device = pipe.unet_device
+        device = pipe.run_device
         scheduler = copy.deepcopy(pipe.scheduler)
         scheduler.set_timesteps(settings.steps)
         pipe.start()

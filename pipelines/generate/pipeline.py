@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -354,12 +353,6 @@ class SlowFastVGenPipeline(DiffusionTaskPipeline):
             text = check_action(text, self.actions)
             check_words(self.tokenizer, text)
         return encode_text(self.tokenizer, self.text_encoder, [text])
-
-    @property
-    def unet_device(self) -> torch.device:
-        """Where the UNet runs, also if it is kept in main memory meanwhile."""
-        this: Any = self
-        return this._execution_device
 
 
 def _check_family(vae: Any, unet: Any, text_encoder: Any) -> None:

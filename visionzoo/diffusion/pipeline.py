@@ -89,6 +89,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
         self._embeddings_given: list[str] = []
         self._words_made: dict[str, str] = {}
         self.single_file_config: str | None = None
+        self._offload: str = "none"
 
     def register_modules(self, **kwargs: Any) -> None:
         """Register parts of the pipeline, networks in eval mode."""
@@ -335,8 +336,19 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
 
     # Where it runs
 
+    @property
+    def run_device(self) -> torch.device:
+        """Where the networks run, also if their weights are kept elsewhere meanwhile."""
+        this: Any = self
+        return this._execution_device
+
+    @property
+    def gpus(self) -> float:
+        return 1.0 if self.run_device.type == "cuda" else 0.0
+
     def _place(self, device: torch.device, offload: Offload) -> Self:
-        if offload == "none" or device.type == "cpu":
+        self._offload = "none" if device.type == "cpu" else offload
+        if self._offload == "none":
             return self.to(device)
         if offload == "model":
             self.enable_model_cpu_offload(device=device)
@@ -385,7 +397,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
 
     def facts(self) -> dict[str, Any]:
         """How a result was made: model, weights, device, precision, scheduler, LoRA; recorded with outputs."""
-        facts = super().facts()
+        facts = {**super().facts(), "device": str(self.run_device)}
         if (scheduler := self.components.get("scheduler")) is not None:
             settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
             facts["scheduler"] = {"class": type(scheduler).__name__, **settings}
@@ -408,6 +420,7 @@ class DiffusionTaskPipeline(Task, Steps, DiffusionPipeline):
                 f"--engine ray needs a pipeline that other processes can load, but {' and '.join(changed)} was set in code; save the "
                 "pipeline with save_pretrained first, and create it from that folder"
             )
+        arguments |= {"device": self.run_device.type} | ({} if self._offload == "none" else {"offload": self._offload})
         more = {"scheduler": name, "config": self.single_file_config, "loras": dict(self._loras_given.values())}
         more["embeddings"] = self._embeddings_given
         return {**arguments, **{key: value for key, value in more.items() if value}}

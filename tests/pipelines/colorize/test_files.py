@@ -323,21 +323,39 @@ def test_a_missing_or_broken_reference(pipe: LongAnimationPipeline, tmp_path: Pa
         ColorizeJob(pipe)
 
 
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR)], ids=["device", "allocator"]
+)
 def test_out_of_memory_is_one_line_and_keeps_what_is_finished(
-    pipe: LongAnimationPipeline, clip: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipe: LongAnimationPipeline,
+    clip: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
 ) -> None:
+    """In the middle of the second segment."""
     convert(pipe, clip, tmp_path / "whole.mp4", image)
     forward, calls = pipe.transformer.forward, iter(range(3))
 
     def full(*given: Any, **more: Any) -> Any:
         if next(calls, None) is None:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(*given, **more)
 
     monkeypatch.setattr(pipe.transformer, "forward", full)
-    reason = r"a\.mkv: cpu is out of memory at 32 x 32 pixels; use a smaller --size.*finished work is kept in .*run the same command"
+    reason = (
+        r"a\.mkv: cpu is out of memory at 32 x 32 pixels; run the command again with a --size smaller than 32x32; finished work "
+        r"is kept in .*\.b\.mp4\.colorize$"
+    )
     with pytest.raises(InputError, match=reason):
         convert(pipe, clip, tmp_path / "b.mp4", image)
     monkeypatch.undo()
-    convert(pipe, clip, tmp_path / "b.mp4", image)
+    monkeypatch.setattr(pipe, "_offload", "model")  # an option that helps does not lose what is finished
+    steps: list[str] = []
+    ColorizeJob(pipe, image, **QUICK).convert(clip, tmp_path / "b.mp4", lambda what, *_: steps.append(what))
+    assert {what for what in steps if what.startswith("segment")} == {"segment 2 of 3", "segment 3 of 3"}
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

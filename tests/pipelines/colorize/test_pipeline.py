@@ -17,6 +17,7 @@ from tests.tiny_animation import colored, drawings
 from visionzoo.errors import InputError
 from visionzoo.models.longanimation import sampling
 from visionzoo.pipelines.colorize import ColorizeOptions, LongAnimationPipeline, is_coloring
+from visionzoo.pipelines.colorize.placement import TooLittleMemory
 
 FRAMES = 33
 """Three segments of 17 frames that begin every 8 frames."""
@@ -312,12 +313,69 @@ def test_out_of_memory_continues_in_tiles(reference: np.ndarray, monkeypatch: py
     assert len(warned) == 1
     assert np.array_equal(found, want)  # a frame is smaller than a tile
     monkeypatch.setattr(sampling, "_encode", lambda *_: _fail())
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(
+        TooLittleMemory, match="cpu is out of memory at 32 x 32 pixels; run the command again with a --size smaller"
+    ):
         made(pipe, drawings(17), reference)
 
 
-def _fail() -> Any:
-    raise torch.OutOfMemoryError
+def _fail(error: Exception | None = None) -> Any:
+    raise error or torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    ("offload", "memory_placement", "dtype", "helps"),
+    [
+        (
+            "none", "device", torch.bfloat16,
+            "run the command again with --offload model or --memory-placement host, which leaves the memory encoder on the CPU, or "
+            "from the beginning with a --size smaller than 1024x576",
+        ),
+        ("model", "host", torch.float32, "again with --offload group, or from the beginning with --dtype bfloat16 or a --size"),
+        ("sequential", "host", torch.bfloat16, "576 pixels; run the command again with a --size smaller than 1024x576"),
+    ],
+)  # fmt: skip
+def test_what_helps_a_gpu_that_is_too_small(
+    offload: Any, memory_placement: Any, dtype: torch.dtype, helps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options that are in use already are not named; those that keep finished segments come first."""
+    pipe, gpu = (
+        LongAnimationPipeline(**tiny_animation.parts(), **tiny_animation.SETTINGS).to(dtype=dtype),
+        torch.device("cuda:0"),
+    )
+    monkeypatch.setattr(pipe, "_offload", offload)
+    monkeypatch.setattr(pipe, "_memory_placement", memory_placement)
+    with pytest.raises(TooLittleMemory, match="^cuda:0 is out of memory at 1024 x 576 pixels; ") as caught:
+        pipe.in_memory(_fail, (576, 1024), gpu)
+    assert helps in str(caught.value)
+    assert caught.value.__context__ is None  # which would keep the tensors of the failed step alive
+
+
+def test_networks_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = LongAnimationPipeline(**tiny_animation.parts(), **tiny_animation.SETTINGS)
+    monkeypatch.setattr(pipe.memory_encoder, "to", lambda *_: _fail())
+    with pytest.raises(TooLittleMemory) as caught:
+        pipe.place(torch.device("cpu"))
+    assert (
+        str(caught.value)
+        == "cpu is out of memory while the networks are loaded; end other programs, or use a machine with more memory"
+    )
+    with pytest.raises(RuntimeError, match="a bug"):  # not every error is one of memory
+        pipe.in_memory(lambda: _fail(RuntimeError("a bug")))
+
+
+def test_a_pipeline_on_a_gpu_is_recorded_and_made_again_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Weights that are kept in main memory say nothing about the device: another placement neither begins again nor moves."""
+    LongAnimationPipeline(**tiny_animation.parts(), **tiny_animation.SETTINGS).save_pretrained(tmp_path)
+    pipe = LongAnimationPipeline.create(checkpoint=tmp_path, device="cpu", memory_placement="host")
+    monkeypatch.setattr(LongAnimationPipeline, "_execution_device", torch.device("cuda:0"))
+    monkeypatch.setattr(pipe, "_offload", "model")
+    assert pipe.device.type == "cpu"
+    assert (pipe.facts()["device"], pipe.gpus) == ("cuda:0", 1.0)
+    again = {"device": "cuda", "offload": "model", "memory_placement": "host", "checkpoint": str(tmp_path)}
+    assert again.items() <= pipe.arguments().items()
 
 
 def test_tiles_keep_the_size_of_frames() -> None:
