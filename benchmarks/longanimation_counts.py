@@ -24,7 +24,8 @@ from visionzoo.benchmark import Grid, Report
 from visionzoo.devices import environment
 from visionzoo.models.longanimation import PromptTokens, plan_segments, written_frames
 
-from .longanimation_networks import FRAMES, Networks, Segment, count_flops, empty, peak_bytes, published, size_of
+from .longanimation_networks import FRAMES, Networks, Segment, count_flops, empty, published, size_of
+from .meta_memory import peak_bytes
 
 COMMAND = "python -m benchmarks.longanimation_counts"
 SIZES = ((576, 1024), (768, 1360))

@@ -1,21 +1,17 @@
-"""LongAnimation's networks with their published sizes, the calls of a segment, and what counts their bytes and FLOPs.
+"""LongAnimation's networks with their published sizes, the calls of a segment, and what counts their FLOPs.
 
 On the meta device, nothing is computed, and no weights are needed.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel
 
@@ -29,54 +25,6 @@ from visionzoo.models.longanimation import (
 )
 
 FRAMES, LATENT_FRAMES, TEXT_TOKENS = 81, 22, 226
-
-
-class Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive while functions run, except `known` ones.
-
-    Attributes:
-        peak: the largest sum so far.
-    """
-
-    def __init__(self, known: Sequence[Tensor] = ()):
-        super().__init__()
-        self.peak = self.held = 0
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
-        for tensor in known:
-            self._seen.add(tensor.untyped_storage())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for each in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(each, Tensor) and (storage := each.untyped_storage()) not in self._seen:
-                self._seen.add(storage)
-                self.held += storage.nbytes()
-                self.peak = max(self.peak, self.held)
-                weakref.finalize(storage, self._freed, storage.nbytes())
-        return out
-
-    def _freed(self, size: int) -> None:
-        self.held -= size
-
-
-class FusedAttention(TorchFunctionMode):
-    """Attention returns an output without computing scores, as fused kernels do; on the meta device, torch would make their table."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            query, _, value = args[:3]
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
-        return func(*args, **(kwargs or {}))
-
-
-@torch.no_grad()
-def peak_bytes(run: Callable[[], Any], *networks: nn.Module) -> int:
-    """Bytes that a call takes at once beyond the weights of the networks."""
-    weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    with FusedAttention(), Alive(weights) as counted:
-        result = run()
-    del result
-    return counted.peak
 
 
 @torch.no_grad()

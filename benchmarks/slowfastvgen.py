@@ -6,7 +6,6 @@ visionzoo bench slowfastvgen
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,9 +17,8 @@ import torch
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
 from visionzoo.benchmark import Contestant, Grid, Report, Table, compare, peak_memory_mb
@@ -28,195 +26,14 @@ from visionzoo.data.toy_world import ACTIONS
 from visionzoo.devices import environment
 from visionzoo.diffusion import encode_text, make_scheduler, text_config, word_tokenizer
 from visionzoo.models.slowfastvgen import EpisodeMemory, SlowFastUNet, TempLoRA, sample_chunk
-from visionzoo.models.slowfastvgen.adapters import TARGETS, add_adapter, remove_adapter, target_layers
+from visionzoo.models.slowfastvgen.adapters import target_layers
 from visionzoo.models.toy_world import noise_schedule
 from visionzoo.registry import create_model
 
-COMMAND = "visionzoo bench slowfastvgen"
-RANK, GUIDANCE, ACTION = 32, 2.0, "go left"
+from .slowfastvgen_counts import COMMAND, RANK, memory, sizes, work
 
-PARTS = {
-    "spatial residual blocks": r"(^|\.)resnets\.",
-    "spatial transformers": r"(^|\.)attentions\.",
-    "temporal transformers": r"(^|\.)temp_attentions\.|^transformer_in\.",
-    "temporal convolutions": r"(^|\.)temp_convs\.",
-    "samplers": r"samplers\.",
-    "input, output and time": r"",
-}
-"""Parts of the network and what the names of their weights match; the first match counts."""
-
-
-# Counting
-
-
-def part_of(name: str) -> str:
-    return next(part for part, pattern in PARTS.items() if re.search(pattern, name))
-
-
-def count_flops(run: Callable[[], Any]) -> FlopCounterMode:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What ModelScope's network is counted with.
-
-    Attributes:
-        past, new: frames.
-        side: of the latents.
-        steps: denoising steps of a chunk.
-    """
-
-    past: int = 16
-    new: int = 16
-    side: int = 32
-    steps: int = 50
-
-    @property
-    def frames(self) -> int:
-        return self.past + self.new
-
-
-@dataclass(frozen=True)
-class Counts:
-    """FLOPs of single calls of the network for one text and all frames, with adapters unless noted otherwise.
-
-    Attributes:
-        forward: ours, without adapters.
-        adapted: ours.
-        backward: of such a call, of which only the adapters get gradients.
-        text: of the projections of the text to keys and values in ours.
-        guided: half of a call of ours for two texts of the same frames, without the projections of text.
-        plain: of diffusers' own network.
-        plain_text: of its projections of text.
-    """
-
-    forward: int
-    adapted: int
-    backward: int
-    text: int
-    guided: int
-    plain: int
-    plain_text: int
-
-
-def text_flops(found: FlopCounterMode) -> int:
-    """FLOPs of the projections of text to keys and values."""
-    pattern = re.compile(r"(?<!temp_)attentions\.\d+\.transformer_blocks\.\d+\.attn2\.to_[kv]$")
-    return sum(sum(each.values()) for name, each in found.get_flop_counts().items() if pattern.search(name))
-
-
-def counts(shape: Shape, config: dict[str, Any] | None = None) -> Counts:
-    """Count on the meta device, where nothing is computed and nothing needs memory.
-
-    Args:
-        shape: frames and their size.
-        config: of the network, where it differs from ModelScope's.
-    """
-    with torch.device("meta"), torch.no_grad():
-        ours: Any = SlowFastUNet
-        theirs: Any = UNet3DConditionModel
-        unet = ours(**(config or {})).eval().requires_grad_(False)
-        frames = torch.empty(1, unet.config["in_channels"], shape.frames, shape.side, shape.side)
-        moment, state = 0, torch.empty(1, 77, unet.config["cross_attention_dim"])
-        forward = count_flops(lambda: unet(frames, moment, state))
-        layers = add_adapter(unet, TempLoRA(rank=RANK))
-        adapted = count_flops(lambda: unet(frames, moment, state)).get_total_flops()
-        pair, states = frames.expand(2, -1, -1, -1, -1), state.expand(2, -1, -1)
-        guided = count_flops(lambda: unet(pair, moment, states, equal_halves=True))
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(".lora_" in name)
-        with torch.enable_grad():
-            both = count_flops(lambda: unet(frames, moment, state).sample.square().mean().backward()).get_total_flops()
-        plain = theirs(**(config or {})).eval()
-        inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), plain)
-        straight = count_flops(lambda: plain(frames, moment, state))
-    return Counts(
-        forward.get_total_flops(),
-        adapted,
-        both - adapted,
-        text_flops(forward),
-        (guided.get_total_flops() - text_flops(guided)) // 2,
-        straight.get_total_flops(),
-        text_flops(straight),
-    )
-
-
-def work(shape: Shape | None = None) -> Grid:
-    """What is computed for one chunk at 256 x 256 and learning from it."""
-    shape = shape or Shape()
-    found = counts(shape)
-    calls = 2 * shape.steps
-
-    def tera(flops: float) -> str:
-        return f"{flops / 1e12:,.1f}" if flops >= 1e11 else f"{flops / 1e12:.4f}"
-
-    text, fast = 2 * found.text, found.adapted + found.backward
-    columns = {  # evaluations, FLOPs of sampling, of projections of text, of fast learning
-        "plain loop": (calls, found.plain * calls, found.plain_text * calls, found.plain + found.backward),
-        "visionzoo": (calls, found.guided * calls + text, text, fast),
-        "and DPM-Solver++ in 20 steps": (40, found.guided * 40 + text, text, fast),
-    }
-    rows = [
-        ("evaluations of the UNet for sampling", *(str(each[0]) for each in columns.values())),
-        ("TFLOP of sampling", *(tera(each[1]) for each in columns.values())),
-        ("of these, texts to keys and values", *(tera(each[2]) for each in columns.values())),
-        (
-            "TFLOP of one step of fast learning, and with checkpointing",
-            *(f"{tera(each[3])}, {tera(each[3] + found.adapted)}" for each in columns.values()),
-        ),
-        (
-            "share of the chunk",
-            *(
-                f"{each[3] / (each[1] + each[3]):.1%}, {1 - each[1] / (each[1] + each[3] + found.adapted):.1%}"
-                for each in columns.values()
-            ),
-        ),
-    ]
-    branch = (found.adapted - found.forward) / found.forward
-    return Grid(
-        f"One chunk of {shape.new} frames after {shape.past}, {8 * shape.side} x {8 * shape.side}, {shape.steps} steps with guidance "
-        "(counted)",
-        ("", *columns),
-        rows,
-        environment(),
-        COMMAND,
-        (
-            f"One evaluation of all {shape.frames} frames: {tera(found.forward)} TFLOP, and {branch:.1%} more with adapters of rank "
-            f"{RANK}. With checkpointing, fast learning evaluates the network once more, for less memory.",
-        ),
-    )
-
-
-def sizes() -> Grid:
-    """Weights of the network by part, and of the adapters by their targets."""
-    make: Any = SlowFastUNet
-    with torch.device("meta"):
-        unet = make()
-        weights = dict.fromkeys(PARTS, 0)
-        for name, parameter in unet.named_parameters():
-            weights[part_of(name)] += parameter.numel()
-        rows = [(part, f"{count / 1e6:.1f} M", f"{count * 2 / 1e9:.2f} GB", "") for part, count in weights.items()]
-        total = sum(weights.values())
-        rows.append(("all", f"{total:,}", f"{total * 2 / 1e9:.2f} GB", f"{total * 16 / 1e9:.1f} GB"))
-        for targets in TARGETS:
-            layers = add_adapter(unet, TempLoRA(targets=targets, rank=RANK))
-            count = sum(p.numel() for name, p in unet.named_parameters() if ".lora_" in name)
-            remove_adapter(unet)
-            name = f"adapters of rank {RANK}, {targets}: {len(layers)} layers"
-            rows.append((name, f"{count / 1e6:.2f} M", f"{count * 2 / 1e6:.0f} MB", f"{count * 16 / 1e6:.0f} MB"))
-    return Grid(
-        "ModelScope's network, counted on the meta device",
-        ("", "weights", "in half precision", "float32 with gradients and Adam"),
-        rows,
-        environment(),
-        COMMAND,
-    )
-
-
-# Measuring
+GUIDANCE, ACTION = 2.0, "go left"
+GOALS = "Targets: a chunk at least 1.5 times as fast; fast learning at most 5% of it; with checkpointing, at most 1/8 of the memory."
 
 
 @dataclass
@@ -251,13 +68,16 @@ class PlainLoop:
         ours: Any = network.unet
         self.unet = make.from_config(ours.config)
         self.unet.load_state_dict(ours.state_dict())
-        self.unet.to(ours.device, ours.dtype).eval().requires_grad_(False)
+        nn.Module.to(self.unet, ours.device, ours.dtype).eval().requires_grad_(False)
         layers = target_layers(self.unet, targets)
         inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), self.unet)
         adapters = [p for name, p in self.unet.named_parameters() if "lora_" in name]
         for parameter in adapters:
             parameter.requires_grad_(True)
         self.network, self.optimizer = network, torch.optim.Adam(adapters, lr=1e-4)
+
+    def enter(self) -> None:
+        """Nothing: this network has no other memory."""
 
     @torch.no_grad()
     def sample(self, past: Tensor, noise: Tensor, steps: int) -> Tensor:
@@ -297,6 +117,10 @@ class Ours:
         self.memory = EpisodeMemory(network.unet, config, scheduler=network.scheduler, no_text=self.texts[0])
         self.memory.new()
 
+    def enter(self) -> None:
+        """Put the memory into the network, where another one may be."""
+        self.memory.activate(self.memory.active)
+
     def sample(self, past: Tensor, noise: Tensor, steps: int) -> Tensor:
         none, text = self.texts
         sampler = self.network.sampler(steps)
@@ -319,7 +143,7 @@ class Case:
         past: frames before the chunk.
         new: frames of the chunk.
         steps: denoising steps that are run.
-        usual: those of the model, for shares of a chunk.
+        usual: those of the model, for which a chunk is computed from the times of a step and of learning.
         side: of the latents.
     """
 
@@ -331,17 +155,22 @@ class Case:
     usual: int
     side: int
 
-    def latents(self, frames: int, seed: int) -> Tensor:
+    def __post_init__(self) -> None:
+        self._past, self._noise, self._made = (
+            self._latents(count, seed) for seed, count in enumerate((self.past, self.new, self.new))
+        )
+
+    def _latents(self, frames: int, seed: int) -> Tensor:
         """(1, C, frames, h, w)."""
         unet: Any = self.network.unet
         shape = 1, unet.config["in_channels"], frames, self.side, self.side
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(unet.device, unet.dtype)
 
     def sample(self, way: Way) -> Tensor:
-        return way.sample(self.latents(self.past, 0), self.latents(self.new, 1), self.steps).cpu()
+        return way.sample(self._past, self._noise, self.steps).cpu()
 
     def learn(self, way: Way) -> None:
-        way.learn(self.latents(self.past, 0), self.latents(self.new, 2))
+        way.learn(self._past, self._made)
 
     def chunk(self, make: Callable[[], Way]) -> Callable[[], Tensor]:
         """A function that samples a chunk and learns from it; what is sampled first knows nothing yet, in both forms."""
@@ -387,12 +216,12 @@ def random_network(channels: tuple[int, ...], width: int, layers: int = 2) -> Ne
 def cases(device: str = "cpu") -> list[Case]:
     """The network of the toy world, and one of ModelScope's shape with a fifth of its channels."""
     torch.manual_seed(0)
-    found: Any = create_model("slowfastvgen_nano")
+    found: Any = create_model("slowfastvgen_nano", pretrained=True)
     nano = Network(found.unet, found.text_encoder, found.tokenizer, noise_schedule()).to(device)
     reduced = random_network((64, 128, 256, 256), 256).to(device)
     return [
-        Case("slowfastvgen_nano", nano, 8, 8, 4, 20, 12),
-        Case("a fifth of ModelScope's channels", reduced, 8, 8, 2, 50, 16),
+        Case("slowfastvgen_nano", nano, 8, 8, 20, 20, 12),
+        Case("a fifth of ModelScope's channels", reduced, 8, 8, 4, 50, 16),
     ]
 
 
@@ -412,55 +241,91 @@ def measured(case: Case, rounds: int, command: str) -> Table:
     )
 
 
+@dataclass
+class Costs:
+    """Seconds of a denoising step and of fast learning after a chunk, and the peak memory of learning in MB."""
+
+    step: float
+    learn: float
+    peak: float
+
+    def chunk(self, steps: int) -> float:
+        """Seconds of a chunk of so many steps."""
+        return steps * self.step + self.learn
+
+
+def costs(case: Case, rounds: int) -> dict[str, Costs]:
+    """Measured in turns; the median counts."""
+    plain, ours = PlainLoop(case.network), Ours(case.network)
+    ways: dict[str, Way] = {
+        "diffusers and PEFT": plain,
+        "visionzoo": ours,
+        "visionzoo, checkpointing": Ours(case.network, checkpointing=True),
+    }
+    samples, writes = ({name: [] for name in ways} for _ in range(2))
+    for count in range(rounds + 1):
+        for name, way in ways.items():
+            if way in (plain, ours):  # checkpointing changes nothing about sampling
+                samples[name].append(_seconds(partial(case.sample, way)) / case.steps)
+            way.enter()
+            writes[name].append(_seconds(partial(case.learn, way)))
+        if not count:  # a warm-up, after which Adam has its moments
+            for times in (*samples.values(), *writes.values()):
+                times.clear()
+    samples["visionzoo, checkpointing"] = samples["visionzoo"]
+    found = {}
+    for name, way in ways.items():  # last, as the memory profiler slows down later runs in the same process
+        way.enter()
+        peak = peak_memory_mb(partial(case.learn, way))
+        found[name] = Costs(statistics.median(samples[name]), statistics.median(writes[name]), peak)
+    return found
+
+
 def learning(chosen: Sequence[Case], rounds: int, command: str) -> Grid:
-    """What fast learning costs: time as a share of a chunk with the model's own number of steps, and memory."""
+    """What fast learning costs, and a chunk with the model's own number of steps."""
     rows = []
     for case in chosen:
-        plain = 0.0
-        for name, make in (
-            ("diffusers and PEFT", PlainLoop),
-            ("visionzoo", Ours),
-            ("visionzoo, checkpointing", partial(Ours, checkpointing=True)),
-        ):
-            way = make(case.network)
-            case.learn(way)  # from now on, the optimizer has its moments
-            step = _median(partial(case.sample, way), rounds) / case.steps
-            write = _median(partial(case.learn, way), rounds)
-            peak = peak_memory_mb(partial(case.learn, way))
-            plain = plain or peak
-            share = f"{write / (case.usual * step + write):.1%} of {case.usual} steps"
-            cells = f"{step:.3f} s", f"{write:.3f} s", share, f"{peak:.0f} MB", f"1/{plain / peak:.1f}"
-            rows.append((f"{case.name}, {name}", *cells))
+        found = costs(case, rounds)
+        plain = found["diffusers and PEFT"]
+        for name, each in found.items():
+            chunk = each.chunk(case.usual)
+            ratio = f"{plain.chunk(case.usual) / chunk:.2f}"
+            times = f"{each.step:.3f} s", f"{each.learn:.3f} s", f"{case.usual} steps: {chunk:.1f} s", ratio
+            memory = f"{each.peak:.0f} MB", f"1/{plain.peak / each.peak:.1f}"
+            rows.append((f"{case.name}, {name}", *times, f"{each.learn / chunk:.1%}", *memory))
+    kind = "seconds" if torch.cuda.is_available() else "CPU seconds"
     return Grid(
-        "Fast learning",
+        f"A chunk with the usual number of steps, and fast learning in it ({kind})",
         (
             "",
             "a denoising step",
-            "learning",
-            "share of the chunk",
-            "peak memory beyond the networks",
+            "fast learning",
+            "a chunk, computed from these",
+            "times as fast",
+            "share of fast learning",
+            "peak memory of fast learning beyond the networks",
             "of the plain loop's",
         ),
         rows,
         environment(),
         command,
+        (GOALS,),
     )
 
 
-def _median(run: Callable[[], Any], rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+def _seconds(run: Callable[[], Any]) -> float:
+    """On a CPU those of all threads, as other programs may use it at the same time."""
+    on_gpu = torch.cuda.is_available()
+    clock = time.perf_counter if on_gpu else time.process_time
+    started = clock()
+    run()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - started
 
 
 def benchmark(rounds: int = 3, command: str = COMMAND) -> Report:
     """The tables: counted for ModelScope's network, and measured on small ones."""
     chosen = cases("cuda" if torch.cuda.is_available() else "cpu")
-    return Report(
-        (work(), sizes(), *(measured(case, rounds, command) for case in chosen), learning(chosen, rounds, command))
-    )
+    times = [measured(case, rounds, command) for case in chosen]
+    return Report((work(), sizes(), memory(), *times, learning(chosen, rounds, command)))

@@ -110,7 +110,8 @@ def test_names() -> None:
 
 
 def test_counts_of_slowfastvgen() -> None:
-    from benchmarks.slowfastvgen import Shape, counts
+    from benchmarks.slowfastvgen_counts import Shape, counts, learning_bytes
+    from visionzoo.models.slowfastvgen import SlowFastUNet
 
     small = {
         "block_out_channels": (32, 64),
@@ -127,3 +128,5 @@ def test_counts_of_slowfastvgen() -> None:
     assert found.plain - found.plain_text == found.adapted - found.text
     assert found.forward < found.adapted
     assert found.guided < found.adapted - found.text
+    whole, twice = (learning_bytes(SlowFastUNet, Shape(2, 3, 8), small, checkpointing=on) for on in (False, True))
+    assert 0 < twice < whole / 3

@@ -15,6 +15,7 @@ from benchmarks import longanimation_clip as clip
 from benchmarks import longanimation_counts as counts
 from benchmarks import longanimation_gpu as gpu
 from benchmarks import longanimation_networks as sizes
+from benchmarks.meta_memory import peak_bytes
 
 
 class Twice(nn.Module):
@@ -34,7 +35,7 @@ def test_bytes_are_those_of_tensors_that_are_alive_at_once() -> None:
         network = Twice()
     each = 10 * 100 * 4
     # the input, the output of attention and the sum; before it, the input, the values and the output; views and weights are free
-    assert sizes.peak_bytes(lambda: network(sizes.empty(1000, dtype=torch.float32)), network) == 3 * each
+    assert peak_bytes(lambda: network(sizes.empty(1000, dtype=torch.float32)), network) == 3 * each
     assert sizes.size_of(network) == 100 * 100 * 4
     assert sizes.count_flops(lambda: network.layer(sizes.empty(10, 100, dtype=torch.float32))) == 2 * 10 * 100 * 100
 
@@ -64,9 +65,7 @@ def test_the_published_sizes_are_counted() -> None:
     assert found["vae"] == "215,583,907"
     growth = {row[0]: row for row in counts.bank_growth(networks).rows}
     assert growth["each window of 10 frames"][1:4] == ("180", "10.3 MB", "1.11 MB")
-    both, one = (
-        sizes.peak_bytes(sizes.Segment(networks, 576, 1024, rows).sketch, networks.sketch_dit) for rows in (2, 1)
-    )
+    both, one = (peak_bytes(sizes.Segment(networks, 576, 1024, rows).sketch, networks.sketch_dit) for rows in (2, 1))
     assert 0.45 < one / both < 0.55
 
 

@@ -203,7 +203,9 @@ def remove_adapter(unet: nn.Module, name: str = ADAPTER) -> None:
 def switch_adapter(unet: nn.Module, on: bool, name: str = ADAPTER) -> None:
     """Switch an update on or off; others stay as they are."""
     holder = _holder(unet)
-    scale_loras(holder, {**list_loras(holder), name: float(on)})
+    scales = list_loras(holder)
+    if scales.get(name) != float(on):
+        scale_loras(holder, {**scales, name: float(on)})
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 __all__ = ["LAYERS", "Checkpointed", "TextCache", "VideoAttnProcessor"]
 
+PIECES = 4
+"""Number of pieces of a video's places, if these are computed piece by piece."""
+
 MOST_HEADS = 65_535
 """Limit of CUDA kernels for the number of heads."""
 
@@ -186,32 +189,57 @@ class _Flat(TransformerTemporalModel):
         cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Any:
-        blocks: Any = self.transformer_blocks
-        layers = [layer for block in blocks for layer in (block.attn1, block.attn2)]
-        if not all(isinstance(layer.processor, VideoAttnProcessor) for layer in layers):  # others need another order
+        if not self.is_flat:
             forward: Any = super().forward
             given = (encoder_hidden_states, timestep, class_labels, num_frames, cross_attention_kwargs, return_dict)
             return forward(hidden_states, *given)
         places = hidden_states.shape[2:]
         video = hidden_states.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, num_frames))
         tokens = self.norm(video.transpose(1, 2)).permute(0, 2, 3, 4, 1).flatten(1, 3)
-        tokens = self.proj_in(tokens)
-        options = {**(cross_attention_kwargs or {}), "frames": num_frames}
-        for block in blocks:
-            tokens = block(
-                tokens,
-                encoder_hidden_states=encoder_hidden_states,
-                timestep=timestep,
-                cross_attention_kwargs=options,
-                class_labels=class_labels,
-            )
-        maps = self.proj_out(tokens).reshape(len(hidden_states), *places, -1).permute(0, 3, 1, 2)
+        options = {
+            "encoder_hidden_states": encoder_hidden_states,
+            "timestep": timestep,
+            "cross_attention_kwargs": {**(cross_attention_kwargs or {}), "frames": num_frames},
+            "class_labels": class_labels,
+        }
+        maps = self.transform(tokens, options).reshape(len(hidden_states), *places, -1).permute(0, 3, 1, 2)
         output = hidden_states + maps
         return TransformerTemporalModelOutput(sample=output) if return_dict else (output,)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all attention can be computed in this order; other processors than ours need another one."""
+        blocks: Any = self.transformer_blocks
+        layers = [layer for block in blocks for layer in (block.attn1, block.attn2)]
+        return all(isinstance(layer.processor, VideoAttnProcessor) for layer in layers)
+
+    def transform(self, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        """Everything between norm and residual: (B, F * N, C) -> (B, F * N, C). The N places do not interact.
+
+        Args:
+            options: arguments of the blocks.
+        """
+        tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, **options)
+        return self.proj_out(tokens)
+
 
 class TemporalTransformer(Checkpointed, _Flat):
-    pass
+    """With checkpointing, a part of the places is computed at a time: with adapters in float32, these layers would otherwise need
+    most memory by far. The tokens after the norm are then stored, too."""
+
+    def _stored(self, *args: Any, **kwargs: Any) -> Any:
+        return _Flat.forward(self, *args, **kwargs) if self.is_flat else super()._stored(*args, **kwargs)
+
+    def transform(self, tokens: Tensor, options: dict[str, Any]) -> Tensor:
+        whole = functools.partial(super().transform, options=options)
+        if self.checkpointing is None or not torch.is_grad_enabled():
+            return whole(tokens)
+        order = (options["cross_attention_kwargs"]["frames"], -1)
+        pieces = [piece.flatten(1, 2) for piece in tokens.unflatten(1, order).chunk(PIECES, dim=2)]
+        made = [self.checkpointing(whole, piece).unflatten(1, order) for piece in pieces]
+        return torch.cat(made, dim=2).flatten(1, 2)
 
 
 LAYERS: dict[type, type] = {

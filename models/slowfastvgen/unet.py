@@ -48,7 +48,8 @@ class SlowFastUNet(UNet3DConditionModel, PeftAdapterMixin):
     attentions; there is one timestep for all frames of a video.
 
     `enable_gradient_checkpointing` keeps only the inputs of residual blocks, temporal convolutions and transformers for the
-    backward pass; values and gradients are the same, for one more forward pass.
+    backward pass, and computes temporal transformers piece by piece. It costs one more forward pass. Values and gradients are the
+    same up to rounding.
 
     State dicts, and so checkpoints and `save_pretrained`, hold the network alone, whatever adapters are in it. A network with adapters
     loads such state dicts and keeps them. `save_lora_adapter` writes an adapter.

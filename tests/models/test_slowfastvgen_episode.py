@@ -96,15 +96,16 @@ def test_learning_lowers_the_loss_of_what_was_seen(unet: SlowFastUNet) -> None:
     assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
 
 
-def test_checkpointing_changes_nothing(unet: SlowFastUNet) -> None:
+def test_checkpointing_changes_nothing_but_rounding(unet: SlowFastUNet) -> None:
     found = []
     for checkpointing in (False, True):
         memory = memory_of(tiny_diffusion.video_unet(), TempLoRA(rank=2, lr=1e-2, checkpointing=checkpointing))
         memory.new()
         found.append((write(memory, 0, 1), updates(memory.unet)))
         assert not memory.unet.is_gradient_checkpointing
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    for name, value in found[0][1].items():
+        assert (found[1][1][name] - value).norm() <= 1e-3 * value.norm(), name
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "variant": "global"}, {"keep_optimizer": False}])

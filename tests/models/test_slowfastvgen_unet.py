@@ -166,7 +166,8 @@ def test_checkpointing_changes_no_value_and_no_gradient(training: bool) -> None:
         stored.append(size)
         predicted.square().mean().backward()
         results.append([predicted.detach(), *(value.grad for value in network.parameters())])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    for one, other in zip(*results, strict=True):  # temporal transformers run in pieces, which rounds differently
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
     assert stored[1] < stored[0] / 4
     checkpointed.disable_gradient_checkpointing()
     assert not checkpointed.is_gradient_checkpointing

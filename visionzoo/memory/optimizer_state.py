@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,18 @@ from torch.optim import Optimizer
 
 from ..errors import InputError
 
-__all__ = ["pack", "state_is_elsewhere", "unpack"]
+__all__ = ["copied", "pack", "state_is_elsewhere", "unpack"]
+
+
+def copied(state: Any) -> Any:
+    """A deep copy of an optimizer's `state_dict()`; much faster than `copy.deepcopy` for many small tensors."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [copied(value) for value in state]
+    return copy.deepcopy(state)
 
 
 def pack(optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:

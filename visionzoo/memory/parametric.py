@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from .bank import KINDS, MemoryBank
 from .chosen import Chosen, Selection, Values, listed
 from .files import read_state
 from .low_rank import merge_values
-from .optimizer_state import pack, state_is_elsewhere, unpack
+from .optimizer_state import copied, pack, state_is_elsewhere, unpack
 from .steps import NotFiniteError, backward, takes_step
 
 __all__ = ["ParametricBank"]
@@ -141,8 +140,8 @@ class ParametricBank(MemoryBank):
             raise InputError(f"steps must be at least 1, got {steps}")
         self._require_inactive("write")
         counted = takes_step(loss)
-        before, drawn = self._chosen.copy(), self.generator.get_state()
-        state = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
+        drawn, old = self.generator.get_state(), self._optimizer
+        before: tuple[Values, dict[str, Any] | None] | None = None
         losses: list[float] = []
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.training() as parameters:
@@ -157,14 +156,17 @@ class ParametricBank(MemoryBank):
                             raise
                         losses.append(math.nan)
                         continue
+                    if before is None:  # not earlier, when the backward pass needs the space
+                        before = self._chosen.copy(), None if old is None else copied(old.state_dict())
                     optimizer.step()
         except BaseException:
-            self._chosen.put(before)
             self.generator.set_state(drawn)
-            if self._optimizer is not None and state is not None:
-                self._optimizer.load_state_dict(state)
-            else:
-                self._optimizer = None
+            self._optimizer = old
+            if before is not None:
+                values, state = before
+                self._chosen.put(values)
+                if old is not None and state is not None:
+                    old.load_state_dict(state)
             raise
         if not self.keep_optimizer:
             self._optimizer = None
