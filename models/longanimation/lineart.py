@@ -136,7 +136,8 @@ def sketches_from(
     if check and not is_line_art(drawings, inverted=inverted):
         if is_line_art(drawings, inverted=not inverted):
             kind = "dark lines on bright paper" if inverted else "bright lines on dark paper"
-            raise InputError(f"the sketches have {kind}; pass inverted={not inverted}")
+            option = "leave out --inverted" if inverted else "--inverted"
+            raise InputError(f"the sketches have {kind}; pass inverted={not inverted} ({option})")
         raise InputError(
             "the sketches are no line drawings: too many pixels are coloured or of a middle grey; give a video in colour as "
             "the video, so that its lines are extracted"

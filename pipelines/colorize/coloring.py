@@ -29,11 +29,10 @@ from ...models.longanimation import (
     encode_reference,
     encode_sketches,
     prepare_frames,
-    sketches_from,
 )
 from .seen_frames import SeenFrames
 from .settings import Settings, plan
-from .sources import SketchMaker
+from .sources import SketchMaker, reference_sketch
 
 if TYPE_CHECKING:
     from .pipeline import LongAnimationPipeline
@@ -143,7 +142,7 @@ class Coloring:
         self._reference = latents, generator.get_state()
         lines = None
         if sketch is not None:
-            lines = sketches_from(sketch, options.line_threshold)
+            lines = reference_sketch(sketch, options.line_threshold)
         elif self.sketches.extracts and options.first_sketch != "frame":
             lines = self.sketches.extract(image)
         if lines is not None:

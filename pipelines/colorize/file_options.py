@@ -19,7 +19,7 @@ __all__ = ["ColorizeFileOptions"]
 FIT = "fit"
 """The size with the proportions of the video, and about as many pixels as the model was trained for."""
 
-MOST_FPS = 1000
+MOST_FPS, MULTIPLE = 1000, 16
 
 
 def _text(_: Any, tokens: Sequence[Any]) -> Any:
@@ -125,4 +125,10 @@ def _size(given: Any) -> tuple[int, int]:
         or any(not isinstance(side, int) or side < 1 for side in given)
     ):
         raise InputError(f"size must be width x height in pixels, e.g. 1024x576, or fit, got {given!r}")
-    return int(given[0]), int(given[1])
+    width, height = int(given[0]), int(given[1])
+    if width % MULTIPLE or height % MULTIPLE:
+        near = (max(MULTIPLE, MULTIPLE * round(side / MULTIPLE)) for side in (width, height))
+        raise InputError(
+            f"size must be multiples of {MULTIPLE}, got {width}x{height}; the nearest is {'x'.join(map(str, near))}"
+        )
+    return width, height

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,7 +166,9 @@ class ColorizeJob(FileJob):
         return made
 
     def recipe(self) -> tuple[Any, dict[str, Any]]:
-        settings = {"reference": str(self.reference.absolute()), "options": self.options, "files": self.files}
+        sketch = self.files.reference_sketch
+        files = replace(self.files, reference_sketch=sketch and sketch.absolute())
+        settings = {"reference": str(self.reference.absolute()), "options": self.options, "files": files}
         return build_job, {"create": self.pipe.arguments(), "settings": settings}
 
 
@@ -247,6 +249,8 @@ def build_job(create: dict[str, Any], settings: dict[str, Any]) -> ColorizeJob:
 
 def check_files(reference: Path, plan: Plan, files: ColorizeFileOptions) -> None:
     """Raise `InputError` for a reference or a single clip that cannot be read, before weights are loaded."""
-    load_image(reference)
+    for image in (reference, files.reference_sketch):
+        if image is not None:
+            load_image(image)
     if plan.single:
         Clip.open(plan.pairs[0][0], files.rate)

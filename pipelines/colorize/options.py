@@ -20,6 +20,9 @@ LineSource = Literal["auto", "drawings", "color"]
 ReferenceFit = Literal["stretch", "crop"]
 Posterior = Literal["sample", "mode"]
 
+SHORTEST, LEAST_OVERLAP = 17, 9
+"""Frames of the shortest segment, and the fewest that neighbouring segments share: the last eight of a segment are not written."""
+
 _CHOICES = {
     "memory": Memory,
     "over_limit": OverLimit,
@@ -156,7 +159,14 @@ class ColorizeOptions:
         for name in ("steps", "memory_frames", "local_frames", "batch_size"):
             value = getattr(self, name)
             _needs(value is None or value >= 1, f"{name} must be at least 1, got {value}")
-        _needs(self.guidance is None or self.guidance >= 1, f"guidance must be at least 1, got {self.guidance}")
+        length, overlap = self.segment_frames, self.overlap
+        _needs(
+            length is None or (length >= SHORTEST and length % 8 == 1),
+            f"segment_frames must be 8 k + 1 frames and at least {SHORTEST}, e.g. 81, got {length}",
+        )
+        _needs(overlap is None or overlap >= LEAST_OVERLAP, f"overlap must be at least {LEAST_OVERLAP}, got {overlap}")
+        guidance_is_usable = self.guidance is None or 1 <= self.guidance < float("inf")
+        _needs(guidance_is_usable, f"guidance must be at least 1, got {self.guidance}")
         _needs(0 <= self.seed < 2**63, f"seed must be from 0 to 2**63 - 1, got {self.seed}")
         _needs(
             self.fusion_start is None or self.fusion_start >= 0,

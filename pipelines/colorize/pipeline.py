@@ -36,7 +36,7 @@ from .options import ColorizeOptions
 from .placement import WhereToRun
 from .saved_coloring import load_coloring
 from .settings import Settings, settings_for
-from .sources import frames_of, prepare_reference
+from .sources import frames_of, prepare_reference, warn_of_grey
 
 __all__ = ["SUFFIX", "ColorizedVideo", "LongAnimationPipeline"]
 
@@ -317,6 +317,7 @@ class LongAnimationPipeline(Opening, WhereToRun):
         _count_steps(coloring, progress)
         if reference is not None:
             image = prepare_reference(reference, coloring.size, settings.options.reference_fit)
+            warn_of_grey(image)
             drawn = None
             if reference_sketch is not None:
                 drawn = prepare_reference(reference_sketch, coloring.size, settings.options.reference_fit)
@@ -392,7 +393,7 @@ class LongAnimationPipeline(Opening, WhereToRun):
         return self.text_encoder(torch.tensor([ids], device=self.run_device))[0]
 
     def _warn_of_long_prompt(self, prompt: str) -> None:
-        ids, limit = self.tokenizer(prompt).input_ids, self._text_length
+        ids, limit = self.tokenizer(prompt, verbose=False).input_ids, self._text_length
         if len(ids) > limit:
             lost = self.tokenizer.decode(ids[limit - 1 : -1])
             warnings.warn(f"the prompt has more than {limit - 1} tokens, so its end is ignored: {lost}", stacklevel=3)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from visionzoo.console import counted
 from visionzoo.errors import InputError
 
 from ...models.longanimation import ClipSegment, ColorFusion, plan_segments
-from .options import ColorizeOptions, Memory
+from .options import LEAST_OVERLAP, SHORTEST, ColorizeOptions, Memory
 
 __all__ = ["Settings", "plan", "settings_for"]
 
@@ -64,6 +65,12 @@ def settings_for(options: ColorizeOptions, model: Mapping[str, Any]) -> Settings
     names = ("steps", "guidance", "segment_frames", "overlap", "memory")
     own = {name: model[name] if (value := getattr(options, name)) is None else value for name in names}
     settings = Settings(options, **own, fusion=None, prompt_suffix=model["prompt_suffix"])
+    most = settings.segment_frames - 2
+    if settings.overlap > most:
+        raise InputError(
+            f"segments of {settings.segment_frames} frames can share {LEAST_OVERLAP} to {most} frames, not {settings.overlap}; give "
+            f"another overlap (--overlap) or longer segments (--segment-frames)"
+        )
     plan(settings, settings.segment_frames)  # raises for numbers that allow none
     fusion = None
     if options.fusion:
@@ -92,9 +99,10 @@ def plan(settings: Settings, total: int) -> tuple[ClipSegment, ...]:
     )
     if not found:
         shorter = 8 * max(0, (total - 1) // 8) + 1
-        hint = f", or segments of segment_frames={shorter}" if shorter > settings.overlap + 1 else ""
+        fits = shorter >= SHORTEST and shorter > settings.overlap + 1
+        hint = f", or shorter segments: segment_frames={shorter} (--segment-frames {shorter})" if fits else ""
         raise InputError(
-            f"the video has {total} frames, but a segment has {settings.segment_frames}, and what is left over is dropped as "
-            f"published; use drop_remainder=False (--no-drop-remainder), which repeats the last frame{hint}"
+            f"the video has {counted(total, 'frame')}, but a segment has {settings.segment_frames}, and what is left over is dropped "
+            f"as published; use drop_remainder=False (--no-drop-remainder), which repeats the last frame{hint}"
         )
     return found

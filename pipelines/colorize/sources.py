@@ -21,12 +21,15 @@ from ...models.longanimation import LineartExtractor, is_line_art, prepare_frame
 from .clip import frame_files
 from .options import ColorizeOptions
 
-__all__ = ["SketchMaker", "frames_of", "prepare_reference"]
+__all__ = ["SketchMaker", "frames_of", "prepare_reference", "reference_sketch", "warn_of_grey"]
 
 Pixels = NDArray[np.uint8]
 
 ASPECT = 0.02
 """Relative difference of two aspects that nobody sees."""
+
+GREY = 0.002
+"""Share of coloured pixels below which an image has no colours; a small figure on paper has more."""
 
 NO_LINEART = (
     "the video is in colour, and this pipeline has no line-art network that extracts its lines; give line drawings, or the part "
@@ -82,6 +85,31 @@ def prepare_reference(image: Any, size: tuple[int, int], fit: str) -> Tensor:
         )
     resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized)).movedim(-1, 0)[None]
+
+
+def warn_of_grey(reference: Tensor) -> None:
+    """Warn of a reference image (1, 3, H, W) uint8 without colours, e.g. line art that was given instead of it."""
+    coloured = reference.amax(1).int() - reference.amin(1).int() > 32
+    if coloured.float().mean() < GREY:
+        warnings.warn(
+            "the reference image has almost no colours, and the result gets its colours from it; give an image in colour",
+            stacklevel=4,
+        )
+
+
+def reference_sketch(drawing: Tensor, threshold: float) -> Tensor:
+    """The sketch (1, 3, H, W) of a line drawing of the reference, (1, 3, H, W) uint8, with dark or bright lines.
+
+    Raises:
+        InputError: it is no line drawing.
+    """
+    inverted = is_line_art(drawing, inverted=True)
+    if not inverted and not is_line_art(drawing):
+        raise InputError(
+            "the line drawing of the reference (reference_sketch) is none: too many pixels are coloured or of a middle grey; leave it "
+            "out, so that the line-art network makes it"
+        )
+    return sketches_from(drawing, threshold, inverted=inverted, check=False)
 
 
 class SketchMaker:

@@ -94,7 +94,7 @@ def test_a_stream_reads_no_more_than_it_needs(pipe: LongAnimationPipeline, refer
 def test_segments_without_memory_and_fusion_depend_on_their_own_frames_only(
     pipe: LongAnimationPipeline, reference: np.ndarray
 ) -> None:
-    lines = drawings(FRAMES)
+    lines = drawings(FRAMES)[:25]  # two segments
     other = lines.copy()
     other[0:4] = drawings(40)[36:]
     for settings, same in (
@@ -110,7 +110,7 @@ def test_segments_without_memory_and_fusion_depend_on_their_own_frames_only(
 
 def test_memory_modes_differ(pipe: LongAnimationPipeline, reference: np.ndarray) -> None:
     found = [
-        made(pipe, drawings(FRAMES), reference, memory=memory, local_frames=3, steps=1)
+        made(pipe, drawings(25), reference, memory=memory, local_frames=3, steps=1)
         for memory in ("both", "global", "local", "none")
     ]
     for first in range(4):
@@ -186,7 +186,7 @@ def test_mistaken_sources(pipe: LongAnimationPipeline, reference: np.ndarray) ->
         made(without, colored(17), reference)
     with pytest.raises(InputError, match="no line drawings: too many pixels are coloured"):
         made(pipe, colored(17), reference, line_source="drawings")
-    with pytest.raises(InputError, match="bright lines on dark paper; pass inverted=True"):
+    with pytest.raises(InputError, match=r"bright lines on dark paper; pass inverted=True \(--inverted\)"):
         made(pipe, 255 - drawings(17), reference)
     assert np.array_equal(made(pipe, 255 - drawings(17), reference, inverted=True), made(pipe, drawings(17), reference))
     with pytest.warns(UserWarning, match="looks like line drawings"):
@@ -317,6 +317,20 @@ def test_out_of_memory_continues_in_tiles(reference: np.ndarray, monkeypatch: py
         TooLittleMemory, match="cpu is out of memory at 32 x 32 pixels; run the command again with a --size smaller"
     ):
         made(pipe, drawings(17), reference)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_errors_of_memory(error: Exception) -> None:
+    with pytest.raises(TooLittleMemory):
+        tiny.colorize().in_memory(lambda: _fail(error))
 
 
 def _fail(error: Exception | None = None) -> Any:
