@@ -136,14 +136,14 @@ class ColorizeJob(FileJob):
                 part_frames=PART_FRAMES,
                 overwrite=True,  # the plan has been checked
             )
-        seconds = round(time.monotonic() - started, 3)
-        found = FileResult(str(source), str(target), result.width, result.height, result.frames, seconds)
-        segments = [
-            {"first": one.first, "last": one.last - 1, "memory": memory}
-            for one, memory in zip(made.segments, made.work.reached.memory, strict=True)
-        ]
-        facts["size"] = [result.width, result.height]
-        write_sidecar(target, {"result": found.to_dict(), "segments": segments}, facts)
+            seconds = round(time.monotonic() - started, 3)
+            found = FileResult(str(source), str(target), result.width, result.height, result.frames, seconds)
+            segments = [
+                {"first": one.first, "last": one.last - 1, "memory": memory}
+                for one, memory in zip(made.segments, made.work.reached.memory, strict=True)
+            ]
+            facts["size"] = [result.width, result.height]
+            write_sidecar(target, {"result": found.to_dict(), "segments": segments}, facts)
         return found
 
     def _made(self, work: Work, clip: Clip, count: int, size: tuple[int, int] | None, report: Progress) -> _Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -127,7 +128,8 @@ def resumable_folder(work: Path, key: str, *, keep: bool, finished: str = "*.don
         if work.exists() and not stamp.exists() and not (work.is_dir() and not any(work.iterdir())):
             raise InputError(f"{work}: exists and was not made by this command; move it or choose another output")
         if not stamp.exists() or stamp.read_text(errors="replace") != key:
-            shutil.rmtree(work, ignore_errors=True)
+            if work.exists():
+                _delete(work, stamp, finished)
             work.mkdir(parents=True)
             stamp.write_text(key)
     except OSError as error:
@@ -136,7 +138,7 @@ def resumable_folder(work: Path, key: str, *, keep: bool, finished: str = "*.don
         yield
     except BaseException as error:
         if not keep or not any(work.glob(finished)):  # nothing to resume
-            shutil.rmtree(work, ignore_errors=True)
+            _delete(work, stamp, finished)
             raise
         kept = f"finished work is kept in {work}"
         if isinstance(error, KeyboardInterrupt):
@@ -144,6 +146,18 @@ def resumable_folder(work: Path, key: str, *, keep: bool, finished: str = "*.don
         if isinstance(error, VisionZooError):
             raise type(error)(resumable(error, kept)) from error
         raise
+    _delete(work, stamp, finished)
+
+
+def _delete(work: Path, stamp: Path, finished: str) -> None:
+    """Delete a folder of work in an order that another interruption does no harm to: first what work could resume with, which then
+    would miss other files, and at last the stamp, without which the folder would be taken for someone else's."""
+    for path in (*work.glob(finished), *(path for path in work.glob("*") if path != stamp)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -189,7 +189,8 @@ def _interrupted(message: str, plan: Plan, done: int, overwrite: bool) -> str:
         message: message of the interrupted file, if it can be resumed.
     """
     if plan.single:
-        return message or "interrupted; no file was written"
+        written = plan.output.exists() and not overwrite  # an earlier file would have been an error
+        return message or ("interrupted; the output is written" if written else "interrupted; no file was written")
     how = "the same command without --overwrite resumes" if overwrite else RESUME
     return f"{message or 'interrupted'}; {done} of {len(plan.pairs)} files are finished: {how}"
 
