@@ -18,6 +18,7 @@ from visionzoo.io.video import VideoInfo, probe, read_frames
 from visionzoo.io.video.loop import file_identity
 from visionzoo.jobs import Progress
 
+from .file_options import exact_rate
 from .kinds import FRAMES
 
 __all__ = ["Clip", "Moment", "frame_files"]
@@ -79,7 +80,7 @@ class Clip:
             return cls(path, info)
         images = frame_files(path)
         width, height = _common_size(path, images)
-        rate = Fraction(usual_fps).limit_denominator(1001) if fps is None else fps
+        rate = exact_rate(usual_fps) if fps is None else fps
         return cls(path, VideoInfo(width, height, rate, len(images), len(images) / rate, False, rate), images)
 
     @property

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from visionzoo.errors import InputError
 from visionzoo.options import INPUT, OUTPUT, option
 
-__all__ = ["ColorizeFileOptions"]
+__all__ = ["ColorizeFileOptions", "exact_rate"]
 
 FIT = "fit"
 """The size with the proportions of the video, and about as many pixels as the model was trained for."""
@@ -83,7 +83,7 @@ class ColorizeFileOptions:
         if self.size not in (None, FIT):
             object.__setattr__(self, "size", _size(self.size))
         if self.fps is not None:
-            object.__setattr__(self, "fps", str(_rate(self.fps)))
+            object.__setattr__(self, "fps", str(exact_rate(self.fps)))
 
     @property
     def rate(self) -> Fraction | None:
@@ -102,7 +102,15 @@ class ColorizeFileOptions:
         return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
 
 
-def _rate(given: Any) -> Fraction:
+def exact_rate(given: Any) -> Fraction:
+    """Frames per second as a fraction: 23.976 is 24000/1001.
+
+    Args:
+        given: a number, or text such as "12.5" or "24000/1001".
+
+    Raises:
+        InputError: it is no rate.
+    """
     from visionzoo.io.video.times import standard_rate
 
     try:

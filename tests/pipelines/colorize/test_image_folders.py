@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny
+from tests import tiny, tiny_animation
 from tests.command import run
 from tests.pipelines.colorize.clips import drawings, reference, shown, write
 from visionzoo.errors import InputError
 from visionzoo.io.video import VideoWriter, probe
+from visionzoo.pipelines.colorize import LongAnimationPipeline
 from visionzoo.pipelines.colorize.file_options import ColorizeFileOptions
 from visionzoo.pipelines.colorize.files import ColorizeJob
 
@@ -84,6 +85,16 @@ def test_rates_that_do_not_exist(given: Any) -> None:
         InputError, match=r"fps must be above 0 and at most 1000, e\.g\. 12, 23\.976 or 24000/1001, got"
     ):
         ColorizeFileOptions(fps=given)
+
+
+def test_the_rate_of_a_folder_is_by_default_the_models(tmp_path: Path) -> None:
+    """Which may be a float in its settings, also after saving."""
+    pipe = LongAnimationPipeline(**tiny_animation.parts(memory=False), **{**tiny_animation.SETTINGS, "fps": 23.976})
+    pipe.save_pretrained(tmp_path / "model")
+    pipe = LongAnimationPipeline.create(checkpoint=tmp_path / "model", device="cpu")
+    folder, image = images(tmp_path / "a", drawings(9)), reference(tmp_path / "r.png")
+    ColorizeJob(pipe, image, **QUICK).convert(folder, tmp_path / "b.mp4", lambda *_: None)
+    assert probe(tmp_path / "b.mp4").fps == FILM
 
 
 def test_the_command_takes_folders(tmp_path: Path, capsys: Any) -> None:
