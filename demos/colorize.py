@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from visionzoo.errors import InputError, WeightsError
+from visionzoo.errors import InputError
 from visionzoo.io.video import probe
 from visionzoo.jobs import Progress, silent
 
@@ -22,15 +22,15 @@ from .colorize_course import STYLE, Course
 from .first_use import FirstUse
 from .page import Panel, Sample, Work, about, head, saved, summary
 from .uploads import IMAGE, VIDEO, checked_path, name_of
-from .words import duration, explain, file_stem, problem
+from .words import duration, file_stem
 from .work import RESULTS
 
 TITLE = "Colour line art"
 MAX_FRAMES = 1000
 """Largest number of frames of a clip."""
 NOTES = {
-    "How it works": "A video network makes 81 frames at a time from the drawings, the reference and the text. Segments overlap, and "
-    "late steps blend the frames that two of them share.",
+    "How it works": "A video network makes a segment of frames at a time from the drawings, the reference and the text. Segments "
+    "overlap, and late steps blend the frames that two of them share.",
     "Memory": "What has been coloured is watched by a second network. The next segment looks at what that one keeps of all frames and "
     "of the last ones, so that a character who returns after a minute has the same colours.",
     "Cancel": "Finished segments are kept for an hour. Press Run again with the same files and settings to resume after the last of "
@@ -87,14 +87,6 @@ def colorize_upload(
     return target, text
 
 
-def default_settings() -> tuple[dict[str, Any], str | None]:
-    """The settings of the default model; and why it cannot be used here, for visitors, or None if it can."""
-    try:
-        return LongAnimationPipeline.model_settings(), None
-    except WeightsError as error:
-        return LongAnimationPipeline.published_settings(), explain(error)
-
-
 def samples(home: Path) -> list[Sample]:
     """The sample clips with their references, created once in `home`."""
     folder = home / "colorize"
@@ -119,7 +111,7 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
     """
     del index
     painter = FirstUse(LongAnimationPipeline.create, pipe)
-    own, missing = (dict(pipe.config), None) if pipe is not None else default_settings()
+    own = LongAnimationPipeline.model_settings() if pipe is None else dict(pipe.config)
 
     def start(
         work: Work,
@@ -164,8 +156,6 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
         "Every frame of the result is marked invisibly as synthetic.",
     )
     gr.HTML(STYLE)
-    if missing is not None:
-        gr.HTML(problem(f"clips cannot be coloured yet: {missing}"), elem_id="vz-colorize-missing")
     with Panel("colorize", "Pick a sample or upload line art and a reference, then press <b>Run</b>.", 6) as panel:
         with panel.inputs():
             box = panel.upload(
@@ -219,4 +209,4 @@ def page(*, home: Path, index: Path | None = None, pipe: LongAnimationPipeline |
     panel.run(start, [box, image, prompt, length, memory, every, steps, guidance], [result, course, download])
 
 
-__all__ = ["TITLE", "colorize_upload", "default_settings", "page", "samples"]
+__all__ = ["TITLE", "colorize_upload", "page", "samples"]

@@ -9,17 +9,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from visionzoo.pipelines.generate import GenerateOptions, SlowFastVGenPipeline
 from visionzoo.pipelines.generate.samples import SAMPLES, Sample, true_walk
 
-Pixels = NDArray[np.uint8]
-
-SIDE, GAP, LINE, LEFT = 120, 4, 16, 96
-"""Sizes in pixels: of a frame, between frames, of a line of text, and of the column that names the rows."""
+from .sheet import Block, Pixels, draw_sheet
 
 
 def rows(pipe: SlowFastVGenPipeline, sample: Sample, options: GenerateOptions) -> dict[str, list[Pixels]]:
@@ -34,22 +29,7 @@ def rows(pipe: SlowFastVGenPipeline, sample: Sample, options: GenerateOptions) -
 
 
 def sheet(pipe: SlowFastVGenPipeline, samples: Sequence[Sample], options: GenerateOptions) -> Image.Image:
-    font = ImageFont.load_default(12)
-    widest = max(len(sample.actions) for sample in samples) + 1
-    height = len(samples) * (LINE + 3 * (SIDE + GAP)) + GAP
-    page = Image.new("RGB", (LEFT + widest * (SIDE + GAP), height), "white")
-    draw, top = ImageDraw.Draw(page), GAP
-    for sample in samples:
-        for column, word in enumerate(("first frame", *sample.actions)):
-            draw.text((LEFT + column * (SIDE + GAP), top), word, "black", font)
-        top += LINE
-        for name, frames in rows(pipe, sample, options).items():
-            draw.text((GAP, top + SIDE // 2), name, "black", font)
-            for column, frame in enumerate(frames):
-                shown = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-                page.paste(shown, (LEFT + column * (SIDE + GAP), top))
-            top += SIDE + GAP
-    return page
+    return draw_sheet([Block(("first frame", *sample.actions), rows(pipe, sample, options)) for sample in samples])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,8 @@ from .color_fusion import ColorFusion as ColorFusion
 from .color_parts import open_color_parts as open_color_parts
 from .color_parts import save_color_parts as save_color_parts
 from .color_training import ColorTraining as ColorTraining
+from .frame_vae import frame_by_frame as frame_by_frame
+from .frame_vae import sees_one_frame as sees_one_frame
 from .frames import ClipSegment as ClipSegment
 from .frames import check_size as check_size
 from .frames import plan_segments as plan_segments

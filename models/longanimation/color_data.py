@@ -82,11 +82,12 @@ class Segments(Dataset):
     Args:
         files: of the segments.
         drop: share of training items without caption, for classifier-free guidance.
-        seed: of the choice and of the noise.
+        seed: of the choices and of the noise.
+        cut: if given, that many successive frames of a segment are a training item, an odd number. Only for latents of one frame each.
     """
 
-    def __init__(self, files: list[Path], drop: float = 0.1, seed: int = 0):
-        self.files, self.drop, self.seed = files, drop, seed
+    def __init__(self, files: list[Path], drop: float = 0.1, seed: int = 0, cut: int | None = None):
+        self.files, self.drop, self.seed, self.cut = files, drop, seed, cut
 
     def __len__(self) -> int:
         return len(self.files)
@@ -107,6 +108,11 @@ class Segments(Dataset):
         dropped = not isinstance(key, int) and is_dropped(self.drop, self.seed, *key)
         item["caption"] = "" if dropped else caption
         item["stream"] = stream_of(self.seed, *((key,) if isinstance(key, int) else key))
+        if self.cut is not None and not isinstance(key, int):
+            first = stream_of(self.seed, *key, 3) % (len(item["latents"]) - self.cut + 1)
+            for name in ("latents", "sketches"):
+                item[name] = item[name][first : first + self.cut]
+            item["first_sketch"] = item["sketches"][:1]
         return item
 
 
@@ -120,17 +126,21 @@ class SegmentData(LightningDataModule):
         val_table: parquet file of its validation; needed with `table`.
         lineart: weights file of the line-art network, `sk_model.pth`; needed with `table`.
         min_frames, aesthetic, dynamic: see `read_sakuga`.
-        longest: only so many first frames of a clip are considered.
+        longest: only so many first frames of a clip are considered; the length of clips of the toy world.
         vae: folder of the autoencoder; see `open_video_vae`.
         vae_device: where it runs.
         windows, val_windows: their number; of Sakuga-42M, at most one of each clip.
         frames: of a window, to be coloured: 8 n + 1. 81 are published.
-        history: frames before these, for the memory; 160 are published. 0 makes windows for the training of SketchDiT.
+        history: earlier frames, for the memory; 160 are published. 0 makes windows for the training of SketchDiT. Of Sakuga-42M, they
+            are those just before; of the toy world, only `recent` are, and others are spread over the clip, see `toy_window`.
+        recent: number of earlier frames of the toy world that are just before.
         size: height and width in pixels, or one side of squares, multiples of 16. The toy world has squares only.
         memory_size: side at which the earlier frames are kept for the memory encoder, in pixels.
         speed: of the camera in toy worlds, see `ToyWorld.film`.
         augmentation: fields of `SketchAugmentation` to override. Sketches of validation are not changed.
         drop: share of training items without caption.
+        cut: train on that many successive frames of each window only, chosen in every epoch: an odd number. It needs an autoencoder
+            that compresses no time. Steps with a single frame are short, and colours are learned from many windows.
         cache: folder for the latents, which are made once.
         batch_size: windows per step and device.
         num_workers: processes that read.
@@ -155,12 +165,14 @@ class SegmentData(LightningDataModule):
         windows: int = 1000,
         val_windows: int = 16,
         frames: int = 17,
-        history: int = 32,
+        history: int = 40,
+        recent: int = 8,
         size: int | list[int] = 128,
         memory_size: int = 64,
         speed: float = NANO_SPEED,
         augmentation: dict[str, Any] | None = None,
         drop: float = 0.1,
+        cut: int | None = None,
         cache: str = "outputs/longanimation/segments",
         batch_size: int = 4,
         num_workers: int = 0,
@@ -176,10 +188,13 @@ class SegmentData(LightningDataModule):
             ("val_windows", val_windows, 1),
             ("batch_size", batch_size, 1),
             ("history", history, 0),
+            ("recent", recent, 0),
             ("memory_size", memory_size, 1),
         ):
             if count < least:
                 raise InputError(f"data.{name} must be at least {least}, got {count}")
+        if cut is not None and (not 1 <= cut <= frames or not cut % 2):
+            raise InputError(f"data.cut must be an odd number from 1 to frames={frames}, got {cut}")
         if not 0 <= drop < 1:
             raise InputError(f"data.drop must be from 0 to below 1, got {drop:g}")
         needed = {"data.root": root, "data.val_table": val_table, "data.lineart": lineart}
@@ -193,9 +208,12 @@ class SegmentData(LightningDataModule):
         self.filter = {"min_frames": min_frames, "aesthetic": aesthetic, "dynamic": dynamic}
         self.longest, self.vae, self.vae_device = longest, vae, vae_device
         self.windows = {"train": windows, "validation": val_windows}
-        self.frames, self.history, self.memory_size, self.speed = frames, history, memory_size, speed
+        if table is None and longest < frames + history:
+            raise InputError(f"data.longest must be at least frames + history, {frames + history}, got {longest}")
+        self.frames, self.history, self.recent = frames, history, recent
+        self.memory_size, self.speed = memory_size, speed
         self.augmentation = SketchAugmentation(**(augmentation or {}))
-        self.drop, self.cache = drop, Path(cache)
+        self.drop, self.cut, self.cache = drop, cut, Path(cache)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.sets: dict[str, Segments] = {}
 
@@ -212,13 +230,18 @@ class SegmentData(LightningDataModule):
             for split, table in self.tables.items()
         }
         vae = open_video_vae(self.vae).to(self.vae_device)
-        return {split: Segments(self._files(split, vae, found), self.drop, self.seed) for split, found in clips.items()}
+        if self.cut is not None and vae.config["temporal_compression_ratio"] != 1:
+            raise InputError(f"data.cut={self.cut} needs an autoencoder that compresses no time; leave it out")
+        return {
+            split: Segments(self._files(split, vae, found), self.drop, self.seed, self.cut)
+            for split, found in clips.items()
+        }
 
     def _files(self, split: str, vae: Any, clips: list[SakugaClip] | None) -> list[Path]:
         facts = {
             "vae": fingerprint(vae),
             "clips": None if clips is None else [[str(clip.file), clip.file.stat().st_size] for clip in clips],
-            "sizes": [self.frames, self.history, self.height, self.width, self.memory_size, self.longest],
+            "sizes": [self.frames, self.history, self.recent, self.height, self.width, self.memory_size, self.longest],
             "speed": self.speed,
             "augmentation": asdict(self.augmentation),
             "seed": self.seed,
@@ -250,13 +273,22 @@ class SegmentData(LightningDataModule):
     def _window(
         self, split: str, number: int, clips: list[SakugaClip] | None, extractor: LineartExtractor | None
     ) -> Window:
-        length = self.frames + self.history
         if clips is None or extractor is None:
-            return toy_window(split, number, frames=length, size=self.height, speed=self.speed, seed=self.seed)
+            return toy_window(
+                split,
+                number,
+                frames=self.frames,
+                history=self.history,
+                recent=self.recent,
+                size=self.height,
+                longest=self.longest,
+                speed=self.speed,
+                seed=self.seed,
+            )
         return sakuga_window(
             clips[number],
             extractor,
-            frames=length,
+            frames=self.frames + self.history,
             height=self.height,
             width=self.width,
             longest=self.longest,

@@ -33,6 +33,7 @@ def open_color_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> 
     from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
     from transformers import T5Tokenizer
 
+    from .frame_vae import frame_by_frame
     from .memory_fusion import DynamicMemoryFusion
     from .sketch_dit import SketchDiT
     from .transformer import LongAnimationTransformer
@@ -50,6 +51,7 @@ def open_color_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> 
         for name, kind in kinds.items():
             if name in ("vae", "transformer") or (place / name).is_dir():
                 parts[name] = kind.from_pretrained(str(place / name), torch_dtype=dtype, local_files_only=True)
+        frame_by_frame(parts["vae"])
         parts["text_encoder"] = load_transformers(place, ["text_encoder"], dtype, None)["text_encoder"]
         parts["tokenizer"] = T5Tokenizer.from_pretrained(str(place / "tokenizer"), local_files_only=True)
         parts["scheduler"] = CogVideoXDPMScheduler.from_pretrained(str(place / "scheduler"))

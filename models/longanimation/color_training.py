@@ -59,12 +59,17 @@ class ColorTraining(TrainingModule):
         sketch_layers: blocks of a new SketchDiT.
         memory_share: share of the steps in which the memory is used; in the others, DGLM has no effect, as in the first segment of a
             clip. 0 builds no memory.
+        least_history: if given, only that many of the last earlier frames or more are remembered in a training step, as many as its
+            first item's number says, as memories of young videos are short. None: always all.
+        most_history: with `least_history`, at most that many; None: up to all.
         local_frames: number of last frames that are also encoded alone, as the local memory; 0 for a global memory only.
         checkpoint: start from this weights file of an earlier run.
         optimizer: "adamw", or "muon" for the matrices with AdamW for the vectors.
         lr: learning rate (with "muon", of the matrices).
         vector_lr: with "muon", learning rate of biases, norms and embeddings.
         warmup_steps: steps in which the rates rise; then they fall along half a cosine until the last step.
+        time_power: power of the uniform numbers that timesteps are drawn with: the density of a share s of all timesteps is
+            time_power · s ** (time_power - 1). Above 1, more steps have much noise, in which colours are decided.
         clip_norm: maximum norm of the gradient.
         ema_decay: decay of an averaged copy of the trained weights, which is validated and exported; None for no copy.
         gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
@@ -94,11 +99,14 @@ class ColorTraining(TrainingModule):
         sketch_layers: int = 6,
         memory_share: float = 0.0,
         local_frames: int = 20,
+        least_history: int | None = None,
+        most_history: int | None = None,
         checkpoint: str | None = None,
         optimizer: Literal["adamw", "muon"] = "adamw",
         lr: float = 2e-5,
         vector_lr: float = 2e-3,
         warmup_steps: int = 100,
+        time_power: float = 1.0,
         clip_norm: float = 1.0,
         ema_decay: float | None = None,
         gradient_checkpointing: bool = False,
@@ -223,14 +231,9 @@ class ColorTraining(TrainingModule):
         """Global and local memory (B, 2, levels, L, width) of earlier frames (B, M, 3, S, S) uint8."""
         encoder, local = self.part(networks, "memory_encoder"), self.hparams["local_frames"]
         prompt = NANO_PROMPT if encoder.tokenizer is None else encoder.prompt_tokens()
-        detach = "memory_encoder" not in networks
-        memories = []
-        for clip in frames:
-            found = [encoder.encode(clip, prompt, detach=detach)]
-            if local:
-                found.append(encoder.encode(clip[-local:], prompt, detach=detach))
-            memories.append(torch.cat(found, 3))
-        return torch.cat(memories)
+        parts = [frames, frames[:, -local:]] if local else [frames]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "memory_encoder" in networks):
+            return torch.cat([encoder.encode_clips(part, prompt) for part in parts], 3)
 
     def control(
         self, networks: nn.ModuleDict, sketch: Tensor, image: Tensor, text: Tensor, times: Tensor, memory: Tensor | None
@@ -273,7 +276,7 @@ class ColorTraining(TrainingModule):
     def predict(self, batch: dict[str, Any], given: Any, networks: nn.ModuleDict, with_memory: bool) -> Tensor:
         """The velocity that the networks predict."""
         text = self.encode(networks, batch["caption"]).to(given.noisy)
-        memory = self.memory(networks, batch["memory"]) if with_memory else None
+        memory = self.memory(networks, self.remembered(batch, networks.training)) if with_memory else None
         signal = self.control(networks, given.sketch, given.image, text, given.timesteps, memory)
         return self.velocity(networks, given.noisy, given.image, text, given.timesteps, signal)
 
@@ -297,11 +300,22 @@ class ColorTraining(TrainingModule):
         """Noise for a padded segment, and timesteps, from the items' numbers."""
         latents = batch["latents"]
         steps = self.parts["scheduler"].config["num_train_timesteps"]
-        return noise_and_times(batch["stream"], padded(latents).shape[1:], steps, latents.device)
+        noise, times = noise_and_times(batch["stream"], padded(latents).shape[1:], steps, latents.device)
+        power = self.hparams["time_power"]
+        return noise, times if power == 1 else (steps * ((times + 0.5) / steps) ** (1 / power)).long()
 
     def uses_memory(self, batch: dict[str, Any]) -> bool:
         """Whether a step uses the memory; its first item decides, so that the step depends on its items only."""
         return int(batch["stream"][0]) % 1000 < 1000 * self.hparams["memory_share"]
+
+    def remembered(self, batch: dict[str, Any], training: bool) -> Tensor:
+        """The earlier frames of a batch that are remembered, (B, M, 3, S, S): in training perhaps only the last of them."""
+        frames, least = batch["memory"], self.hparams["least_history"]
+        if least is None or not training or frames.shape[1] <= least:
+            return frames
+        most = min(frames.shape[1], max(least, self.hparams["most_history"] or frames.shape[1]))
+        count = least + int(batch["stream"][0]) // 1000 % (most - least + 1)
+        return frames[:, -count:]
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         noise, times = self.noise(batch)

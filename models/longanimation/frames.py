@@ -2,7 +2,7 @@
 
 The network generates 81 frames at a time. The published plan starts a segment every 65 frames and writes frames 1 to 72 of the
 first segment and 8 to 72 of every other one, so that the first frame of the clip and its end are lost. Frame f of a segment is in
-its latent 1 for f = 0 and 2 + (f - 1) // 4 otherwise; latent 0 is padding.
+its latent 1 for f = 0 and 2 + (f - 1) // 4 otherwise; latent 0 is padding. (Other autoencoders may compress time less.)
 """
 
 from __future__ import annotations
@@ -51,9 +51,14 @@ class ClipSegment:
         """The frames that it writes, as indices of its own frames."""
         return slice(self.first - self.start, self.last - self.start)
 
-    def fused_latent(self, count: int = 4) -> int:
-        """Index of its first latent that is fused, where `count` latents are those that best match the last of the segment before."""
-        return 2 + round((self.shared - count * LATENT_FRAMES - 1) / LATENT_FRAMES)
+    def fused_latent(self, count: int = 4, latent_frames: int = LATENT_FRAMES) -> int:
+        """Index of its first latent that is fused, where `count` latents are those that best match the last of the segment before.
+
+        Args:
+            count: number of latents that are fused.
+            latent_frames: frames per latent of the autoencoder.
+        """
+        return 2 + round((self.shared - count * latent_frames - 1) / latent_frames)
 
 
 def plan_segments(

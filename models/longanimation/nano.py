@@ -37,7 +37,7 @@ class LongAnimationNanoConfig:
         image, patch: sides of what it sees of a frame and of its patches, in pixels.
         pool: side of the squares of visual tokens that are averaged.
         ratio, window: visual tokens per beacon, and frames per window.
-        levels: number of last layers of the memory encoder that DGLM reads.
+        levels: number of last layers of the memory encoder that DGLM reads; not all, as beacons of the first layer know nothing yet.
     """
 
     heads: int = 4
@@ -45,7 +45,7 @@ class LongAnimationNanoConfig:
     layers: int = 4
     sketch_layers: int = 2
     time: int = 64
-    latent_channels: int = 16
+    latent_channels: int = 8
     text_width: int = 64
     text_layers: int = 1
     text_heads: int = 4
@@ -56,17 +56,20 @@ class LongAnimationNanoConfig:
     vision_width: int = 48
     vision_layers: int = 2
     image: int = 64
-    patch: int = 8
-    pool: int = 2
-    ratio: int = 4
-    window: int = 4
-    levels: int = 3
+    patch: int = 16
+    pool: int = 1
+    ratio: int = 1
+    window: int = 16
+    levels: int = 2
 
     def __post_init__(self) -> None:
         if self.head % 16:
             raise InputError(f"head must be a multiple of 16, which rotary positions divide, got {self.head}")
-        if not 1 <= self.levels <= self.memory_layers:
-            raise InputError(f"levels must be from 1 to memory_layers={self.memory_layers}, got {self.levels}")
+        if not 1 <= self.levels < self.memory_layers:
+            raise InputError(
+                f"levels must be at least 1 and less than memory_layers={self.memory_layers}, as beacons of the first layer know "
+                f"nothing of the video, got {self.levels}"
+            )
 
 
 def nano_parts(**overrides: Any) -> dict[str, Any]:
@@ -97,7 +100,6 @@ def _parts(config: LongAnimationNanoConfig) -> dict[str, Any]:
     from .memory_fusion import DynamicMemoryFusion
     from .sketch_dit import SketchDiT
     from .transformer import LongAnimationTransformer
-    from .videoxl import VideoXLMemoryEncoder
     from .videoxl_vision import VisionConfig
 
     tokenizer = _tokenizer(config.text_length)
@@ -127,6 +129,7 @@ def _parts(config: LongAnimationNanoConfig) -> dict[str, Any]:
         num_key_value_heads=config.memory_heads // 2,
         window=config.window * (config.image // config.patch // config.pool) ** 2,
         ratio=config.ratio,
+        rope_theta=100.0,
         levels=tuple(range(-config.levels, 0)),
     )
     vision = VisionConfig(
@@ -167,7 +170,7 @@ def _parts(config: LongAnimationNanoConfig) -> dict[str, Any]:
             mapping_hidden=(width, width),
             ff_mult=2,
         ),
-        "memory_encoder": VideoXLMemoryEncoder(language, vision),
+        "memory_encoder": _memory_encoder(language, vision),
         "text_encoder": T5EncoderModel(text),
         "tokenizer": tokenizer,
         "scheduler": CogVideoXDPMScheduler(
@@ -184,6 +187,27 @@ def _parts(config: LongAnimationNanoConfig) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def _memory_encoder(language: Any, vision: Any) -> Any:
+    """A memory encoder with random weights, always the same: random features, of which DGLM learns what it needs.
+
+    With plain random weights, beacons would attend to all of a window alike and all become the same. With equal biases of queries
+    and keys, attention falls with the distance, because of the rotary positions; only so in the first layer, as the keys of the
+    others are read. Embeddings are as small as those of Qwen2, so that beacons are mostly what they attend to.
+    """
+    from .videoxl import VideoXLMemoryEncoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = VideoXLMemoryEncoder(language, vision)
+    for name, weight in encoder.model.named_parameters():
+        if name.startswith("layers.0.") and name.endswith(("q_proj.bias", "k_proj.bias")):
+            weight.fill_(2.0)
+        elif "embed_tokens" in name:
+            weight.mul_(0.02)
+    return encoder
+
+
 def _tokenizer(length: int) -> Any:
     """A T5 tokenizer in which every word of the toy world is one token."""
     from transformers import T5Tokenizer
@@ -195,7 +219,7 @@ def _tokenizer(length: int) -> Any:
 
 
 def open_video_vae(folder: str | Path | None = None) -> Any:
-    """Load an AutoencoderKLCogVideoX in float32 and eval mode.
+    """Load an AutoencoderKLCogVideoX in float32 and eval mode. One that sees one frame takes frames one by one, see `frame_by_frame`.
 
     Args:
         folder: that diffusers wrote; None or "inflated" is the toy world's image autoencoder as a video autoencoder, without any
@@ -208,13 +232,14 @@ def open_video_vae(folder: str | Path | None = None) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 
     from ..toy_world import open_vae
+    from .frame_vae import frame_by_frame
     from .video_vae import VideoAutoencoderConfig, inflate, make_video_vae
 
     if folder is None or folder == INFLATED:
         network, image = make_video_vae(VideoAutoencoderConfig()), open_vae()
         inflate(network, image)
         network.register_to_config(scaling_factor=image.config.scaling_factor)
-        return network.eval()
+        return frame_by_frame(network.eval())
     place = Path(folder)
     if not (place / "config.json").is_file():
         raise InputError(
@@ -222,6 +247,6 @@ def open_video_vae(folder: str | Path | None = None) -> Any:
             "visionzoo fit --config longanimation/vae"
         )
     try:
-        return AutoencoderKLCogVideoX.from_pretrained(place, torch_dtype=torch.float32).eval()
+        return frame_by_frame(AutoencoderKLCogVideoX.from_pretrained(place, torch_dtype=torch.float32).eval())
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{place}: holds no video autoencoder that diffusers can load ({error})") from error

@@ -10,6 +10,7 @@ from torch import nn
 from visionzoo.errors import require, unknown
 
 from .lineart import LineartConfig, LineartGenerator
+from .nano import nano_parts
 from .video_vae import VideoAutoencoderConfig, make_video_vae
 
 __all__ = ["build"]
@@ -31,10 +32,12 @@ VIDEO_NETWORK: dict[str, Any] = {
 
 
 def build(name: str, **overrides: Any) -> nn.Module:
-    """Build "longanimation", the video network, or "longanimation_sketchdit", "_dglm", "_lineart" or "_nano_vae", other parts of it.
+    """Build "longanimation", the video network, "longanimation_sketchdit", "_dglm" or "_lineart", other parts of it, or the video
+    network "longanimation_nano" or the autoencoder "longanimation_nano_vae" of a small LongAnimation.
 
     Args:
-        **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig` or `VideoAutoencoderConfig`.
+        **overrides: arguments of `SketchDiT` or `DynamicMemoryFusion`, or fields of `LineartConfig`, `LongAnimationNanoConfig` or
+            `VideoAutoencoderConfig`.
 
     Raises:
         InputError: an unknown one.
@@ -44,6 +47,8 @@ def build(name: str, **overrides: Any) -> nn.Module:
         _check(overrides, LineartConfig)
         return LineartGenerator(LineartConfig(**overrides))
     require("diffusers", extra="colorize", purpose=name)
+    if name == "longanimation_nano":
+        return nano_parts(**overrides)["transformer"]
     if name == "longanimation_nano_vae":
         _check(overrides, VideoAutoencoderConfig)
         settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}

@@ -23,6 +23,7 @@ from visionzoo.errors import InputError
 
 from .cogvideox import OFFSET, rotary_embedding
 from .color_fusion import ColorFusion
+from .frame_vae import sees_one_frame
 from .memory_fusion import DynamicMemoryFusion, ProjectedMemory
 from .sketch_dit import SketchDiT
 from .step_tails import StepTails
@@ -108,15 +109,21 @@ def _encode(vae: Any, frames: Tensor, generator: torch.Generator | None, device:
 
 
 @torch.no_grad()
-def decode_segment(vae: Any, latents: Tensor, device: torch.device | None = None) -> Tensor:
+def decode_segment(
+    vae: Any, latents: Tensor, device: torch.device | None = None, frames: slice = slice(None)
+) -> Tensor:
     """Latents (1, T + 1, C, h, w) of `sample_segment` -> frames (F, 3, H, W), float32, in [-1, 1] but not clipped.
 
     The latent of the reference slot is dropped.
+
+    Args:
+        frames: which frames of the segment are wanted. An autoencoder that sees one frame decodes no others.
     """
-    scaled = latents[:, 1:].transpose(1, 2).to(device or vae.device, torch.float32) / float(
-        vae.config["scaling_factor"]
-    )
-    return vae.decode(scaled.to(vae.dtype)).sample[0].movedim(1, 0).float()
+    alone = sees_one_frame(vae)
+    wanted = latents[:, 1:][:, frames] if alone else latents[:, 1:]
+    scaled = wanted.transpose(1, 2).to(device or vae.device, torch.float32) / float(vae.config["scaling_factor"])
+    made = vae.decode(scaled.to(vae.dtype)).sample[0].movedim(1, 0).float()
+    return made if alone else made[frames]
 
 
 @torch.no_grad()

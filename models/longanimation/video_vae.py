@@ -1,8 +1,8 @@
 """A small video autoencoder of CogVideoX's kind, with the weights of an image autoencoder inside.
 
 Its 2D convolutions become the time slice of causal 3D convolutions that sees the current frame, and the other slices are zero.
-CogVideoX halves time by averaging frames, so the result treats every frame of a still video as the image autoencoder does, except
-for the attention of the middle blocks, which CogVideoX does not have.
+Without compression of time, the result treats every frame as the image autoencoder does, except for the attention of the middle
+blocks, which CogVideoX does not have. With it, this holds for still videos only, as CogVideoX halves time by averaging frames.
 """
 
 from __future__ import annotations
@@ -26,28 +26,34 @@ class VideoAutoencoderConfig:
     """Sizes of the video autoencoder.
 
     Attributes:
-        channels: of each level; each level but the last halves the sides, and the first two also halve time.
+        channels: of each level; each level but the last halves the sides.
         latent_channels: channels of the latents.
+        time_compression: frames per latent after the first one: 1, 2 or 4. CogVideoX has 4.
         layers: residual blocks per level of the encoder; the decoder has one more.
         groups: of the group norms; divides all channels.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
-    latent_channels: int = 16
+    latent_channels: int = 8
+    time_compression: int = 1
     layers: int = 1
     groups: int = 8
 
 
 def make_video_vae(config: VideoAutoencoderConfig) -> Any:
-    """Diffusers' AutoencoderKLCogVideoX with random weights; 9 frames give 3 frames of latents, 17 give 5.
+    """Diffusers' AutoencoderKLCogVideoX with random weights; 9 frames give 9 latents, or 3 with a time compression of 4.
 
     Raises:
-        InputError: fewer than three levels, with which time is not compressed by 4.
+        InputError: another time compression, or more than the levels allow.
     """
     from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 
-    if len(config.channels) < 3:
-        raise InputError(f"a video autoencoder needs at least three levels, got channels={config.channels}")
+    time = config.time_compression
+    if time not in (1, 2, 4) or time >= 2 ** len(config.channels):
+        raise InputError(
+            f"time_compression must be 1, 2 or 4, and there must be more levels than halvings of time, got {time} with "
+            f"channels={config.channels}"
+        )
     levels = len(config.channels)
     make: Any = AutoencoderKLCogVideoX  # its annotations name the types of its defaults
     return make(
@@ -57,7 +63,7 @@ def make_video_vae(config: VideoAutoencoderConfig) -> Any:
         latent_channels=config.latent_channels,
         layers_per_block=config.layers,
         norm_num_groups=config.groups,
-        temporal_compression_ratio=4,
+        temporal_compression_ratio=config.time_compression,
         sample_height=128,
         sample_width=128,
         scaling_factor=1.0,  # given, or `from_config` would ignore the value that training finds

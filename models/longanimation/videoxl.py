@@ -23,7 +23,7 @@ from torch import Tensor
 
 from visionzoo.errors import InputError, unknown
 
-from .beacon import BeaconConfig, BeaconDecoder
+from .beacon import BeaconConfig, BeaconDecoder, KeysValues
 from .videoxl_stream import MemoryStream, OverLimit, PromptTokens
 from .videoxl_vision import VisionConfig, VisionTower, projector, visual_tokens
 
@@ -180,6 +180,32 @@ class VideoXLMemoryEncoder(ModelMixin, ConfigMixin):
         stream = self.open(prompt, detach=detach)
         stream.append(frames)
         return stream.read()
+
+    def encode_clips(self, clips: Tensor, prompt: PromptTokens) -> Tensor:
+        """`encode` for several clips at once, with gradients: (B, M, 3, H, W) -> (B, 2 (keys, values), levels, L, Hk * D)."""
+        model, ratio, count = self.model, self.language.ratio, len(clips)
+        visual = torch.cat([*self.watch(clips.flatten(0, 1))]).unflatten(0, (count, -1))
+        known: list[KeysValues] = []
+
+        def past(layer: int) -> list[KeysValues]:
+            heads = self.language.num_key_value_heads
+            part = slice(layer * heads, (layer + 1) * heads)
+            return [(keys[:, part], values[:, part]) for keys, values in known]
+
+        def embedded(ids: Sequence[int]) -> Tensor:
+            return model.embed(ids).to(self.like).expand(count, -1, -1)
+
+        known.append(model(embedded(prompt.before), past))
+        for window in visual.split(self.language.window // self.vision.tokens, 1):
+            tokens = torch.cat([model.with_beacons(each.flatten(0, 1)) for each in window]).to(self.like)
+            known.append(model(tokens, past, ratio=ratio, keep=slice(ratio, None, ratio + 1)))
+        known.append(model(embedded(prompt.after), past))
+        levels = [[*model.read_out(*piece)] for piece in known]
+        joined = [
+            [torch.cat([piece[level][kind] for piece in levels], 2) for level in range(len(levels[0]))]
+            for kind in (0, 1)
+        ]
+        return torch.stack([torch.stack([each.transpose(1, 2).flatten(2) for each in kind], 1) for kind in joined], 1)
 
     def encode_tokens(self, tokens: Tensor, prompt: PromptTokens) -> Tensor:
         """`encode` for frames whose visual tokens (N, tokens per frame, C) are known."""

@@ -18,6 +18,7 @@ from visionzoo.io.video import read_frames
 from .frames import prepare_frames
 from .lineart import LineartExtractor
 from .sakuga import SakugaClip
+from .videoxl_stream import sampled_frames
 
 __all__ = ["NANO_SPEED", "Window", "sakuga_window", "shrunken", "toy_window"]
 
@@ -27,10 +28,10 @@ NANO_SPEED = 0.25
 
 @dataclass(frozen=True)
 class Window:
-    """Successive frames. The last ones are to be coloured, the ones before are what is remembered, and the first is the reference.
+    """Frames of a clip. The last ones are to be coloured, the ones before are what is remembered, and the first is the reference.
 
     Attributes:
-        frames: (F, H, W, 3) uint8.
+        frames: (F, H, W, 3) uint8. Those to be coloured are successive.
         lines: (F, H, W) uint8 line drawings, dark on white.
         caption: describes the last frame, or the clip.
     """
@@ -40,20 +41,39 @@ class Window:
     caption: str
 
 
-def toy_window(split: str, number: int, *, frames: int, size: int, speed: float = NANO_SPEED, seed: int = 0) -> Window:
+def toy_window(
+    split: str,
+    number: int,
+    *,
+    frames: int,
+    history: int,
+    recent: int,
+    size: int,
+    longest: int,
+    speed: float = NANO_SPEED,
+    seed: int = 0,
+) -> Window:
     """A clip of the toy world in which the camera returns to where it began, so that characters leave and come back.
 
     Args:
         split: of the world.
         number: which; training worlds also depend on `seed`.
-        frames: length.
+        frames: number of successive frames, anywhere in the clip after the first `history` ones.
+        history: number of frames that are remembered: `recent` frames before these, and others, evenly spread over all before,
+            from the first frame of the clip on. 0: the clip begins with the frames to be coloured.
+        recent: number of them that are successive.
         size: side of the frames, in pixels.
+        longest: number of frames of the clip.
         speed: of the camera; see `ToyWorld.film`.
     """
     stream = stream_of(seed, number) if split == "train" else number
-    world = ToyWorld.create(stream, split, places=2, characters=1 + stream % 2)
-    clip = world.film(frames, size=(size, size), speed=speed, returns=True)
-    drawn = list(clip.frames(motion=False))
+    world = ToyWorld.create(stream, split, places=2 + stream // 2 % 2, characters=1 + stream % 2)
+    clip = world.film(longest, size=(size, size), speed=speed, returns=True)
+    start = history + stream_of(seed, number, 2) % (longest - history - frames + 1) if history else 0
+    recent = min(recent, history)
+    earlier = sampled_frames(start - recent, history - recent) if history > recent else []
+    drawn = [next(clip.frames(index, index + 1, motion=False)) for index in earlier]
+    drawn += clip.frames(start - recent, start + frames, motion=False)
     return Window(np.stack([each.rgb for each in drawn]), np.stack([each.ink for each in drawn]), drawn[-1].caption)
 
 

@@ -181,8 +181,8 @@ class Coloring:
         if latents is None:
             return None
         pipe = self.pipe
-        made = pipe.without_overflow(lambda: decode_segment(pipe.vae, latents, pipe.run_device))
-        new = to_uint8(made[current.written] / 2 + 0.5)
+        made = pipe.without_overflow(lambda: decode_segment(pipe.vae, latents, pipe.run_device, current.written))
+        new = to_uint8(made / 2 + 0.5)
         if self.done + 1 != len(self.segments):  # after the last segment, nothing looks at the memory any more
             self._remember(new)
         self.done += 1
@@ -255,7 +255,7 @@ class Coloring:
                 generator=generator,
                 fusion=self.settings.fusion,
                 tails=self.tails,
-                fused_latent=segment.fused_latent(self.tails.frames),
+                fused_latent=segment.fused_latent(self.tails.frames, self.settings.latent_frames),
                 on_step=on_step,
             )
         return None
@@ -275,10 +275,9 @@ class Coloring:
 
     @property
     def _may_resample(self) -> bool:
-        options = self.settings.options
-        if self.settings.memory == "none" or options.over_limit != "resample":
+        if self.settings.memory == "none" or self.settings.over_limit != "resample":
             return False
-        return not self.segments or self.segments[-1].first - self.segments[0].first > options.memory_frames
+        return not self.segments or self.segments[-1].first - self.segments[0].first > self.settings.memory_frames
 
     @property
     def frames_for_memory(self) -> Callable[[Sequence[int]], Tensor] | None:

@@ -48,7 +48,10 @@ def colorize(
     output: Annotated[
         Path | None, shared.output("Video to write (.mp4, .mkv, .webm, …), or a folder for several videos.")
     ] = None,
-    model: Annotated[str | None, shared.model("colorize", "by default the checkpoint's, or longanimation")] = None,
+    model: Annotated[
+        str | None,
+        shared.model("colorize", "by default the checkpoint's, or longanimation_nano, which knows the toy world only"),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         Parameter(

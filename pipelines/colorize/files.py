@@ -113,7 +113,7 @@ class ColorizeJob(FileJob):
         started = time.monotonic()
         clip = Clip.open(source, self.files.rate, self.pipe.config["fps"])
         moments, info = clip.moments(self.files.frames, report), clip.info
-        chosen = settings_for(self.options, self.pipe.config)
+        chosen = settings_for(self.options, self.pipe.config, self.pipe.latent_frames)
         facts = {**self.pipe.facts(), **chosen.to_dict(), **self.files.to_dict()}
         facts |= {"reference": str(self.reference), "source_frames": len(moments)}
         settings = {**facts, "files": [*clip.identity(), *map(file_identity, self.reads)]}

@@ -21,13 +21,16 @@ from .published import LAYOUT, is_published, open_published
 
 __all__ = ["Opening", "check_family"]
 
+PUBLISHED = "longanimation"
+"""The model of the published files."""
+
 
 class Opening(DiffusionTaskPipeline):
     """The part of `LongAnimationPipeline` that creates it."""
 
     task: ClassVar[str] = "colorize"
     kind: ClassVar[str] = "colouring"
-    default_model: ClassVar[str] = "longanimation"
+    default_model: ClassVar[str] = "longanimation_nano"
     files: ClassVar[str] = "visionzoo.pipelines.colorize.files:ColorizeJob"
 
     @classmethod
@@ -48,7 +51,7 @@ class Opening(DiffusionTaskPipeline):
             model, device, dtype: see `DiffusionTaskPipeline.create`.
             checkpoint: a folder that `save_pretrained` wrote, or one with the published files: control_module.safetensors,
                 glm_module.safetensors, and the folders CogVideoX1.5-5B-I2V and VideoXL_weight_8; sk_model.pth for videos in colour.
-                None: the folder longanimation in the weights folder.
+                None: for "longanimation", the folder of that name in the weights folder; otherwise the bundled weights.
             offload: what is kept in main memory: "none"; "model": text encoder and autoencoder while they do not run; "group": also
                 the blocks of the networks of the denoising loop; "sequential": every layer. Ignored on a CPU.
             memory_placement: where the memory encoder is: on the "device", "moved" there between segments, or on the "host".
@@ -70,14 +73,14 @@ class Opening(DiffusionTaskPipeline):
         super().check_name(name)
         part = cls.variant(name).removeprefix("longanimation_")
         if part in ("sketchdit", "dglm", "lineart", "nano_vae"):
-            raise InputError(f"{name} is one network of LongAnimation; create the pipeline as {cls.default_model}")
+            raise InputError(f"{name} is one network of LongAnimation; create the pipeline as {PUBLISHED}")
 
     @classmethod
     def published(cls, model: str) -> Path:
         """The folder of published files, or that of bundled weights."""
-        if cls.variant(model) != "longanimation":
+        if cls.variant(model) != PUBLISHED:
             return super().published(model)
-        folder = weights_dir() / "longanimation"
+        folder = weights_dir() / PUBLISHED
         if not is_published(folder) and not (folder / INDEX).is_file():
             raise WeightsError(f"{folder}: holds no weights of LongAnimation; put {LAYOUT} there{cls.instead(model)}")
         return folder
@@ -119,12 +122,12 @@ class Opening(DiffusionTaskPipeline):
             dtype = old if new is None else new
             precision = None if dtype is None else pick_dtype(dtype, torch.device("cpu"))
             pipe = cls(**open_published(place, precision, kwargs))
-            pipe.name, pipe.checkpoint = cls.default_model, str(place.absolute())
+            pipe.name, pipe.checkpoint = PUBLISHED, str(place.absolute())
             pipe._scheduler_made = (pipe.scheduler, None)
             pipe._given = [name for name, part in kwargs.items() if part is not None]
         else:
             pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if pipe.checkpoint is not None or pipe.name == cls.default_model:
+        if pipe.checkpoint is not None or pipe.name == PUBLISHED:
             where = pipe.checkpoint or str(place)
             check_trained(pipe.sketch_dit, f"{where}: sketch_dit")
             if pipe.memory_fusion is not None and pipe.config["memory"] != "none":

@@ -51,11 +51,11 @@ class ColorizeOptions:
         seed: of the noise. All segments begin with the same noise, as published, so that they resemble each other.
         memory: what segments after the first one attend to: "both" stores, the memory of all frames ("global"), that of the last
             frames ("local"), or "none". None: the model's own.
-        memory_frames: number of frames above which `over_limit` applies to the global memory.
+        memory_frames: number of frames above which `over_limit` applies to the global memory; None: the model's own, 650 as published.
         over_limit: "resample", as published: `memory_frames` of all frames, evenly spread, are encoded again before each segment;
             "evict": the memory of old frames is thinned out and nothing is encoded again, which gives another memory; "grow": all
-            frames are kept.
-        local_frames: number of last frames in the local memory.
+            frames are kept. None: the model's own.
+        local_frames: number of last frames in the local memory; None: the model's own, 20 as published.
         fusion: blend the latents of neighbouring segments in late denoising steps.
         fusion_start: first step, counted from 0, after which they are blended. None: the model's own, 31 of 50 as published, in
             proportion to `steps`. Starting earlier makes the brightness jump between segments.
@@ -94,12 +94,19 @@ class ColorizeOptions:
             "What later segments attend to: all frames so far, the last ones, both, or none; by default the model's.",
         ),
     ] = None
-    memory_frames: Annotated[int, option(MODEL, "Number of frames above which --over-limit applies.")] = 650
+    memory_frames: Annotated[
+        int | None, option(MODEL, "Number of frames above which --over-limit applies; by default the model's.")
+    ] = None
     over_limit: Annotated[
-        OverLimit,
-        option(MODEL, "What happens to a full memory: resample as published, evict (faster, another result), or grow."),
-    ] = "resample"
-    local_frames: Annotated[int, option(MODEL, "Number of last frames that the local memory holds.")] = 20
+        OverLimit | None,
+        option(
+            MODEL,
+            "What happens to a full memory: resample as published, evict (faster, another result), or grow; by default the model's.",
+        ),
+    ] = None
+    local_frames: Annotated[
+        int | None, option(MODEL, "Number of last frames that the local memory holds; by default the model's.")
+    ] = None
     fusion: Annotated[
         bool, option(MODEL, "Blend the latents of neighbouring segments in late steps.", negative="--no-fusion")
     ] = True
@@ -153,7 +160,7 @@ class ColorizeOptions:
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
             value, known = getattr(self, name), get_args(kind)
-            if value is None and name == "memory":
+            if value is None and name in ("memory", "over_limit"):
                 continue
             _needs(value in known, f"{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
         for name in ("steps", "memory_frames", "local_frames", "batch_size"):

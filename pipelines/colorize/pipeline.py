@@ -28,6 +28,7 @@ from ...models.longanimation import (
     SegmentConditions,
     VideoHistory,
     check_size,
+    frame_by_frame,
     sample_segment,
 )
 from .coloring import ColoredSegment, Coloring, segments_of
@@ -73,14 +74,14 @@ class LongAnimationPipeline(Opening, WhereToRun):
 
     Args:
         tokenizer, text_encoder, vae, transformer: those of CogVideoX1.5-5B-I2V, or of a model of the same kind. The text encoder may
-            be one of CLIP.
+            be one of CLIP. An autoencoder that sees one frame takes frames one by one, see `frame_by_frame`.
         sketch_dit: SketchDiT.
         scheduler: samples; CogVideoXDPMScheduler as published.
         memory_fusion: DGLM; None: segments attend to no memory.
         memory_encoder: a VideoXLMemoryEncoder; None: as above.
         lineart: a LineartGenerator; None: only line drawings can be coloured.
-        segment_frames, overlap, height, width, steps, guidance, fusion_start, memory: what is used if the options give nothing.
-            The published script colours at 768 x 1360, the size of training is 576 x 1024.
+        segment_frames, overlap, height, width, steps, guidance, fusion_start, memory, memory_frames, over_limit, local_frames:
+            what is used if the options give nothing. The published script colours at 768 x 1360, the size of training is 576 x 1024.
         prompt_suffix: words of quality that are appended to prompts.
         memory_prompt: token ids before and after the video in the prompt of the memory encoder; None: those of its tokenizer.
         fps: frames per second that the model was trained for.
@@ -111,6 +112,9 @@ class LongAnimationPipeline(Opening, WhereToRun):
         guidance: float = 6.0,
         fusion_start: int = 31,
         memory: str = "both",
+        memory_frames: int = 650,
+        over_limit: str = "resample",
+        local_frames: int = 20,
         prompt_suffix: str = SUFFIX,
         memory_prompt: Sequence[Sequence[int]] | None = None,
         fps: float = 24.0,
@@ -125,7 +129,7 @@ class LongAnimationPipeline(Opening, WhereToRun):
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
-            vae=vae,
+            vae=frame_by_frame(vae),
             transformer=transformer,
             sketch_dit=sketch_dit,
             scheduler=scheduler,
@@ -142,6 +146,9 @@ class LongAnimationPipeline(Opening, WhereToRun):
             guidance=guidance,
             fusion_start=fusion_start,
             memory=memory,
+            memory_frames=memory_frames,
+            over_limit=over_limit,
+            local_frames=local_frames,
             prompt_suffix=prompt_suffix,
             memory_prompt=None if memory_prompt is None else [list(ids) for ids in memory_prompt],
             fps=fps,
@@ -153,6 +160,11 @@ class LongAnimationPipeline(Opening, WhereToRun):
     def factor(self) -> int:
         """How much smaller latents are than frames, along each side."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def latent_frames(self) -> int:
+        """Frames per latent, after the first latent, which has one."""
+        return self.vae.config["temporal_compression_ratio"]
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -171,6 +183,7 @@ class LongAnimationPipeline(Opening, WhereToRun):
 
     def facts(self) -> dict[str, Any]:
         own = ("segment_frames", "overlap", "steps", "guidance", "fusion_start", "memory", "prompt_suffix")
+        own += ("memory_frames", "over_limit", "local_frames")
         return {**super().facts(), **{name: self.config[name] for name in own}}
 
     def arguments(self) -> dict[str, Any]:
@@ -304,7 +317,7 @@ class LongAnimationPipeline(Opening, WhereToRun):
         Raises:
             InputError: see `stream`.
         """
-        settings = settings_for(options or ColorizeOptions(), self.config)
+        settings = settings_for(options or ColorizeOptions(), self.config, self.latent_frames)
         height, width = size or self.frame_size
         check_size(height, width)
         self._check_memory(settings)
@@ -416,14 +429,14 @@ class LongAnimationPipeline(Opening, WhereToRun):
         Args:
             frames: reads written frames by their numbers, for a memory that is full.
         """
-        options, encoder = settings.options, self.memory_encoder
+        encoder = self.memory_encoder
         assert encoder is not None
         return VideoHistory(
             encoder,
             PromptTokens(*self.config["memory_prompt"]),
-            local_frames=options.local_frames,
-            limit=options.memory_frames,
-            over_limit=options.over_limit,
+            local_frames=settings.local_frames,
+            limit=settings.memory_frames,
+            over_limit=settings.over_limit,
             frames=frames,
         )
 

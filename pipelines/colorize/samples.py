@@ -22,8 +22,10 @@ FRAMES = 341
 """Five segments of 81 frames that overlap by 16."""
 COMMANDS = "commands.txt"
 
-ACTIONS = (*["wait"] * 10, *["go right"] * 4, *["wait"] * 8, *["go left"] * 4)
+ACTIONS = (*["wait"] * 2, *["go right"] * 17, *["wait"] * 4, *["go left"] * 17)
 """The camera leaves a place and comes back; each action takes 8 frames."""
+SPEED = 0.3
+"""Speed of the camera, close to that of the clips that `longanimation_nano` was trained on; see `ToyWorld.film`."""
 
 
 @dataclass(frozen=True)
@@ -122,4 +124,4 @@ def true_clip(sample: Sample) -> Clip:
     from visionzoo.data.toy_world import ToyWorld
 
     world = ToyWorld.create(sample.seed, "test", places=3, characters=2)
-    return world.film(FRAMES, size=(SIZE, SIZE), actions=ACTIONS)
+    return world.film(FRAMES, size=(SIZE, SIZE), actions=ACTIONS, speed=SPEED)

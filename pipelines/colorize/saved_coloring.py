@@ -90,7 +90,7 @@ def load_coloring(
         options = ColorizeOptions(**about["options"])
         coloring = kind(
             pipe,
-            settings_for(options, pipe.config),
+            settings_for(options, pipe.config, pipe.latent_frames),
             (int(about["size"][0]), int(about["size"][1])),
             about["total"],
             callback=callback,

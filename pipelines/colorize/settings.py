@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from visionzoo.console import counted
 from visionzoo.errors import InputError
 
 from ...models.longanimation import ClipSegment, ColorFusion, plan_segments
-from .options import LEAST_OVERLAP, SHORTEST, ColorizeOptions, Memory
+from .options import LEAST_OVERLAP, SHORTEST, ColorizeOptions, Memory, OverLimit
 
 __all__ = ["Settings", "plan", "settings_for"]
 
-LATENT_FRAMES = 4
+OWN = ("steps", "guidance", "segment_frames", "overlap", "memory", "memory_frames", "over_limit", "local_frames")
+"""Options that the model has values for."""
+
+FUSED_FRAMES = 16
+"""Frames whose latents are fused at most: four latents of CogVideoX."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,10 @@ class Settings:
 
     Attributes:
         options: as given.
-        steps, guidance, segment_frames, overlap, memory: as given, or the model's own.
+        steps, guidance, segment_frames, overlap, memory, memory_frames, over_limit, local_frames: as given, or the model's own.
         fusion: when and how latents are blended; None: never.
         prompt_suffix: words of quality that the model expects after a prompt.
+        latent_frames: frames per latent of the autoencoder.
     """
 
     options: ColorizeOptions
@@ -34,8 +39,12 @@ class Settings:
     segment_frames: int
     overlap: int
     memory: Memory
+    memory_frames: int
+    over_limit: OverLimit
+    local_frames: int
     fusion: ColorFusion | None
     prompt_suffix: str
+    latent_frames: int = 4
 
     @property
     def seed(self) -> int:
@@ -48,23 +57,23 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        own = ("steps", "guidance", "segment_frames", "overlap", "memory")
         start = None if self.fusion is None else self.fusion.first_step
-        return {**self.options.to_dict(), **{name: getattr(self, name) for name in own}, "fusion_start": start}
+        return {**self.options.to_dict(), **{name: getattr(self, name) for name in OWN}, "fusion_start": start}
 
 
-def settings_for(options: ColorizeOptions, model: Mapping[str, Any]) -> Settings:
+def settings_for(options: ColorizeOptions, model: Mapping[str, Any], latent_frames: int = 4) -> Settings:
     """Fill in what the options leave to the model.
 
     Args:
-        model: configuration of the pipeline: steps, guidance, segment_frames, overlap, memory, fusion_start and prompt_suffix.
+        model: configuration of the pipeline: steps, guidance, segment_frames, overlap, memory, memory_frames, over_limit,
+            local_frames, fusion_start and prompt_suffix.
+        latent_frames: frames per latent of the autoencoder.
 
     Raises:
         InputError: a segment and an overlap that allow no plan.
     """
-    names = ("steps", "guidance", "segment_frames", "overlap", "memory")
-    own = {name: model[name] if (value := getattr(options, name)) is None else value for name in names}
-    settings = Settings(options, **own, fusion=None, prompt_suffix=model["prompt_suffix"])
+    own = {name: model[name] if (value := getattr(options, name)) is None else value for name in OWN}
+    settings = Settings(options, **own, fusion=None, prompt_suffix=model["prompt_suffix"], latent_frames=latent_frames)
     most = settings.segment_frames - 2
     if settings.overlap > most:
         raise InputError(
@@ -77,10 +86,10 @@ def settings_for(options: ColorizeOptions, model: Mapping[str, Any]) -> Settings
         start = options.fusion_start
         if start is None:  # as late in relation to the number of steps as in the model's own setting
             start = round(model["fusion_start"] * settings.steps / model["steps"])
-        # the latents whose frames both segments have, at most four: weights of 0.2, 0.4, 0.6 and 0.8
-        count = min(LATENT_FRAMES, (settings.overlap + options.aligned_overlap) // LATENT_FRAMES)
+        # the latents whose frames both segments have, as published four: weights of 0.2, 0.4, 0.6 and 0.8
+        count = min(FUSED_FRAMES, settings.overlap + options.aligned_overlap) // latent_frames
         fusion = ColorFusion(start, tuple(k / (count + 1) for k in range(1, count + 1)))
-    return Settings(options, **own, fusion=fusion, prompt_suffix=model["prompt_suffix"])
+    return replace(settings, fusion=fusion)
 
 
 def plan(settings: Settings, total: int) -> tuple[ClipSegment, ...]:

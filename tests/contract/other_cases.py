@@ -82,7 +82,7 @@ OTHERS: dict[str, list[Case]] = {
     "colorize": [
         line("missing", "colorize gone.mp4 -o b.mp4 --reference a.jpg", IMAGE, r"gone\.mp4: no such file"),
         line("folder without videos", "colorize d -o e --reference a.jpg", {"d/a.txt": b"", **IMAGE}, "d: no videos found, and no"),
-        line("a folder of images", "colorize d -o b.mp4 --reference d/a.jpg --device cpu", PHOTO, ".*holds no weights of LongA"),
+        line("a folder of images", "colorize d -o b.mp4 --reference d/a.jpg --model longanimation", PHOTO, ".*holds no weights"),
         line("empty", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": b"", **IMAGE}, r"a\.mp4: the file is empty"),
         line("a web page", COLORIZE.replace("OUT", "b.mp4"), {"a.mp4": PAGE, **IMAGE}, r"a\.mp4: is a web page"),
         line("no reference", "colorize a.mp4 -o b.mp4", CLIP, "--reference is missing: an image in the colours"),
@@ -90,7 +90,7 @@ OTHERS: dict[str, list[Case]] = {
         line("a video as reference", "colorize a.mp4 -o b.mp4 --reference a.mp4", CLIP, r"a\.mp4: is a video"),
         line("no steps", f"{COLORIZE} --steps 0".replace("OUT", "b.mp4"), DRAWN, ".*steps must be at least 1, got 0"),
         line("a size", f"{COLORIZE} --size big".replace("OUT", "b.mp4"), DRAWN, ".*size must be width x height in pixels, e.g."),
-        line("no weights", f"{COLORIZE} --device cpu".replace("OUT", "b.mp4"), DRAWN, ".*holds no weights of LongAnimation; put"),
+        line("no weights", f"{COLORIZE} --model longanimation".replace("OUT", "b.mp4"), DRAWN, ".*holds no weights of Long"),
         line("no such model", f"{COLORIZE} --model nosuch".replace("OUT", "b.mp4"), DRAWN, "there is no model 'nosuch'"),
         line("no such checkpoint", f"{COLORIZE} --checkpoint la".replace("OUT", "b.mp4"), DRAWN, "la: no such folder"),
         line("no such device", f"{COLORIZE} --device abacus".replace("OUT", "b.mp4"), DRAWN, "unknown device 'abacus'"),

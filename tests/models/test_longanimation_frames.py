@@ -63,6 +63,13 @@ def test_published_overlap_is_a_frame_off_and_the_aligned_one_is_not() -> None:
     assert plan_segments(200, overlap=9)[1].fused_latent(2) == 2
 
 
+def test_without_compression_of_time_fused_latents_are_of_the_same_frames() -> None:
+    before, segment = plan_segments(60, length=17, overlap=9)[:2]
+    place = segment.fused_latent(9, latent_frames=1)
+    assert place == 1  # after the padding latent
+    assert segment.start + place - 1 == before.stop - 9
+
+
 @pytest.mark.parametrize("settings", [{"length": 80}, {"overlap": 8}, {"overlap": 80}, {"total": -1}])
 def test_impossible_plans_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match="must be 8 k|needs a number of frames"):

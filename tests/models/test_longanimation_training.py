@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from tests.training.resuming import check_resumed_inside_an_epoch
+from visionzoo.data.toy_world import ToyWorld
 from visionzoo.errors import InputError
 from visionzoo.models.longanimation import (
+    NANO_PROMPT,
     ColorRewardTraining,
     ColorTraining,
     SegmentData,
@@ -46,9 +48,11 @@ TINY: dict[str, Any] = {
     "vision_width": 16,
     "vision_layers": 1,
     "image": 32,
+    "patch": 8,
+    "pool": 2,
     "ratio": 2,
     "window": 2,
-    "levels": 2,
+    "levels": 1,
 }
 EVERYTHING = ["transformer", "sketch_dit", "memory_fusion", "memory_encoder", "text_encoder"]
 
@@ -61,10 +65,10 @@ def segment(count: int = 2) -> dict[str, Any]:
     """A batch as of `Segments`, of random numbers."""
     pixels = torch.randint(0, 256, (count, 4, 3, 32, 32), generator=torch.Generator().manual_seed(9))
     return {
-        "latents": draw(0, count, 3, 16, 4, 4),
-        "sketches": draw(1, count, 3, 16, 4, 4),
-        "first_sketch": draw(2, count, 1, 16, 4, 4),
-        "reference": draw(3, count, 1, 16, 4, 4),
+        "latents": draw(0, count, 3, 8, 4, 4),
+        "sketches": draw(1, count, 3, 8, 4, 4),
+        "first_sketch": draw(2, count, 1, 8, 4, 4),
+        "reference": draw(3, count, 1, 8, 4, 4),
         "memory": pixels.to(torch.uint8),
         "caption": ["a girl with black hair", ""][:count],
         "stream": torch.arange(count) + 5,
@@ -104,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 
 def test_a_step_is_laid_out_as_in_sampling() -> None:
     scheduler, batch = nano_parts(**TINY)["scheduler"], segment()
-    times, noise = torch.tensor([100, 900]), draw(4, 2, 4, 16, 4, 4)
+    times, noise = torch.tensor([100, 900]), draw(4, 2, 4, 8, 4, 4)
     parts = [batch[name] for name in ("latents", "sketches", "first_sketch", "reference")]
     given = color_batch(scheduler, *parts, times, noise)
     assert given.noisy.shape == given.image.shape == given.sketch.shape == given.target.shape == noise.shape
@@ -113,14 +117,14 @@ def test_a_step_is_laid_out_as_in_sampling() -> None:
     assert torch.equal(given.sketch, torch.cat([batch["first_sketch"], batch["sketches"]], 1))
     clean = torch.cat([batch["latents"][:, :1], batch["latents"]], 1)
     assert torch.allclose(estimate_clean(scheduler, given.noisy, given.target, times), clean, atol=1e-4)
-    even = draw(5, 1, 4, 16, 4, 4)
-    assert torch.equal(padded(even, draw(6, 1, 1, 16, 4, 4)), even)  # no padding latent, so no sketch in front
+    even = draw(5, 1, 4, 8, 4, 4)
+    assert torch.equal(padded(even, draw(6, 1, 1, 8, 4, 4)), even)  # no padding latent, so no sketch in front
 
 
 def test_the_loss_is_that_of_cogvideox() -> None:
     """Its trainer divides the error of the clean latents by the share of noise, which is the error of the velocity."""
     scheduler = nano_parts(**TINY)["scheduler"]
-    clean, noise, error = (draw(seed, 2, 4, 16, 4, 4) for seed in range(3))
+    clean, noise, error = (draw(seed, 2, 4, 8, 4, 4) for seed in range(3))
     times = torch.tensor([50, 700])
     velocity = scheduler.get_velocity(clean, noise, times)
     noisy = scheduler.add_noise(clean, noise, times)
@@ -219,6 +223,7 @@ def test_sketchdit_begins_with_the_blocks_of_the_transformer(folder: Path, tmp_p
         ({"train": ["memory_fusion"], "memory_share": 0.0}, r"model\.memory_share is 0"),
         ({"config": {"hed": 1}}, "LongAnimationNanoConfig"),
         ({"config": {"head": 24}}, "head must be a multiple of 16"),
+        ({"config": {**TINY, "levels": 2}}, "levels must be at least 1 and less than memory_layers=2"),
         ({"vae": "nowhere"}, "nowhere: is no folder of a video autoencoder"),
     ],
 )
@@ -230,20 +235,75 @@ def test_wrong_settings_of_the_training(settings: dict[str, Any], message: str) 
 # Data
 
 
-def test_characters_leave_and_come_back() -> None:
-    """The camera of a window ends where it began, so that the reference shows what the last frames show."""
-    window = toy_window("train", 0, frames=41, size=64)
-    assert window.frames.shape == (41, 64, 64, 3)
-    assert window.lines.shape == (41, 64, 64)
+def test_a_window_has_the_first_frame_others_and_the_last_ones() -> None:
+    """Those that are remembered: some spread from the first frame on, and the last ones before the window."""
+    sizes: dict[str, Any] = {"size": 64, "recent": 2}
+    window = toy_window("test", 4, frames=9, history=6, longest=60, **sizes)
+    assert window.frames.shape == (15, 64, 64, 3)
+    assert window.lines.shape == (15, 64, 64)
     assert window.caption.startswith("a ")
-    assert torch.equal(*(torch.from_numpy(toy_window("test", 3, frames=9, size=64, seed=s).frames) for s in (0, 1)))
-    small = shrunken(window.frames[:2], 16)
+    world = ToyWorld.create(4, "test", places=2, characters=1)
+    clip = list(world.film(60, size=(64, 64), speed=0.25, returns=True).frames(motion=False))
+    start = next(
+        index for index in range(52) if all(np.array_equal(window.frames[6 + k], clip[index + k].rgb) for k in range(9))
+    )
+    spread = [int(index) for index in np.linspace(0, start - 3, 4)]
+    for frame, index in zip(window.frames, [*spread, start - 2, start - 1], strict=False):
+        assert np.array_equal(frame, clip[index].rgb)
+
+
+def test_windows_depend_on_the_seed_in_training_only() -> None:
+    sizes: dict[str, Any] = {"frames": 9, "history": 0, "recent": 0, "size": 64, "longest": 9}
+    test, train = ([toy_window(split, 3, seed=seed, **sizes).frames for seed in (0, 1)] for split in ("test", "train"))
+    assert np.array_equal(*test)
+    assert not np.array_equal(*train)
+    small = shrunken(test[0][:2], 16)
     assert small.shape == (2, 3, 16, 16)
-    assert abs(float(small.mean()) - float(window.frames[:2].mean())) < 3
+    assert abs(float(small.mean()) - float(test[0][:2].mean())) < 3
+
+
+def test_a_memory_depends_on_the_frames_before_training() -> None:
+    """Beacons with random weights would attend to all of a window alike, and hardly differ."""
+    module = tiny()
+    clips = torch.zeros(2, 4, 3, 32, 32, dtype=torch.uint8)
+    clips[0, :, 0], clips[1, :, 2] = 255, 255  # red, blue
+    memory = module.memory(module.model, clips)
+    assert (memory[0] - memory[1]).std() > 0.3 * memory.std()
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_clips_are_encoded_together_as_alone(count: int) -> None:
+    encoder = nano_parts(**TINY)["memory_encoder"]
+    clips = segment()["memory"][:, :count]
+    together = encoder.encode_clips(clips, NANO_PROMPT)
+    alone = torch.cat([encoder.encode(clip, NANO_PROMPT) for clip in clips])
+    assert together.requires_grad
+    assert together.shape == alone.shape
+    assert (together - alone).abs().max() < 1e-5
+
+
+def test_more_timesteps_with_much_noise() -> None:
+    batch = {"stream": torch.arange(400), "latents": draw(0, 1, 3, 8, 4, 4).expand(400, -1, -1, -1, -1)}
+    (noise, even), (same, late) = tiny().noise(batch), tiny(time_power=3.0).noise(batch)
+    assert torch.equal(noise, same)
+    assert abs(float(even.float().mean()) - 500) < 40
+    assert abs(float(late.float().mean()) - 750) < 40  # 3 / 4
+    assert int(late.max()) < 1000
+    assert (late[even.argsort()].diff() >= 0).all()
+
+
+def test_a_part_of_the_history_in_training() -> None:
+    module, batch = tiny(least_history=2), segment()
+    batch["stream"] = torch.tensor([3001, 0])
+    assert torch.equal(module.remembered(batch, training=True), batch["memory"][:, -2:])  # 2 + 3 % 3
+    batch["stream"] = torch.tensor([4001, 0])
+    assert torch.equal(module.remembered(batch, training=True), batch["memory"][:, -3:])
+    assert torch.equal(module.remembered(batch, training=False), batch["memory"])
+    assert torch.equal(tiny().remembered(batch, training=True), batch["memory"])
 
 
 def test_sketches_are_changed_as_a_clip() -> None:
-    window = toy_window("test", 2, frames=9, size=64)
+    window = toy_window("test", 2, frames=9, history=0, recent=0, size=64, longest=9)
     plain = SketchAugmentation(jitter=0, thick=0, gaps=0)(window.lines, 1)
     assert set(np.unique(plain)) == {-1.0, 1.0}
     thick = SketchAugmentation(jitter=0, thick=1, gaps=0)(window.lines, 1)
@@ -276,8 +336,8 @@ def test_windows_are_encoded_once_and_read_again(tmp_path: Path) -> None:
     files = data.sets["train"].files
     before = [file.stat().st_mtime_ns for file in files]
     item = data.sets["train"][0, 1]
-    assert item["latents"].shape == item["sketches"].shape == (3, 16, 8, 8)
-    assert item["reference"].shape == item["first_sketch"].shape == (1, 16, 8, 8)
+    assert item["latents"].shape == item["sketches"].shape == (9, 8, 8, 8)
+    assert item["reference"].shape == item["first_sketch"].shape == (1, 8, 8, 8)
     assert item["memory"].shape == (3, 3, 16, 16)
     assert item["memory"].dtype == torch.uint8
     assert item["caption"]
@@ -298,6 +358,7 @@ def test_windows_are_encoded_once_and_read_again(tmp_path: Path) -> None:
         ({"frames": 16}, r"data\.frames must be 8 n \+ 1"),
         ({"size": 100}, "multiples of 16"),
         ({"size": [64, 128]}, "windows of the toy world are squares"),
+        ({"longest": 48}, r"data\.longest must be at least frames \+ history, 57, got 48"),
         ({"windows": 0}, r"data\.windows must be at least 1"),
         ({"drop": 1.0}, r"data\.drop must be from 0"),
         ({"table": "a.parquet", "root": "clips"}, r"data\.table needs data\.val_table, too"),
