@@ -167,10 +167,11 @@ def models(
         return
     if not rows:
         raise unknown("model", pattern, _models_for(task))
-    print(f"{'name':<22}{'task':<10}{'params':>9}  {'here':<5}weights from")
+    names, tasks = (max(len(key), *(len(row[key]) for row in rows)) + 2 for key in ("name", "task"))
+    print(f"{'name':<{names}}{'task':<{tasks}}{'params':>9}  {'here':<5}weights from")
     for row in rows:
         print(
-            f"{row['name']:<22}{row['task']:<10}{row['params'] / 1e6:>7.1f} M  "
+            f"{row['name']:<{names}}{row['task']:<{tasks}}{row['params'] / 1e6:>7.1f} M  "
             f"{'yes' if row['here'] else 'no':<5}{row['weights'] or 'none published'}"
         )
     also = next((entry.also for entry in registry.pipeline_entries() if entry.task == task), None)

@@ -64,15 +64,13 @@ SAMPLES = (
     Sample(
         "beach",
         5,
-        "a woman with gray hair, a red shirt, a pink skirt and gray shoes and a girl with yellow hair, a black shirt, a red skirt, "
-        "green shoes, a blue hat and a yellow bag on a beach with a gray rock, a green parasol and a purple boat",
+        "a woman with a red shirt and a girl with a black shirt on a beach with a green parasol",
         0,
     ),
     Sample(
         "street",
         26,
-        "a woman with orange hair, a blue shirt, a purple skirt, pink shoes and a purple bag and a man with green hair, a purple "
-        "shirt, black trousers, pink shoes and a white hat on a street with a red tree, a white car and a yellow sign",
+        "a woman with a blue shirt and a man with a purple shirt on a street with a red tree",
         1,
     ),
 )
