@@ -136,7 +136,8 @@ CARDS = (
                 "2,600 worlds of the toy world (visionzoo fit --config longanimation/nano).",
             ),
         ),
-        limits="It knows the toy world only, in segments of 17 frames of 128 x 128 pixels.",
+        limits="It knows the toy world only, in segments of 17 frames of 128 x 128 pixels, and texts of at most 23 tokens. "
+        "Lines are kept; colours of what the reference image does not show are guesses, as text and memory have little effect yet.",
     ),
     ModelCard(
         name="longanimation_nano_vae",

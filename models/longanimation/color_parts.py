@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ def save_color_parts(
             part = nn.Module.to(copy.deepcopy(part).eval(), torch.float16 if half else torch.float32)
         saved: Any = part
         saved.save_pretrained(place / name)
+        for file in (place / name).glob("*config.json"):  # diffusers records from where a part was loaded
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            if facts.pop("_name_or_path", None) is not None:
+                write_json(file, facts)
         own = type(part).__module__.startswith(__package__ or "visionzoo")
         library = __package__ if own else "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
         index[name] = [library, type(part).__name__]

@@ -232,6 +232,15 @@ def test_wrong_settings_of_the_training(settings: dict[str, Any], message: str) 
         tiny(**settings)
 
 
+def test_saved_parts_do_not_tell_where_they_came_from(tmp_path: Path) -> None:
+    module = tiny()
+    first = module.save(tmp_path / "first")
+    again = save_color_parts(open_color_parts(first), tmp_path / "second")
+    found = [file for file in again.rglob("*.json") if "first" in file.read_text()]
+    assert not found
+    assert open_color_parts(again)["memory_fusion"].config["depth"] == 1
+
+
 # Data
 
 
