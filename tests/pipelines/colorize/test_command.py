@@ -156,7 +156,7 @@ def test_a_prompt_that_is_too_long_is_one_line(folder: Path, tmp_path: Path, cap
 
 def test_without_weights_it_says_which_files_are_needed(folder: Path, tmp_path: Path, capsys: Any) -> None:
     words = (folder / "a.mkv", "--reference", folder / "r.png", "-o", tmp_path / "b.mp4", "--device", "cpu")
-    for more in ((), ("--checkpoint", tmp_path / "gone")):
+    for more in (("--model", "longanimation"), ("--checkpoint", tmp_path / "gone")):
         code, _, err = run(capsys, "colorize", *words, *more)
         assert (code, err.count("\n")) == (2, 1), err
         for name in ("control_module.safetensors", "glm_module.safetensors", "CogVideoX1.5-5B-I2V", "VideoXL_weight_8"):
