@@ -356,7 +356,8 @@ def main() -> None:
     settings, records = read_records(file)
     print(report(settings, records))
     if args.curves is not None or args.report is None:
-        curves, clips = curves_of(records), counted(len({each["path"] for each in records}), "clip")
+        rows, cell = complete(records)
+        curves, clips = curves_of(records), counted(len(cell[rows[0]]), "clip")
         up = "CIEDE2000 from the true colours"
         path = args.curves or file.with_suffix(".png")
         draw_curves(curves, path, title=f"{clips}, by memory", across="frame", up=up)
