@@ -16,7 +16,7 @@ from visionzoo.registry import create_model
 MEGABYTES = 16
 """Largest size of all files together."""
 LEAST = 17.0
-"""PSNR that the colours of a short clip must reach, in dB; a grey video has 9 to 12."""
+"""PSNR that the colours of a short clip must reach, in dB; a grey video has 10.8."""
 
 
 @pytest.fixture(scope="module")
